@@ -1,0 +1,76 @@
+"""Checkpoints by Orbax: everything that a run needs to go on, in one atomic step folder.
+
+`state` (step, parameters, optimizer, average), `best` (the weights with the best validation loss so
+far), `data` (grain's iterator), `ledger` (exposures) and `progress` (plain JSON beside them). One
+folder, so a kill between two writes can not leave the best weights ahead of the state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from dlm.errors import DlmError
+
+
+@contextlib.contextmanager
+def open_checkpoints(folder: Path) -> Iterator[ocp.training.Checkpointer]:
+    """The checkpointer of a run; keeps the latest, and waits for a save under way when it closes."""
+    policy = ocp.training.preservation_policies.LatestN(1)
+    with ocp.training.Checkpointer(folder.absolute(), preservation_policy=policy) as checkpointer:
+        yield checkpointer
+
+
+def save(
+    checkpointer: ocp.training.Checkpointer, step: int, progress: dict[str, Any], **parts: Any
+) -> None:
+    """Starts to save; the parts may be changed or donated as soon as it returns."""
+    checkpointer.save_checkpointables_async(step, parts, force=True, custom_metadata=progress)
+
+
+def restore(checkpointer: ocp.training.Checkpointer, **abstract: Any) -> dict[str, Any] | None:
+    """The parts of the latest checkpoint, placed as `abstract` says, and its `progress`; or None.
+
+    Raises:
+      DlmError: the checkpoint can not be read, or names the first leaf of another shape.
+    """
+    latest = checkpointer.latest
+    if latest is None:
+        return None
+    where = Path(str(checkpointer.directory)) / str(latest.step)
+    try:
+        _compare_shapes(checkpointer, latest.step, abstract["state"], where)
+        progress = checkpointer.checkpointables_metadata(latest.step).custom_metadata
+        return checkpointer.load_checkpointables(latest.step, abstract) | {"progress": progress}
+    except DlmError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+        raise DlmError(
+            f"{where}: can not read this checkpoint ({type(error).__name__}: {reason}); delete that "
+            "folder to start the run again"
+        ) from error
+
+
+def _compare_shapes(checkpointer, step: int, state: Any, where: Path) -> None:
+    """Orbax's own message for another shape does not say which leaf it means."""
+    saved = checkpointer.checkpointables_metadata(step).metadata["state"]
+    found = {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(saved)}
+    for path, leaf in jax.tree.leaves_with_path(state):
+        name = _name(path)
+        if name not in found:
+            raise DlmError(f"{where}: has no {name}; it is a checkpoint of another model")
+        if tuple(found[name].shape) != tuple(leaf.shape):
+            raise DlmError(
+                f"{where}: {name} has shape {tuple(found[name].shape)}, this config's model has "
+                f"{tuple(leaf.shape)}; it is a checkpoint of another model"
+            )
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

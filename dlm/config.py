@@ -1,0 +1,575 @@
+"""One experiment's choices: a ConfigDict for people, frozen dataclasses for the code.
+
+An experiment file returns `base()` with edits; `--config.model.layers=6` edits it again; `resolve`
+turns it once into a `Config`, checks it, and is the last place where a default or a name is looked
+up. Everything after reads typed fields. The defaults are those of the dataclasses below.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import hashlib
+import importlib.util
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from dlm import flops
+from dlm.errors import DlmError
+
+SCALES = ("laptop", "smoke", "gpu", "paper")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Where token sequences come from. `options` are the keyword arguments of the corpus function."""
+
+    name: str = "stdlib"
+    options: dict[str, Any] = field(default_factory=dict)
+    validation: float = 0.1  # share of the documents held out, chosen by a hash of their ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+    """How text becomes ids; corpora of integers (images, topics) do without."""
+
+    kind: str = "chars"  # chars, bytes, bpe, sentencepiece, hf, gpt2
+    vocab_size: int = 0  # of bpe, which is trained on the training split
+    path: str = ""  # sentencepiece: a .model; hf: a tokenizer.json; gpt2: a folder with vocab, merges
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    seq_len: int = 64  # L: tokens scored per sequence, after BOS
+    unique_tokens: int = 0  # U, raw tokens, a multiple of L; 0: the whole training split
+    mode: str = "epoch"  # epoch: each window once an epoch; multiset: E copies shuffled, then packed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropout:
+    embedding: float = 0.0
+    residual: float = 0.0
+    attention: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The Llama shape. `size` names a row of the paper's Table 5 and fills the four numbers."""
+
+    size: str = ""
+    layers: int = 2
+    width: int = 128
+    heads: int = 4
+    ff: int = 0  # 0: the paper's rule, int(8D/3/64)·64
+    tied: bool = True
+    rope_theta: float = 10_000.0
+    dropout: Dropout = field(default_factory=Dropout)
+    dtype: str = "float32"  # of the computation; parameters are always float32
+    attention: str = "xla"  # or cudnn, on a GPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    name: str = "ar"
+    estimator: str = "time"  # training draw of `masked`: time (Bernoulli, 1/t) or count (exact, L/k)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW."""
+
+    lr: float = 2e-3
+    schedule: str = "cosine"  # cosine, wsd, constant; each after a linear warm-up
+    warmup: str = "100 steps"
+    final: float = 0.1  # learning rate at the end, as a share of lr (cosine, wsd)
+    decay: str = "20 percent"  # of the run, at its end (wsd)
+    weight_decay: float = 0.1  # not on one-dimensional parameters
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    clip: float = 1.0  # global gradient norm
+    ema: float = 0.0  # decay of the averaged weights that are evaluated; 0: none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    duration: str = "100 epochs"  # in steps, tokens, epochs or flops
+    batch_size: int = 16  # sequences per step
+    seed: int = 0  # initialisation, order of the data, noise
+    steps_per_call: int = 16  # optimizer steps in one compiled call; changes no number
+    checkpoint_every: str = "20 percent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    every: str = "1 epochs"  # first evaluation, and the least distance between two
+    growth: float = 1.15  # each evaluation comes at least this factor later than the last
+    sequences: int = 0  # validation sequences scored while training; 0: all of them
+    passes: int = 1  # Monte Carlo passes over them, for a bound
+    final_passes: int = 8  # passes over the whole validation split, for the result
+    batch_size: int = 64
+    patience: int = 0  # stop after so many evaluations without a better one; 0: never
+    samples: int = 4  # sequences drawn at the end
+    diverged: float = 3.0  # stop when the training loss exceeds log V by this factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mesh:
+    """Devices along each axis; data 0 takes all that the other two leave."""
+
+    data: int = 0
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    corpus: Corpus = field(default_factory=Corpus)
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    objective: Objective = field(default_factory=Objective)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    train: Train = field(default_factory=Train)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    mesh: Mesh = field(default_factory=Mesh)
+
+
+# Table 5 of the paper: name -> (layers, width, heads, ff). Rows that the specification names only by
+# their parameter count were solved from it; tests/test_model.py checks every count.
+LADDER: dict[str, tuple[int, int, int, int]] = {
+    name: (layers, width, heads, int(8 * width / 3 / 64) * 64)
+    for width, heads, rows in (
+        (128, 4, {"7m": 3}),
+        (224, 7, {"14m": 4}),
+        (288, 7, {"20m": 5}),
+        (448, 7, {"35m": 6}),
+        (512, 8, {"44m": 8}),
+        (576, 9, {"57m": 9}),
+        (640, 10, {"74m": 10, "90m": 13, "106m": 16}),
+        (768, 12, {"117m": 12, "140m": 15, "163m": 18}),
+        (896, 14, {"175m": 14, "196m": 16, "217m": 18}),
+        (1024, 16, {"251m": 16, "278m": 18, "306m": 20}),
+        (1280, 10, {"425m": 18, "489m": 21, "552m": 24}),
+        (1408, 11, {"509m": 18, "587m": 21, "664m": 24}),
+        (1536, 12, {"632m": 19, "724m": 22, "816m": 25}),
+        (1792, 14, {"893m": 20, "1018m": 23, "1143m": 26}),
+        (2048, 16, {"1266m": 22, "1429m": 25, "1593m": 28}),
+        (2176, 17, {"1424m": 22, "1609m": 25, "1794m": 28}),
+        (2304, 18, {"1731m": 24, "2007m": 28, "2283m": 32}),
+        (2560, 20, {"2298m": 26, "2639m": 30, "2980m": 34}),
+    )
+    for name, layers in rows.items()
+}
+
+
+class Family(NamedTuple):
+    """What the rest must know of an objective before JAX is loaded."""
+
+    exact: bool  # is `nll` the likelihood, or an upper bound on it?
+    extra_tokens: int  # rows of the embedding beyond the vocabulary: BOS, then MASK
+    extra_positions: int  # inputs beyond the L tokens that are scored
+    attention: str  # for counting FLOPs
+
+
+FAMILIES: dict[str, Family] = {
+    "ar": Family(exact=True, extra_tokens=1, extra_positions=0, attention="causal"),
+    "masked": Family(exact=False, extra_tokens=2, extra_positions=1, attention="full"),
+}
+
+
+# --- for people: ConfigDict ---------------------------------------------------------------------
+
+
+def base() -> ConfigDict:
+    """The defaults, as a locked ConfigDict; `corpus.options` alone takes new keys."""
+    config = ConfigDict(dataclasses.asdict(Config())).lock()
+    config.corpus.options.unlock()
+    return config
+
+
+def override(config: ConfigDict, key: str, value: Any) -> None:
+    """Sets a dotted key in place, `"model.layers", 6`.
+
+    Raises:
+      DlmError: the key does not exist (names the nearest that does) or the value's type is wrong.
+    """
+    node, *parts = config, *key.split(".")
+    for depth, part in enumerate(parts):
+        free = depth > 1 and parts[:2] == ["corpus", "options"]
+        if part not in node and not free:
+            raise DlmError(f"config.{key}: no such key{_nearest(key, _keys(config))}")
+        if depth < len(parts) - 1:
+            node = node[part]
+            if not isinstance(node, ConfigDict):
+                raise DlmError(f"config.{key}: {'.'.join(parts[: depth + 1])} has no parts")
+    old = node[part] if part in node else None
+    if isinstance(old, ConfigDict):
+        raise DlmError(f"config.{key}: is a group of {', '.join(old)}; set one of them")
+    if old is not None and not free:
+        value = _convert(key, value, type(old))
+    node[part] = value
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Splits `--config.model.layers=6` into ("model.layers", 6); other words stay strings."""
+    match = re.fullmatch(r"--config\.([\w.]+)=(.*)", text, re.DOTALL)
+    if not match:
+        raise DlmError(f"{text}: an override reads --config.GROUP.FIELD=VALUE")
+    key, value = match.groups()
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, {"true": True, "false": False}[value] if value in ("true", "false") else value
+
+
+def load_experiment(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
+    """Runs an experiment file: its base config and the overrides of each run of its sweep.
+
+    Raises:
+      DlmError: the file is missing, fails to load, or does not offer `get_config(scale)`.
+    """
+    file = Path(path)
+    if not file.is_file():
+        near = _nearest(path, [str(f) for f in file.parent.glob("*.py")])
+        raise DlmError(f"{path}: no such experiment file{near}")
+    if scale not in SCALES:
+        raise DlmError(f"--scale={scale}: must be one of {', '.join(SCALES)}")
+    spec = importlib.util.spec_from_file_location(f"experiment_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise DlmError(f"{path}: not a Python file; an experiment is a .py with get_config(scale)")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(scale)
+        sweep = list(module.sweep(scale)) if hasattr(module, "sweep") else [{}]
+    except DlmError:
+        raise
+    except Exception as error:
+        line = error.__traceback__
+        while line and line.tb_next:
+            line = line.tb_next
+        where = f"{line.tb_frame.f_code.co_filename}:{line.tb_lineno}" if line else path
+        raise DlmError(f"{path}: {type(error).__name__}: {error} ({where})") from error
+    if not isinstance(config, ConfigDict):
+        raise DlmError(f"{path}: get_config must return the ConfigDict of dlm.config.base()")
+    return config, sweep
+
+
+# --- for the code: Config -----------------------------------------------------------------------
+
+
+def resolve(config: ConfigDict) -> Config:
+    """The typed, checked, complete config. Everything that needs no corpus is checked here.
+
+    Raises:
+      DlmError: names the field, its value, and what would be right.
+    """
+    resolved = _typed(Config, config.to_dict(), "config")
+    model = resolved.model
+    if model.size:
+        if model.size not in LADDER:
+            _fail("model.size", model.size, f"one of Table 5{_nearest(model.size, LADDER)}")
+        layers, width, heads, ff = LADDER[model.size]
+        model = dataclasses.replace(model, layers=layers, width=width, heads=heads, ff=ff)
+    elif model.ff == 0:
+        model = dataclasses.replace(model, ff=int(8 * model.width / 3 / 64) * 64)
+    resolved = dataclasses.replace(resolved, model=model)
+    _check(resolved)
+    return resolved
+
+
+def from_json(values: dict[str, Any]) -> Config:
+    """The Config of a run's config.json."""
+    return _typed(Config, values, "config")
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    return dataclasses.asdict(config)
+
+
+def expand(config: ConfigDict, overrides: Iterable[dict[str, Any]]) -> list[Config]:
+    """One resolved Config per run of a sweep, in the sweep's order."""
+    runs = []
+    for values in overrides:
+        run = ConfigDict(config)
+        for key, value in values.items():
+            override(run, key, value)
+        runs.append(resolve(run))
+    return runs
+
+
+def run_id(config: Config, fingerprint: str) -> str:
+    """Ten hex digits of a hash of everything that determines the result.
+
+    That is the fingerprint of the tokens, which covers corpus and tokenizer, and the rest of the
+    config without `mesh`, `train.steps_per_call` and `train.checkpoint_every`, which move no number.
+    """
+    values = to_json(config)
+    del values["corpus"], values["tokenizer"], values["mesh"]
+    del values["train"]["steps_per_call"], values["train"]["checkpoint_every"]
+    text = json.dumps([values, fingerprint], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+# --- derived numbers ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run comes to, once the corpus is known. Tokens are raw tokens."""
+
+    unique_tokens: int  # U
+    windows: int  # U / L
+    steps: int
+    tokens_per_step: int
+    warmup: int  # steps
+    decay: int  # steps at the end, for wsd
+    checkpoint_every: int  # steps
+    evaluate_at: tuple[int, ...]  # steps, increasing; the last is `steps`
+    parameters: flops.Parameters
+    flops_per_step: float  # analytic, by attention kind
+    flops_6nd_per_step: float  # 6 · N · tokens, N with embeddings: the paper's count
+
+    @property
+    def epochs(self) -> float:
+        return self.steps * self.tokens_per_step / self.unique_tokens
+
+
+def plan(config: Config, *, train_tokens: int, vocab_size: int) -> Plan:
+    """Turns durations into steps, and sizes into parameters and FLOPs, once the corpus is known.
+
+    Raises:
+      DlmError: more unique tokens than the corpus has, or a batch larger than the subset.
+    """
+    length, batch = config.data.seq_len, config.train.batch_size
+    available = train_tokens // length * length
+    if available == 0:
+        _fail("data.seq_len", length, f"at most {train_tokens}, the training tokens there are")
+    if config.data.unique_tokens > available:
+        _fail(
+            "data.unique_tokens",
+            config.data.unique_tokens,
+            f"at most {available:,}: the training split of {config.corpus.name} has "
+            f"{train_tokens:,} tokens",
+        )
+    unique = config.data.unique_tokens or available
+    if batch * length > unique:
+        _fail("train.batch_size", batch, f"at most {unique // length}, the windows of the subset")
+    model = config.model
+    family = FAMILIES[config.objective.name]
+    rows, positions = vocab_size + family.extra_tokens, length + family.extra_positions
+    sizes = dict(layers=model.layers, width=model.width, ff=model.ff, rows=rows)
+    count = flops.parameters(**sizes, tied=model.tied)
+    per_step = batch * flops.training_flops(**sizes, length=positions, attention=family.attention)
+    unit = dict(tokens=batch * length, unique=unique, flops=per_step)
+    steps = to_steps("train.duration", config.train.duration, **unit)
+    unit["steps"] = steps
+    every = to_steps("evaluation.every", config.evaluation.every, **unit)
+    return Plan(
+        unique_tokens=unique,
+        windows=unique // length,
+        steps=steps,
+        tokens_per_step=batch * length,
+        warmup=to_steps("optimizer.warmup", config.optimizer.warmup, **unit),
+        decay=to_steps("optimizer.decay", config.optimizer.decay, **unit),
+        checkpoint_every=to_steps("train.checkpoint_every", config.train.checkpoint_every, **unit),
+        evaluate_at=_evaluation_steps(steps, every, config.evaluation.growth),
+        parameters=count,
+        flops_per_step=per_step,
+        flops_6nd_per_step=6.0 * count.total * batch * length,
+    )
+
+
+def to_steps(
+    name: str, duration: str, *, tokens: int, unique: int, flops: float, steps: int = 0
+) -> int:
+    """Steps in a duration such as "60 epochs", rounded to the nearest step, at least 1.
+
+    Units: steps, tokens, epochs (of `unique` tokens), flops, and percent (of `steps`, where known).
+    """
+    unit, amount = _duration(name, duration)
+    if unit == "percent" and not steps:
+        _fail(name, duration, "in steps, tokens, epochs or flops")
+    scale = {
+        "steps": 1.0,
+        "tokens": 1 / tokens,
+        "epochs": unique / tokens,
+        "flops": 1 / flops,
+        "percent": steps / 100,
+    }[unit]
+    return max(1, round(amount * scale))
+
+
+def _evaluation_steps(steps: int, every: int, growth: float) -> tuple[int, ...]:
+    """Dense early, sparse late: AR's best comes within a few epochs of hundreds."""
+    at, step = [], every
+    while step < steps:
+        at.append(step)
+        step = max(step + every, round(step * growth))
+    return (*at, steps)
+
+
+# --- checks -------------------------------------------------------------------------------------
+
+
+def _check(c: Config) -> None:
+    """Every rule that one field or two can break without a corpus."""
+    one_of = {
+        "tokenizer.kind": (c.tokenizer.kind, ("chars", "bytes", "bpe", "sentencepiece", "hf", "gpt2")),
+        "data.mode": (c.data.mode, ("epoch", "multiset")),
+        "model.dtype": (c.model.dtype, ("float32", "bfloat16")),
+        "model.attention": (c.model.attention, ("xla", "cudnn")),
+        "objective.name": (c.objective.name, tuple(FAMILIES)),
+        "objective.estimator": (c.objective.estimator, ("time", "count")),
+        "optimizer.schedule": (c.optimizer.schedule, ("cosine", "wsd", "constant")),
+    }
+    for name, (value, allowed) in one_of.items():
+        if value not in allowed:
+            _fail(name, value, f"one of {', '.join(allowed)}{_nearest(value, allowed)}")
+    positive: dict[str, float] = {
+        "data.seq_len": c.data.seq_len,
+        "model.layers": c.model.layers,
+        "model.width": c.model.width,
+        "model.heads": c.model.heads,
+        "model.ff": c.model.ff,
+        "train.batch_size": c.train.batch_size,
+        "train.steps_per_call": c.train.steps_per_call,
+        "evaluation.batch_size": c.evaluation.batch_size,
+        "evaluation.passes": c.evaluation.passes,
+        "evaluation.final_passes": c.evaluation.final_passes,
+        "optimizer.lr": c.optimizer.lr,
+        "optimizer.clip": c.optimizer.clip,
+        "optimizer.eps": c.optimizer.eps,
+        "mesh.fsdp": c.mesh.fsdp,
+        "mesh.tensor": c.mesh.tensor,
+    }
+    for name, value in positive.items():
+        if not value > 0 or not math.isfinite(value):
+            _fail(name, value, "above 0")
+    not_negative: dict[str, float] = {
+        "data.unique_tokens": c.data.unique_tokens,
+        "optimizer.weight_decay": c.optimizer.weight_decay,
+        "evaluation.sequences": c.evaluation.sequences,
+        "evaluation.patience": c.evaluation.patience,
+        "evaluation.samples": c.evaluation.samples,
+        "mesh.data": c.mesh.data,
+        "train.seed": c.train.seed,
+    }
+    for name, value in not_negative.items():
+        if not value >= 0 or not math.isfinite(value):
+            _fail(name, value, "0 or above")
+    shares: dict[str, float] = {
+        "optimizer.b1": c.optimizer.b1,
+        "optimizer.b2": c.optimizer.b2,
+        "optimizer.ema": c.optimizer.ema,
+        "model.dropout.embedding": c.model.dropout.embedding,
+        "model.dropout.residual": c.model.dropout.residual,
+        "model.dropout.attention": c.model.dropout.attention,
+    }
+    for name, value in shares.items():
+        if not 0 <= value < 1:
+            _fail(name, value, "at least 0 and below 1")
+    if not 0 <= c.optimizer.final <= 1:
+        _fail("optimizer.final", c.optimizer.final, "from 0 to 1, a share of lr")
+    if not 0 < c.corpus.validation < 1:
+        _fail("corpus.validation", c.corpus.validation, "between 0 and 1, a share of the documents")
+    if c.model.width % c.model.heads:
+        near = [h for h in range(1, c.model.width + 1) if c.model.width % h == 0]
+        best = sorted(near, key=lambda h: abs(h - c.model.heads))[:2]
+        _fail(
+            "model.heads",
+            c.model.heads,
+            f"a divisor of model.width={c.model.width}, such as {' or '.join(map(str, sorted(best)))}",
+        )
+    if c.model.width // c.model.heads % 2:
+        _fail("model.heads", c.model.heads, "such that width / heads is even, for rotary embedding")
+    if c.data.unique_tokens % c.data.seq_len:
+        near = round(c.data.unique_tokens / c.data.seq_len) * c.data.seq_len
+        _fail(
+            "data.unique_tokens",
+            c.data.unique_tokens,
+            f"a multiple of data.seq_len={c.data.seq_len}, such as {max(near, c.data.seq_len)}",
+        )
+    if c.evaluation.growth < 1:
+        _fail("evaluation.growth", c.evaluation.growth, "1 or above")
+    if c.tokenizer.kind == "bpe" and c.tokenizer.vocab_size <= 0:
+        _fail("tokenizer.vocab_size", c.tokenizer.vocab_size, "above 0 for tokenizer.kind=bpe")
+    if c.tokenizer.kind in ("sentencepiece", "hf", "gpt2") and not c.tokenizer.path:
+        _fail("tokenizer.path", c.tokenizer.path, f"a path, for tokenizer.kind={c.tokenizer.kind}")
+    for name, duration in {
+        "train.duration": c.train.duration,
+        "train.checkpoint_every": c.train.checkpoint_every,
+        "evaluation.every": c.evaluation.every,
+        "optimizer.warmup": c.optimizer.warmup,
+        "optimizer.decay": c.optimizer.decay,
+    }.items():
+        _duration(name, duration)
+
+
+def _duration(name: str, duration: str) -> tuple[str, float]:
+    units = ("steps", "tokens", "epochs", "flops", "percent")
+    match = re.fullmatch(r"\s*([\d.,_]+(?:e[+-]?\d+)?)\s*([a-z]+)\s*", duration, re.IGNORECASE)
+    if not match or match[2].lower() not in units:
+        _fail(name, duration, 'a number and a unit, such as "60 epochs", "2e6 tokens" or "500 steps"')
+    return match[2].lower(), float(match[1].replace(",", "").replace("_", ""))
+
+
+def _fail(name: str, value: Any, right: str) -> None:
+    raise DlmError(f"config.{name}={value!r}: must be {right}")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _keys(config: ConfigDict, prefix: str = "") -> list[str]:
+    keys = []
+    for name, value in config.items():
+        inner = _keys(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else []
+        keys += [prefix + name, *inner]
+    return keys
+
+
+def _convert(key: str, value: Any, kind: type) -> Any:
+    """A value of the field's type: an int may stand for a float, a number for a string never."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        wanted = {int: "an integer", float: "a number", str: "a word", bool: "true or false"}[kind]
+        raise DlmError(f"config.{key}={value!r}: must be {wanted}")
+    return value
+
+
+def _typed(cls: Callable[..., Any], values: dict[str, Any], where: str) -> Any:
+    """Builds a dataclass from nested dicts, refusing unknown and missing fields."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore
+    for name in values:
+        if name not in fields:
+            raise DlmError(f"{where}.{name}: no such key{_nearest(name, fields)}")
+    built = {}
+    for name, f in fields.items():
+        if name not in values:
+            raise DlmError(f"{where}.{name}: missing")
+        group = getattr(sys.modules[__name__], str(f.type), None)
+        value = values[name]
+        if dataclasses.is_dataclass(group):
+            built[name] = _typed(group, value, f"{where}.{name}")  # pyright: ignore
+        elif str(f.type).startswith("dict"):
+            built[name] = dict(value)
+        else:
+            kind = {"int": int, "float": float, "str": str, "bool": bool}[str(f.type)]
+            built[name] = _convert(f"{where}.{name}".removeprefix("config."), value, kind)
+    return cls(**built)

@@ -1,0 +1,26 @@
+"""Where token sequences come from: one function each, listed in CORPORA.
+
+A corpus is a function whose keyword arguments are its options (`config.corpus.options`) and that
+returns a `Source`. To add one, write the function and list it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from dlm.corpora import digits, files, stdlib, topics
+from dlm.corpora.source import Source
+
+__all__ = ["CORPORA", "SHOW", "Source"]
+
+CORPORA: dict[str, Callable[..., Source]] = {
+    "stdlib": stdlib.stdlib,
+    "digits": digits.digits,
+    "topics": topics.topics,
+    "files": files.files,
+}
+
+# How sequences of a corpus of integers are shown; the others as numbers.
+SHOW: dict[str, Callable[[np.ndarray], str]] = {"digits": digits.draw}

@@ -1,0 +1,87 @@
+"""Held-out likelihood: every window scored once, the same noise for every model and checkpoint."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from dlm import config, flops, keys, objectives, sharding
+from dlm.likelihood import Estimate
+from dlm.model import Params, transformer
+
+
+@functools.lru_cache(maxsize=32)
+def _scorer(
+    model: config.Model, objective: config.Objective, vocab_size: int, passes: int
+) -> Callable:
+    goal = objectives.make(objective, vocab_size)
+    apply = transformer(model, vocab_size + goal.family.extra_tokens).apply
+    return jax.jit(lambda params, tokens, key: goal.nll(apply, params, tokens, key, passes).nats)
+
+
+def score(
+    c: config.Config,
+    vocab_size: int,
+    params: Params,
+    windows: Int[np.ndarray, "n L"],
+    passes: int,
+    mesh: jax.sharding.Mesh,
+) -> Float[np.ndarray, "n"]:
+    """Nats of each window, in order.
+
+    The key depends on the batch alone, not on run, step or seed (common random numbers), so the
+    difference of two models on the same windows is far less noisy than either.
+    """
+    scorer = _scorer(c.model, c.objective, vocab_size, passes)
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    size = -(-min(c.evaluation.batch_size, len(windows)) // devices) * devices
+    root = keys.named(0, "evaluation")
+    pending = []
+    for index, start in enumerate(range(0, len(windows), size)):
+        batch = windows[start : start + size]
+        padding = ((0, size - len(batch)), (0, 0))
+        tokens = sharding.put_batch(mesh, np.pad(batch, padding), axis=0)
+        pending.append(scorer(params, tokens, jax.random.fold_in(root, jnp.uint32(index))))
+    return np.concatenate([np.asarray(nats, np.float64) for nats in pending])[: len(windows)]
+
+
+@functools.cache
+def device_peak(dtype: str) -> float:
+    """Peak FLOP/s of one device: from the table, or the best of a few large matrix products here."""
+    device = jax.devices()[0]
+    tabled = flops.peak(device.device_kind, dtype)
+    if tabled:
+        return tabled
+    size = 1024
+    a = jnp.ones((size, size), dtype)
+    product = jax.jit(jnp.matmul)
+    product(a, a).block_until_ready()
+    best = math.inf
+    for _ in range(8):
+        start = time.perf_counter()
+        product(a, a).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best / jax.local_device_count() if device.platform == "cpu" else 2 * size**3 / best
+
+
+def estimate(
+    nats: Float[np.ndarray, "n"], documents: Int[np.ndarray, "n"], length: int, exact: bool
+) -> Estimate:
+    """Mean nats/token of windows of `length` tokens, with its standard error over documents.
+
+    Windows of one document are not independent, so their residuals are added up before they are
+    squared (the cluster-robust variance of a mean). Monte Carlo noise of a bound is in it too.
+    """
+    mean = nats.mean()
+    residual = np.bincount(documents, weights=nats - mean)
+    clusters = len(np.unique(documents))
+    variance = np.sum(residual**2) / len(nats) ** 2 * clusters / max(clusters - 1, 1)
+    kind = "exact" if exact else "upper bound"
+    return Estimate(mean / length, float(np.sqrt(variance)) / length, kind, len(nats) * length)

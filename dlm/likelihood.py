@@ -1,0 +1,88 @@
+"""The certified number: a loss in nats per token, its standard error, and its kind.
+
+An objective either computes its likelihood (exact) or bounds its negative log-likelihood from above
+(upper bound). The kind decides what a comparison may conclude: a bound below an exact value proves
+the bounded model better, a bound above proves nothing. NumPy only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+KINDS = ("exact", "upper bound")
+DECIDED = 2.0  # standard errors by which a difference must clear zero before it is called one
+
+
+class Estimate(NamedTuple):
+    """Negative log-likelihood in nats per token; `stderr` is NaN where it is not known."""
+
+    value: float
+    stderr: float
+    kind: str  # one of KINDS
+    tokens: int  # that the value is a mean over
+
+
+class Comparison(NamedTuple):
+    """`difference` is a - b in nats per token: below zero, the first is lower."""
+
+    difference: float
+    stderr: float
+    proven: str  # "first", "second" or "": the model shown to be better on this data, if any
+    conclusion: str
+
+
+def compare(
+    a: Estimate,
+    b: Estimate,
+    stderr_of_difference: float | None = None,
+    names: tuple[str, str] = ("the first", "the second"),
+) -> Comparison:
+    """What two estimates on the same data allow one to conclude.
+
+    `stderr_of_difference` replaces the two standard errors added in quadrature: of paired estimates
+    (same windows, common random numbers) it is much smaller. A difference counts from two standard
+    errors; where the standard error is not known (NaN), the values are taken as they are.
+
+    Raises:
+      ValueError: a kind that is neither exact nor an upper bound.
+    """
+    for estimate in (a, b):
+        if estimate.kind not in KINDS:
+            raise ValueError(f"kind={estimate.kind!r}: must be one of {', '.join(KINDS)}")
+    stderr = (
+        math.hypot(a.stderr, b.stderr) if stderr_of_difference is None else stderr_of_difference
+    )
+    difference = a.value - b.value
+    margin = DECIDED * stderr if math.isfinite(stderr) else 0.0
+    lower, higher = (a, b) if difference < 0 else (b, a)
+    low, high = names if difference < 0 else names[::-1]
+    order = "first" if difference < 0 else "second"
+    by = f"{abs(difference):.4f} nats per token"
+    if not abs(difference) > margin:
+        return Comparison(
+            difference,
+            stderr,
+            "",
+            f"not decided: the difference, {by}, is within {DECIDED:g} standard errors of zero",
+        )
+    if higher.kind == "upper bound" and lower.kind == "exact":
+        text = (
+            f"not decided: the bound of {high} lies above the exact value of {low} by {by}, which "
+            f"proves nothing: the likelihood of {high} may still be the better one"
+        )
+        return Comparison(difference, stderr, "", text)
+    if higher.kind == "upper bound":
+        text = (
+            f"not decided: two upper bounds; that of {low} is lower by {by}, which does not order "
+            "the likelihoods behind them"
+        )
+        return Comparison(difference, stderr, "", text)
+    if lower.kind == "upper bound":
+        text = (
+            f"{low} is better on this data, by at least {by}: its upper bound lies below the exact "
+            f"value of {high}"
+        )
+        return Comparison(difference, stderr, order, text)
+    text = f"{low} is better on this data, by {by}: both values are exact"
+    return Comparison(difference, stderr, order, text)

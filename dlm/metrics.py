@@ -1,0 +1,142 @@
+"""The record of a run is metrics.jsonl; TensorBoard event files are a view of it.
+
+Events are written with tensorboard's own writer and protos, so nothing imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from dlm import config
+from dlm.errors import DlmError
+
+Row = dict[str, Any]
+
+
+class Metrics:
+    """Appends rows to metrics.jsonl and to TensorBoard; opened at a step, it forgets later rows.
+
+    A resumed run repeats the steps after its last checkpoint, so their rows are dropped and the
+    event file is written again from the rows that stay.
+    """
+
+    def __init__(self, folder: Path, hparams: dict[str, Any], resume_step: int):
+        self._path = folder / "metrics.jsonl"
+        rows = [row for row in read(self._path) if row["step"] <= resume_step]
+        partial = self._path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        partial.replace(self._path)
+        self._file = self._path.open("a", buffering=1)
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+        self._board = _Board(folder / "tensorboard", hparams)
+        for row in rows:
+            self._board.scalars(row)
+
+    def write(self, row: Row) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._board.scalars(row)
+
+    def text(self, tag: str, text: str, step: int) -> None:
+        self._board.text(tag, text, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a metrics.jsonl; a last line cut short by a kill is left out."""
+    rows = []
+    lines = path.read_text().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise DlmError(f"{path}:{number}: not JSON; delete the run's folder") from error
+    return rows
+
+
+def hparams(c: config.Config) -> dict[str, Any]:
+    """The config as flat `group.field` values, for TensorBoard's HParams tab."""
+    flat = {}
+    stack = list(config.to_json(c).items())
+    while stack:
+        name, value = stack.pop()
+        if isinstance(value, dict):
+            stack += [(f"{name}.{key}", inner) for key, inner in value.items()]
+        else:
+            flat[name] = value if isinstance(value, bool | int | float | str) else str(value)
+    return dict(sorted(flat.items()))
+
+
+class _Board:
+    def __init__(self, folder: Path, hparams: dict[str, Any]):
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._writer = EventFileWriter(str(folder))
+        self._hparams(hparams)
+
+    def scalars(self, row: Row) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [
+            Summary.Value(tag=_tag(name), simple_value=float(value))
+            for name, value in row.items()
+            if name != "step" and isinstance(value, int | float)
+        ]
+        self._add(row["step"], values)
+
+    def text(self, tag: str, text: str, step: int) -> None:
+        from tensorboard.compat.proto import summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
+
+        shape = tensor_shape_pb2.TensorShapeProto(dim=[{"size": 1}])
+        tensor = tensor_pb2.TensorProto(
+            dtype=types_pb2.DT_STRING, string_val=[text.encode()], tensor_shape=shape
+        )
+        data = summary_pb2.SummaryMetadata.PluginData(plugin_name="text")
+        metadata = summary_pb2.SummaryMetadata(plugin_data=data)
+        self._add(step, [summary_pb2.Summary.Value(tag=tag, tensor=tensor, metadata=metadata)])
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _hparams(self, hparams: dict[str, Any]) -> None:
+        """The session start of the HParams plugin; `hparams.summary` itself needs TensorFlow."""
+        from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+        from tensorboard.plugins.hparams import plugin_data_pb2
+
+        start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+        for name, value in hparams.items():
+            field = start.hparams[name]
+            if isinstance(value, bool):
+                field.bool_value = value
+            elif isinstance(value, int | float):
+                field.number_value = value
+            else:
+                field.string_value = str(value)
+        content = plugin_data_pb2.HParamsPluginData(session_start_info=start, version=0)
+        data = SummaryMetadata.PluginData(
+            plugin_name="hparams", content=content.SerializeToString()
+        )
+        value = Summary.Value(
+            tag="_hparams_/session_start_info", metadata=SummaryMetadata(plugin_data=data)
+        )
+        self._add(0, [value])
+
+    def _add(self, step: int, values: list[Any]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
+        self._writer.add_event(event)
+
+
+def _tag(name: str) -> str:
+    """`validation_loss` -> `validation/loss`, so that TensorBoard groups the charts."""
+    group, _, rest = name.partition("_")
+    return f"{group}/{rest}" if group in ("validation", "train") and rest else f"run/{name}"

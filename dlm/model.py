@@ -1,0 +1,208 @@
+"""One transformer for every objective: pre-norm RMSNorm, RoPE, SwiGLU, no biases (the Llama shape).
+
+The attention mask, the positions and the kind of input (ids or vectors) are arguments, so a family
+of models is a way of calling `apply`. Parameters are plain nested dicts; Flax NNX writes the module
+and is split off here, in the only file that imports it.
+
+Shapes: B batch, T input positions, S key positions, D width, H heads, K head size, F feed-forward,
+R rows of the embedding (vocabulary and extra tokens).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from dlm import config
+
+Params = dict[str, Any]
+Cache = tuple[tuple[Array, Array], ...]
+Mask = str | Bool[Array, "T S"] | Bool[Array, "B T S"]
+
+NORM_EPS = 1e-5  # paper, section 9
+
+
+class Transformer(NamedTuple):
+    """`init(key) -> params`; `apply(params, inputs, ...)`; `cache(batch, length)`, empty."""
+
+    init: Callable[[PRNGKeyArray], Params]
+    apply: Callable[..., Any]
+    cache: Callable[[int, int], Cache]
+
+
+@functools.lru_cache(maxsize=64)
+def transformer(model: config.Model, rows: int) -> Transformer:
+    """The transformer of a config with `rows` embedding rows, as pure functions.
+
+    `apply(params, inputs, *, mask, positions=None, key=None, cache=None)`:
+      inputs     Int[B T] ids, or Float[B T D] vectors in place of their embeddings
+      mask       "causal", "full", or True where a query may see a key, Bool[T S] or Bool[B T S]
+      positions  Int[T] for rotary embedding; 0..T-1 if absent
+      key        switches dropout on
+      cache      keys and values of S positions, written at `positions` (consecutive); then
+                 `apply` returns (logits, cache) and `mask` is over all S
+    Returns float32 logits Float[B T R].
+    """
+    graph = nnx.graphdef(nnx.eval_shape(lambda: _Transformer(model, rows, nnx.Rngs(0))))
+
+    def init(key: PRNGKeyArray) -> Params:
+        return nnx.to_pure_dict(nnx.state(_Transformer(model, rows, nnx.Rngs(params=key))))
+
+    def apply(
+        params: Params,
+        inputs: Int[Array, "B T"] | Float[Array, "B T D"],
+        *,
+        mask: Mask,
+        positions: Int[Array, "T"] | None = None,
+        key: PRNGKeyArray | None = None,
+        cache: Cache | None = None,
+    ) -> Any:
+        return nnx.merge(graph, params)(inputs, mask, positions, key, cache)
+
+    def cache(batch: int, length: int) -> Cache:
+        shape = (batch, length, model.heads, model.width // model.heads)
+        empty = jnp.zeros(shape, model.dtype)
+        return tuple((empty, empty) for _ in range(model.layers))
+
+    return Transformer(init, apply, cache)
+
+
+class _Transformer(nnx.Module):
+    def __init__(self, c: config.Model, rows: int, rngs: nnx.Rngs):
+        self.c = c
+        self.embedding = _normal(rngs, (rows, c.width))
+        for layer in range(c.layers):
+            setattr(self, f"block_{layer:02d}", _Block(c, rngs))
+        self.norm = nnx.Param(jnp.ones(c.width))
+        if not c.tied:
+            self.head = _normal(rngs, (rows, c.width))
+
+    def __call__(self, inputs, mask, positions, key, cache):
+        c = self.c
+        table = self.embedding[...]
+        x = (table[inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs).astype(c.dtype)
+        if positions is None:
+            positions = jnp.arange(x.shape[1])
+        rotation = _rotation(positions, c.width // c.heads, c.rope_theta)
+        keys = [None] * (3 * c.layers + 1) if key is None else jax.random.split(key, 3 * c.layers + 1)
+        x = _dropout(x, c.dropout.embedding, keys[-1])
+        written = []
+        for layer in range(c.layers):
+            block = getattr(self, f"block_{layer:02d}")
+            past = None if cache is None else (*cache[layer], positions[0])
+            x, present = block(x, mask, rotation, keys[3 * layer : 3 * layer + 3], past)
+            written.append(present)
+        x = _rms_norm(x, self.norm[...])
+        head = table if c.tied else self.head[...]
+        logits = jnp.einsum(
+            "BTD,RD->BTR", x, head.astype(c.dtype), preferred_element_type=jnp.float32
+        )
+        return logits if cache is None else (logits, tuple(written))
+
+
+class _Block(nnx.Module):
+    """x + attention(norm(x)), then x + SwiGLU(norm(x)); output projections start 1/sqrt(2N) smaller."""
+
+    def __init__(self, c: config.Model, rngs: nnx.Rngs):
+        self.c = c
+        heads, head = c.heads, c.width // c.heads
+        shrink = (2 * c.layers) ** -0.5
+        self.attention_norm = nnx.Param(jnp.ones(c.width))
+        self.qkv = _normal(rngs, (c.width, 3, heads, head))
+        self.out = _normal(rngs, (heads, head, c.width), shrink)
+        self.ff_norm = nnx.Param(jnp.ones(c.width))
+        self.gate_up = _normal(rngs, (c.width, 2, c.ff))
+        self.down = _normal(rngs, (c.ff, c.width), shrink)
+
+    def __call__(self, x, mask, rotation, keys, past):
+        c = self.c
+        qkv = _project(_rms_norm(x, self.attention_norm[...]), self.qkv[...])
+        q, k, v = _rotate(qkv[:, :, 0], rotation), _rotate(qkv[:, :, 1], rotation), qkv[:, :, 2]
+        if past is not None:
+            k = jax.lax.dynamic_update_slice_in_dim(past[0], k, past[2], axis=1)
+            v = jax.lax.dynamic_update_slice_in_dim(past[1], v, past[2], axis=1)
+        mixed = _attention(q, k, v, mask, c, keys[0])
+        out = self.out[...].astype(x.dtype).reshape(-1, c.width)
+        x = x + _dropout(mixed.reshape(*x.shape[:2], -1) @ out, c.dropout.residual, keys[1])
+        gate_up = _project(_rms_norm(x, self.ff_norm[...]), self.gate_up[...])
+        hidden = jax.nn.silu(gate_up[:, :, 0]) * gate_up[:, :, 1]
+        x = x + _dropout(hidden @ self.down[...].astype(x.dtype), c.dropout.residual, keys[2])
+        return x, (k, v)
+
+
+def _attention(
+    q: Float[Array, "B T H K"],
+    k: Float[Array, "B S H K"],
+    v: Float[Array, "B S H K"],
+    mask: Mask,
+    c: config.Model,
+    key: PRNGKeyArray | None,
+) -> Float[Array, "B T H K"]:
+    """Scaled dot-product attention; the one place where it is computed.
+
+    cuDNN through `jax.nn.dot_product_attention`; elsewhere written out, which is faster on a CPU
+    (BUILD_NOTES) and lets dropout act on the weights.
+    """
+    dropping = key is not None and c.dropout.attention > 0
+    if c.attention == "cudnn" and not dropping:
+        named = isinstance(mask, str)
+        return jax.nn.dot_product_attention(
+            q,
+            k,
+            v,
+            mask=None if named else mask[None, None] if mask.ndim == 2 else mask[:, None],
+            is_causal=named and mask == "causal",
+            implementation="cudnn",
+        )
+    scores = jnp.einsum("BTHK,BSHK->BHTS", q * q.shape[-1] ** -0.5, k)
+    if isinstance(mask, str):
+        allowed = None if mask == "full" else jnp.tri(q.shape[1], k.shape[1], dtype=bool)
+    else:
+        allowed = mask if mask.ndim == 2 else mask[:, None]
+    scores = scores.astype(jnp.float32)
+    if allowed is not None:
+        scores = jnp.where(allowed, scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    weights = _dropout(weights, c.dropout.attention, key)
+    return jnp.einsum("BHTS,BSHK->BTHK", weights, v)
+
+
+def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], shrink: float = 1.0) -> nnx.Param:
+    return nnx.Param(0.02 * shrink * jax.random.normal(rngs.params(), shape))
+
+
+def _project(x: Float[Array, "B T D"], kernel: Array) -> Array:
+    """x @ kernel over D as one matrix product, whatever the kernel's output axes."""
+    flat = kernel.astype(x.dtype).reshape(kernel.shape[0], -1)
+    return (x @ flat).reshape(*x.shape[:2], *kernel.shape[1:])
+
+
+def _rms_norm(x: Float[Array, "B T D"], scale: Float[Array, "D"]) -> Float[Array, "B T D"]:
+    wide = x.astype(jnp.float32)
+    wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + NORM_EPS)
+    return (wide * scale).astype(x.dtype)
+
+
+def _rotation(positions: Int[Array, "T"], head: int, theta: float) -> tuple[Array, Array]:
+    """cos and sin, each Float[T 1 K/2], of half-rotation RoPE."""
+    frequency = theta ** (-jnp.arange(0, head, 2, dtype=jnp.float32) / head)
+    angle = (positions[:, None].astype(jnp.float32) * frequency)[:, None, :]
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def _rotate(x: Float[Array, "B T H K"], rotation: tuple[Array, Array]) -> Float[Array, "B T H K"]:
+    cos, sin = (r.astype(x.dtype) for r in rotation)
+    a, b = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+
+def _dropout(x: Array, rate: float, key: PRNGKeyArray | None) -> Array:
+    if key is None or rate == 0:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)

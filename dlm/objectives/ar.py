@@ -1,0 +1,78 @@
+"""Autoregression: p(x) = Π_j p(x_j | BOS, x_<j). Its nll is the exact likelihood.
+
+Source: arXiv 2507.15857, section 2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from dlm.model import Params, Transformer
+from dlm.objectives.common import Sum, cross_entropy, draw
+
+
+def make(vocab_size: int) -> tuple[Callable, Callable, Callable]:
+    """loss, nll and sample of `dlm.objectives.Objective`; BOS is row `vocab_size`."""
+    bos = vocab_size
+
+    def score(apply: Callable, params: Params, tokens: Int[Array, "B L"], key: PRNGKeyArray | None):
+        inputs = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=bos)
+        logits = apply(params, inputs, mask="causal", key=key)
+        return cross_entropy(logits, tokens, vocab_size)
+
+    def loss(apply, params, tokens, key) -> Sum:
+        nats = jnp.sum(score(apply, params, tokens, key))
+        return Sum(nats, tokens.size, {"nll": nats})
+
+    def nll(apply, params, tokens, key, passes: int = 1) -> Sum:
+        del key, passes  # exact: nothing is drawn
+        nats = jnp.sum(score(apply, params, tokens, None), axis=-1)
+        return Sum(nats, tokens.size, {"nll": nats})
+
+    def sample(
+        model: Transformer,
+        params: Params,
+        key: PRNGKeyArray,
+        prompt: Int[Array, "B P"],
+        length: int,
+        *,
+        steps: int = 0,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        order: str = "",
+    ) -> Int[Array, "B L"]:
+        """Left to right with a KV cache: the prompt in one call, then one token at a time."""
+        del steps, order  # there is one order, a step a token
+        batch, given = prompt.shape
+        inputs = jnp.pad(prompt, ((0, 0), (1, 0)), constant_values=bos)
+        visible = jnp.tri(length, dtype=bool)
+        logits, cache = model.apply(
+            params,
+            inputs,
+            mask=visible[: given + 1],
+            positions=jnp.arange(given + 1),
+            cache=model.cache(batch, length),
+        )
+
+        def step(carry, position):
+            logits, cache = carry
+            drawn = draw(
+                jax.random.fold_in(key, position), logits[:, :vocab_size], temperature, top_p
+            )
+            logits, cache = model.apply(
+                params,
+                drawn[:, None],
+                mask=jax.lax.dynamic_slice_in_dim(visible, position + 1, 1),
+                positions=position[None] + 1,
+                cache=cache,
+            )
+            return (logits[:, -1], cache), drawn
+
+        _, drawn = jax.lax.scan(step, (logits[:, -1], cache), jnp.arange(given, length))
+        return jnp.concatenate([prompt, drawn.T], axis=1)
+
+    return loss, nll, sample

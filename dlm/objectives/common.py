@@ -1,0 +1,65 @@
+"""What objectives share: sums in nats, cross-entropy over real tokens, stratified draws, sampling."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+
+class Sum(NamedTuple):
+    """Sums in nats, never means, so that batches, microbatches and hosts add up exactly.
+
+    `nats` is a scalar (of a loss) or one number per sequence, Float[B] (of an `nll`); `tokens` is
+    the number of tokens behind all of it; `terms` are named parts of the bound that add up to nats.
+    """
+
+    nats: Float[Array, "*B"]
+    tokens: int
+    terms: dict[str, Float[Array, "*B"]]
+
+
+def cross_entropy(
+    logits: Float[Array, "B L R"], tokens: Int[Array, "B L"], vocab_size: int
+) -> Float[Array, "B L"]:
+    """-log p(token) in nats over the real vocabulary: BOS and MASK can not be predicted."""
+    logits = logits[..., :vocab_size]
+    chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - chosen
+
+
+def stratified(key: PRNGKeyArray, batch: int, passes: int = 1) -> Float[Array, "P B"]:
+    """Numbers in (0, 1], each uniform, spread evenly over the batch and over the passes.
+
+    (u + b/B + p/P) mod 1 with one u; the variance of a mean over them is lower than for independent
+    draws (Kingma et al. 2021, appendix I.1), the expectation the same.
+    """
+    u = jax.random.uniform(key)
+    offsets = jnp.arange(batch) / batch + (jnp.arange(passes) / passes)[:, None]
+    return 1 - (u + offsets) % 1.0
+
+
+def exact_count_mask(
+    key: PRNGKeyArray, counts: Int[Array, "B"], length: int
+) -> Bool[Array, "B L"]:
+    """A uniformly random set of exactly `counts[b]` positions in each row."""
+    noise = jax.random.uniform(key, (counts.shape[0], length))
+    rank = jnp.argsort(jnp.argsort(noise, axis=-1), axis=-1)
+    return rank < counts[:, None]
+
+
+def draw(
+    key: PRNGKeyArray, logits: Float[Array, "*B V"], temperature: float, top_p: float
+) -> Int[Array, "*B"]:
+    """Samples ids from logits at a temperature (0: the most likely) within the nucleus of `top_p`."""
+    if temperature == 0:
+        return jnp.argmax(logits, axis=-1)
+    logits = logits / temperature
+    if top_p < 1:
+        ordered = jnp.sort(logits, axis=-1)[..., ::-1]
+        below = jnp.cumsum(jax.nn.softmax(ordered), axis=-1) - jax.nn.softmax(ordered) < top_p
+        least = jnp.min(jnp.where(below, ordered, jnp.inf), axis=-1, keepdims=True)
+        logits = jnp.where(logits < least, -jnp.inf, logits)
+    return jax.random.categorical(key, logits)

@@ -1,0 +1,75 @@
+"""Learning-rate schedules and optimizers, with every rate a runtime value.
+
+A sweep over learning rates and weight decays of one shape then compiles once: the optax
+transformation is built inside the compiled step from traced numbers, and its state does not
+depend on them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from dlm import config
+from dlm.model import Params
+
+
+class Hyper(NamedTuple):
+    """Numbers of an optimizer that may differ between runs of one compiled step."""
+
+    lr: Float[Array, ""]
+    weight_decay: Float[Array, ""]
+    warmup: Float[Array, ""]  # steps
+    decay: Float[Array, ""]  # steps at the end (wsd)
+    final: Float[Array, ""]  # share of lr at the end
+    steps: Float[Array, ""]
+    ema: Float[Array, ""]
+
+
+def hyper(c: config.Optimizer, plan: config.Plan) -> Hyper:
+    numbers = (c.lr, c.weight_decay, plan.warmup, plan.decay, c.final, plan.steps, c.ema)
+    return Hyper(*(jnp.float32(n) for n in numbers))
+
+
+def learning_rate(schedule: str, step: Int[Array, ""], h: Hyper) -> Float[Array, ""]:
+    """The rate of 0-based `step`: linear warm-up from lr/warmup, then
+
+    cosine    from lr to final·lr at the last step (paper, section 8)
+    wsd       constant, then linear to final·lr over the last `decay` steps
+    constant  lr
+    """
+    warm = jnp.minimum(1.0, (step + 1) / h.warmup)
+    if schedule == "cosine":
+        progress = jnp.clip((step - h.warmup) / jnp.maximum(h.steps - h.warmup, 1), 0, 1)
+        shape = h.final + (1 - h.final) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+    elif schedule == "wsd":
+        left = jnp.clip((h.steps - step) / h.decay, 0, 1)
+        shape = h.final + (1 - h.final) * left
+    else:
+        shape = 1.0
+    return h.lr * warm * shape
+
+
+def optimizer(
+    c: config.Optimizer, lr: Float[Array, ""], weight_decay: Float[Array, ""]
+) -> optax.GradientTransformation:
+    """AdamW: clip by global norm, Adam, decoupled decay of all but one-dimensional parameters."""
+    return optax.chain(
+        optax.clip_by_global_norm(c.clip),
+        optax.scale_by_adam(c.b1, c.b2, c.eps),
+        optax.add_decayed_weights(weight_decay, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)),
+        optax.scale_by_learning_rate(lr),
+    )
+
+
+global_norm = optax.global_norm
+
+
+def average(ema: Params, params: Params, step: Int[Array, ""], decay: Float[Array, ""]) -> Params:
+    """Exponential average of the weights, with decay at most (1 + t)/(10 + t) while it warms up."""
+    decay = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), ema, params)

@@ -1,0 +1,396 @@
+"""One self-contained page per experiment: the answer, the figures, the samples, the table of runs.
+
+`write` makes report.html (no network, no script), report.json with every number, the figures as
+PNG and SVG, and the table of runs; `summary` is the short form for the terminal. Both work with
+whatever runs there are, and say what is missing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlm import crossover as cross
+from dlm import figures, findings, runs
+from dlm.crossover import name_of
+from dlm.errors import DlmError
+from dlm.figures import scientific
+from dlm.runs import Panel, Run
+
+SAMPLES = 3  # shown of each family, the first ones drawn
+SAMPLE_LENGTH = 600  # characters
+JOINED = "\u00a0±\u00a0"  # a value and its error stay on one line
+
+CSS = """
+:root{color-scheme:light dark;
+--ink:#1a1a1a;--soft:#5a5a5a;--line:#d9d9d9;--back:#fff;--pale:#f5f5f5}
+@media(prefers-color-scheme:dark){
+:root{--ink:#e8e8e8;--soft:#a8a8a8;--line:#444;--back:#161616;--pale:#222}}
+body{font:16px/1.55 system-ui,sans-serif;color:var(--ink);background:var(--back);
+max-width:62rem;margin:0 auto;padding:1rem}
+h1{font-size:1.6rem;line-height:1.25;margin:.5rem 0}h2{font-size:1.15rem;margin:2rem 0 .5rem}
+h3{font-size:1rem;margin:1rem 0 .3rem}
+p,ul{max-width:44rem;margin:.5rem 0}
+.soft{color:var(--soft);font-size:.9rem}.answer{font-size:1.05rem}
+.pair{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr))}
+figure{margin:0;background:#fff;border:1px solid var(--line);border-radius:6px;padding:.4rem}
+figure svg{display:block;width:100%;height:auto}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.82rem;background:var(--pale);
+padding:.6rem;margin:.3rem 0;border-radius:6px}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.82rem;line-height:1.3;
+font-variant-numeric:tabular-nums}
+th,td{text-align:left;padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--line);
+vertical-align:top;min-width:3.2rem}th:first-child{min-width:8.5rem}
+code{overflow-wrap:anywhere}
+@media print{:root{--ink:#000;--soft:#444;--back:#fff;--pale:#fff}
+body{font-size:10pt;max-width:none}
+figure,pre,tr{break-inside:avoid}h2{break-after:avoid}.wide{overflow:visible}
+table{font-size:6.5pt}th,td{padding-right:.4rem;min-width:0}}
+"""
+
+
+def write(directory: Path | str) -> Path:
+    """Writes the report of a workdir or an experiment's folder into it; returns report.html.
+
+    Raises:
+      DlmError: there is no such directory, or it cannot be written.
+    """
+    folder = Path(directory)
+    found = runs.load(folder)
+    panels, excluded = runs.panels(found)
+    try:
+        runs.write_table(found, folder)
+        numbers = findings.numbers(found, panels, excluded)
+        _replace(folder / "report.json", json.dumps(numbers, indent=1, ensure_ascii=False))
+        if panels:
+            figures.save(figures.frontier(panels), folder / "frontier")
+            figures.save(figures.epochs(panels), folder / "epochs")
+        return _replace(folder / "report.html", page(found, panels, excluded))
+    except OSError as error:
+        raise DlmError(f"{folder}: the report cannot be written ({error.strerror})") from None
+
+
+def _replace(path: Path, text: str) -> Path:
+    """Writes beside and renames, so that a reader never sees half a file."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, "utf-8")
+    os.replace(draft, path)
+    return path
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def page(found: Sequence[Run], panels: Sequence[Panel], excluded: Sequence[tuple[Run, str]]) -> str:
+    experiments = sorted({run.experiment for run in found})
+    title = ", ".join(experiments) or "no runs"
+    questions = findings.questions(found)
+    answers = [findings.answer(panel) for panel in panels] or [findings.nothing(found)]
+    body = [
+        f"<h1>{escape(questions[0] if len(questions) == 1 else title)}</h1>",
+        f'<p class="soft">dlm, experiment {escape(title)}</p>',
+        *(f"<p>{escape(q)}</p>" for q in questions if len(questions) > 1),
+        *(f'<p class="answer">{escape(text)}</p>' for text in answers),
+    ]
+    if panels:
+        body += [
+            _figures(panels),
+            *_section("Best of each family", _best(panels)),
+            *_section("Critical compute", _critical(panels)),
+            *_section("Samples", *map(_samples, panels)),
+            *_section("What was compared", _list(_compared(panels))),
+            *_section("What kind of number each loss is", _list(_kinds(panels))),
+        ]
+    reasons = [[run.experiment, run.run, run.label, reason] for run, reason in excluded]
+    left_out = _table(["experiment", "run", "label", "reason"], reasons)
+    body += [
+        *_section("Left out of the comparison", left_out if reasons else "<p>No run.</p>"),
+        *_section("All runs", _all_runs(found)),
+        *_section("Made with", _list(_made_with(found, panels))),
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)}: dlm report</title><style>{CSS}</style></head>"
+        f"<body>{''.join(body)}</body></html>\n"
+    )
+
+
+def _section(title: str, *parts: str) -> list[str]:
+    return [f"<h2>{escape(title)}</h2>", *parts]
+
+
+def _list(items: Iterable[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+
+
+def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = [("th", head), *(("td", row) for row in body)]
+    made = "".join(
+        "<tr>"
+        + "".join(f"<{tag}>{escape(text.replace(' ± ', JOINED))}</{tag}>" for text in row)
+        + "</tr>"
+        for tag, row in lines
+    )
+    return f'<div class="wide"><table>{made}</table></div>'
+
+
+def _figures(panels: Sequence[Panel]) -> str:
+    """One figure per panel: side by side on a desk, below each other on a phone."""
+    parts = []
+    for heading, draw, note in (
+        (
+            "Loss against compute",
+            figures.frontier,
+            "Bold: the best validation loss at or below each compute, averaged over seeds, lowest "
+            "over settings, with one standard error; dotted on from where a family's runs end. "
+            "Faint: each seed of each setting. Dashed upright: the crossover, with its 90% "
+            "interval. The loss axis is cut to show the difference at the end.",
+        ),
+        (
+            "Loss against epochs",
+            figures.epochs,
+            "The best setting of each family. Solid: validation; dashed: the same estimator on "
+            "training windows. The distance between the two is memorisation.",
+        ),
+    ):
+        drawn = [
+            f"<figure>{_svg(draw([panel]), f'{heading}, {panel.title}')}</figure>"
+            for panel in panels
+        ]
+        parts += [*_section(heading, f'<div class="pair">{"".join(drawn)}</div>')]
+        parts += [f'<p class="soft">{escape(note)}</p>']
+    return "".join(parts)
+
+
+def _svg(figure: Any, label: str) -> str:
+    return figures.svg_text(figure).replace(
+        "<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1
+    )
+
+
+def _best(panels: Sequence[Panel]) -> str:
+    head = ("data", "family", "loss, nats/token", "over", "kind", "training loss", "bits/byte")
+    more = ("best epoch", "best FLOPs", "parameters", "setting", "settings tried")
+    return _table((*head, *more), [row for panel in panels for row in best_rows(panel)])
+
+
+def best_rows(panel: Panel) -> list[list[str]]:
+    """The best setting of each family in words, one row each."""
+    made = []
+    for family in panel.families.values():
+        value = cross.estimate(family.best)
+        mean = {
+            name: findings.mean_of(family, name)
+            for name in ("train_loss", "bits_per_byte", "best_epoch", "best_flops", "params")
+        }
+        made.append(
+            [
+                *(panel.title, name_of(family.name), f"{value.value:.4f} ± {value.stderr:.4f}"),
+                *(findings.stderr_over(family.best.seeds), family.kind),
+                *(_number(mean["train_loss"], ".3f"), _number(mean["bits_per_byte"], ".3f")),
+                *(_number(mean["best_epoch"], ".4g"), scientific(mean["best_flops"])),
+                *(_number(mean["params"], ",.0f"), family.best.name or "the only one"),
+                str(family.trials),
+            ]
+        )
+    return made
+
+
+def _number(value: Any, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _critical(panels: Sequence[Panel]) -> str:
+    body = [
+        _critical_row(panel, counted, found)
+        for panel in panels
+        for axis, counted in (("flops", "analytic"), ("flops_6nd", "6ND"))
+        for found in cross.crossovers(panel, axis)
+    ]
+    if not body:
+        return "<p>Needs a finished run of AR and of a diffusion family on the same data.</p>"
+    head = ("data", "families", "FLOPs counted", "status", "critical compute", "90% interval")
+    return _table((*head, "resamples crossing", "epochs", "gap at the end"), body)
+
+
+def _critical_row(panel: Panel, counted: str, found: cross.Crossover) -> list[str]:
+    status, place = found.status, found
+    if found.trend is not None:  # not crossed: the extrapolation, and marked as one
+        place = found.trend
+        meets = math.isfinite(found.trend.compute)
+        status += "; extrapolated from its trend" if meets else "; nor does its trend"
+    known = place.low is not None and place.high is not None
+    return [
+        *(panel.title, f"{name_of(found.challenger)} against {name_of(found.reference)}"),
+        *(counted, status, scientific(place.compute, 3)),
+        figures.interval(place.low or 0, place.high or 0) if known else "no interval: one seed",
+        "" if found.share is None else f"{100 * found.share:.0f}%",
+        _number(place.epochs, ".4g"),
+        f"{found.gap:+.4f} at {scientific(found.end)}",
+    ]
+
+
+def _samples(panel: Panel) -> str:
+    """The first samples of the first seed of each family's best setting: not chosen by eye."""
+    note = f"{panel.title}: the first drawn by the first seed of each best setting, not chosen."
+    parts = [f'<p class="soft">{escape(note)}</p>']
+    drawn = {f.name: _drawn(f.best.runs[0]) for f in panel.families.values()}
+    if (
+        panel.corpus == "digits"
+        and panel.seq_len == 64
+        and all(x is not None for x in drawn.values())
+    ):
+        sheet = {name_of(name): ids[:16] for name, ids in drawn.items() if ids is not None}
+        real = _real_digits(max(len(ids) for ids in sheet.values()))
+        if real is not None:
+            sheet = {"real, from scikit-learn": real} | sheet
+        label = f"Samples of {', '.join(sheet)}"
+        return "".join(parts) + f"<figure>{_svg(figures.digits(sheet), label)}</figure>"
+    for family in panel.families.values():
+        path = family.best.runs[0].path / "samples.txt"
+        text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+        pieces = [p.strip("\n") for p in f"\n{text}\n".split("\n-----\n") if p.strip()][:SAMPLES]
+        parts.append(f"<h3>{escape(name_of(family.name))}</h3>")
+        parts += [f"<pre>{escape(piece[:SAMPLE_LENGTH])}</pre>" for piece in pieces]
+        parts += [] if pieces else ["<p>None were drawn.</p>"]
+    return "".join(parts)
+
+
+def _drawn(run: Run) -> np.ndarray | None:
+    """samples.npy, int [S, L], where it is there and whole."""
+    try:
+        ids = np.load(run.path / "samples.npy", allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return ids if ids.ndim == 2 and ids.shape[1] == 64 and len(ids) else None
+
+
+def _real_digits(count: int) -> np.ndarray | None:
+    """Images of scikit-learn's file, which is read without the seconds that importing it takes."""
+    found = importlib.util.find_spec("sklearn")
+    parts = found.submodule_search_locations if found is not None else None
+    path = Path(*parts, "datasets", "data", "digits.csv.gz") if parts else None
+    if path is None or not path.is_file():  # reports are also written where only runs are read
+        return None
+    images = np.loadtxt(path, delimiter=",")[:, :64]
+    return images[np.linspace(0, len(images) - 1, count).astype(int)]
+
+
+def _compared(panels: Sequence[Panel]) -> list[str]:
+    found = []
+    for panel in panels:
+        seeds = ", ".join(f"{name_of(f.name)} {f.best.seeds}" for f in panel.families.values())
+        tokens = {f.best.runs[0].result["validation_tokens"] for f in panel.families.values()}
+        found.append(
+            f"{panel.title}: all families train on the same tokens in windows of {panel.seq_len}, "
+            f"score the same {panel.seq_len} positions of each window, and are evaluated on the "
+            f"same validation windows ({' or '.join(f'{n:,}' for n in sorted(tokens))} tokens). "
+            f"Seeds of the best setting: {seeds}."
+        )
+        for final in cross.finals(panel):
+            seed = "" if final.stderr_seeds is None else f"{final.stderr_seeds:.4f} over seeds, "
+            how = "paired, window by window" if final.paired else "not paired, so too large"
+            found.append(
+                f"{panel.title}: the ± of the difference adds in quadrature {seed}"
+                f"{final.stderr_windows:.4f} over validation windows ({how}; windows are taken as "
+                "independent)."
+            )
+    found.append(
+        "Crossovers are read from the losses tracked while training; their interval resamples "
+        f"seeds ({cross.RESAMPLES:,} times) and does not hold the noise of the validation "
+        "windows. With few seeds it is too narrow."
+    )
+    return found + findings.selected(panels)
+
+
+def _kinds(panels: Sequence[Panel]) -> list[str]:
+    kinds = {(f.name, f.kind) for panel in panels for f in panel.families.values()}
+    words = {"exact": "the exact", "upper bound": "an upper bound on the"}
+    found = [
+        f"{name_of(name)}: {words.get(kind, kind)} negative log-likelihood, nats per token."
+        for name, kind in sorted(kinds)
+    ]
+    if any(kind == "upper bound" for _, kind in kinds):
+        found.append(
+            "A bound that lies below an exact value proves the bounded model better on this data. "
+            "A bound that lies above proves nothing: its likelihood may lie anywhere below it."
+        )
+    return found
+
+
+def _all_runs(found: Sequence[Run]) -> str:
+    head = (
+        "label",
+        "status",
+        "loss",
+        "±",
+        "training",
+        "epochs",
+        "best epoch",
+        "parameters",
+        "FLOPs",
+    )
+    body = []
+    for row in runs.rows(found):
+        body.append(
+            [
+                *(row["label"] or row["run"] or "", row["status"]),
+                *(_number(row["validation_loss"], ".4f"), _number(row["validation_stderr"], ".4f")),
+                *(_number(row["train_loss"], ".3f"), _number(row["epochs"], ".4g")),
+                *(_number(row["best_epoch"], ".4g"), _number(row["params"], ",")),
+                *("" if row["flops"] is None else scientific(row["flops"]),),
+                *(_number(row["tokens_per_second"], ",.0f"), _number(row["mfu"], ".0%")),
+                *(_number(row["seconds"], ",.0f"), row["run"] or ""),
+            ]
+        )
+    note = (
+        "The ± of one run is over validation windows. All columns are in runs.csv and runs.parquet."
+    )
+    table = _table((*head, "tokens/s", "MFU", "seconds", "run"), body)
+    return f'{table}<p class="soft">{note}</p>'
+
+
+def _made_with(found: Sequence[Run], panels: Sequence[Panel]) -> list[str]:
+    prints = [f"Tokens of {panel.title}: fingerprint {panel.fingerprint}" for panel in panels]
+    versions = [f"Versions: {text}" for text in findings.versions(found)]
+    return [*prints, *versions, *(f"Device: {text}" for text in findings.devices(found))]
+
+
+# --- the terminal -------------------------------------------------------------------------------
+
+
+def summary(directory: Path | str) -> list[Any]:
+    """Rich renderables: a row per family's best setting, then the answer on each panel."""
+    from rich.table import Table
+    from rich.text import Text
+
+    found = runs.load(directory)
+    panels, excluded = runs.panels(found)
+    if not panels:
+        return [Text(findings.nothing(found)), *_exclusions(excluded)]
+    table = Table(box=None, pad_edge=False)
+    for name in ("data", "family", "loss, nats/token", "kind", "training", "best epoch", "FLOPs"):
+        table.add_column(name, justify="left" if name in ("data", "family", "kind") else "right")
+    table.add_column("setting (of how many)")
+    for panel in panels:
+        for row in best_rows(panel):
+            loss, setting = f"{row[2]}", f"{row[10]} (of {row[11]})"
+            cells = (row[0], row[1], loss, row[4], row[5], row[7], row[8], setting)
+            table.add_row(*(Text(cell) for cell in cells))
+    answers = [Text(f"\n{findings.answer(panel)}") for panel in panels]
+    return [table, *answers, *_exclusions(excluded)]
+
+
+def _exclusions(excluded: Sequence[tuple[Run, str]]) -> list[Any]:
+    from rich.text import Text
+
+    return [Text(f"left out: {run.label}: {reason}", style="yellow") for run, reason in excluded]

@@ -1,0 +1,401 @@
+"""Runs on disk as plain records, and the groups in which they may be compared.
+
+A run is a folder: copy the folder and you have the run. Nothing here imports JAX, and nothing is
+dropped silently: a run that cannot be used is a record whose `status` and `reason` say why.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlm.errors import DlmError
+
+FILES = ("config.json", "run.json", "metrics.jsonl", "result.json")
+
+# Columns of the table, with their types; nearly all are fields of result.json.
+COLUMNS: dict[str, type] = {
+    **{
+        name: str
+        for name in ("experiment", "run", "label", "status", "reason", "objective", "kind")
+    },
+    **{"seed": int, "corpus": str, "fingerprint": str, "vocab_size": int, "bytes_per_token": float},
+    **{"seq_len": int, "unique_tokens": int, "epochs": float, "steps": int, "tokens": int},
+    **{"batch_size": int, "params": int, "params_non_embedding": int},
+    **{name: float for name in ("flops", "flops_6nd")},
+    **{"best_step": int, "best_epoch": float, "best_flops": float},
+    **{
+        "validation_loss": float,
+        "validation_stderr": float,
+        "validation_tokens": int,
+        "passes": int,
+    },
+    **{"train_loss": float, "train_stderr": float, "last_validation_loss": float},
+    **{name: float for name in ("bits_per_byte", "seconds", "tokens_per_second", "mfu")},
+    **{"device": str, "versions": str, "overrides": str},
+}
+# Numbers without which a finished run cannot be compared.
+REQUIRED = (
+    *("seed", "seq_len", "unique_tokens", "epochs", "steps", "tokens", "params", "flops"),
+    *("flops_6nd", "best_epoch", "best_flops", "validation_loss", "validation_stderr"),
+    "validation_tokens",
+)
+# Parts of a config that tell no two settings apart: the seed, what moves no number (see
+# `config.run_id`), and what the fingerprint of the corpus stands for.
+NOT_A_SETTING = (
+    *("corpus", "tokenizer", "mesh", "train.seed"),
+    *("train.steps_per_call", "train.checkpoint_every"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The evaluation rows of metrics.jsonl in step order: float64 arrays of one length, [E]."""
+
+    step: np.ndarray
+    tokens: np.ndarray
+    epoch: np.ndarray
+    flops: np.ndarray
+    seconds: np.ndarray
+    validation_loss: np.ndarray  # nats per token, as is the next
+    train_eval_loss: np.ndarray  # NaN where it was not measured
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    path: Path
+    experiment: str
+    run: str
+    label: str
+    status: str  # finished, diverged, failed, unfinished, unreadable
+    reason: str  # why it is not finished; "" when it is
+    objective: str
+    corpus: str
+    seed: int | None
+    config: dict[str, Any]
+    start: dict[str, Any]  # run.json
+    result: dict[str, Any]  # result.json; {} until it is there
+    curve: Curve
+
+    @property
+    def nll_path(self) -> Path | None:
+        path = self.path / "nll.npy"
+        return path if path.is_file() else None
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Runs that differ in their seed only, by seed."""
+
+    name: str  # what sets it apart within its family, such as "optimizer.lr=0.002"
+    runs: tuple[Run, ...]
+
+    @property
+    def seeds(self) -> int:
+        return len(self.runs)
+
+    def values(self, field: str) -> np.ndarray:
+        """A number of result.json of each seed, [S]."""
+        return np.array([run.result[field] for run in self.runs], dtype=float)
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """All settings of one objective on one data set, the best first."""
+
+    name: str
+    kind: str  # of its losses: exact, or upper bound
+    settings: tuple[Setting, ...]
+    trials: int  # settings tried, those that diverged included
+
+    @property
+    def best(self) -> Setting:
+        return self.settings[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Runs whose losses may be compared: the same tokens, unique tokens and length."""
+
+    corpus: str
+    fingerprint: str
+    unique_tokens: int
+    seq_len: int
+    families: dict[str, Family]
+
+    @property
+    def title(self) -> str:
+        return f"{self.corpus}, {self.unique_tokens:,} unique tokens"
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def load(directory: Path | str) -> list[Run]:
+    """Every run of a workdir, of one experiment's folder, or one run's folder, ordered by path.
+
+    Raises:
+      DlmError: the directory does not exist.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise DlmError(f"{directory}: no such directory; must be a workdir or an experiment in it")
+    found = [directory] if _is_run(directory) else []
+    if not found:
+        children = sorted(path for path in directory.iterdir() if path.is_dir())
+        for child in children:
+            inside = [] if _is_run(child) else sorted(p for p in child.iterdir() if p.is_dir())
+            found += [path for path in (child, *inside) if _is_run(path)]
+    return [_read(path) for path in found]
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / name).is_file() for name in FILES)
+
+
+def _read(path: Path) -> Run:
+    """One run; a file that is missing, torn or foreign makes it unreadable, with the reason."""
+    config: dict[str, Any] = {}
+    start: dict[str, Any] = {}
+    result: dict[str, Any] = {}
+    curve = _curve([])
+    problem = ""
+    try:
+        start = _json(path / "run.json")
+        config = _json(path / "config.json")
+        if (path / "result.json").exists():
+            result = _json(path / "result.json")
+        curve = _curve(_rows(path / "metrics.jsonl", torn_end=not result))
+        if result:
+            _check(path / "result.json", result, curve)
+    except DlmError as error:
+        problem = str(error)
+    status, reason = "unreadable", problem
+    if not problem and result:
+        status, reason = str(result["status"]), str(result.get("reason") or "")
+        reason = reason or ("" if status == "finished" else "no reason was recorded")
+    elif not problem:
+        status, reason = "unfinished", f"no result.json: {_progress(path, start)}"
+    known = start | {key: value for key, value in result.items() if value is not None}
+    return Run(
+        path=path,
+        experiment=str(known.get("experiment", path.parent.name)),
+        run=str(known.get("run", path.name)),
+        label=str(known.get("label", path.name)),
+        status=status,
+        reason=reason,
+        objective=str(_at(config, "objective.name") or known.get("objective") or ""),
+        corpus=str(_at(start, "corpus.name") or known.get("corpus") or ""),
+        seed=_at(config, "train.seed"),
+        config=config,
+        start=start,
+        result=result,
+        curve=curve,
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise DlmError(f"{path.name} is missing") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DlmError(f"{path.name} is not readable JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise DlmError(f"{path.name} holds a {type(value).__name__}, must be an object")
+    return value
+
+
+def _rows(path: Path, *, torn_end: bool) -> list[dict[str, Any]]:
+    """Rows of a JSONL file; `torn_end` forgives a last line that a kill cut short."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        if torn_end:  # it has not logged yet
+            return []
+        raise DlmError(f"{path.name} is missing") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DlmError(f"{path.name} is not readable: {error}") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError
+            rows.append(row)
+        except ValueError:
+            if not (torn_end and number == len(lines)):
+                raise DlmError(f"{path.name} line {number} is not a JSON object") from None
+    return rows
+
+
+def _curve(rows: Iterable[dict[str, Any]]) -> Curve:
+    """The evaluation rows with a finite loss; of a step logged twice (a resume) the later row."""
+    by_step = {}
+    for row in rows:
+        loss = row.get("validation_loss")
+        if loss is not None and math.isfinite(loss) and row.get("flops", 0) > 0:
+            by_step[row["step"]] = row
+    ordered = [by_step[step] for step in sorted(by_step)]
+
+    def column(name: str) -> np.ndarray:
+        values = [row.get(name) for row in ordered]
+        return np.array([math.nan if value is None else value for value in values], dtype=float)
+
+    return Curve(**{name: column(name) for name in Curve.__dataclass_fields__})
+
+
+def _check(path: Path, result: dict[str, Any], curve: Curve) -> None:
+    if "status" not in result:
+        raise DlmError(f"{path.name} has no status")
+    if result["status"] != "finished":
+        return
+    for name in ("objective", "kind", "corpus", "fingerprint"):
+        if not isinstance(result.get(name), str):
+            raise DlmError(f"{path.name} has no {name}")
+    for name in REQUIRED:
+        value = result.get(name)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            raise DlmError(f"{path.name}: {name}={value!r}, must be a finite number")
+    if not len(curve.step):
+        raise DlmError("metrics.jsonl has no evaluation row")
+
+
+def _progress(path: Path, start: dict[str, Any]) -> str:
+    rows = _rows(path / "metrics.jsonl", torn_end=True)
+    step = f"at step {rows[-1].get('step')}" if rows else "before its first record"
+    total = _at(start, "plan.steps")
+    return f"{step} of {total}" if total and rows else step
+
+
+def _at(tree: dict[str, Any], key: str) -> Any:
+    """The value at a dotted key, or None."""
+    value: Any = tree
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+# --- grouping -----------------------------------------------------------------------------------
+
+
+def panels(runs: Iterable[Run]) -> tuple[list[Panel], list[tuple[Run, str]]]:
+    """The comparable groups, and the runs left out of them, each with its reason.
+
+    A family's best setting is the one of lowest mean final validation loss among those with the
+    most seeds: single-seed trials choose settings, they do not win. Validation makes this choice.
+    """
+    chosen: dict[tuple, dict[str, dict[str, dict[int, Run]]]] = {}
+    trials: dict[tuple, set[str]] = {}
+    excluded: list[tuple[Run, str]] = []
+    for run in runs:
+        key = tuple(
+            run.result.get(k) for k in ("corpus", "fingerprint", "unique_tokens", "seq_len")
+        )
+        setting = json.dumps(setting_of(run.config), sort_keys=True)
+        if run.status in ("finished", "diverged"):
+            trials.setdefault((key, run.objective), set()).add(setting)
+        if run.status != "finished":
+            excluded.append((run, f"{run.status}: {run.reason}"))
+            continue
+        family = chosen.setdefault(key, {}).setdefault(run.objective, {})
+        seeds = family.setdefault(setting, {})
+        twin = seeds.setdefault(run.result["seed"], run)
+        if twin is not run:
+            excluded.append(
+                (run, f"the same setting and seed as {twin.path.parent.name}/{twin.run}")
+            )
+    found = []
+    for key in sorted(chosen, key=lambda k: (k[0], k[2], k[3], k[1])):
+        families = {
+            name: _family(name, settings, len(trials[key, name]))
+            for name, settings in sorted(chosen[key].items())
+        }
+        corpus, fingerprint, unique_tokens, seq_len = key
+        found.append(Panel(corpus, fingerprint, unique_tokens, seq_len, families))
+    return found, excluded
+
+
+def _family(name: str, settings: dict[str, dict[int, Run]], trials: int) -> Family:
+    flat = {text: _flatten(json.loads(text)) for text in settings}
+    keys = sorted({key for values in flat.values() for key in values})
+    differ = [k for k in keys if len({repr(values.get(k)) for values in flat.values()}) > 1]
+    made = []
+    for text, seeds in settings.items():
+        label = ", ".join(f"{k}={flat[text].get(k)}" for k in differ)
+        made.append(Setting(label, tuple(seeds[seed] for seed in sorted(seeds))))
+    made.sort(key=lambda s: (-s.seeds, s.values("validation_loss").mean(), s.name))
+    return Family(name, made[0].runs[0].result["kind"], tuple(made), trials)
+
+
+def setting_of(config: dict[str, Any]) -> dict[str, Any]:
+    """A config without its seed and without what cannot move a number of one panel."""
+    kept = json.loads(json.dumps(config))
+    for key in NOT_A_SETTING:
+        *parents, last = key.split(".")
+        group = _at(kept, ".".join(parents)) if parents else kept
+        if isinstance(group, dict):
+            group.pop(last, None)
+    return kept
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        inner = isinstance(value, dict)
+        flat |= _flatten(value, f"{prefix}{key}.") if inner else {prefix + key: value}
+    return flat
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+def rows(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """One row per run, of every status, with the columns of COLUMNS; None: no value."""
+    return [
+        {name: _cell(_field(run, name), kind) for name, kind in COLUMNS.items()} for run in runs
+    ]
+
+
+def _field(run: Run, name: str) -> Any:
+    if name in ("experiment", "run", "label", "status", "reason", "objective", "corpus", "seed"):
+        return getattr(run, name)
+    if name == "overrides":
+        return run.start.get("overrides")
+    value = run.result.get(name)
+    return run.start.get(name) if value is None and name in ("device", "versions") else value
+
+
+def _cell(value: Any, kind: type) -> Any:
+    if value is None or value == "":
+        return None
+    if kind is str:
+        return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return kind(value)
+
+
+def write_table(runs: Iterable[Run], folder: Path | str) -> tuple[Path, Path]:
+    """Writes runs.csv and runs.parquet, and returns their paths."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table, folder = rows(runs), Path(folder)
+    with open(folder / "runs.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(COLUMNS))
+        writer.writeheader()
+        writer.writerows(table)
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    pq.write_table(pa.Table.from_pylist(table, schema=schema), folder / "runs.parquet")
+    return folder / "runs.csv", folder / "runs.parquet"

@@ -1,0 +1,156 @@
+"""The token store on disk: a folder, opened and checked, its tokens memory-mapped.
+
+  tokens.bin     uint16 or uint32, little-endian: training tokens, then validation tokens
+  offsets.npy    int64[documents + 1]: where each document starts in tokens.bin
+  manifest.json  what it is (`Manifest`)
+  tokenizer/     the tokenizer, for text
+
+`corpus.build` writes it and gives the folder its name once all of this is on disk.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlm import tokenizers
+from dlm.corpora import SHOW
+from dlm.errors import DlmError
+
+FORMAT = "dlm-corpus-1"
+
+
+@dataclass(frozen=True)
+class Split:
+    documents: int
+    tokens: int  # with the end-of-document tokens of text
+    bytes: int | None  # of UTF-8 text; None for corpora of integers
+    unique_documents: int  # distinct contents
+
+
+@dataclass(frozen=True)
+class Manifest:
+    format: str
+    name: str
+    options: dict[str, Any]  # with the defaults
+    validation_share: float
+    fingerprint: str  # sha256 of tokens, offsets, split and tokenizer
+    vocab_size: int
+    eod: int | None  # None for corpora of integers, as the two below
+    tokenizer: str | None
+    tokenizer_fingerprint: str | None
+    python: str
+    document_length: int | None  # tokens of every document, where all have the same
+    unique_ngrams: float  # share of distinct 13-grams, in at most 10M training tokens
+    train: Split
+    validation: Split
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """A corpus on disk. `train` and `validation` are views of one memory-mapped file."""
+
+    path: Path
+    manifest: Manifest
+    train: np.ndarray
+    validation: np.ndarray
+    train_offsets: np.ndarray  # int64[training documents + 1], starts in `train`
+    validation_offsets: np.ndarray  # the same in `validation`
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
+
+    @property
+    def vocab_size(self) -> int:
+        return self.manifest.vocab_size
+
+    @property
+    def document_length(self) -> int | None:
+        return self.manifest.document_length
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        """Of the validation split, ends of documents counted as tokens of no bytes."""
+        split = self.manifest.validation
+        return None if split.bytes is None else split.bytes / split.tokens
+
+    @cached_property
+    def tokenizer(self) -> tokenizers.Tokenizer | None:
+        """None for corpora of integers."""
+        if self.manifest.tokenizer is None:
+            return None
+        return tokenizers.load(self.path / "tokenizer")
+
+    def decode(self, ids: Iterable[int] | np.ndarray) -> str:
+        """Text, a drawing, or numbers; ids outside the vocabulary are shown, not refused."""
+        if self.tokenizer is not None:
+            return self.tokenizer.decode(ids)
+        array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
+        if self.manifest.name in SHOW:
+            return SHOW[self.manifest.name](array)
+        return " ".join(str(i) if 0 <= i < self.vocab_size else "?" for i in array.tolist())
+
+
+def load(path: Path) -> Store:
+    """Opens a store and checks that it is whole (sizes, not contents).
+
+    Raises:
+      DlmError: names the file that is missing, broken or of another format, and what to do.
+    """
+    remedy = f"delete {path} and it is built again"
+    file = path / "manifest.json"
+    try:
+        values = json.loads(file.read_text())
+        found = values["format"]
+        if found != FORMAT:
+            raise DlmError(f"{file}: format {found!r}, this dlm reads {FORMAT!r}; {remedy}")
+        manifest = Manifest(
+            **{**values, **{name: Split(**values[name]) for name in ("train", "validation")}}
+        )
+        train, total = manifest.train.tokens, manifest.train.tokens + manifest.validation.tokens
+        file, dtype = path / "tokens.bin", token_dtype(manifest.vocab_size)
+        size = file.stat().st_size
+        if size != total * dtype.itemsize:
+            raise DlmError(
+                f"{file}: {size:,} bytes where the manifest says {total * dtype.itemsize:,}; "
+                f"{remedy}"
+            )
+        tokens = np.memmap(file, dtype, "r")
+        file = path / "offsets.npy"
+        offsets = np.load(file, allow_pickle=False)
+        documents = manifest.train.documents
+        ends = offsets[[0, documents, documents + manifest.validation.documents]].tolist()
+        if ends != [0, train, total]:
+            raise DlmError(f"{file}: does not fit the manifest; {remedy}")
+    except DlmError:
+        raise
+    except FileNotFoundError as error:
+        if path.exists():
+            raise DlmError(f"{file}: missing; {remedy}") from error
+        raise DlmError(f"{path}: no such token store; `dlm corpus` builds one") from error
+    except OSError as error:
+        raise DlmError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError) as error:
+        raise DlmError(
+            f"{file}: corrupt, or not of dlm ({type(error).__name__}: {error}); {remedy}"
+        ) from error
+    return Store(
+        path=path,
+        manifest=manifest,
+        train=tokens[:train],
+        validation=tokens[train:],
+        train_offsets=offsets[: documents + 1],
+        validation_offsets=offsets[documents:] - train,
+    )
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The smallest of the two types of tokens.bin that holds every id."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")

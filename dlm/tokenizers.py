@@ -1,0 +1,319 @@
+"""Text to ids and back. A tokenizer is a few files and two functions; it is saved with its tokens.
+
+The vocabulary of each holds one id for the end of a document, `eod`; text never encodes to it,
+except in a given tokenizer.json that reads its own special tokens in text.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlm import config
+from dlm.errors import DlmError
+
+END = "<|endoftext|>"  # how the end of a document is shown
+UNKNOWN = "\ufffd"  # how an unknown character, or an id beyond the vocabulary, is shown
+BPE_BYTES = 100_000_000  # of training text that BPE learns its merges from
+BPE_LINE = 4000  # bytes; SentencePiece leaves out longer lines
+ENDS = (END, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")  # of given tokenizers
+BLANK = "\u2581"  # SentencePiece's own sign for a space
+# Names that the files of a GPT-2 folder go by; each also with .gz.
+VOCAB = ("vocab.json", "encoder.json", "gpt2-vocab.json")
+MERGES = ("merges.txt", "vocab.bpe", "gpt2-merges.txt")
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """`files` are all of its state: by them it is saved, loaded and fingerprinted."""
+
+    kind: str
+    vocab_size: int  # with eod
+    eod: int
+    files: dict[str, bytes]
+    encode: Callable[[str], np.ndarray] = field(repr=False)  # int32[tokens], without eod
+    words: Callable[[list[int]], str] = field(repr=False)  # text of ids that are not special
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the kind and the files."""
+        digest = hashlib.sha256(self.kind.encode())
+        for name, content in sorted(self.files.items()):
+            digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
+        return digest.hexdigest()
+
+    def decode(self, ids: Iterable[int] | np.ndarray) -> str:
+        """Text of ids; eod as END, ids outside the vocabulary (MASK, BOS) as UNKNOWN."""
+        array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), np.int64)
+        special = (array == self.eod) | (array < 0) | (array >= self.vocab_size)
+        pieces, start = [], 0
+        for stop in [*np.flatnonzero(special).tolist(), len(array)]:
+            pieces.append(self.words(array[start:stop].tolist()) if stop > start else "")
+            if stop < len(array):
+                pieces.append(END if array[stop] == self.eod else UNKNOWN)
+            start = stop + 1
+        return "".join(pieces)
+
+    def save(self, folder: Path) -> None:
+        """Writes the files and kind.json into an existing folder."""
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+        meta = {"kind": self.kind, "files": sorted(self.files)}
+        (folder / "kind.json").write_text(json.dumps(meta) + "\n")
+
+
+def load(folder: Path) -> Tokenizer:
+    """The tokenizer that `save` wrote.
+
+    Raises:
+      DlmError: a file is missing or broken, or a package that the kind needs is not installed.
+    """
+    try:
+        meta = json.loads((folder / "kind.json").read_text())
+        return _build(meta["kind"], {name: (folder / name).read_bytes() for name in meta["files"]})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, DlmError):
+            raise
+        raise DlmError(
+            f"{folder}: not a saved tokenizer ({type(error).__name__}: {error}); delete the folder "
+            "that holds it and it is built again"
+        ) from error
+
+
+def make(tokenizer: config.Tokenizer, texts: Callable[[], Iterable[str]]) -> Tokenizer:
+    """The tokenizer of a config; `texts()` are the training documents, for those that learn.
+
+    Raises:
+      DlmError: a vocabulary size that the texts cannot give, a missing or broken file, a missing
+        package; names the field.
+    """
+    if tokenizer.kind == "chars":
+        alphabet: set[str] = set()
+        for text in texts():
+            alphabet.update(text)
+        return _build("chars", {"chars.json": json.dumps(sorted(alphabet)).encode()})
+    if tokenizer.kind == "bytes":
+        return _build("bytes", {})
+    if tokenizer.kind == "bpe":
+        return _build("bpe", {"bpe.model": _train(tokenizer.vocab_size, texts())})
+    try:
+        return _build(tokenizer.kind, given(tokenizer))
+    except DlmError:
+        raise
+    except Exception as error:  # the libraries raise bare exceptions for a broken file
+        raise DlmError(
+            f"config.tokenizer.path={tokenizer.path!r}: not a tokenizer of kind "
+            f"{tokenizer.kind}: {error}"
+        ) from error
+
+
+def given(tokenizer: config.Tokenizer) -> dict[str, bytes]:
+    """The contents of the files that `tokenizer.path` names; none for kinds that need none.
+
+    Raises:
+      DlmError: a file is missing or unreadable.
+    """
+    path = Path(tokenizer.path).expanduser()
+    if tokenizer.kind in ("chars", "bytes", "bpe"):
+        return {}
+    if tokenizer.kind == "sentencepiece":
+        return {"given.model": _read(path, "a SentencePiece .model file")}
+    if tokenizer.kind == "hf":
+        return {"tokenizer.json": _read(path, "a Hugging Face tokenizer.json")}
+    found = {}
+    for saved, names in (("vocab.json", VOCAB), ("merges.txt", MERGES)):
+        files = [path / (name + end) for name in names for end in ("", ".gz")]
+        file = next((f for f in files if f.is_file()), None)
+        if file is None:
+            raise DlmError(
+                f"config.tokenizer.path={tokenizer.path!r}: must be a folder with "
+                f"{' or '.join(VOCAB)} and {' or '.join(MERGES)} (or .gz); found no "
+                f"{' or '.join(names)}"
+            )
+        found[saved] = _read(file, "a GPT-2 file")
+    return found
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DlmError(f"config.tokenizer.path={str(path)!r}: must be {what}: {reason}") from error
+
+
+def _build(kind: str, files: dict[str, bytes]) -> Tokenizer:
+    builders = {
+        "chars": _chars,
+        "bytes": _bytes,
+        "bpe": _sentencepiece,
+        "sentencepiece": _sentencepiece,
+        "hf": _hugging_face,
+        "gpt2": _gpt2,
+    }
+    if kind not in builders:
+        raise DlmError(f"tokenizer kind {kind!r}: must be one of {', '.join(builders)}")
+    return builders[kind](kind, files)
+
+
+def _chars(kind: str, files: dict[str, bytes]) -> Tokenizer:
+    """Characters by code point, then unknown, then eod."""
+    alphabet: list[str] = json.loads(files["chars.json"])
+    unknown = len(alphabet)
+    points = np.array([ord(c) for c in alphabet], np.int64)
+    table = np.full(int(points.max(initial=0)) + 2, unknown, np.int32)  # the last: all beyond
+    table[points] = np.arange(unknown, dtype=np.int32)
+
+    def encode(text: str) -> np.ndarray:
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        return table[np.minimum(codes, len(table) - 1)]
+
+    symbols = [*alphabet, UNKNOWN]
+    return Tokenizer(
+        kind,
+        vocab_size=unknown + 2,
+        eod=unknown + 1,
+        files=files,
+        encode=encode,
+        words=lambda ids: "".join(symbols[i] for i in ids),
+    )
+
+
+def _bytes(kind: str, files: dict[str, bytes]) -> Tokenizer:
+    return Tokenizer(
+        kind,
+        vocab_size=257,
+        eod=256,
+        files=files,
+        encode=lambda text: np.frombuffer(text.encode(), np.uint8).astype(np.int32),
+        words=lambda ids: bytes(ids).decode("utf-8", "replace"),
+    )
+
+
+def _train(vocab_size: int, texts: Iterable[str]) -> bytes:
+    """A SentencePiece BPE model without normalisation, with a piece for every byte.
+
+    One thread and no sampling, so the same texts give the same model.
+    """
+    import sentencepiece
+
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(  # pyright: ignore
+            sentence_iterator=_lines(texts),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            byte_fallback=True,
+            character_coverage=0.9995,  # rarer characters are spelled in bytes
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            unk_id=0,
+            eos_id=1,
+            bos_id=-1,
+            pad_id=-1,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        reason = str(error).rsplit("] ", 1)[-1].strip()
+        raise DlmError(f"config.tokenizer.vocab_size={vocab_size}: {reason}") from error
+    return model.getvalue()
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    """Lines of at most BPE_LINE bytes; a line break is a byte piece and joins no other."""
+    left = BPE_BYTES
+    for text in texts:
+        for line in text.split("\n"):
+            step = BPE_LINE if line.isascii() else BPE_LINE // 4
+            for start in range(0, len(line), step):
+                yield line[start : start + step]
+        left -= len(text)
+        if left < 0:
+            return
+
+
+def _sentencepiece(kind: str, files: dict[str, bytes]) -> Tokenizer:
+    import sentencepiece
+
+    (model,) = files.values()
+    processor: Any = sentencepiece.SentencePieceProcessor(model_proto=model)  # pyright: ignore
+    size, eod = processor.vocab_size(), processor.eos_id()
+    spelled = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in BLANK.encode()]
+    bytewise = all(i != processor.unk_id() for i in spelled)
+
+    def encode(text: str) -> np.ndarray:
+        if BLANK not in text or not bytewise:
+            return np.array(processor.encode(text), np.int32)
+        ids: list[int] = []  # the sign for a space, in text, would come back as a space
+        for number, part in enumerate(text.split(BLANK)):
+            ids += [*(spelled if number else []), *processor.encode(part)]
+        return np.array(ids, np.int32)
+
+    return Tokenizer(
+        kind,
+        vocab_size=size if eod >= 0 else size + 1,
+        eod=eod if eod >= 0 else size,
+        files=files,
+        encode=encode,
+        words=processor.decode,
+    )
+
+
+def _hugging_face(kind: str, files: dict[str, bytes]) -> Tokenizer:
+    tokenizer = _library(kind).Tokenizer.from_str(files["tokenizer.json"].decode())
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    size = max(vocabulary.values()) + 1
+    end = next((vocabulary[name] for name in ENDS if name in vocabulary), size)
+    return _from_library(kind, files, tokenizer, max(size, end + 1), end)
+
+
+def _gpt2(kind: str, files: dict[str, bytes]) -> Tokenizer:
+    library = _library(kind)
+    vocabulary = json.loads(files["vocab.json"])
+    lines = [m for m in files["merges.txt"].decode().split("\n") if m and m[:8] != "#version"]
+    merges = [tuple(line.split()) for line in lines]
+    tokenizer = library.Tokenizer(library.models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = library.decoders.ByteLevel()
+    if END not in vocabulary:
+        raise DlmError(f"tokenizer.kind={kind}: the vocabulary has no {END}")
+    size = max(vocabulary.values()) + 1
+    return _from_library(kind, files, tokenizer, size, vocabulary[END])
+
+
+def _from_library(
+    kind: str, files: dict[str, bytes], tokenizer: Any, size: int, eod: int
+) -> Tokenizer:
+    return Tokenizer(
+        kind,
+        vocab_size=size,
+        eod=eod,
+        files=files,
+        encode=lambda text: np.array(
+            tokenizer.encode(text, add_special_tokens=False).ids, np.int32
+        ),
+        words=lambda ids: tokenizer.decode(ids, skip_special_tokens=False),
+    )
+
+
+def _library(kind: str) -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise DlmError(
+            f"config.tokenizer.kind={kind!r}: needs the package tokenizers: pip install 'dlm[hf]'"
+        ) from error
+    return tokenizers

@@ -1,0 +1,140 @@
+"""Writes run directories in the format of the contract, with planted curves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlm import config as cfg
+
+FLOPS_PER_EPOCH = 1e10
+Law = Callable[[np.ndarray], np.ndarray]  # compute in FLOPs -> nats per token
+
+
+def diffusion(crossing: float, plateau: float, exponent: float = 0.06) -> Law:
+    """A power law that meets `plateau` at `crossing` FLOPs."""
+    return lambda c: plateau * (c / crossing) ** -exponent
+
+
+def autoregressive(plateau: float, best: float) -> Law:
+    """Falls to `plateau` at `best` FLOPs exactly, then over-fits."""
+    return lambda c: plateau * (1 + 0.02 * np.log(c / best) ** 2)
+
+
+def write_run(
+    workdir: Path,
+    law: Law,
+    *,
+    experiment: str = "quickstart",
+    objective: str = "ar",
+    seed: int = 0,
+    lr: float = 2e-3,
+    epochs: int = 200,
+    corpus: str = "digits",
+    fingerprint: str = "f" * 64,
+    unique_tokens: int = 6400,
+    shift: float = 0.0,
+    status: str | None = "finished",
+    windows: int = 50,
+    samples: str = "a <b> sample\n",
+    final: float | None = None,
+) -> Path:
+    """One run folder; `status=None` leaves it unfinished. Evaluations at 1, 1.15, ... epochs."""
+    settings = cfg.Config(
+        corpus=cfg.Corpus(name=corpus),
+        data=cfg.Data(seq_len=64, unique_tokens=unique_tokens),
+        objective=cfg.Objective(name=objective),
+        optimizer=cfg.Optimizer(lr=lr),
+        train=cfg.Train(duration=f"{epochs} epochs", seed=seed),
+    )
+    config = cfg.to_json(settings)
+    text = json.dumps([config, fingerprint, experiment])
+    run = hashlib.sha256(text.encode()).hexdigest()[:10]
+    folder = workdir / experiment / run
+    folder.mkdir(parents=True)
+    steps_per_epoch = unique_tokens // (16 * 64)
+    at = np.unique(np.round(np.geomspace(1, epochs, 40) * steps_per_epoch)).astype(int)
+    epoch = at / steps_per_epoch
+    flops = epoch * FLOPS_PER_EPOCH
+    loss = law(flops) + shift
+    lines: list[dict[str, Any]] = []
+    for k, step in enumerate(at):
+        common = {"step": int(step), "tokens": int(step) * 1024, "epoch": float(epoch[k])}
+        common |= {"flops": float(flops[k]), "seconds": float(epoch[k])}
+        lines.append(common | {"loss": float(loss[k]), "grad_norm": 1.0, "lr": lr, "mfu": 0.3})
+        row = {"validation_loss": float(loss[k]), "validation_stderr": 0.01, "bits_per_byte": None}
+        row |= {"train_eval_loss": float(loss[0] - 0.3 * np.log(epoch[k])), "kind": "x"}
+        lines.append(common | row)
+    label = f"{corpus} {objective} lr={lr} seed={seed}"
+    ids = {"experiment": experiment, "run": run, "label": label}
+    versions = {"dlm": "0.1", "jax": "0.10.2", "python": "3.11.7"}
+    start = ids | {
+        "overrides": {"optimizer.lr": lr, "train.seed": seed},
+        "status": "running",
+        "plan": {"steps": int(at[-1])},
+        "corpus": {"path": "x", "name": corpus, "fingerprint": fingerprint, "vocab_size": 17},
+        "versions": versions,
+        "device": "cpu",
+        "question": "Does diffusion pass AR <on> digits?",
+    }
+    _write(folder / "config.json", config)
+    _write(folder / "run.json", start)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if status is None:
+        return folder
+    best = int(loss.argmin())
+    value = float(loss[best]) if final is None else final
+    rng = np.random.default_rng(7)  # the same windows for every run
+    noise = rng.normal(0, 0.2, windows)
+    own = np.random.default_rng(len(objective)).normal(0, 0.02, windows)
+    nll = 64 * (value + noise + own)
+    np.save(folder / "nll.npy", nll + 64 * (value - nll.mean() / 64))
+    ids_drawn = np.random.default_rng(seed).integers(0, 17, (4, 64))
+    np.save(folder / "samples.npy", ids_drawn)
+    (folder / "samples.txt").write_text(samples + "-----\n" + "another\n")
+    result = ids | {
+        **{"status": status, "reason": None if status == "finished" else "loss above 3 log V"},
+        **{"objective": objective, "kind": "exact" if objective == "ar" else "upper bound"},
+        **{"seed": seed, "corpus": corpus, "fingerprint": fingerprint, "vocab_size": 17},
+        **{"bytes_per_token": None, "seq_len": 64, "unique_tokens": unique_tokens},
+        **{"epochs": float(epoch[-1]), "steps": int(at[-1]), "tokens": int(at[-1]) * 1024},
+        **{"batch_size": 16, "params": 400_000, "params_non_embedding": 390_000},
+        **{"flops": float(flops[-1]), "flops_6nd": float(flops[-1]) * 0.9},
+        **{"best_step": int(at[best]), "best_epoch": float(epoch[best])},
+        **{"best_flops": float(flops[best]), "validation_loss": value},
+        **{"validation_stderr": 0.02, "validation_tokens": 64 * windows, "passes": 8},
+        **{"train_loss": 1.1, "train_stderr": 0.01, "last_validation_loss": float(loss[-1])},
+        **{"bits_per_byte": None, "seconds": 60.0, "tokens_per_second": 4e4, "mfu": 0.3},
+        **{"device": "cpu", "versions": versions},
+    }
+    if status == "failed":
+        kept = ("experiment", "run", "label", "status", "reason", "objective", "seed", "corpus")
+        result = {key: result[key] if key in kept else None for key in result}
+    _write(folder / "result.json", result)
+    return folder
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1))
+
+
+def quickstart(workdir: Path, seeds: int = 3) -> Path:
+    """Two data sets: digits, which cross at 1.2e12 FLOPs, and stdlib, which would at 4e12."""
+    rng = np.random.default_rng(1)
+    for corpus, crossing, plateau in (("digits", 1.2e12, 1.59), ("stdlib", 4e12, 2.03)):
+        common = dict(corpus=corpus, fingerprint=corpus[0] * 64)
+        for lr, worse in ((1e-3, 0.03), (2e-3, 0.0), (4e-3, 0.02)):
+            for seed in range(seeds if lr == 2e-3 else 1):
+                shift = worse + rng.normal(0, 0.002)
+                law = autoregressive(plateau, 1.5e11)
+                write_run(workdir, law, lr=lr, seed=seed, epochs=50, shift=shift, **common)
+        for seed in range(seeds):
+            law = diffusion(crossing, plateau)
+            shift = rng.normal(0, 0.003)
+            write_run(workdir, law, objective="masked", seed=seed, shift=shift, **common)
+    return workdir / "quickstart"

@@ -1,0 +1,575 @@
+"""The token store: what it holds, that it is whole or absent, and what bad input is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import gzip
+import hashlib
+import json
+import lzma
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlm import config, corpora, corpus
+from dlm.corpora import Source, stdlib, topics
+from dlm.errors import DlmError
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+DOCUMENTS = [(f"note-{i}", f"Note {i}: {'abcdefghij'[i % 10] * (i % 7)} end.") for i in range(200)]
+
+
+def build(folder: Path, name: str = "notes", kind: str = "chars", **fields) -> corpus.Store:
+    """A store; fields of Tokenizer by name, `validation`, the rest options."""
+    share = fields.pop("validation", 0.1)
+    known = {f.name for f in dataclasses.fields(config.Tokenizer)}
+    tokenizer = config.Tokenizer(kind=kind, **{k: fields.pop(k) for k in known & fields.keys()})
+    return corpus.build(
+        config.Corpus(name=name, options=fields, validation=share), tokenizer, folder
+    )
+
+
+def register(monkeypatch, documents, vocab_size=None, state=None, name="notes") -> None:
+    """Lists a corpus of these documents; state tells two lists apart."""
+
+    def source() -> Source:
+        return Source(documents=iter(documents), vocab_size=vocab_size, state=state)
+
+    monkeypatch.setitem(corpora.CORPORA, name, source)
+
+
+def texts_of(store: corpus.Store, side: str) -> list[str]:
+    tokens, offsets = getattr(store, side), getattr(store, f"{side}_offsets")
+    pairs = zip(offsets[:-1], offsets[1:], strict=True)
+    return [store.decode(tokens[a:b]).removesuffix("<|endoftext|>") for a, b in pairs]
+
+
+def expected_split(ids: list[str], share: float) -> tuple[list[str], list[str]]:
+    """Training and validation ids in their order, straight from the contract."""
+    place = {i: int(hashlib.sha256(i.encode()).hexdigest(), 16) / 2**256 for i in ids}
+    order = sorted(ids, key=place.__getitem__)
+    return [i for i in order if place[i] >= share], [i for i in order if place[i] < share]
+
+
+# --- what a store holds ---------------------------------------------------------------------------
+
+
+def test_a_store_gives_every_document_back_on_the_side_its_id_says(monkeypatch, tmp_path) -> None:
+    register(monkeypatch, DOCUMENTS)
+    store = build(tmp_path, validation=0.25)
+    train, validation = expected_split([i for i, _ in DOCUMENTS], 0.25)
+    text = dict(DOCUMENTS)
+    assert texts_of(store, "train") == [text[i] for i in train]
+    assert texts_of(store, "validation") == [text[i] for i in validation]
+    manifest = store.manifest
+    assert manifest.train.documents == len(train) == len(store.train_offsets) - 1
+    assert manifest.train.bytes == sum(len(text[i].encode()) for i in train)
+    characters = sum(len(text[i]) for i in train)
+    assert manifest.train.tokens == characters + len(train) == len(store.train)
+    assert (store.train == manifest.eod).sum() == len(train)
+    assert store.train.dtype == np.uint16 and isinstance(store.train, np.memmap)
+    size = sum(len(text[i].encode()) for i in validation)
+    assert store.bytes_per_token == pytest.approx(size / (size + len(validation)))
+
+
+def test_the_order_of_the_source_changes_nothing(monkeypatch, tmp_path) -> None:
+    register(monkeypatch, DOCUMENTS)
+    first = build(tmp_path / "a")
+    register(monkeypatch, DOCUMENTS[::-1])
+    second = build(tmp_path / "b")
+    assert first.fingerprint == second.fingerprint
+    assert np.array_equal(first.train, second.train)
+
+
+def test_more_documents_move_none_across_the_split(monkeypatch, tmp_path) -> None:
+    register(monkeypatch, DOCUMENTS)
+    all_of_them = build(tmp_path)
+    register(monkeypatch, DOCUMENTS[:120], state="fewer")
+    some = build(tmp_path)
+    assert set(texts_of(some, "validation")) <= set(texts_of(all_of_them, "validation"))
+    assert set(texts_of(some, "train")) <= set(texts_of(all_of_them, "train"))
+
+
+@pytest.mark.parametrize("kind, fields", [("chars", {}), ("bpe", {"vocab_size": 400})])
+def test_the_tokenizer_sees_training_documents_only(monkeypatch, tmp_path, kind, fields) -> None:
+    train, validation = expected_split([i for i, _ in DOCUMENTS], 0.1)
+    marked = [(i, text + ("Ж" if i in validation else "")) for i, text in DOCUMENTS]
+    register(monkeypatch, marked)
+    store = build(tmp_path, kind=kind, **fields)
+    register(monkeypatch, DOCUMENTS, state="unmarked")
+    plain = build(tmp_path, kind=kind, **fields)
+    assert store.manifest.tokenizer_fingerprint == plain.manifest.tokenizer_fingerprint
+    shown = "".join(texts_of(store, "validation"))
+    assert ("\ufffd" in shown, "Ж" in shown) == (
+        (True, False) if kind == "chars" else (False, True)
+    )
+
+
+def test_the_fingerprint_follows_content_split_and_tokenizer(monkeypatch, tmp_path) -> None:
+    register(monkeypatch, DOCUMENTS)
+    prints = {
+        build(tmp_path).fingerprint,
+        build(tmp_path, kind="bytes").fingerprint,
+        build(tmp_path, kind="bpe", vocab_size=400).fingerprint,
+        build(tmp_path, kind="bpe", vocab_size=401).fingerprint,
+        build(tmp_path, validation=0.3).fingerprint,
+    }
+    changed = [*DOCUMENTS[:-1], (DOCUMENTS[-1][0], DOCUMENTS[-1][1].replace("end", "dne"))]
+    register(monkeypatch, changed, state="changed")
+    prints.add(build(tmp_path).fingerprint)
+    assert len(prints) == 6
+    register(monkeypatch, DOCUMENTS, state="again")
+    assert build(tmp_path / "elsewhere").fingerprint in prints
+
+
+def test_distinct_documents_and_ngrams_are_counted(monkeypatch, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    bases = [rng.integers(0, 50, 40) for _ in range(100)]
+    register(monkeypatch, [(f"d{i}", bases[i % 100]) for i in range(120)], vocab_size=50)
+    store = build(tmp_path)
+    train, _ = expected_split([f"d{i}" for i in range(120)], 0.1)
+    manifest = store.manifest
+    assert manifest.train.unique_documents == len({int(i[1:]) % 100 for i in train})
+    grams = [tuple(store.train[i : i + 13].tolist()) for i in range(len(store.train) - 12)]
+    assert manifest.unique_ngrams == len(set(grams)) / len(grams) < 1
+    assert manifest.train.bytes is None and manifest.eod is None and store.bytes_per_token is None
+    assert corpus.unique_ngrams(np.zeros(100, np.uint16)) == 1 / 88
+    assert corpus.unique_ngrams(np.zeros(5, np.uint16)) == 1.0
+
+
+def test_lone_halves_of_surrogate_pairs_are_replaced(monkeypatch, tmp_path) -> None:
+    register(monkeypatch, [(i, text + "\ud83d\ude00\ud800") for i, text in DOCUMENTS])
+    store = build(tmp_path, kind="bytes")
+    assert texts_of(store, "train")[0].endswith("😀\ufffd")
+
+
+# --- whole or absent ------------------------------------------------------------------------------
+
+
+def test_a_store_is_opened_again_without_reading_the_source(monkeypatch, tmp_path) -> None:
+    register(monkeypatch, DOCUMENTS)
+    first = build(tmp_path)
+
+    def broken():
+        raise AssertionError("the source was read")
+        yield
+
+    register(monkeypatch, broken())
+    assert build(tmp_path).path == first.path
+    assert corpus.load(first.path).manifest == first.manifest
+    register(monkeypatch, DOCUMENTS, state="another")
+    assert build(tmp_path).path != first.path
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("boom"), KeyboardInterrupt()])
+def test_a_source_that_fails_leaves_nothing(monkeypatch, tmp_path, fault) -> None:
+    def failing():
+        yield from DOCUMENTS[:100]
+        raise fault
+
+    register(monkeypatch, failing())
+    with pytest.raises(type(fault)):
+        build(tmp_path)
+    assert [p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")] == []
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(monkeypatch, tmp_path) -> None:
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    register(monkeypatch, DOCUMENTS)
+    kept = build(tmp_path, validation=0.3)
+    with monkeypatch.context() as context:
+        context.setattr(np, "save", full)
+        with pytest.raises(DlmError, match=f"{tmp_path}: .*No space left on device.*--workdir"):
+            build(tmp_path)
+    assert [p for p in tmp_path.iterdir() if p.is_dir()] == [kept.path]
+    register(monkeypatch, DOCUMENTS)
+    assert build(tmp_path).manifest.train.documents == 179
+
+
+def test_a_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path) -> None:
+    register(monkeypatch, DOCUMENTS)
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(DlmError, match=f"{folder}: the token store cannot be written"):
+            build(folder)
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from dlm import config, corpora, corpus
+
+def slow():
+    with open(sys.argv[2], "a") as file:
+        file.write("reading\\n")
+    for i in range(50):
+        yield f"d{i}", f"document {i}"
+        time.sleep(float(sys.argv[3]))
+
+corpora.CORPORA["slow"] = lambda: corpora.Source(documents=slow())
+store = corpus.build(config.Corpus(name="slow"), config.Tokenizer(), Path(sys.argv[1]))
+print(store.fingerprint)
+"""
+
+
+def child(folder: Path, log: Path, pause: float) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", CHILD, str(folder), str(log), str(pause)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def test_processes_that_build_at_once_build_once(tmp_path) -> None:
+    log = tmp_path / "log"
+    children = [child(tmp_path / "stores", log, 0.01) for _ in range(3)]
+    prints = [process.communicate(timeout=60)[0].strip() for process in children]
+    assert all(process.returncode == 0 for process in children)
+    assert len(set(prints)) == 1 and len(prints[0]) == 64
+    assert log.read_text() == "reading\n"
+
+
+def test_a_build_that_is_killed_leaves_no_store_and_is_made_good(tmp_path) -> None:
+    folder, log = tmp_path / "stores", tmp_path / "log"
+    victim = child(folder, log, 10.0)
+    deadline = time.monotonic() + 60
+    while not list(folder.glob(".slow-*.partial/spool")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    assert list(folder.glob(".slow-*.partial")) and not list(folder.glob("slow-*"))
+    second = child(folder, log, 0.0)
+    assert len(second.communicate(timeout=60)[0].strip()) == 64
+    assert list(folder.glob("slow-*")) and not list(folder.glob(".slow-*.partial"))
+
+
+def damage_truncate(path: Path) -> str:
+    file = path / "tokens.bin"
+    file.write_bytes(file.read_bytes()[:-2])
+    return "tokens.bin: .* bytes where the manifest says"
+
+
+def damage_json(path: Path) -> str:
+    (path / "manifest.json").write_text('{"format": ')
+    return "manifest.json: corrupt"
+
+
+def damage_foreign(path: Path) -> str:
+    (path / "manifest.json").write_text(json.dumps({"format": "somebody-else-7"}))
+    return "manifest.json: format 'somebody-else-7', this dlm reads 'dlm-corpus-1'"
+
+
+def damage_list(path: Path) -> str:
+    (path / "manifest.json").write_text("[1, 2]")
+    return "manifest.json: corrupt"
+
+
+def damage_key(path: Path) -> str:
+    file = path / "manifest.json"
+    values = json.loads(file.read_text())
+    del values["vocab_size"]
+    file.write_text(json.dumps(values))
+    return "manifest.json: corrupt.*vocab_size"
+
+
+def damage_offsets(path: Path) -> str:
+    np.save(path / "offsets.npy", np.arange(500))
+    return "offsets.npy: does not fit the manifest"
+
+
+def damage_missing(path: Path) -> str:
+    (path / "tokens.bin").unlink()
+    return "tokens.bin: missing"
+
+
+@pytest.mark.parametrize(
+    "damage", [v for k, v in dict(globals()).items() if k.startswith("damage_")]
+)
+def test_a_damaged_store_is_refused_by_name(monkeypatch, tmp_path, damage) -> None:
+    register(monkeypatch, DOCUMENTS)
+    path = build(tmp_path).path
+    message = damage(path)
+    for attempt in (lambda: corpus.load(path), lambda: build(tmp_path)):
+        with pytest.raises(DlmError, match=message) as error:
+            attempt()
+        assert f"delete {path}" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_no_store_is_told_as_such(tmp_path) -> None:
+    with pytest.raises(DlmError, match="nowhere: no such token store"):
+        corpus.load(tmp_path / "nowhere")
+
+
+# --- bad choices ----------------------------------------------------------------------------------
+
+
+def test_unknown_corpora_and_options_get_the_nearest_name(tmp_path) -> None:
+    with pytest.raises(DlmError, match="config.corpus.name='digit': .*did you mean digits"):
+        build(tmp_path, name="digit")
+    with pytest.raises(DlmError, match="config.corpus.options.sede: .*did you mean seed"):
+        build(tmp_path, name="topics", sede=1)
+    with pytest.raises(DlmError, match="config.corpus.options.paths: missing"):
+        build(tmp_path, name="files")
+    with pytest.raises(DlmError, match="config.corpus.options.documents='many'"):
+        build(tmp_path, name="topics", documents="many")
+    with pytest.raises(DlmError, match="config.corpus.options.length=0: .*1 or above"):
+        build(tmp_path, name="topics", length=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_needs_a_document_on_each_side(monkeypatch, tmp_path) -> None:
+    register(monkeypatch, [("only", "one")])
+    with pytest.raises(DlmError, match="config.corpus.validation=0.1: .*1 document split"):
+        build(tmp_path)
+    register(monkeypatch, [(f"d{i}", "") for i in range(50)])
+    with pytest.raises(DlmError, match="leaves no training text"):
+        build(tmp_path)
+
+
+def test_ids_are_unique_and_integers_in_range(monkeypatch, tmp_path) -> None:
+    register(monkeypatch, [*DOCUMENTS, DOCUMENTS[7]])
+    with pytest.raises(DlmError, match="documents 8 and 201 have the same id"):
+        build(tmp_path)
+    for bad, message in (
+        (np.array([0, 5]), "ids 0 to 5, must be 0 to 4"),
+        (np.zeros((2, 2), int), "1-D"),
+        (np.array([0.5]), "integers"),
+    ):
+        register(monkeypatch, [("a", bad)], vocab_size=5)
+        with pytest.raises(DlmError, match=f"document a: .*{message}"):
+            build(tmp_path)
+
+
+# --- the corpora ----------------------------------------------------------------------------------
+
+
+def test_digits_are_the_1797_images(tmp_path) -> None:
+    store = build(tmp_path, name="digits")
+    manifest = store.manifest
+    assert manifest.train.documents + manifest.validation.documents == 1797
+    assert store.document_length == 64 and store.vocab_size == 17 and store.tokenizer is None
+    assert manifest.train.unique_documents == manifest.train.documents  # no image is there twice
+    everything = np.concatenate([store.train, store.validation])
+    assert len(everything) == 1797 * 64 and everything.max() == 16
+    assert everything.sum() == 561718  # of scikit-learn's array
+    rows = store.decode(store.train[:64]).split("\n")
+    assert [len(row) for row in rows] == [8] * 8
+    assert store.decode([0, 16, 17, 99]) == " @??"
+
+
+def test_topics_follow_their_seed(tmp_path) -> None:
+    first = build(tmp_path / "a", name="topics", documents=300)
+    again = build(tmp_path / "b", name="topics", documents=300)
+    other = build(tmp_path, name="topics", documents=300, seed=1)
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    assert first.document_length == 64 and first.vocab_size == 128
+    few, many = (dict(topics.topics(documents=n).documents) for n in (20, 60))
+    assert all(np.array_equal(few[name], many[name]) for name in few)
+    assert first.decode([3, 127, 128]) == "3 127 ?"
+
+
+def test_topics_carry_no_information_in_their_order() -> None:
+    # Within a document, positions are exchangeable: how often neighbours are equal is how often
+    # any two positions are equal, while across documents equality is much rarer.
+    tokens = np.array([ids for _, ids in topics.topics(documents=2000).documents])
+    near = (tokens[:, 1:] == tokens[:, :-1]).mean(axis=1)
+    far = (tokens[:, 32:] == tokens[:, :32]).mean(axis=1)
+    difference = near - far
+    assert abs(difference.mean()) < 4 * difference.std() / len(tokens) ** 0.5
+    across = (tokens[1:] == tokens[:-1]).mean()
+    assert near.mean() > 3 * across
+    first, last = (np.bincount(tokens[:, i], minlength=128) for i in (0, 63))
+    spread = np.sqrt(np.maximum(first + last, 1))
+    assert (np.abs(first - last) / spread).max() < 4.5
+
+
+def test_the_standard_library_is_english_prose() -> None:
+    source = stdlib.stdlib()
+    documents = [(name, str(content)) for name, content in source.documents]
+    assert len({name for name, _ in documents}) == len(documents) > 300
+    text = "".join(content for _, content in documents)
+    assert 1_100_000 < len(text) < 1_800_000
+    assert set(text) <= {chr(i) for i in range(32, 127)} | {"\n"}
+    paragraphs = text.rstrip("\n").split("\n")
+    assert len(set(paragraphs)) == len(paragraphs)
+    assert ">>>" not in text and "::=" not in text
+    words = Counter(re.findall(r"[a-z]+", text.lower()))
+    assert words["the"] > 0.05 * sum(words.values())  # as in English, where code has none
+    assert any(name.startswith("module/json") for name, _ in documents)
+    assert platform.python_version() in source.state.values()
+
+
+def test_prose_is_told_from_code() -> None:
+    docstring = """Return the “first” line — of the file.
+
+    This is a longer paragraph, which goes on and
+    on, and holds a self-
+    contained word.
+
+        >>> first("x")
+        'x'
+
+    Column   Meaning
+    ------   -------
+
+    * the point of a list, in words and with an end.
+    * path -- p
+
+    def f(x, y): return x + y
+    """
+    assert list(stdlib.paragraphs(docstring)) == [
+        'Return the "first" line - of the file.',
+        "This is a longer paragraph, which goes on and on, and holds a self-contained word.",
+        "the point of a list, in words and with an end.",
+    ]
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+LINES = [{"text": f"Line {i}, naïve.", "n": i, "body": f"b{i}"} for i in range(40)]
+
+
+def write_jsonl(path: Path, records=LINES) -> Path:
+    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    with opener(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+    return path
+
+
+def read(*paths: Path | str, **options) -> dict[str, str]:
+    source = corpora.CORPORA["files"](paths=[str(p) for p in paths], **options)
+    return {name: content for name, content in source.documents if isinstance(content, str)}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.xz"])
+def test_jsonl_is_a_document_a_line(tmp_path, suffix) -> None:
+    path = write_jsonl(tmp_path / f"notes{suffix}")
+    assert read(path) == {f"{path.name}:{i + 1}": r["text"] for i, r in enumerate(LINES)}
+    assert read(path, text_field="body")[f"{path.name}:3"] == "b2"
+
+
+def test_text_files_are_a_document_each_and_globs_work(tmp_path) -> None:
+    for name in ("b/x.txt", "a/y.txt", "z.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"\ufefftext of {name}\r\nend", newline="")
+    found = read(tmp_path / "**" / "*.txt")
+    assert found == {
+        n: f"text of {w}\r\nend"
+        for n, w in (("x.txt", "b/x.txt"), ("y.txt", "a/y.txt"), ("z.txt", "z.txt"))
+    }
+    (tmp_path / "a" / "z.txt").write_text("same name")
+    assert set(read(tmp_path / "**" / "*.txt")) == {"a/y.txt", "a/z.txt", "b/x.txt", "z.txt"}
+
+
+def test_parquet_is_a_document_a_row(tmp_path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "notes.parquet"
+    table = pa.table({"text": [r["text"] for r in LINES], "n": range(40)})
+    pq.write_table(table, path, row_group_size=7)
+    assert read(path) == {f"notes.parquet:{i + 1}": r["text"] for i, r in enumerate(LINES)}
+    with pytest.raises(DlmError, match="notes.parquet: no column 'body'; there are text, n"):
+        read(path, text_field="body")
+    with pytest.raises(DlmError, match="notes.parquet: row 1: 'n' must be text, not 0"):
+        read(path, text_field="n")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DlmError, match="notes.parquet: not a whole Parquet file"):
+        read(path)
+    path.write_bytes(b"")
+    with pytest.raises(DlmError, match="notes.parquet: "):
+        read(path)
+
+
+def test_a_changed_file_is_read_again(tmp_path) -> None:
+    path = write_jsonl(tmp_path / "notes.jsonl")
+    first = build(tmp_path / "stores", name="files", paths=str(path))
+    write_jsonl(path, [*LINES, {"text": "one more"}])
+    second = build(tmp_path / "stores", name="files", paths=str(path))
+    assert first.path != second.path
+    assert first.manifest.train.documents + first.manifest.validation.documents == 40
+    assert second.manifest.train.documents + second.manifest.validation.documents == 41
+
+
+def bad_files() -> dict[str, tuple[str, bytes, str]]:
+    """Name of the case: (file, content, what the error says)."""
+    good = '{"text": "a naïve but good line"}\n'.encode()
+    packed = gzip.compress(good * 1000)
+    return {
+        "empty txt": ("a.txt", b"", r"a\.txt: is empty"),
+        "empty jsonl": ("a.jsonl", b"\n\n", r"a\.jsonl: is empty"),
+        "empty gz": ("a.jsonl.gz", gzip.compress(b""), r"a\.jsonl\.gz: is empty"),
+        "latin-1": ("a.txt", "caf\u00e9".encode("latin-1"), r"a\.txt: not UTF-8 at byte 3"),
+        "latin-1 line": ("a.jsonl", good * 2 + b'{"text": "\xe9"}', rf"byte {2 * len(good) + 10};"),
+        "not json": ("a.jsonl", good * 3 + b"{text}\n", r"a\.jsonl:4: not JSON"),
+        "no field": (
+            "a.jsonl",
+            good + b'{"body": "x", "id": 1}\n',
+            r":2: no field 'text'.*body, id",
+        ),
+        "not a string": ("a.jsonl", b'{"text": 5}\n', r":1: the field 'text' must be a string"),
+        "not an object": ("a.jsonl", b'["text"]\n', r":1: must be an object"),
+        "not gzip": ("a.jsonl.gz", good, r"a\.jsonl\.gz: not a whole \.gz file"),
+        "cut gzip": ("a.jsonl.gz", packed[:-20], r"a\.jsonl\.gz: not a whole \.gz file"),
+        "not xz": ("a.jsonl.xz", good, r"a\.jsonl\.xz: not a whole \.xz file"),
+        "other kind": ("a.csv", b"x", r"a\.csv: must end in \.txt, \.jsonl"),
+    }
+
+
+@pytest.mark.parametrize("case", bad_files())
+def test_a_bad_file_is_named_with_the_place(tmp_path, case) -> None:
+    name, content, message = bad_files()[case]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DlmError, match=message) as error:
+        build(tmp_path / "stores", name="files", paths=[str(tmp_path / "a*")])
+    assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+    assert not [p for p in tmp_path.glob("stores/*") if p.is_dir()]
+
+
+def test_paths_that_match_nothing_or_a_folder(tmp_path) -> None:
+    with pytest.raises(DlmError, match=r"config.corpus.options.paths='.*\*\.txt': no file matches"):
+        read(tmp_path / "*.txt")
+    with pytest.raises(DlmError, match=f"{tmp_path}: is a folder; name its files"):
+        read(tmp_path)
+    with pytest.raises(DlmError, match=r"config.corpus.options.paths=\[\]"):
+        corpora.CORPORA["files"](paths=[])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_a_file_without_permission_is_named(tmp_path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl")
+    path.chmod(0)
+    with pytest.raises(DlmError, match=r"a\.jsonl: cannot be read: Permission denied"):
+        read(path)
+
+
+def test_a_sample_of_c4(tmp_path) -> None:
+    path = SHARED / "corpora" / "c4_en_sample" / "c4_en_validation.jsonl.gz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    store = build(tmp_path, name="files", kind="bytes", paths=str(path))
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        documents = {f"{path.name}:{i}": json.loads(line)["text"] for i, line in enumerate(file, 1)}
+    train, validation = expected_split(list(documents), 0.1)
+    assert texts_of(store, "train") == [documents[i] for i in train]
+    assert texts_of(store, "validation") == [documents[i] for i in validation]
+
+
+def test_the_beginning_of_the_novels(tmp_path) -> None:
+    path = SHARED / "corpora" / "novels98.jsonl.xz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    documents = iter(corpora.CORPORA["files"](paths=str(path)).documents)
+    names = [
+        name for name, _ in (next(documents) for _ in range(3))
+    ]  # streams: the rest is not read
+    assert names == [f"novels98.jsonl.xz:{i}" for i in (1, 2, 3)]

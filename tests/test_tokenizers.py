@@ -1,0 +1,216 @@
+"""Every tokenizer gives back the text it was given, and learns from nothing but its texts."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlm import config, tokenizers
+from dlm.errors import DlmError
+
+GIVEN = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog.\n",
+    "  Two spaces,\ta tab and\r\n\n blank lines;\n" * 3,
+    "Déjà vu: naïve café, Größe, 東京, 😀.\n",
+] + [
+    f"Line {i} says that {i} times {i} is {i * i}, and the next line says more.\n"
+    for i in range(60)
+]
+ODD = [
+    "",
+    " ",
+    "\n",
+    "\u2581 beside \u2581\u2581 a space",  # SentencePiece writes spaces so
+    "<0x41></s><unk><|endoftext|>",  # names of special tokens are text when they stand in text
+    "\x00\x01\x7f\ufeff\ufffd\u2028",
+    "e\u0301 and \u00e9",  # no normalisation
+    "\U0010ffff\U00010000",
+]
+
+
+def make(kind: str, **fields: object) -> tokenizers.Tokenizer:
+    return tokenizers.make(config.Tokenizer(kind=kind, **fields), lambda: TEXTS)  # pyright: ignore
+
+
+def random_text(rng: random.Random) -> str:
+    """Words, white space and any code points but surrogates, lengths 0 to 40."""
+    draws = (
+        lambda: rng.choice("aeiou thesandline \n\t"),
+        lambda: chr(rng.randrange(0x80)),
+        lambda: chr(rng.randrange(0xD800)),
+        lambda: chr(rng.randrange(0xE000, 0x110000)),
+        lambda: rng.choice(ODD),
+    )
+    return "".join(rng.choice(draws)() for _ in range(rng.randrange(40)))
+
+
+def check_round_trips(tokenizer: tokenizers.Tokenizer, count: int = 300) -> None:
+    rng = random.Random(0)
+    for text in [*TEXTS, *ODD, *(random_text(rng) for _ in range(count))]:
+        ids = tokenizer.encode(text)
+        assert ids.ndim == 1 and np.issubdtype(ids.dtype, np.integer)
+        assert tokenizer.decode(ids) == text
+        assert tokenizer.eod not in ids
+        assert not len(ids) or 0 <= ids.min() <= ids.max() < tokenizer.vocab_size
+
+
+@pytest.mark.parametrize("kind, fields", [("bytes", {}), ("bpe", {"vocab_size": 420})])
+def test_any_unicode_text_comes_back(kind: str, fields: dict) -> None:
+    check_round_trips(make(kind, **fields))
+
+
+def test_chars_are_the_sorted_characters_of_the_texts_then_unknown_then_end() -> None:
+    tokenizer = tokenizers.make(config.Tokenizer(), lambda: ["cab", "bé"])
+    assert tokenizer.vocab_size == 6 and tokenizer.eod == 5
+    assert tokenizer.encode("abcé").tolist() == [0, 1, 2, 3]
+    assert tokenizer.encode("aZ😀b").tolist() == [0, 4, 4, 1]
+    assert tokenizer.decode(np.array([0, 4, 3, 5, 1])) == "a\ufffdé<|endoftext|>b"
+    for text in TEXTS:
+        whole = make("chars")
+        assert whole.decode(whole.encode(text)) == text
+
+
+def test_bytes_are_bytes() -> None:
+    tokenizer = make("bytes")
+    assert (tokenizer.vocab_size, tokenizer.eod) == (257, 256)
+    assert tokenizer.encode("é!").tolist() == [0xC3, 0xA9, 0x21]
+
+
+def test_bpe_has_the_size_asked_for_is_shorter_than_bytes_and_deterministic() -> None:
+    first, second = make("bpe", vocab_size=420), make("bpe", vocab_size=420)
+    assert first.vocab_size == 420
+    assert first.fingerprint == second.fingerprint
+    text = TEXTS[-1]
+    assert len(first.encode(text)) < 0.6 * len(text.encode())
+
+
+@pytest.mark.parametrize("size, part", [(50, "smaller than"), (100_000, "value <= ")])
+def test_bpe_of_an_impossible_size_says_which_would_do(size: int, part: str) -> None:
+    with pytest.raises(DlmError, match=f"config.tokenizer.vocab_size={size}: .*{part}") as error:
+        make("bpe", vocab_size=size)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "kind, fields", [("chars", {}), ("bytes", {}), ("bpe", {"vocab_size": 420})]
+)
+def test_a_saved_tokenizer_is_the_same_tokenizer(kind: str, fields: dict, tmp_path: Path) -> None:
+    tokenizer = make(kind, **fields)
+    tokenizer.save(tmp_path)
+    loaded = tokenizers.load(tmp_path)
+    assert loaded.fingerprint == tokenizer.fingerprint
+    assert (loaded.kind, loaded.eod, loaded.vocab_size) == (
+        kind,
+        tokenizer.eod,
+        tokenizer.vocab_size,
+    )
+    for text in TEXTS:
+        assert loaded.encode(text).tolist() == tokenizer.encode(text).tolist()
+
+
+def test_a_broken_saved_tokenizer_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(DlmError, match=str(tmp_path)):
+        tokenizers.load(tmp_path)
+    make("chars").save(tmp_path)
+    (tmp_path / "chars.json").write_text("[")
+    with pytest.raises(DlmError, match=str(tmp_path)):
+        tokenizers.load(tmp_path)
+
+
+def test_fingerprints_tell_kinds_and_alphabets_apart() -> None:
+    other = tokenizers.make(config.Tokenizer(), lambda: ["another alphabet"])
+    prints = [make("chars"), make("bytes"), make("bpe", vocab_size=420), other]
+    assert len({t.fingerprint for t in prints}) == 4
+
+
+def test_special_and_foreign_ids_are_shown() -> None:
+    tokenizer = make("bytes")
+    ids = [72, 105, 256, 256, 999, -1, 33]
+    assert tokenizer.decode(ids) == "Hi<|endoftext|><|endoftext|>\ufffd\ufffd!"
+    assert tokenizer.decode([]) == ""
+
+
+def test_a_given_sentencepiece_model_is_used_as_it_is(tmp_path: Path) -> None:
+    trained = make("bpe", vocab_size=420)
+    path = tmp_path / "words.model"
+    path.write_bytes(trained.files["bpe.model"])
+    loaded = make("sentencepiece", path=str(path))
+    assert loaded.encode(TEXTS[0]).tolist() == trained.encode(TEXTS[0]).tolist()
+    path.write_bytes(b"not a model")
+    with pytest.raises(DlmError, match="config.tokenizer.path=.*words.model.*sentencepiece"):
+        make("sentencepiece", path=str(path))
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "hf"])
+def test_a_missing_tokenizer_file_is_named(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(DlmError, match="config.tokenizer.path=.*nowhere.*No such file"):
+        make(kind, path=str(tmp_path / "nowhere"))
+
+
+def test_a_gpt2_folder_without_its_files_says_what_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(DlmError, match="vocab.json.*merges.txt"):
+        make("gpt2", path=str(tmp_path))
+
+
+def byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable stand-ins for the 256 bytes, as ids."""
+    library = pytest.importorskip("tokenizers", reason="needs the extra [hf]")
+    return {c: i for i, c in enumerate(sorted(library.pre_tokenizers.ByteLevel.alphabet()))}
+
+
+def test_gpt2_files_merge_as_they_say(tmp_path: Path) -> None:
+    vocabulary = byte_alphabet()
+    vocabulary |= {"th": 256, "the": 257, "<|endoftext|>": 258}
+    (tmp_path / "encoder.json").write_text(json.dumps(vocabulary))
+    with gzip.open(tmp_path / "vocab.bpe.gz", "wt") as file:
+        file.write("#version: 0.2\nt h\nth e\n")
+    tokenizer = make("gpt2", path=str(tmp_path))
+    assert (tokenizer.vocab_size, tokenizer.eod) == (259, 258)
+    assert tokenizer.encode("the").tolist() == [257]
+    check_round_trips(tokenizer)
+    (tmp_path / "vocab.bpe.gz").write_bytes(b"\x1f\x8bbroken")
+    with pytest.raises(DlmError, match="config.tokenizer.path=.*vocab.bpe.gz"):
+        make("gpt2", path=str(tmp_path))
+
+
+def test_a_tokenizer_json_brings_its_own_end(tmp_path: Path) -> None:
+    library = pytest.importorskip("tokenizers", reason="needs the extra [hf]")
+    made = library.Tokenizer(library.models.BPE(vocab=byte_alphabet(), merges=[]))
+    made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = library.decoders.ByteLevel()
+    path = tmp_path / "tokenizer.json"
+    made.save(str(path))
+    without = make("hf", path=str(path))
+    assert (without.vocab_size, without.eod) == (257, 256)
+    check_round_trips(without, count=100)
+    made.add_special_tokens(["</s>"])
+    made.save(str(path))
+    with_end = make("hf", path=str(path))
+    assert (with_end.vocab_size, with_end.eod) == (257, 256)
+    assert with_end.fingerprint != without.fingerprint
+    assert with_end.decode(with_end.encode("a b")) == "a b"
+
+
+def test_a_missing_extra_says_how_to_install_it(monkeypatch, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text("{}")
+    monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
+    with pytest.raises(DlmError, match=r"pip install 'dlm\[hf\]'"):
+        make("hf", path=str(path))
+
+
+def test_the_published_gpt2_vocabulary() -> None:
+    if not GIVEN.is_dir():
+        pytest.skip(f"{GIVEN} is not there")
+    pytest.importorskip("tokenizers", reason="needs the extra [hf]")
+    tokenizer = make("gpt2", path=str(GIVEN))
+    assert (tokenizer.vocab_size, tokenizer.eod) == (50257, 50256)
+    # The example of the GPT-2 release: two tokens, and the space belongs to the second.
+    assert tokenizer.encode("Hello world").tolist() == [15496, 995]
+    check_round_trips(tokenizer, count=100)
