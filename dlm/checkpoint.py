@@ -8,14 +8,20 @@ folder, so a kill between two writes can not leave the best weights ahead of the
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from dlm.errors import DlmError
+
+
+# Orbax warns that the metadata of grain's iterator is not to be had, which nothing here asks for.
+logging.getLogger("absl").addFilter(lambda record: "Failed to get metadata" not in record.msg)
 
 
 @contextlib.contextmanager
@@ -29,7 +35,12 @@ def open_checkpoints(folder: Path) -> Iterator[ocp.training.Checkpointer]:
 def save(
     checkpointer: ocp.training.Checkpointer, step: int, progress: dict[str, Any], **parts: Any
 ) -> None:
-    """Starts to save; the parts may be changed or donated as soon as it returns."""
+    """Starts to save; the parts may be changed or donated as soon as it returns.
+
+    On a CPU a host array is a view of the device's buffer, which the next step would write into
+    while Orbax still writes it out: hence the copy.
+    """
+    parts = jax.tree.map(lambda x: x.copy() if isinstance(x, jax.Array | np.ndarray) else x, parts)
     checkpointer.save_checkpointables_async(step, parts, force=True, custom_metadata=progress)
 
 

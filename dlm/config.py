@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import hashlib
 import importlib.util
 import json
@@ -24,7 +23,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from dlm import flops
-from dlm.errors import DlmError
+from dlm.errors import DlmError, nearest
 
 SCALES = ("laptop", "smoke", "gpu", "paper")
 
@@ -207,7 +206,7 @@ def override(config: ConfigDict, key: str, value: Any) -> None:
     for depth, part in enumerate(parts):
         free = depth > 1 and parts[:2] == ["corpus", "options"]
         if part not in node and not free:
-            raise DlmError(f"config.{key}: no such key{_nearest(key, _keys(config))}")
+            raise DlmError(f"config.{key}: no such key{nearest(key, _keys(config))}")
         if depth < len(parts) - 1:
             node = node[part]
             if not isinstance(node, ConfigDict):
@@ -240,7 +239,7 @@ def load_experiment(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, A
     """
     file = Path(path)
     if not file.is_file():
-        near = _nearest(path, [str(f) for f in file.parent.glob("*.py")])
+        near = nearest(path, [str(f) for f in file.parent.glob("*.py")])
         raise DlmError(f"{path}: no such experiment file{near}")
     if scale not in SCALES:
         raise DlmError(f"--scale={scale}: must be one of {', '.join(SCALES)}")
@@ -278,7 +277,7 @@ def resolve(config: ConfigDict) -> Config:
     model = resolved.model
     if model.size:
         if model.size not in LADDER:
-            _fail("model.size", model.size, f"one of Table 5{_nearest(model.size, LADDER)}")
+            _fail("model.size", model.size, f"one of Table 5{nearest(model.size, LADDER)}")
         layers, width, heads, ff = LADDER[model.size]
         model = dataclasses.replace(model, layers=layers, width=width, heads=heads, ff=ff)
     elif model.ff == 0:
@@ -435,7 +434,7 @@ def _check(c: Config) -> None:
     }
     for name, (value, allowed) in one_of.items():
         if value not in allowed:
-            _fail(name, value, f"one of {', '.join(allowed)}{_nearest(value, allowed)}")
+            _fail(name, value, f"one of {', '.join(allowed)}{nearest(value, allowed)}")
     positive: dict[str, float] = {
         "data.seq_len": c.data.seq_len,
         "model.layers": c.model.layers,
@@ -528,10 +527,6 @@ def _fail(name: str, value: Any, right: str) -> None:
     raise DlmError(f"config.{name}={value!r}: must be {right}")
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
-
 
 def _keys(config: ConfigDict, prefix: str = "") -> list[str]:
     keys = []
@@ -558,7 +553,7 @@ def _typed(cls: Callable[..., Any], values: dict[str, Any], where: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore
     for name in values:
         if name not in fields:
-            raise DlmError(f"{where}.{name}: no such key{_nearest(name, fields)}")
+            raise DlmError(f"{where}.{name}: no such key{nearest(name, fields)}")
     built = {}
     for name, f in fields.items():
         if name not in values:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 import json
@@ -20,7 +19,7 @@ import numpy as np
 
 from dlm import config, tokenizers
 from dlm.corpora import CORPORA, Source
-from dlm.errors import DlmError
+from dlm.errors import DlmError, nearest
 from dlm.store import FORMAT, Manifest, Split, Store, load, token_dtype
 
 __all__ = ["Manifest", "Split", "Store", "build", "load", "options", "unique_ngrams"]
@@ -38,14 +37,14 @@ def options(corpus: config.Corpus) -> dict[str, Any]:
     if corpus.name not in CORPORA:
         raise DlmError(
             f"config.corpus.name={corpus.name!r}: must be one of {', '.join(CORPORA)}"
-            f"{_nearest(corpus.name, CORPORA)}"
+            f"{nearest(corpus.name, CORPORA)}"
         )
     known = inspect.signature(CORPORA[corpus.name]).parameters
     for name in corpus.options:
         if name not in known:
             raise DlmError(
                 f"config.corpus.options.{name}: {corpus.name} has no such option; it has "
-                f"{', '.join(known) or 'none'}{_nearest(name, known)}"
+                f"{', '.join(known) or 'none'}{nearest(name, known)}"
             )
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in corpus.options:
@@ -292,7 +291,3 @@ def _sync(path: Path) -> None:
     finally:
         os.close(handle)
 
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""

@@ -83,6 +83,7 @@ class Final:
     stderr_seeds: float | None
     stderr_windows: float
     paired: bool  # stderr_windows is of the per-window differences
+    clustered: bool  # and the windows of one document were taken together
 
 
 # --- frontiers ----------------------------------------------------------------------------------
@@ -309,8 +310,9 @@ def final(reference: Family, challenger: Family) -> Final:
     """Challenger minus reference, with the noise of seeds and of windows added in quadrature.
 
     The seeds of both families are scored on the same windows, so the noise of windows is that of
-    the per-window differences where nll.npy is there (windows are taken as independent), and the
-    two standard errors in quadrature where it is not, which is too large.
+    the per-window differences where nll.npy is there, and the two standard errors in quadrature
+    where it is not, which is too large. Windows of one document go together where
+    nll_documents.npy, int [n], says which document each window is of; else each stands alone.
     """
     a, b = estimate(reference.best), estimate(challenger.best)
     seeds = None
@@ -319,28 +321,57 @@ def final(reference: Family, challenger: Family) -> Final:
     per_window = [_per_window(family.best) for family in (reference, challenger)]
     x, y = per_window
     paired = x is not None and y is not None and len(x) == len(y) and len(x) > 1
+    documents = _documents(reference.best.runs[0], len(x)) if x is not None and paired else None
     if x is not None and y is not None and paired:
-        windows = float((y - x).std(ddof=1) / math.sqrt(len(x)))
+        windows = _stderr(y - x, documents)
     else:
         noise = [f.best.values("validation_stderr").mean() for f in (reference, challenger)]
         windows = math.hypot(*noise)
     names = (name_of(challenger.name), name_of(reference.name))
     total = math.hypot(seeds or 0.0, windows)
     compared = compare(b, a, total, names)
-    return Final(reference.name, challenger.name, a, b, compared, seeds, windows, paired)
+    return Final(
+        reference.name,
+        challenger.name,
+        a,
+        b,
+        compared,
+        seeds,
+        windows,
+        paired,
+        documents is not None,
+    )
 
 
 def _per_window(setting: Setting) -> np.ndarray | None:
     """Nats per token of each validation window, mean over seeds, [n]; None if a seed has none."""
     found = []
     for run in setting.runs:
-        if run.nll_path is None:
-            return None
-        try:
-            nll = np.load(run.nll_path, allow_pickle=False)
-        except (OSError, ValueError):
-            return None
-        if nll.ndim != 1 or not np.isfinite(nll).all() or (found and len(nll) != len(found[0])):
+        nll = _array(run, "nll.npy")
+        if nll is None or not np.isfinite(nll).all() or (found and len(nll) != len(found[0])):
             return None
         found.append(nll / run.result["seq_len"])
     return np.mean(found, axis=0)
+
+
+def _documents(run: Run, windows: int) -> np.ndarray | None:
+    documents = _array(run, "nll_documents.npy")
+    return documents if documents is not None and len(documents) == windows else None
+
+
+def _array(run: Run, name: str) -> np.ndarray | None:
+    """A one-dimensional array of the run's folder; None where there is none that can be read."""
+    try:
+        values = np.load(run.path / name, allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return values if values.ndim == 1 else None
+
+
+def _stderr(values: np.ndarray, documents: np.ndarray | None) -> float:
+    """Standard error of a mean over windows [n]; cluster-robust where documents are known."""
+    if documents is None:
+        documents = np.arange(len(values))
+    _, cluster = np.unique(documents, return_inverse=True)
+    sums = np.bincount(cluster, weights=values - values.mean())
+    return math.sqrt(sums @ sums * len(sums) / max(len(sums) - 1, 1)) / len(values)

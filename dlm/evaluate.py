@@ -18,12 +18,12 @@ from dlm.model import Params, transformer
 
 
 @functools.lru_cache(maxsize=32)
-def _scorer(
-    model: config.Model, objective: config.Objective, vocab_size: int, passes: int
-) -> Callable:
+def _scorer(model: config.Model, objective: config.Objective, vocab_size: int) -> Callable:
     goal = objectives.make(objective, vocab_size)
     apply = transformer(model, vocab_size + goal.family.extra_tokens).apply
-    return jax.jit(lambda params, tokens, key: goal.nll(apply, params, tokens, key, passes).nats)
+    return jax.jit(
+        lambda params, tokens, key, passes: goal.nll(apply, params, tokens, key, passes).nats
+    )
 
 
 def score(
@@ -39,16 +39,16 @@ def score(
     The key depends on the batch alone, not on run, step or seed (common random numbers), so the
     difference of two models on the same windows is far less noisy than either.
     """
-    scorer = _scorer(c.model, c.objective, vocab_size, passes)
+    scorer = _scorer(c.model, c.objective, vocab_size)
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
-    size = -(-min(c.evaluation.batch_size, len(windows)) // devices) * devices
+    size = -(-c.evaluation.batch_size // devices) * devices
     root = keys.named(0, "evaluation")
     pending = []
     for index, start in enumerate(range(0, len(windows), size)):
         batch = windows[start : start + size]
         padding = ((0, size - len(batch)), (0, 0))
         tokens = sharding.put_batch(mesh, np.pad(batch, padding), axis=0)
-        pending.append(scorer(params, tokens, jax.random.fold_in(root, jnp.uint32(index))))
+        pending.append(scorer(params, tokens, jax.random.fold_in(root, index), passes))
     return np.concatenate([np.asarray(nats, np.float64) for nats in pending])[: len(windows)]
 
 
@@ -84,4 +84,4 @@ def estimate(
     clusters = len(np.unique(documents))
     variance = np.sum(residual**2) / len(nats) ** 2 * clusters / max(clusters - 1, 1)
     kind = "exact" if exact else "upper bound"
-    return Estimate(mean / length, float(np.sqrt(variance)) / length, kind, len(nats) * length)
+    return Estimate(float(mean) / length, float(np.sqrt(variance)) / length, kind, len(nats) * length)

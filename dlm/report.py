@@ -48,7 +48,8 @@ padding:.6rem;margin:.3rem 0;border-radius:6px}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.82rem;line-height:1.3;
 font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--line);
-vertical-align:top;min-width:3.2rem}th:first-child{min-width:8.5rem}
+vertical-align:top;min-width:3.2rem;
+overflow-wrap:anywhere}th:first-child{min-width:8.5rem}
 code{overflow-wrap:anywhere}
 @media print{:root{--ink:#000;--soft:#444;--back:#fff;--pale:#fff}
 body{font-size:10pt;max-width:none}
@@ -299,10 +300,15 @@ def _compared(panels: Sequence[Panel]) -> list[str]:
         for final in cross.finals(panel):
             seed = "" if final.stderr_seeds is None else f"{final.stderr_seeds:.4f} over seeds, "
             how = "paired, window by window" if final.paired else "not paired, so too large"
+            if final.paired:
+                how += (
+                    "; windows of one document go together"
+                    if final.clustered
+                    else "; windows are taken as independent"
+                )
             found.append(
                 f"{panel.title}: the ± of the difference adds in quadrature {seed}"
-                f"{final.stderr_windows:.4f} over validation windows ({how}; windows are taken as "
-                "independent)."
+                f"{final.stderr_windows:.4f} over validation windows ({how})."
             )
     found.append(
         "Crossovers are read from the losses tracked while training; their interval resamples "

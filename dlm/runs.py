@@ -162,21 +162,27 @@ def _is_run(path: Path) -> bool:
 
 def _read(path: Path) -> Run:
     """One run; a file that is missing, torn or foreign makes it unreadable, with the reason."""
-    config: dict[str, Any] = {}
-    start: dict[str, Any] = {}
-    result: dict[str, Any] = {}
+    problems: list[str] = []
+
+    def part(name: str, *, needed: bool) -> dict[str, Any]:
+        try:
+            return _json(path / name) if needed or (path / name).exists() else {}
+        except DlmError as error:
+            problems.append(str(error))
+            return {}
+
+    result = part("result.json", needed=False)
+    failed = bool(result) and result.get("status") == "failed"  # maybe before it wrote the rest
+    start = part("run.json", needed=not failed)
+    config = part("config.json", needed=not failed)
     curve = _curve([])
-    problem = ""
     try:
-        start = _json(path / "run.json")
-        config = _json(path / "config.json")
-        if (path / "result.json").exists():
-            result = _json(path / "result.json")
-        curve = _curve(_rows(path / "metrics.jsonl", torn_end=not result))
+        curve = _curve(_rows(path / "metrics.jsonl", torn_end=failed or not result))
         if result:
             _check(path / "result.json", result, curve)
     except DlmError as error:
-        problem = str(error)
+        problems.append(str(error))
+    problem = "; ".join(problems)
     status, reason = "unreadable", problem
     if not problem and result:
         status, reason = str(result["status"]), str(result.get("reason") or "")

@@ -102,6 +102,16 @@ def weights(state: State) -> Any:
     return state["average"] or state["params"]
 
 
+def abstract_state(c: config.Config, vocab_size: int, mesh: jax.sharding.Mesh) -> State:
+    """Shapes, types and shardings of a config's state: what a checkpoint is restored into."""
+    shapes = jax.eval_shape(build(c, vocab_size).init, keys.named(0, "init"))
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        shapes,
+        sharding.state_shardings(mesh, shapes),
+    )
+
+
 def train(
     c: config.Config,
     store: Store,
@@ -128,10 +138,7 @@ def train(
     hyper = optim.hyper(c.optimizer, plan)
     noise = keys.named(c.train.seed, "noise")
 
-    init_key = keys.named(c.train.seed, "init")
-    shapes = jax.eval_shape(steps.init, init_key)
-    shardings = sharding.state_shardings(mesh, shapes)
-    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)  # fmt: skip
+    abstract = abstract_state(c, store.vocab_size, mesh)
     batches = data.batches(windows, store, c.data, c.train, plan.steps)
     ledger = np.zeros(len(windows), np.int64)
     progress: dict[str, Any] = dict(
@@ -154,8 +161,9 @@ def train(
             state, best, progress = saved["state"], saved["best"], saved["progress"]
             ledger = np.array(saved["ledger"]["exposures"])
         else:
-            state = jax.jit(steps.init, out_shardings=shardings)(init_key)
-            best = weights(state)
+            shardings = jax.tree.map(lambda x: x.sharding, abstract)
+            state = jax.jit(steps.init, out_shardings=shardings)(keys.named(c.train.seed, "init"))
+            best = jax.tree.map(jnp.copy, weights(state))  # `state` is donated
         log = metrics.Metrics(folder, metrics.hparams(c), progress["step"])
         clock, pace = _Clock(progress["seconds"]), _Pace(plan)
         step = progress["step"]

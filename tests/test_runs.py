@@ -54,7 +54,9 @@ def test_every_unusable_run_is_listed_with_its_reason(tmp_path):
     metrics = torn / "metrics.jsonl"
     metrics.write_text(metrics.read_text()[:-20])  # kill -9 in the middle of a line
     write_run(tmp_path, AR, seed=2, status="diverged")
-    write_run(tmp_path, AR, seed=3, status="failed")
+    early = write_run(tmp_path, AR, seed=3, status="failed")
+    for name in ("config.json", "run.json", "metrics.jsonl"):  # it failed before it wrote them
+        (early / name).unlink()
     (write_run(tmp_path, AR, seed=4) / "result.json").write_text('{"status": "fin')
     (write_run(tmp_path, AR, seed=5) / "config.json").unlink()
     broken = write_run(tmp_path, AR, seed=6) / "metrics.jsonl"
@@ -172,6 +174,8 @@ def test_the_frontier_is_the_lowest_mean_of_running_minima(tmp_path):
         ]
         assert loss == pytest.approx(min(means), rel=1e-9)
     assert np.all(np.diff(edge.loss) <= 1e-12)
+    early = cross.frontier(family, grid=np.log([1e9, 1e10, 1e15]))  # nothing trained so little
+    assert np.isnan(early.loss[0]) and early.loss[2] == pytest.approx(edge.loss[-1])
 
 
 # --- crossover ----------------------------------------------------------------------------------
@@ -256,7 +260,14 @@ def test_the_final_difference_is_paired_over_windows(tmp_path):
     assert found.stderr_seeds == pytest.approx(math.hypot(0.004, 0.004))
     assert found.comparison.difference == pytest.approx(difference.mean())
     assert found.comparison.proven == "first"
-    next(iter(panel.families["ar"].best.runs)).nll_path.unlink()
+    assert not found.clustered
+    first = panel.families["ar"].best.runs[0]
+    np.save(first.path / "nll_documents.npy", np.arange(50) // 5)  # ten documents of five windows
+    found = cross.finals(panel)[0]
+    means = difference.reshape(10, 5).mean(1)
+    assert found.clustered
+    assert found.stderr_windows == pytest.approx(means.std(ddof=1) / math.sqrt(10))
+    first.nll_path.unlink()
     found = cross.finals(panel)[0]
     assert not found.paired and found.stderr_windows == pytest.approx(math.hypot(0.02, 0.02))
 

@@ -30,15 +30,13 @@ def cross_entropy(
     return jax.nn.logsumexp(logits, axis=-1) - chosen
 
 
-def stratified(key: PRNGKeyArray, batch: int, passes: int = 1) -> Float[Array, "P B"]:
-    """Numbers in (0, 1], each uniform, spread evenly over the batch and over the passes.
+def stratified(key: PRNGKeyArray, batch: int) -> Float[Array, "B"]:
+    """Numbers in [0, 1), each uniform, spread evenly over the batch: (u + b/B) mod 1 with one u.
 
-    (u + b/B + p/P) mod 1 with one u; the variance of a mean over them is lower than for independent
-    draws (Kingma et al. 2021, appendix I.1), the expectation the same.
+    The variance of a mean over them is lower than for independent draws (Kingma et al. 2021,
+    appendix I.1), the expectation the same.
     """
-    u = jax.random.uniform(key)
-    offsets = jnp.arange(batch) / batch + (jnp.arange(passes) / passes)[:, None]
-    return 1 - (u + offsets) % 1.0
+    return (jax.random.uniform(key) + jnp.arange(batch) / batch) % 1.0
 
 
 def exact_count_mask(

@@ -34,29 +34,30 @@ def make(vocab_size: int, estimator: str) -> tuple[Callable, Callable, Callable]
         return weight * jnp.sum(jnp.where(masked, entropy, 0), axis=-1)
 
     def count_form(key, t: Float[Array, "B"], length: int):
-        counts = jnp.clip(jnp.ceil(t * length).astype(jnp.int32), 1, length)
+        counts = jnp.clip(jnp.floor(t * length).astype(jnp.int32) + 1, 1, length)
         return exact_count_mask(key, counts, length), length / counts
 
     def loss(apply, params, tokens, key) -> Sum:
         time_key, mask_key, dropout_key = jax.random.split(key, 3)
-        t = stratified(time_key, tokens.shape[0])[0]
+        t = stratified(time_key, tokens.shape[0])
         if estimator == "count":
             masked, weight = count_form(mask_key, t, tokens.shape[1])
         else:
-            masked, weight = jax.random.uniform(mask_key, tokens.shape) < t[:, None], 1 / t
+            masked, weight = jax.random.uniform(mask_key, tokens.shape) < 1 - t[:, None], 1 / (1 - t)
         nats = jnp.sum(weighted(apply, params, tokens, masked, weight, dropout_key))
         return Sum(nats, tokens.size, {"diffusion": nats})
 
-    def nll(apply, params, tokens, key, passes: int = 1) -> Sum:
+    def nll(apply, params, tokens, key, passes: Int[Array, ""]) -> Sum:
+        batch, length = tokens.shape
+
+        def one(i, nats):
+            time = (t + i / passes) % 1.0  # each sequence's times are stratified over its passes
+            masked, weight = count_form(jax.random.fold_in(mask_key, i), time, length)
+            return nats + weighted(apply, params, tokens, masked, weight, None)
+
         time_key, mask_key = jax.random.split(key)
-        times = stratified(time_key, tokens.shape[0], passes)
-        keys = jax.random.split(mask_key, passes)
-
-        def one(draws):
-            masked, weight = count_form(draws[0], draws[1], tokens.shape[1])
-            return weighted(apply, params, tokens, masked, weight, None)
-
-        nats = jnp.mean(jax.lax.map(one, (keys, times)), axis=0)
+        t = stratified(time_key, batch)
+        nats = jax.lax.fori_loop(0, passes, one, jnp.zeros(batch)) / passes
         return Sum(nats, tokens.size, {"diffusion": nats})
 
     def sample(

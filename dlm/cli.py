@@ -1,0 +1,382 @@
+"""`dlm VERB`: a few lines per verb. JAX is imported by the verbs that compute, never for --help."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dlm.errors import DlmError
+
+DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
+
+VERBS: dict[str, tuple[str, str]] = {
+    "run": (
+        "train every run of an experiment, then write its table and report",
+        """examples:
+  dlm run experiments/quickstart.py                     all of it, a worker a core
+  dlm run experiments/smoke.py --jobs 1                 one run at a time
+  dlm run experiments/topics.py --config.model.layers=4 every run with four layers
+  dlm run experiments/quickstart.py --dry-run           list the runs and their FLOPs
+
+The same command continues what was interrupted and skips what is done. exit codes: 0 all runs are
+done, 1 a run failed (its error.txt says why), 2 a mistake in the input, 75 interrupted and saved.""",
+    ),
+    "train": (
+        "train one run, in this process",
+        """examples:
+  dlm train experiments/smoke.py                        the file's base config
+  dlm train experiments/smoke.py --run 1                the second run of its sweep
+  dlm train experiments/smoke.py --config.objective.name=masked --config.train.seed=3""",
+    ),
+    "evaluate": (
+        "score a run's best weights on the whole validation split",
+        """examples:
+  dlm evaluate runs/quickstart/0123456789
+  dlm evaluate runs/quickstart/0123456789 --passes 64   less Monte Carlo noise in a bound""",
+    ),
+    "sample": (
+        "draw sequences from a run",
+        """examples:
+  dlm sample runs/quickstart/0123456789 --count 4
+  dlm sample runs/quickstart/0123456789 --prompt "The " --temperature 0.8 --top-p 0.95
+  dlm sample runs/quickstart/0123456789 --order confidence --steps 16   (masked diffusion)""",
+    ),
+    "runs": (
+        "list the runs below a folder; write runs.csv and runs.parquet there",
+        "examples:\n  dlm runs runs/\n  dlm runs runs/quickstart",
+    ),
+    "report": (
+        "write report.html, figures and tables from the runs below a folder (no JAX needed)",
+        "examples:\n  dlm report runs/quickstart",
+    ),
+    "corpus": (
+        "build an experiment's token stores and describe them",
+        """examples:
+  dlm corpus experiments/quickstart.py
+  dlm corpus experiments/smoke.py --config.corpus.name=files \\
+      --config.corpus.options.paths='data/*.jsonl.gz' --config.tokenizer.kind=bpe \\
+      --config.tokenizer.vocab_size=4096""",
+    ),
+    "tensorboard": (
+        "open TensorBoard on a folder of runs",
+        "examples:\n  dlm tensorboard runs/quickstart --port 6006",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments, overrides = _parse(sys.argv[1:] if argv is None else list(argv))
+    try:
+        return ACTIONS[arguments.verb](arguments, overrides)
+    except DlmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    except BrokenPipeError:  # the reader of a pipe left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        print(
+            f"error: {error.filename or arguments.workdir}: {error.strerror}; what was saved before "
+            "is kept, and the same command goes on from it",
+            file=sys.stderr,
+        )
+        return USAGE
+
+
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[tuple[str, Any]]]:
+    parser = argparse.ArgumentParser(
+        prog="dlm",
+        description="Scaling-law experiments for data-constrained language modelling.",
+        epilog="dlm VERB --help shows examples.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    parsers = {}
+    for name, (summary, examples) in VERBS.items():
+        parsers[name] = verb = verbs.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.add_argument(
+            "--workdir", type=Path, default=Path("runs"), help="where runs are kept (default: runs)"
+        )
+    for name in ("run", "train", "corpus"):
+        parsers[name].add_argument("experiment", help="a Python file with get_config(scale)")
+        parsers[name].add_argument("--scale", default="laptop", help="laptop, smoke, gpu or paper")
+        parsers[name].usage = f"dlm {name} EXPERIMENT [options] [--config.GROUP.FIELD=VALUE ...]"
+    run = parsers["run"]
+    run.add_argument("--jobs", type=int, default=0, help="worker processes (default: a core each)")
+    run.add_argument("--dry-run", action="store_true", help="list the runs, train nothing")
+    parsers["train"].add_argument("--run", type=int, help="which run of the sweep, from 0")
+    for name in ("evaluate", "sample"):
+        parsers[name].add_argument("run", type=Path, help="a run's folder")
+    parsers["evaluate"].add_argument("--passes", type=int, default=0, help="of a bound")
+    sample = parsers["sample"]
+    sample.add_argument("--count", type=int, default=4)
+    sample.add_argument("--prompt", default="", help="text, or token ids where there is no text")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--steps", type=int, default=0, help="calls (default: one a token)")
+    sample.add_argument("--temperature", type=float, default=1.0)
+    sample.add_argument("--top-p", type=float, default=1.0)
+    sample.add_argument("--order", default="ancestral", help="ancestral or confidence")
+    for name in ("runs", "report", "tensorboard"):
+        parsers[name].add_argument("folder", type=Path, nargs="?", help="default: the workdir")
+    parsers["tensorboard"].add_argument("--port", type=int, default=6006)
+
+    arguments, rest = parser.parse_known_args(argv)
+    takes_config = arguments.verb in ("run", "train", "corpus")
+    if wrong := [word for word in rest if not (takes_config and word.startswith("--config."))]:
+        parsers[arguments.verb].error(f"unknown argument {wrong[0]}")
+    from dlm import config
+
+    try:
+        return arguments, [config.parse_override(word) for word in rest]
+    except DlmError as error:
+        parsers[arguments.verb].error(str(error))
+
+
+# --- verbs --------------------------------------------------------------------------------------
+
+
+def _jobs(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> list:
+    from dlm import sweep
+
+    said: set[str] = set()
+
+    def on_corpus(name: str) -> None:
+        if name not in said:
+            print(f"corpus {name}", flush=True)
+        said.add(name)
+
+    path, scale = arguments.experiment, arguments.scale
+    return sweep.jobs(path, scale, overrides, arguments.workdir, on_corpus)
+
+
+def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
+    from dlm import progress, record, report, sweep
+
+    if arguments.jobs < 0:
+        raise DlmError(f"--jobs={arguments.jobs}: must be 1 or more, or 0 for a core each")
+    start = time.monotonic()
+    jobs = _jobs(arguments, overrides)
+    folder = jobs[0].folder.parent
+    todo = [job for job in jobs if record.status(job.folder) not in sweep.DONE]
+    total = sum(job.flops for job in todo)
+    print(f"{len(jobs)} runs in {folder}, {len(todo)} to do, {total:.3g} FLOPs", flush=True)
+    if arguments.dry_run:
+        for job in jobs:
+            print(f"  {job.about['run']}  {job.flops:.2e} FLOPs  {record.status(job.folder):9} {job.about['label']}")  # fmt: skip
+        return DONE
+    ended: dict[str, str] = {}
+    if todo:
+        workers = min(arguments.jobs or sweep.default_workers(), len(todo))
+        folder.mkdir(parents=True, exist_ok=True)
+        with _terminable(), progress.show(todo) as show:
+            ended = sweep.execute(todo, workers, folder / "workers.log", show)
+    page = report.write(folder)
+    _print(report.summary(folder))
+    print(f"report: {page}   ({time.monotonic() - start:.0f} s)")
+    failed = [job for job in todo if ended.get(job.about["run"]) == "failed"]
+    for job in failed:
+        print(f"failed: {job.about['label']}: see {job.folder / 'error.txt'}", file=sys.stderr)
+    return SOME_FAILED if failed else DONE
+
+
+def _train(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
+    from dlm import progress, record, sweep
+
+    jobs = _jobs(arguments, overrides)
+    if arguments.run is not None and not 0 <= arguments.run < len(jobs):
+        raise DlmError(f"--run={arguments.run}: must be 0 to {len(jobs) - 1}")
+    job = jobs[arguments.run or 0]
+    print(f"{job.about['label']}: {job.folder}", flush=True)
+    if record.status(job.folder) not in sweep.DONE:
+        from dlm import corpus, run, train, worker
+
+        worker.prepare_jax()
+        stopping: list[int] = []
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda number, frame: stopping.append(number))
+        with run.claim(job.folder) as mine, progress.show([job]) as show:
+            if not mine:
+                raise DlmError(f"{job.folder}: another process is training this run")
+            try:
+                show("start", job, {})
+                run.run(
+                    job.config,
+                    corpus.load(job.store),
+                    job.folder,
+                    job.about,
+                    stop=lambda: bool(stopping),
+                    report=lambda row: show("progress", job, row),
+                )
+            except train.Interrupted:
+                raise KeyboardInterrupt from None
+    result = record.read_json(job.folder / "result.json")
+    print(_sentence(result))
+    return DONE
+
+
+def _evaluate(arguments: argparse.Namespace, overrides: list) -> int:
+    import dataclasses
+
+    from dlm import config, run, worker
+
+    worker.prepare_jax()
+    c, store, params = run.restore_best(arguments.run)
+    if arguments.passes:
+        evaluation = dataclasses.replace(c.evaluation, final_passes=arguments.passes)
+        c = dataclasses.replace(c, evaluation=evaluation)
+    found, seen, _ = run.final(c, store, params)
+    name = c.objective.name
+    print(f"{name} on {store.manifest.name}, best weights")
+    for part, estimate in (("validation", found), ("training windows", seen)):
+        print(f"  {part}: {estimate.value:.4f} ± {estimate.stderr:.4f} nats/token ({estimate.kind}, {estimate.tokens:,} tokens)")  # fmt: skip
+    if (bits := run.bits_per_byte(found, store)) is not None:
+        print(f"  validation: {bits:.4f} bits per byte")
+    if not config.FAMILIES[name].exact:
+        print(f"  Monte Carlo passes: {c.evaluation.final_passes}")
+    return DONE
+
+
+def _sample(arguments: argparse.Namespace, overrides: list) -> int:
+    from dlm import keys, run, sampling, worker
+
+    worker.prepare_jax()
+    if arguments.count < 1:
+        raise DlmError(f"--count={arguments.count}: must be 1 or more")
+    c, store, params = run.restore_best(arguments.run)
+    drawn = sampling.sample(
+        c,
+        store.vocab_size,
+        params,
+        keys.named(arguments.seed, "sample"),
+        count=arguments.count,
+        prompt=_prompt(arguments.prompt, store),
+        steps=arguments.steps,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        order=arguments.order,
+    )
+    print("\n-----\n".join(store.decode(ids) for ids in drawn))
+    return DONE
+
+
+def _prompt(text: str, store: Any) -> Any:
+    import numpy as np
+
+    if store.tokenizer is not None:
+        return store.tokenizer.encode(text)
+    try:
+        return np.array([int(word) for word in text.split()], np.int32)
+    except ValueError:
+        raise DlmError(
+            f"--prompt={text!r}: {store.manifest.name} is not text; give token ids, such as '0 3 12'"
+        ) from None
+
+
+def _runs(arguments: argparse.Namespace, overrides: list) -> int:
+    from dlm import runs
+
+    folder = arguments.folder or arguments.workdir
+    found = runs.load(folder)
+    for row in runs.rows(found):
+        loss = "" if row["validation_loss"] is None else f"{row['validation_loss']:.4f}"
+        print(f"{row['run']}  {row['status']:10} {loss:8} {row['experiment']}: {row['label']}")
+    tables = runs.write_table(found, folder)
+    print(f"{len(found)} runs; {tables[0]}, {tables[1]}")
+    return DONE
+
+
+def _report(arguments: argparse.Namespace, overrides: list) -> int:
+    from dlm import report
+
+    folder = arguments.folder or arguments.workdir
+    page = report.write(folder)
+    _print(report.summary(folder))
+    print(f"report: {page}")
+    return DONE
+
+
+def _corpus(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
+    from dlm import corpus
+
+    for path in dict.fromkeys(job.store for job in _jobs(arguments, overrides)):
+        manifest = corpus.load(path).manifest
+        print(f"{manifest.name}: {path}")
+        print(f"  fingerprint {manifest.fingerprint}")
+        print(f"  vocabulary {manifest.vocab_size:,} ({manifest.tokenizer or 'ids'}), Python {manifest.python}")  # fmt: skip
+        for name, part in (("training", manifest.train), ("validation", manifest.validation)):
+            print(f"  {name}: {part.documents:,} documents ({part.unique_documents:,} distinct), {part.tokens:,} tokens")  # fmt: skip
+        print(f"  distinct 13-grams of training tokens: {manifest.unique_ngrams:.1%}")
+    return DONE
+
+
+def _tensorboard(arguments: argparse.Namespace, overrides: list) -> int:
+    folder = arguments.folder or arguments.workdir
+    if not folder.is_dir():
+        raise DlmError(f"{folder}: no such folder of runs")
+    words = ["-m", "tensorboard.main", "--logdir", str(folder), "--port", str(arguments.port)]
+    os.execv(sys.executable, [sys.executable, *words])
+
+
+ACTIONS: dict[str, Callable[[argparse.Namespace, list], int]] = {
+    "run": _run,
+    "train": _train,
+    "evaluate": _evaluate,
+    "sample": _sample,
+    "runs": _runs,
+    "report": _report,
+    "corpus": _corpus,
+    "tensorboard": _tensorboard,
+}
+
+
+def _sentence(result: dict[str, Any]) -> str:
+    if result["status"] != "finished":
+        return f"{result['status']}: {result['reason']}"
+    return (
+        f"validation {result['validation_loss']:.4f} ± {result['validation_stderr']:.4f} nats/token "
+        f"({result['kind']}) at epoch {result['best_epoch']:.4g} of {result['epochs']:.4g}"
+    )
+
+
+@contextlib.contextmanager
+def _terminable():
+    """SIGTERM, as schedulers send it, is taken like ctrl-C: save, then leave."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _print(renderables: list[Any]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    for item in renderables:
+        console.print(item)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

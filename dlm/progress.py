@@ -1,0 +1,101 @@
+"""What a sweep shows while it runs: bars in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlm.sweep import Job
+
+Show = Callable[[str, "Job", dict[str, Any]], None]
+EVERY = 15.0  # seconds between two lines of one run, where there is no terminal
+
+
+@contextlib.contextmanager
+def show(jobs: list[Job]) -> Iterator[Show]:
+    """A function to tell of events: (event, job, row), event as in `dlm.sweep.execute`."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        yield _lines(jobs)
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:3.0f}%"),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    total = sum(job.flops for job in jobs)
+    bars: dict[str, Any] = {}
+    done: dict[str, float] = {}
+    with Progress(*columns, console=console, speed_estimate_period=120) as progress:
+        whole = progress.add_task(f"runs 0/{len(jobs)}", total=total, note="")
+
+        def tell(event: str, job: Job, row: dict[str, Any]) -> None:
+            run = job.about["run"]
+            if event == "start":
+                bars[run] = progress.add_task(job.about["label"], total=job.flops, note="compiling")
+            elif event == "progress" and run in bars:
+                done[run] = row["flops"] if "flops" in row else done[run]
+                progress.update(bars[run], completed=done[run], note=_note(row))
+            elif event not in ("start", "progress"):
+                done[run] = job.flops
+                if run in bars:
+                    progress.remove_task(bars.pop(run))
+                progress.console.print(_ending(event, job, row))
+            ended = sum(1 for run in done if run not in bars)
+            progress.update(
+                whole, completed=sum(done.values()), description=f"runs {ended}/{len(jobs)}"
+            )
+
+        yield tell
+
+
+def _lines(jobs: list[Job]) -> Show:
+    last: dict[str, float] = {}
+    ended: set[str] = set()
+
+    def tell(event: str, job: Job, row: dict[str, Any]) -> None:
+        run, label = job.about["run"], job.about["label"]
+        if event == "start":
+            last[run] = time.monotonic()
+            print(f"[{len(ended) + 1}/{len(jobs)}] {label}: started", flush=True)
+        elif event == "progress":
+            if time.monotonic() - last[run] > EVERY and "step" in row:
+                last[run] = time.monotonic()
+                print(f"        {label}: {_note(row)}", flush=True)
+        else:
+            ended.add(run)
+            print(f"[{len(ended)}/{len(jobs)}] {_ending(event, job, row)}", flush=True)
+            sys.stdout.flush()
+
+    return tell
+
+
+def _note(row: dict[str, Any]) -> str:
+    if "step" not in row:
+        return row["phase"]
+    parts = [f"epoch {row['epoch']:.1f}"]
+    if "validation_loss" in row:
+        parts.append(f"validation {row['validation_loss']:.3f}")
+    elif "loss" in row:
+        parts.append(f"loss {row['loss']:.3f}")
+    if "tokens_per_second" in row:
+        parts.append(f"{row['tokens_per_second']:,.0f} tokens/s")
+    return ", ".join(parts)
+
+
+def _ending(event: str, job: Job, row: dict[str, Any]) -> str:
+    if event == "finished" and "validation_loss" in row:
+        number = f"{row['validation_loss']:.4f} ± {row['validation_stderr']:.4f} nats/token"
+        return f"{job.about['label']}: {number}"
+    reason = row.get("reason")
+    return f"{job.about['label']}: {event}" + (f": {reason}" if reason else "")

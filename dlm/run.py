@@ -1,0 +1,163 @@
+"""One run from config to result: train, score the best weights on everything held out, write it all."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+
+from dlm import checkpoint, config, data, evaluate, keys, record, sampling, sharding, train
+from dlm.errors import DlmError
+from dlm.likelihood import Estimate
+from dlm.store import Store
+
+
+@contextlib.contextmanager
+def claim(folder: Path) -> Iterator[bool]:
+    """Whether this process alone may work in a run's folder. The lock goes with the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def run(
+    c: config.Config,
+    store: Store,
+    folder: Path,
+    about: dict[str, Any],
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    report: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> dict[str, Any]:
+    """Trains and scores one run; returns its result, which is also in result.json.
+
+    `about` holds experiment, run, label, overrides and question. The caller holds the claim.
+
+    Raises:
+      train.Interrupted: asked to stop, a checkpoint is saved.
+      DlmError, or any exception of the training: nothing is written for it here.
+    """
+    record.start(folder, c, store, about)
+    outcome = train.train(c, store, folder, stop=stop, report=report)
+    plan = config.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+    progress = outcome.progress
+    if progress["mfu"] > 1:
+        raise DlmError(
+            f"MFU {progress['mfu']:.0%} is above 100 %: the FLOP count or the peak of "
+            f"{record.device()} in dlm/flops.py is wrong"
+        )
+    steps, best = progress["step"], progress["best_step"]
+    tokens = steps * plan.tokens_per_step
+    result = record.identity(c, about) | dict(
+        status="diverged" if outcome.reason else "finished",
+        reason=outcome.reason or None,
+        fingerprint=store.fingerprint,
+        vocab_size=store.vocab_size,
+        bytes_per_token=store.bytes_per_token,
+        seq_len=c.data.seq_len,
+        unique_tokens=plan.unique_tokens,
+        epochs=tokens / plan.unique_tokens,
+        steps=steps,
+        tokens=tokens,
+        batch_size=c.train.batch_size,
+        params=plan.parameters.total,
+        params_non_embedding=plan.parameters.non_embedding,
+        flops=steps * plan.flops_per_step,
+        flops_6nd=steps * plan.flops_6nd_per_step,
+        best_step=best,
+        best_epoch=best * plan.tokens_per_step / plan.unique_tokens,
+        best_flops=best * plan.flops_per_step,
+        last_validation_loss=progress["last_loss"],
+        passes=c.evaluation.final_passes,
+        seconds=progress["seconds"],
+        tokens_per_second=progress["tokens_per_second"],
+        mfu=progress["mfu"],
+        device=record.device(),
+        versions=record.versions(),
+    )
+    np.save(folder / "ledger.npy", outcome.ledger)
+    scored = dict.fromkeys(
+        ("validation_loss", "validation_stderr", "validation_tokens", "bits_per_byte")
+        + ("train_loss", "train_stderr")
+    )
+    if not outcome.reason:
+        report({"phase": "final evaluation"})
+        found, seen, nats = final(c, store, outcome.best)
+        np.save(folder / "nll.npy", nats)
+        scored = dict(
+            validation_loss=found.value,
+            validation_stderr=found.stderr,
+            validation_tokens=found.tokens,
+            bits_per_byte=bits_per_byte(found, store),
+            train_loss=seen.value,
+            train_stderr=seen.stderr,
+        )
+        _write_samples(c, store, folder, outcome.best)
+    record.write_json(folder / "result.json", result | scored)
+    return result | scored
+
+
+def final(c: config.Config, store: Store, params: Any) -> tuple[Estimate, Estimate, np.ndarray]:
+    """The estimates that count: the whole validation split, and training windows (at most as many).
+
+    The third is nats of each validation window, Float[n], for paired comparisons.
+    """
+    plan = config.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+    windows = data.training_windows(store, c.data.seq_len, plan.unique_tokens)
+    held_out = data.validation_windows(store, c.data.seq_len)
+    mesh = sharding.make_mesh(c.mesh, c.train.batch_size)
+    exact = config.FAMILIES[c.objective.name].exact
+    found = []
+    for part, offsets in ((held_out, store.validation_offsets), (windows, store.train_offsets)):
+        part = part[: len(held_out)]
+        nats = evaluate.score(c, store.vocab_size, params, part, c.evaluation.final_passes, mesh)
+        documents = data.window_documents(offsets, c.data.seq_len, len(part))
+        found.append((evaluate.estimate(nats, documents, c.data.seq_len, exact), nats))
+    return found[0][0], found[1][0], found[0][1]
+
+
+def bits_per_byte(found: Estimate, store: Store) -> float | None:
+    """Nats/token over bytes/token of the validation split, in bits; None for corpora of integers."""
+    return store.bytes_per_token and found.value / store.bytes_per_token / math.log(2)
+
+
+def restore_best(folder: Path) -> tuple[config.Config, Store, Any]:
+    """Config, tokens and best weights of a run that has a checkpoint.
+
+    Raises:
+      DlmError: not a run, no checkpoint yet, or one that cannot be read.
+    """
+    from dlm import corpus
+
+    about = record.read_json(folder / "run.json")
+    c = config.from_json(record.read_json(folder / "config.json"))
+    store = corpus.load((folder / about["corpus"]["path"]).resolve())
+    mesh = sharding.make_mesh(c.mesh, c.train.batch_size)
+    abstract = train.abstract_state(c, store.vocab_size, mesh)
+    with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:
+        saved = checkpoint.restore(checkpoints, state=abstract, best=train.weights(abstract))
+    if saved is None:
+        raise DlmError(f"{folder}: has no checkpoint yet; train it first with dlm run or dlm train")
+    return c, store, saved["best"]
+
+
+def _write_samples(c: config.Config, store: Store, folder: Path, params: Any) -> None:
+    if c.evaluation.samples == 0:
+        return
+    key = keys.named(c.train.seed, "samples")
+    drawn = sampling.sample(c, store.vocab_size, params, key, count=c.evaluation.samples)
+    np.save(folder / "samples.npy", drawn)
+    (folder / "samples.txt").write_text("\n-----\n".join(store.decode(x) for x in drawn) + "\n")

@@ -1,0 +1,278 @@
+"""An experiment's runs: expand, skip what is done, run the rest in worker processes, resume.
+
+The parent never imports JAX. Each worker is a `python -m dlm.worker`, pinned to its cores or its
+device before Python starts, told one run at a time by a JSON line; it answers with JSON lines. A run
+belongs to whoever holds the lock on its folder, so several sweeps may share one directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dlm import config, corpus, record
+from dlm.errors import DlmError
+
+# glibc: back large allocations by huge pages and keep them; measured in BUILD_NOTES.md.
+HUGE_PAGES = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=8000000000:glibc.malloc.trim_threshold=16000000000"  # noqa: E501
+DONE = ("finished", "diverged")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of an experiment, ready to start."""
+
+    config: config.Config
+    store: Path
+    folder: Path
+    about: dict[str, Any]  # experiment, run, label, overrides, question
+    plan: config.Plan
+
+    @property
+    def flops(self) -> float:
+        return self.plan.steps * self.plan.flops_per_step
+
+    def message(self) -> str:
+        return json.dumps(
+            dict(
+                config=config.to_json(self.config),
+                store=str(self.store),
+                folder=str(self.folder),
+                about=self.about,
+            )
+        )
+
+
+def jobs(
+    path: str,
+    scale: str,
+    overrides: Iterable[tuple[str, Any]],
+    workdir: Path,
+    on_corpus: Callable[[str], None] = lambda name: None,
+) -> list[Job]:
+    """The runs of an experiment in the order of its sweep. Builds the corpora that are missing.
+
+    Every config is checked, and planned against its corpus, before any run starts.
+
+    Raises:
+      DlmError: anything wrong with the experiment, an override, a corpus or the workdir.
+    """
+    base, sweep = config.load_experiment(path, scale)
+    for key, value in overrides:
+        config.override(base, key, value)
+    fixed = {key for key, _ in overrides}
+    sweep = [{k: v for k, v in run.items() if k not in fixed} for run in sweep]
+    configs = config.expand(base, sweep)
+    writable(workdir)
+    name = Path(path).stem + ("" if scale == config.SCALES[0] else f"-{scale}")
+    found: dict[str, Job] = {}
+    for c, run in zip(configs, sweep, strict=True):
+        on_corpus(c.corpus.name)
+        store = corpus.build(c.corpus, c.tokenizer, workdir / "corpora")
+        plan = config.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+        key = config.run_id(c, store.fingerprint)
+        about = dict(
+            experiment=name, run=key, label=label(c, run), overrides=run, question=_question(path)
+        )
+        found.setdefault(key, Job(c, store.path, workdir / name / key, about, plan))
+    return list(found.values())
+
+
+def label(c: config.Config, overrides: dict[str, Any]) -> str:
+    """What tells a run from its siblings: `digits ar lr=0.004 seed=1`."""
+    named = ("corpus.name", "objective.name")
+    rest = [f"{k.split('.')[-1]}={v}" for k, v in overrides.items() if k not in named]
+    return " ".join([c.corpus.name, c.objective.name, *rest])
+
+
+def writable(folder: Path) -> None:
+    """Raises DlmError unless files can be made in the folder, which is made if it is missing."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise DlmError(
+            f"--workdir={folder}: cannot write there ({error.strerror}); choose a folder you own"
+        ) from error
+
+
+def _question(path: str) -> str:
+    """The first paragraph of an experiment's docstring."""
+    import ast
+
+    text = ast.get_docstring(ast.parse(Path(path).read_text())) or ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+# --- workers ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Worker:
+    number: int
+    process: subprocess.Popen
+    job: Job | None = None
+
+
+Event = tuple[Worker, dict[str, Any]]
+
+
+def execute(
+    todo: list[Job], workers: int, log: Path, show: Callable[[str, Job, dict[str, Any]], None]
+) -> dict[str, str]:
+    """Runs every job that is not done, longest first; returns run id -> status.
+
+    `show(event, job, row)` is told "start", "progress", "finished", "diverged" and "failed". A run
+    that another process holds is looked at again until that process is done with it or gone.
+
+    Raises:
+      KeyboardInterrupt: after every worker has saved a checkpoint.
+    """
+    waiting = sorted(todo, key=lambda job: -job.flops)
+    ended: dict[str, str] = {}
+    events: queue.Queue[Event] = queue.Queue()
+    pool: list[Worker] = []
+    places = placements(workers)
+    try:
+        while len(ended) < len(todo):
+            for number in range(workers):
+                worker = next((w for w in pool if w.number == number), None)
+                if worker and worker.job:
+                    continue
+                job = _next(waiting, ended)
+                if job is None:
+                    continue
+                if worker is None:
+                    worker = _start(number, places[number], log, events)
+                    pool.append(worker)
+                worker.job = job
+                _send(worker, job.message())
+            try:
+                worker, row = events.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            job, kind = worker.job, row.pop("event")
+            if kind == "exit":
+                pool.remove(worker)
+                if job is None:
+                    continue
+                about = dict(job.about)
+                reason = record.fail(job.folder, job.config, about, DlmError(
+                    f"its worker process ended with code {worker.process.wait()}; see {log}"
+                ))  # fmt: skip
+                kind, row = "failed", {"reason": reason}
+            assert job is not None
+            if kind == "busy":
+                worker.job = None
+                waiting.append(job)
+                time.sleep(0.2)
+                continue
+            show(kind, job, row)
+            if kind in (*DONE, "failed"):
+                worker.job = None
+                ended[job.about["run"]] = kind
+    finally:
+        _stop(pool)
+    return ended
+
+
+def _next(waiting: list[Job], ended: dict[str, str]) -> Job | None:
+    """Takes the next job; one that another sweep has finished meanwhile is counted, not run."""
+    while waiting:
+        job = waiting.pop(0)
+        status = record.status(job.folder)
+        if status not in DONE:
+            return job
+        ended[job.about["run"]] = status
+    return None
+
+
+def placements(workers: int) -> list[dict[str, Any]]:
+    """For each worker, its cores, and its GPU where there are some: the environment it starts in."""
+    gpus = _gpus()
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    places = []
+    for number in range(workers):
+        env = {}
+        if gpus:
+            env["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+        elif sys.platform == "linux":
+            env["GLIBC_TUNABLES"] = os.environ.get("GLIBC_TUNABLES") or HUGE_PAGES
+        mine = cores if gpus or workers > len(cores) else cores[number::workers]
+        places.append({"env": env, "cores": mine})
+    return places
+
+
+def default_workers() -> int:
+    """One per GPU; on CPU one per core; one for a TPU host."""
+    if _gpus():
+        return len(_gpus())
+    if any(Path("/dev").glob("accel*")):
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def _gpus() -> list[str]:
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        return []
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return visible.split(",")
+    return [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+
+
+def _start(number: int, place: dict[str, Any], log: Path, events: queue.Queue[Event]) -> Worker:
+    command = [sys.executable, "-m", "dlm.worker", *map(str, place["cores"])]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log.open("a"),
+        text=True,
+        env=os.environ | place["env"],
+        start_new_session=True,  # ctrl-C reaches the parent alone, which asks the workers to save
+    )
+    worker = Worker(number, process)
+
+    def listen() -> None:
+        assert process.stdout
+        for line in process.stdout:
+            events.put((worker, json.loads(line)))
+        process.wait()
+        events.put((worker, {"event": "exit"}))
+
+    threading.Thread(target=listen, daemon=True).start()
+    return worker
+
+
+def _send(worker: Worker, line: str) -> None:
+    assert worker.process.stdin
+    try:
+        worker.process.stdin.write(line + "\n")
+        worker.process.stdin.flush()
+    except BrokenPipeError:
+        pass  # it is gone; its "exit" event says so
+
+
+def _stop(pool: list[Worker]) -> None:
+    """Asks every worker to save and leave, and waits for it."""
+    for worker in pool:
+        if worker.job and worker.process.poll() is None:
+            worker.process.send_signal(signal.SIGTERM)
+        elif worker.process.stdin:
+            worker.process.stdin.close()
+    for worker in pool:
+        worker.process.wait()

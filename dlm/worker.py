@@ -1,0 +1,105 @@
+"""A process that trains the runs it is told of, one JSON line each: `python -m dlm.worker CORE...`.
+
+It stops, after saving a checkpoint, on SIGTERM or when its parent is gone (its standard input ends).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+INTERRUPTED = 75  # EX_TEMPFAIL: schedulers requeue on it
+
+
+def main(cores: list[int]) -> int:
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)  # before JAX counts them
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever libraries print goes to the log
+
+    def tell(event: str, **row: Any) -> None:
+        try:
+            out.write(json.dumps({"event": event, **row}) + "\n")
+        except BrokenPipeError:
+            stopping.set()
+
+    stopping, lines = threading.Event(), queue.SimpleQueue()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+
+    def listen() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        lines.put("")
+        if not idle.is_set():
+            stopping.set()  # the parent went away in the middle of a run
+
+    idle = threading.Event()
+    idle.set()
+    threading.Thread(target=listen, daemon=True).start()
+    prepare_jax()
+    while line := lines.get():
+        idle.clear()
+        if not work(json.loads(line), tell, stopping):
+            return INTERRUPTED
+        idle.set()
+        if stopping.is_set():
+            break
+    return 0
+
+
+def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Event) -> bool:
+    """Trains one run if it is free and not done; False if asked to stop in the middle."""
+    from dlm import config, corpus, record, run, train
+
+    folder, about = Path(job["folder"]), job["about"]
+    c = config.from_json(job["config"])
+    last = [0.0]
+
+    def report(row: dict[str, Any]) -> None:
+        if time.monotonic() - last[0] > 0.2:
+            last[0] = time.monotonic()
+            tell("progress", **row)
+
+    with run.claim(folder) as mine:
+        if not mine:
+            tell("busy")
+            return True
+        if (status := record.status(folder)) in ("finished", "diverged"):
+            tell(status)
+            return True
+        tell("start")
+        try:
+            store = corpus.load(Path(job["store"]))
+            result = run.run(c, store, folder, about, stop=stopping.is_set, report=report)
+        except train.Interrupted:
+            return False
+        except Exception as error:
+            tell("failed", reason=record.fail(folder, c, about, error))
+            return True
+    tell(result["status"], **{k: result[k] for k in ("validation_loss", "validation_stderr", "reason")})
+    return True
+
+
+def prepare_jax() -> None:
+    """The persistent compilation cache, in a folder that only the user can write."""
+    import jax
+
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlm" / "xla"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:
+        return  # a read-only home: every process compiles for itself
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+if __name__ == "__main__":
+    sys.exit(main([int(core) for core in sys.argv[1:]]))
