@@ -71,6 +71,7 @@ class Model:
     ff: int = 0  # 0: the paper's rule, int(8D/3/64)·64
     tied: bool = True
     rope_theta: float = 10_000.0
+    init: float = 0.02  # standard deviation; output projections start at 1/sqrt(2·layers) of it
     dropout: Dropout = field(default_factory=Dropout)
     dtype: str = "float32"  # of the computation; parameters are always float32
     attention: str = "xla"  # or cudnn, on a GPU
@@ -446,6 +447,7 @@ def _check(c: Config) -> None:
         "evaluation.batch_size": c.evaluation.batch_size,
         "evaluation.passes": c.evaluation.passes,
         "evaluation.final_passes": c.evaluation.final_passes,
+        "model.init": c.model.init,
         "optimizer.lr": c.optimizer.lr,
         "optimizer.clip": c.optimizer.clip,
         "optimizer.eps": c.optimizer.eps,

@@ -76,12 +76,12 @@ def transformer(model: config.Model, rows: int) -> Transformer:
 class _Transformer(nnx.Module):
     def __init__(self, c: config.Model, rows: int, rngs: nnx.Rngs):
         self.c = c
-        self.embedding = _normal(rngs, (rows, c.width))
+        self.embedding = _normal(rngs, (rows, c.width), c.init)
         for layer in range(c.layers):
             setattr(self, f"block_{layer:02d}", _Block(c, rngs))
         self.norm = nnx.Param(jnp.ones(c.width))
         if not c.tied:
-            self.head = _normal(rngs, (rows, c.width))
+            self.head = _normal(rngs, (rows, c.width), c.init)
 
     def __call__(self, inputs, mask, positions, key, cache):
         c = self.c
@@ -112,13 +112,13 @@ class _Block(nnx.Module):
     def __init__(self, c: config.Model, rngs: nnx.Rngs):
         self.c = c
         heads, head = c.heads, c.width // c.heads
-        shrink = (2 * c.layers) ** -0.5
+        small = c.init * (2 * c.layers) ** -0.5
         self.attention_norm = nnx.Param(jnp.ones(c.width))
-        self.qkv = _normal(rngs, (c.width, 3, heads, head))
-        self.out = _normal(rngs, (heads, head, c.width), shrink)
+        self.qkv = _normal(rngs, (c.width, 3, heads, head), c.init)
+        self.out = _normal(rngs, (heads, head, c.width), small)
         self.ff_norm = nnx.Param(jnp.ones(c.width))
-        self.gate_up = _normal(rngs, (c.width, 2, c.ff))
-        self.down = _normal(rngs, (c.ff, c.width), shrink)
+        self.gate_up = _normal(rngs, (c.width, 2, c.ff), c.init)
+        self.down = _normal(rngs, (c.ff, c.width), small)
 
     def __call__(self, x, mask, rotation, keys, past):
         c = self.c
@@ -173,8 +173,8 @@ def _attention(
     return jnp.einsum("BHTS,BSHK->BTHK", weights, v)
 
 
-def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], shrink: float = 1.0) -> nnx.Param:
-    return nnx.Param(0.02 * shrink * jax.random.normal(rngs.params(), shape))
+def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], deviation: float) -> nnx.Param:
+    return nnx.Param(deviation * jax.random.normal(rngs.params(), shape))
 
 
 def _project(x: Float[Array, "B T D"], kernel: Array) -> Array:

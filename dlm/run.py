@@ -96,7 +96,9 @@ def run(
     if not outcome.reason:
         report({"phase": "final evaluation"})
         found, seen, nats = final(c, store, outcome.best)
+        documents = data.window_documents(store.validation_offsets, c.data.seq_len, len(nats))
         np.save(folder / "nll.npy", nats)
+        np.save(folder / "nll_documents.npy", documents)
         scored = dict(
             validation_loss=found.value,
             validation_stderr=found.stderr,
