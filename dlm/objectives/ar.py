@@ -28,7 +28,7 @@ def make(vocab_size: int) -> tuple[Callable, Callable, Callable]:
         nats = jnp.sum(score(apply, params, tokens, key))
         return Sum(nats, tokens.size, {"nll": nats})
 
-    def nll(apply, params, tokens, key, passes: Int[Array, ""]) -> Sum:
+    def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
         del key, passes  # exact: nothing is drawn
         nats = jnp.sum(score(apply, params, tokens, None), axis=-1)
         return Sum(nats, tokens.size, {"nll": nats})

@@ -47,7 +47,7 @@ def make(vocab_size: int, estimator: str) -> tuple[Callable, Callable, Callable]
         nats = jnp.sum(weighted(apply, params, tokens, masked, weight, dropout_key))
         return Sum(nats, tokens.size, {"diffusion": nats})
 
-    def nll(apply, params, tokens, key, passes: Int[Array, ""]) -> Sum:
+    def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
         batch, length = tokens.shape
 
         def one(i, nats):
