@@ -19,7 +19,6 @@ from orbax.checkpoint import v1 as ocp
 
 from dlm.errors import DlmError
 
-
 # Orbax warns that the metadata of grain's iterator is not to be had, which nothing here asks for.
 logging.getLogger("absl").addFilter(lambda record: "Failed to get metadata" not in record.msg)
 
@@ -27,21 +26,22 @@ logging.getLogger("absl").addFilter(lambda record: "Failed to get metadata" not 
 @contextlib.contextmanager
 def open_checkpoints(folder: Path) -> Iterator[ocp.training.Checkpointer]:
     """The checkpointer of a run; keeps the latest, and waits for a save under way when it closes."""
-    policy = ocp.training.preservation_policies.LatestN(1)
-    with ocp.training.Checkpointer(folder.absolute(), preservation_policy=policy) as checkpointer:
+    latest: Any = ocp.training.preservation_policies.LatestN(1)
+    place: Any = folder.absolute()
+    with ocp.training.Checkpointer(place, preservation_policy=latest) as checkpointer:
         yield checkpointer
 
 
-def save(
-    checkpointer: ocp.training.Checkpointer, step: int, progress: dict[str, Any], **parts: Any
-) -> None:
+def save(checkpointer: ocp.training.Checkpointer, progress: dict[str, Any], **parts: Any) -> None:
     """Starts to save; the parts may be changed or donated as soon as it returns.
 
     On a CPU a host array is a view of the device's buffer, which the next step would write into
     while Orbax still writes it out: hence the copy.
     """
     parts = jax.tree.map(lambda x: x.copy() if isinstance(x, jax.Array | np.ndarray) else x, parts)
-    checkpointer.save_checkpointables_async(step, parts, force=True, custom_metadata=progress)
+    checkpointer.save_checkpointables_async(
+        progress["step"], parts, force=True, custom_metadata=progress
+    )
 
 
 def restore(checkpointer: ocp.training.Checkpointer, **abstract: Any) -> dict[str, Any] | None:

@@ -26,8 +26,8 @@ VERBS: dict[str, tuple[str, str]] = {
   dlm run experiments/topics.py --config.model.layers=4 every run with four layers
   dlm run experiments/quickstart.py --dry-run           list the runs and their FLOPs
 
-The same command continues what was interrupted and skips what is done. exit codes: 0 all runs are
-done, 1 a run failed (its error.txt says why), 2 a mistake in the input, 75 interrupted and saved.""",
+The same command continues what was interrupted and skips what is done. Exit codes: 0 all runs
+done, 1 a run failed (its error.txt says why), 2 a mistake in the input, 75 interrupted, saved.""",
     ),
     "train": (
         "train one run, in this process",
@@ -73,8 +73,11 @@ done, 1 a run failed (its error.txt says why), 2 a mistake in the input, 75 inte
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments, overrides = _parse(sys.argv[1:] if argv is None else list(argv))
+    arguments, words = _parse(sys.argv[1:] if argv is None else list(argv))
     try:
+        from dlm import config
+
+        overrides = [config.parse_override(word) for word in words]
         return ACTIONS[arguments.verb](arguments, overrides)
     except DlmError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -89,14 +92,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
         print(
-            f"error: {error.filename or arguments.workdir}: {error.strerror}; what was saved before "
-            "is kept, and the same command goes on from it",
+            f"error: {error.filename or arguments.workdir}: {error.strerror}; what was saved "
+            "before is kept, and the same command goes on from it",
             file=sys.stderr,
         )
         return USAGE
 
 
-def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[tuple[str, Any]]]:
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="dlm",
         description="Scaling-law experiments for data-constrained language modelling.",
@@ -142,12 +145,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[tuple[str, Any]]]:
     takes_config = arguments.verb in ("run", "train", "corpus")
     if wrong := [word for word in rest if not (takes_config and word.startswith("--config."))]:
         parsers[arguments.verb].error(f"unknown argument {wrong[0]}")
-    from dlm import config
-
-    try:
-        return arguments, [config.parse_override(word) for word in rest]
-    except DlmError as error:
-        parsers[arguments.verb].error(str(error))
+    return arguments, rest
 
 
 # --- verbs --------------------------------------------------------------------------------------
@@ -180,7 +178,8 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
     print(f"{len(jobs)} runs in {folder}, {len(todo)} to do, {total:.3g} FLOPs", flush=True)
     if arguments.dry_run:
         for job in jobs:
-            print(f"  {job.about['run']}  {job.flops:.2e} FLOPs  {record.status(job.folder):9} {job.about['label']}")  # fmt: skip
+            state = record.status(job.folder)
+            print(f"  {job.about['run']}  {job.flops:.2e} FLOPs  {state:9} {job.about['label']}")
         return DONE
     ended: dict[str, str] = {}
     if todo:
@@ -235,19 +234,20 @@ def _train(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> i
 def _evaluate(arguments: argparse.Namespace, overrides: list) -> int:
     import dataclasses
 
-    from dlm import config, run, worker
+    from dlm import config, evaluate, run, worker
 
     worker.prepare_jax()
     c, store, params = run.restore_best(arguments.run)
     if arguments.passes:
         evaluation = dataclasses.replace(c.evaluation, final_passes=arguments.passes)
         c = dataclasses.replace(c, evaluation=evaluation)
-    found, seen, _ = run.final(c, store, params)
+    (found, _), (seen, _) = run.final(c, store, params)
     name = c.objective.name
     print(f"{name} on {store.manifest.name}, best weights")
     for part, estimate in (("validation", found), ("training windows", seen)):
-        print(f"  {part}: {estimate.value:.4f} ± {estimate.stderr:.4f} nats/token ({estimate.kind}, {estimate.tokens:,} tokens)")  # fmt: skip
-    if (bits := run.bits_per_byte(found, store)) is not None:
+        number = f"{estimate.value:.4f} ± {estimate.stderr:.4f} nats/token"
+        print(f"  {part}: {number} ({estimate.kind}, {estimate.tokens:,} tokens)")
+    if (bits := evaluate.bits_per_byte(found, store.bytes_per_token)) is not None:
         print(f"  validation: {bits:.4f} bits per byte")
     if not config.FAMILIES[name].exact:
         print(f"  Monte Carlo passes: {c.evaluation.final_passes}")
@@ -286,7 +286,7 @@ def _prompt(text: str, store: Any) -> Any:
         return np.array([int(word) for word in text.split()], np.int32)
     except ValueError:
         raise DlmError(
-            f"--prompt={text!r}: {store.manifest.name} is not text; give token ids, such as '0 3 12'"
+            f"--prompt={text!r}: {store.manifest.name} is no text; give ids, such as '0 3 12'"
         ) from None
 
 
@@ -320,9 +320,11 @@ def _corpus(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> 
         manifest = corpus.load(path).manifest
         print(f"{manifest.name}: {path}")
         print(f"  fingerprint {manifest.fingerprint}")
-        print(f"  vocabulary {manifest.vocab_size:,} ({manifest.tokenizer or 'ids'}), Python {manifest.python}")  # fmt: skip
+        kind = manifest.tokenizer or "ids"
+        print(f"  vocabulary {manifest.vocab_size:,} ({kind}), Python {manifest.python}")
         for name, part in (("training", manifest.train), ("validation", manifest.validation)):
-            print(f"  {name}: {part.documents:,} documents ({part.unique_documents:,} distinct), {part.tokens:,} tokens")  # fmt: skip
+            documents = f"{part.documents:,} documents ({part.unique_documents:,} distinct)"
+            print(f"  {name}: {documents}, {part.tokens:,} tokens")
         print(f"  distinct 13-grams of training tokens: {manifest.unique_ngrams:.1%}")
     return DONE
 
@@ -351,8 +353,8 @@ def _sentence(result: dict[str, Any]) -> str:
     if result["status"] != "finished":
         return f"{result['status']}: {result['reason']}"
     return (
-        f"validation {result['validation_loss']:.4f} ± {result['validation_stderr']:.4f} nats/token "
-        f"({result['kind']}) at epoch {result['best_epoch']:.4g} of {result['epochs']:.4g}"
+        f"validation {result['validation_loss']:.4f} ± {result['validation_stderr']:.4f} "
+        f"nats/token ({result['kind']}) at epoch {result['best_epoch']:.4g} of {result['epochs']:.4g}"
     )
 
 

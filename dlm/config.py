@@ -8,6 +8,7 @@ up. Everything after reads typed fields. The defaults are those of the dataclass
 from __future__ import annotations
 
 import ast
+import copy
 import dataclasses
 import hashlib
 import importlib.util
@@ -18,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from ml_collections import ConfigDict
 
@@ -43,14 +44,18 @@ class Tokenizer:
 
     kind: str = "chars"  # chars, bytes, bpe, sentencepiece, hf, gpt2
     vocab_size: int = 0  # of bpe, which is trained on the training split
-    path: str = ""  # sentencepiece: a .model; hf: a tokenizer.json; gpt2: a folder with vocab, merges
+    path: str = (
+        ""  # sentencepiece: a .model; hf: a tokenizer.json; gpt2: a folder with vocab, merges
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
     seq_len: int = 64  # L: tokens scored per sequence, after BOS
     unique_tokens: int = 0  # U, raw tokens, a multiple of L; 0: the whole training split
-    mode: str = "epoch"  # epoch: each window once an epoch; multiset: E copies shuffled, then packed
+    mode: str = (
+        "epoch"  # epoch: each window once an epoch; multiset: E copies shuffled, then packed
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +85,9 @@ class Model:
 @dataclass(frozen=True, kw_only=True)
 class Objective:
     name: str = "ar"
-    estimator: str = "time"  # training draw of `masked`: time (Bernoulli, 1/t) or count (exact, L/k)
+    estimator: str = (
+        "time"  # training draw of `masked`: time (Bernoulli, 1/t) or count (exact, L/k)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,8 +199,8 @@ FAMILIES: dict[str, Family] = {
 
 def base() -> ConfigDict:
     """The defaults, as a locked ConfigDict; `corpus.options` alone takes new keys."""
-    config = ConfigDict(dataclasses.asdict(Config())).lock()
-    config.corpus.options.unlock()
+    config: Any = ConfigDict(dataclasses.asdict(Config())).lock()
+    config["corpus"]["options"].unlock()
     return config
 
 
@@ -212,7 +219,7 @@ def override(config: ConfigDict, key: str, value: Any) -> None:
             node = node[part]
             if not isinstance(node, ConfigDict):
                 raise DlmError(f"config.{key}: {'.'.join(parts[: depth + 1])} has no parts")
-    old = node[part] if part in node else None
+    old = node.get(part)
     if isinstance(old, ConfigDict):
         raise DlmError(f"config.{key}: is a group of {', '.join(old)}; set one of them")
     if old is not None and not free:
@@ -301,7 +308,7 @@ def expand(config: ConfigDict, overrides: Iterable[dict[str, Any]]) -> list[Conf
     """One resolved Config per run of a sweep, in the sweep's order."""
     runs = []
     for values in overrides:
-        run = ConfigDict(config)
+        run = copy.deepcopy(config)
         for key, value in values.items():
             override(run, key, value)
         runs.append(resolve(run))
@@ -371,7 +378,7 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int) -> Plan:
     sizes = dict(layers=model.layers, width=model.width, ff=model.ff, rows=rows)
     count = flops.parameters(**sizes, tied=model.tied)
     per_step = batch * flops.training_flops(**sizes, length=positions, attention=family.attention)
-    unit = dict(tokens=batch * length, unique=unique, flops=per_step)
+    unit: dict[str, Any] = dict(tokens=batch * length, unique=unique, flops=per_step)
     steps = to_steps("train.duration", config.train.duration, **unit)
     unit["steps"] = steps
     every = to_steps("evaluation.every", config.evaluation.every, **unit)
@@ -425,7 +432,10 @@ def _evaluation_steps(steps: int, every: int, growth: float) -> tuple[int, ...]:
 def _check(c: Config) -> None:
     """Every rule that one field or two can break without a corpus."""
     one_of = {
-        "tokenizer.kind": (c.tokenizer.kind, ("chars", "bytes", "bpe", "sentencepiece", "hf", "gpt2")),
+        "tokenizer.kind": (
+            c.tokenizer.kind,
+            ("chars", "bytes", "bpe", "sentencepiece", "hf", "gpt2"),
+        ),
         "data.mode": (c.data.mode, ("epoch", "multiset")),
         "model.dtype": (c.model.dtype, ("float32", "bfloat16")),
         "model.attention": (c.model.attention, ("xla", "cudnn")),
@@ -521,13 +531,14 @@ def _duration(name: str, duration: str) -> tuple[str, float]:
     units = ("steps", "tokens", "epochs", "flops", "percent")
     match = re.fullmatch(r"\s*([\d.,_]+(?:e[+-]?\d+)?)\s*([a-z]+)\s*", duration, re.IGNORECASE)
     if not match or match[2].lower() not in units:
-        _fail(name, duration, 'a number and a unit, such as "60 epochs", "2e6 tokens" or "500 steps"')
+        _fail(
+            name, duration, 'a number and a unit, such as "60 epochs", "2e6 tokens" or "500 steps"'
+        )
     return match[2].lower(), float(match[1].replace(",", "").replace("_", ""))
 
 
-def _fail(name: str, value: Any, right: str) -> None:
+def _fail(name: str, value: Any, right: str) -> NoReturn:
     raise DlmError(f"config.{name}={value!r}: must be {right}")
-
 
 
 def _keys(config: ConfigDict, prefix: str = "") -> list[str]:

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Int
 
 from dlm import config
-from dlm.store import Store
 from dlm.errors import DlmError
+from dlm.store import Store
 
 
 def training_windows(store: Store, seq_len: int, unique_tokens: int) -> Int[np.ndarray, "n L"]:
@@ -47,7 +47,7 @@ def validation_windows(store: Store, seq_len: int) -> Int[np.ndarray, "n L"]:
     return windows
 
 
-def window_documents(offsets: Int[np.ndarray, "d"], length: int, n: int) -> Int[np.ndarray, "n"]:
+def window_documents(offsets: Int[np.ndarray, " d"], length: int, n: int) -> Int[np.ndarray, " n"]:
     """The document in which each of n windows starts; `offsets` are document starts, then the end."""
     return np.searchsorted(offsets, np.arange(n) * length, side="right") - 1
 
@@ -57,7 +57,7 @@ def _cut(tokens: np.ndarray, length: int) -> Int[np.ndarray, "n L"]:
     return np.asarray(tokens[: count * length], np.int32).reshape(count, length)
 
 
-def permutation(seed: int, epoch: int, n: int) -> Int[np.ndarray, "n"]:
+def permutation(seed: int, epoch: int, n: int) -> Int[np.ndarray, " n"]:
     """The order of n items in one epoch. Philox, keyed by both numbers, is stable across NumPy."""
     return np.argsort(np.random.Philox(key=[seed, epoch]).random_raw(n), kind="stable")
 
@@ -93,7 +93,7 @@ class MultisetSource:
     """
 
     def __init__(
-        self, windows: Int[np.ndarray, "n L"], offsets: Int[np.ndarray, "d"], seed: int, items: int
+        self, windows: Int[np.ndarray, "n L"], offsets: Int[np.ndarray, " d"], seed: int, items: int
     ):
         self._tokens, self._length, self._items = windows.reshape(-1), windows.shape[1], items
         unique = len(self._tokens)
@@ -117,7 +117,11 @@ class MultisetSource:
 
 
 def batches(
-    windows: Int[np.ndarray, "n L"], store: Store, data: config.Data, train: config.Train, steps: int
+    windows: Int[np.ndarray, "n L"],
+    store: Store,
+    data: config.Data,
+    train: config.Train,
+    steps: int,
 ) -> grain.DatasetIterator:
     """An iterator over `steps` batches: {"tokens": Int[B L], "origin": Int[B] or Int[B L]}.
 
@@ -125,7 +129,7 @@ def batches(
     """
     items = steps * train.batch_size
     if data.mode == "multiset":
-        source = MultisetSource(windows, store.train_offsets, train.seed, items)
+        source: Any = MultisetSource(windows, store.train_offsets, train.seed, items)
     else:
         source = EpochSource(windows, train.seed, items)
     dataset = grain.MapDataset.source(source).batch(train.batch_size)
@@ -133,7 +137,7 @@ def batches(
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=32)))
 
 
-def record_exposures(ledger: Int[np.ndarray, "n"], origin: np.ndarray, length: int) -> None:
+def record_exposures(ledger: Int[np.ndarray, " n"], origin: np.ndarray, length: int) -> None:
     """Adds one batch, in place, to the token exposures of each unique window."""
     tokens = length if origin.ndim == 1 else 1
     ledger += tokens * np.bincount(origin.reshape(-1), minlength=len(ledger))

@@ -11,6 +11,6 @@ class DlmError(ValueError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """"; did you mean layers?", or nothing where no known name is near."""
+    """ "; did you mean layers?", or nothing where no known name is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""

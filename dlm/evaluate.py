@@ -33,7 +33,7 @@ def score(
     windows: Int[np.ndarray, "n L"],
     passes: int,
     mesh: jax.sharding.Mesh,
-) -> Float[np.ndarray, "n"]:
+) -> Float[np.ndarray, " n"]:
     """Nats of each window, in order.
 
     The key depends on the batch alone, not on run, step or seed (common random numbers), so the
@@ -68,11 +68,13 @@ def device_peak(dtype: str) -> float:
         start = time.perf_counter()
         product(a, a).block_until_ready()
         best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best / jax.local_device_count() if device.platform == "cpu" else 2 * size**3 / best
+    # Devices of a CPU share its cores: the product ran on all of them.
+    sharing = jax.local_device_count() if device.platform == "cpu" else 1
+    return 2 * size**3 / best / sharing
 
 
 def estimate(
-    nats: Float[np.ndarray, "n"], documents: Int[np.ndarray, "n"], length: int, exact: bool
+    nats: Float[np.ndarray, " n"], documents: Int[np.ndarray, " n"], length: int, exact: bool
 ) -> Estimate:
     """Mean nats/token of windows of `length` tokens, with its standard error over documents.
 
@@ -84,4 +86,11 @@ def estimate(
     clusters = len(np.unique(documents))
     variance = np.sum(residual**2) / len(nats) ** 2 * clusters / max(clusters - 1, 1)
     kind = "exact" if exact else "upper bound"
-    return Estimate(float(mean) / length, float(np.sqrt(variance)) / length, kind, len(nats) * length)
+    return Estimate(
+        float(mean) / length, float(np.sqrt(variance)) / length, kind, len(nats) * length
+    )
+
+
+def bits_per_byte(found: Estimate, bytes_per_token: float | None) -> float | None:
+    """Nats/token over bytes/token, in bits; None for corpora of integers."""
+    return bytes_per_token and found.value / bytes_per_token / math.log(2)

@@ -75,5 +75,5 @@ def peak(device_kind: str, dtype: str) -> float | None:
     """The tabled peak of a device in FLOP/s, or None where the table has no entry (CPUs)."""
     for name, peaks in PEAKS.items():
         if name.lower() in device_kind.lower():
-            return peaks[dtype] if dtype in peaks else None
+            return peaks.get(dtype)
     return None

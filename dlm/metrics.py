@@ -5,6 +5,7 @@ Events are written with tensorboard's own writer and protos, so nothing imports 
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import time
@@ -82,8 +83,7 @@ class _Board:
         self._hparams(hparams)
 
     def scalars(self, row: Row) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
+        Summary = _proto("summary_pb2").Summary
         values = [
             Summary.Value(tag=_tag(name), simple_value=float(value))
             for name, value in row.items()
@@ -92,11 +92,10 @@ class _Board:
         self._add(row["step"], values)
 
     def text(self, tag: str, text: str, step: int) -> None:
-        from tensorboard.compat.proto import summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
-
-        shape = tensor_shape_pb2.TensorShapeProto(dim=[{"size": 1}])
-        tensor = tensor_pb2.TensorProto(
-            dtype=types_pb2.DT_STRING, string_val=[text.encode()], tensor_shape=shape
+        summary_pb2 = _proto("summary_pb2")
+        shape = _proto("tensor_shape_pb2").TensorShapeProto(dim=[{"size": 1}])
+        tensor = _proto("tensor_pb2").TensorProto(
+            dtype=_proto("types_pb2").DT_STRING, string_val=[text.encode()], tensor_shape=shape
         )
         data = summary_pb2.SummaryMetadata.PluginData(plugin_name="text")
         metadata = summary_pb2.SummaryMetadata(plugin_data=data)
@@ -107,9 +106,11 @@ class _Board:
 
     def _hparams(self, hparams: dict[str, Any]) -> None:
         """The session start of the HParams plugin; `hparams.summary` itself needs TensorFlow."""
-        from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-        from tensorboard.plugins.hparams import plugin_data_pb2
-
+        Summary = _proto("summary_pb2").Summary
+        SummaryMetadata = _proto("summary_pb2").SummaryMetadata
+        plugin_data_pb2: Any = importlib.import_module(
+            "tensorboard.plugins.hparams.plugin_data_pb2"
+        )
         start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
         for name, value in hparams.items():
             field = start.hparams[name]
@@ -129,11 +130,14 @@ class _Board:
         self._add(0, [value])
 
     def _add(self, step: int, values: list[Any]) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
+        summary = _proto("summary_pb2").Summary(value=values)
+        event = _proto("event_pb2").Event(wall_time=time.time(), step=step, summary=summary)
         self._writer.add_event(event)
+
+
+def _proto(name: str) -> Any:
+    """A module of protobuf messages; its names exist at run time only."""
+    return importlib.import_module(f"tensorboard.compat.proto.{name}")
 
 
 def _tag(name: str) -> str:

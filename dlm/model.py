@@ -59,7 +59,7 @@ def transformer(model: config.Model, rows: int) -> Transformer:
         inputs: Int[Array, "B T"] | Float[Array, "B T D"],
         *,
         mask: Mask,
-        positions: Int[Array, "T"] | None = None,
+        positions: Int[Array, " T"] | None = None,
         key: PRNGKeyArray | None = None,
         cache: Cache | None = None,
     ) -> Any:
@@ -90,7 +90,9 @@ class _Transformer(nnx.Module):
         if positions is None:
             positions = jnp.arange(x.shape[1])
         rotation = _rotation(positions, c.width // c.heads, c.rope_theta)
-        keys = [None] * (3 * c.layers + 1) if key is None else jax.random.split(key, 3 * c.layers + 1)
+        keys = (
+            [None] * (3 * c.layers + 1) if key is None else jax.random.split(key, 3 * c.layers + 1)
+        )
         x = _dropout(x, c.dropout.embedding, keys[-1])
         written = []
         for layer in range(c.layers):
@@ -183,13 +185,13 @@ def _project(x: Float[Array, "B T D"], kernel: Array) -> Array:
     return (x @ flat).reshape(*x.shape[:2], *kernel.shape[1:])
 
 
-def _rms_norm(x: Float[Array, "B T D"], scale: Float[Array, "D"]) -> Float[Array, "B T D"]:
+def _rms_norm(x: Float[Array, "B T D"], scale: Float[Array, " D"]) -> Float[Array, "B T D"]:
     wide = x.astype(jnp.float32)
     wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + NORM_EPS)
     return (wide * scale).astype(x.dtype)
 
 
-def _rotation(positions: Int[Array, "T"], head: int, theta: float) -> tuple[Array, Array]:
+def _rotation(positions: Int[Array, " T"], head: int, theta: float) -> tuple[Array, Array]:
     """cos and sin, each Float[T 1 K/2], of half-rotation RoPE."""
     frequency = theta ** (-jnp.arange(0, head, 2, dtype=jnp.float32) / head)
     angle = (positions[:, None].astype(jnp.float32) * frequency)[:, None, :]

@@ -61,12 +61,11 @@ def optimizer(
     return optax.chain(
         optax.clip_by_global_norm(c.clip),
         optax.scale_by_adam(c.b1, c.b2, c.eps),
-        optax.add_decayed_weights(weight_decay, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)),
+        optax.add_decayed_weights(
+            weight_decay, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)
+        ),
         optax.scale_by_learning_rate(lr),
     )
-
-
-global_norm = optax.global_norm
 
 
 def average(ema: Params, params: Params, step: Int[Array, ""], decay: Float[Array, ""]) -> Params:

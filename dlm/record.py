@@ -67,7 +67,9 @@ def start(folder: Path, c: config.Config, store: Store, about: dict[str, Any]) -
         tokens_per_step=plan.tokens_per_step, params=plan.parameters.total,
         flops=plan.steps * plan.flops_per_step,
     )  # fmt: skip
-    running = dict(status="running", plan=numbers, corpus=corpus, versions=versions(), device=device())
+    running = dict(
+        status="running", plan=numbers, corpus=corpus, versions=versions(), device=device()
+    )
     write_json(folder / "run.json", about | running)
 
 

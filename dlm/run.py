@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,8 @@ from typing import Any
 import filelock
 import numpy as np
 
-from dlm import checkpoint, config, data, evaluate, keys, record, sampling, sharding, train
+from dlm import checkpoint, config, data, evaluate, keys, record, sampling, sharding, step, train
 from dlm.errors import DlmError
-from dlm.likelihood import Estimate
 from dlm.store import Store
 
 
@@ -62,8 +60,8 @@ def run(
     steps, best = progress["step"], progress["best_step"]
     tokens = steps * plan.tokens_per_step
     result = record.identity(c, about) | dict(
-        status="diverged" if outcome.reason else "finished",
-        reason=outcome.reason or None,
+        status="diverged" if progress["reason"] else "finished",
+        reason=progress["reason"] or None,
         fingerprint=store.fingerprint,
         vocab_size=store.vocab_size,
         bytes_per_token=store.bytes_per_token,
@@ -93,9 +91,9 @@ def run(
         ("validation_loss", "validation_stderr", "validation_tokens", "bits_per_byte")
         + ("train_loss", "train_stderr")
     )
-    if not outcome.reason:
+    if not progress["reason"]:
         report({"phase": "final evaluation"})
-        found, seen, nats = final(c, store, outcome.best)
+        (found, nats), (seen, _) = final(c, store, outcome.best)
         documents = data.window_documents(store.validation_offsets, c.data.seq_len, len(nats))
         np.save(folder / "nll.npy", nats)
         np.save(folder / "nll_documents.npy", documents)
@@ -103,7 +101,7 @@ def run(
             validation_loss=found.value,
             validation_stderr=found.stderr,
             validation_tokens=found.tokens,
-            bits_per_byte=bits_per_byte(found, store),
+            bits_per_byte=evaluate.bits_per_byte(found, store.bytes_per_token),
             train_loss=seen.value,
             train_stderr=seen.stderr,
         )
@@ -112,28 +110,12 @@ def run(
     return result | scored
 
 
-def final(c: config.Config, store: Store, params: Any) -> tuple[Estimate, Estimate, np.ndarray]:
-    """The estimates that count: the whole validation split, and training windows (at most as many).
-
-    The third is nats of each validation window, Float[n], for paired comparisons.
-    """
+def final(c: config.Config, store: Store, params: Any) -> tuple[train.Scored, train.Scored]:
+    """The scores that count: the whole validation split, and training windows (at most as many)."""
     plan = config.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     windows = data.training_windows(store, c.data.seq_len, plan.unique_tokens)
-    held_out = data.validation_windows(store, c.data.seq_len)
     mesh = sharding.make_mesh(c.mesh, c.train.batch_size)
-    exact = config.FAMILIES[c.objective.name].exact
-    found = []
-    for part, offsets in ((held_out, store.validation_offsets), (windows, store.train_offsets)):
-        part = part[: len(held_out)]
-        nats = evaluate.score(c, store.vocab_size, params, part, c.evaluation.final_passes, mesh)
-        documents = data.window_documents(offsets, c.data.seq_len, len(part))
-        found.append((evaluate.estimate(nats, documents, c.data.seq_len, exact), nats))
-    return found[0][0], found[1][0], found[0][1]
-
-
-def bits_per_byte(found: Estimate, store: Store) -> float | None:
-    """Nats/token over bytes/token of the validation split, in bits; None for corpora of integers."""
-    return store.bytes_per_token and found.value / store.bytes_per_token / math.log(2)
+    return train.score(c, store, windows, params, mesh, final=True)
 
 
 def restore_best(folder: Path) -> tuple[config.Config, Store, Any]:
@@ -148,9 +130,9 @@ def restore_best(folder: Path) -> tuple[config.Config, Store, Any]:
     c = config.from_json(record.read_json(folder / "config.json"))
     store = corpus.load((folder / about["corpus"]["path"]).resolve())
     mesh = sharding.make_mesh(c.mesh, c.train.batch_size)
-    abstract = train.abstract_state(c, store.vocab_size, mesh)
+    abstract = step.abstract(c, store.vocab_size, mesh)
     with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:
-        saved = checkpoint.restore(checkpoints, state=abstract, best=train.weights(abstract))
+        saved = checkpoint.restore(checkpoints, state=abstract, best=step.weights(abstract))
     if saved is None:
         raise DlmError(f"{folder}: has no checkpoint yet; train it first with dlm run or dlm train")
     return c, store, saved["best"]

@@ -35,7 +35,7 @@ def sample(
     key: PRNGKeyArray,
     *,
     count: int,
-    prompt: Int[np.ndarray, "P"] | None = None,
+    prompt: Int[np.ndarray, " P"] | None = None,
     steps: int = 0,
     temperature: float = 1.0,
     top_p: float = 1.0,

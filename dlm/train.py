@@ -1,9 +1,8 @@
-"""The state, one compiled step, one loop."""
+"""One loop: batches in, weights out, everything on disk that a kill would take."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Callable
@@ -13,14 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Int
 
-from dlm import checkpoint, config, data, evaluate, keys, metrics, objectives, optim, sharding
+from dlm import checkpoint, config, data, evaluate, keys, metrics, optim, sharding, step
 from dlm.likelihood import Estimate
-from dlm.model import transformer
+from dlm.model import Params
 from dlm.store import Store
-
-State = dict[str, Any]  # step, params, opt, average (empty where no average is kept)
 
 
 class Interrupted(Exception):
@@ -29,87 +26,11 @@ class Interrupted(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a finished or diverged run leaves: weights on the host, and its numbers."""
+    """What the loop leaves: the best weights by validation, and the numbers of the run."""
 
-    reason: str  # why it diverged, or ""
-    best: Any  # the parameters with the best validation loss
-    progress: dict[str, Any]
-    ledger: Int[np.ndarray, "n"]  # raw tokens of training seen from each unique window
-
-
-@dataclasses.dataclass(frozen=True)
-class Steps:
-    """The compiled functions of one shape. Every rate and the seed are runtime values."""
-
-    init: Callable[[PRNGKeyArray], State]
-    many: Callable[..., tuple[State, Float[Array, "S"], Float[Array, "S"]]]
-
-
-def build(c: config.Config, vocab_size: int) -> Steps:
-    """The compiled step of a config, shared by all that differ only in rates, seed or duration."""
-    static = dataclasses.replace(
-        c.optimizer, lr=1.0, weight_decay=0.0, warmup="", decay="", final=0.0,
-        ema=float(c.optimizer.ema > 0),
-    )  # fmt: skip
-    return _build(c.model, c.objective, static, vocab_size)
-
-
-@functools.lru_cache(maxsize=16)
-def _build(
-    model: config.Model, objective: config.Objective, static: config.Optimizer, vocab_size: int
-) -> Steps:
-    goal = objectives.make(objective, vocab_size)
-    network = transformer(model, vocab_size + goal.family.extra_tokens)
-
-    def init(key: PRNGKeyArray) -> State:
-        params = network.init(key)
-        opt = optim.optimizer(static, jnp.float32(0), jnp.float32(0)).init(params)
-        average = params if static.ema else {}
-        return dict(step=jnp.int32(0), params=params, opt=opt, average=average)
-
-    def one(state: State, tokens: Int[Array, "B L"], hyper: optim.Hyper, key: PRNGKeyArray):
-        def loss(params) -> Float[Array, ""]:
-            total = goal.loss(network.apply, params, tokens, jax.random.fold_in(key, state["step"]))
-            return total.nats / total.tokens
-
-        value, gradient = jax.value_and_grad(loss)(state["params"])
-        rate = optim.learning_rate(static.schedule, state["step"], hyper)
-        optimizer = optim.optimizer(static, rate, hyper.weight_decay)
-        updates, opt = optimizer.update(gradient, state["opt"], state["params"])
-        params = jax.tree.map(jnp.add, state["params"], updates)
-        average = state["average"]
-        if static.ema:
-            average = optim.average(average, params, state["step"], hyper.ema)
-        norm = optim.global_norm(gradient)
-        return dict(step=state["step"] + 1, params=params, opt=opt, average=average), value, norm
-
-    def many(state, batches: Int[Array, "S B L"], count: Int[Array, ""], hyper, key):
-        """The first `count` of S batches, a step each. A loop with a runtime count compiles once."""
-
-        def body(i, carry):
-            state, losses, norms = carry
-            state, value, norm = one(state, batches[i], hyper, key)
-            return state, losses.at[i].set(value), norms.at[i].set(norm)
-
-        empty = jnp.zeros(batches.shape[0])
-        return jax.lax.fori_loop(0, count, body, (state, empty, empty))
-
-    return Steps(init, jax.jit(many, donate_argnums=0))
-
-
-def weights(state: State) -> Any:
-    """The weights that are evaluated: the average where one is kept."""
-    return state["average"] or state["params"]
-
-
-def abstract_state(c: config.Config, vocab_size: int, mesh: jax.sharding.Mesh) -> State:
-    """Shapes, types and shardings of a config's state: what a checkpoint is restored into."""
-    shapes = jax.eval_shape(build(c, vocab_size).init, keys.named(0, "init"))
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        shapes,
-        sharding.state_shardings(mesh, shapes),
-    )
+    best: Params
+    progress: dict[str, Any]  # see `_fresh`, with tokens_per_second and mfu
+    ledger: Int[np.ndarray, " n"]  # training tokens seen from each unique window
 
 
 def train(
@@ -122,8 +43,8 @@ def train(
 ) -> Outcome:
     """Trains one run in its folder, from its last checkpoint if there is one.
 
-    `stop` is asked between calls; `report` is told the progress. Everything random depends on the
-    seed and the step alone, so a resumed run ends in the same bits.
+    `stop` is asked between calls of the compiled step; `report` is told the progress. All that is
+    random depends on the seed and the step alone, so a resumed run ends in the same bits.
 
     Raises:
       Interrupted: `stop` said so; a checkpoint was saved.
@@ -131,97 +52,140 @@ def train(
     """
     plan = config.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     windows = data.training_windows(store, c.data.seq_len, plan.unique_tokens)
-    held_out = data.validation_windows(store, c.data.seq_len)
-    documents = data.window_documents(store.validation_offsets, c.data.seq_len, len(held_out))
-    mesh = sharding.make_mesh(c.mesh, c.train.batch_size)
-    steps = build(c, store.vocab_size)
-    hyper = optim.hyper(c.optimizer, plan)
-    noise = keys.named(c.train.seed, "noise")
-
-    abstract = abstract_state(c, store.vocab_size, mesh)
     batches = data.batches(windows, store, c.data, c.train, plan.steps)
-    ledger = np.zeros(len(windows), np.int64)
-    progress: dict[str, Any] = dict(
-        step=0, seconds=0.0, best_loss=math.inf, best_step=0, worse=0, last_loss=None, reason=""
-    )
-
-    def track(params, passes: int) -> tuple[Estimate, Estimate]:
-        """The tracking estimates: on held-out windows, and on as many training windows."""
-        count = c.evaluation.sequences or len(held_out)
-        exact = config.FAMILIES[c.objective.name].exact
-        found = []
-        for part, ids in ((held_out, documents), (windows, np.arange(len(windows)))):
-            nats = evaluate.score(c, store.vocab_size, params, part[:count], passes, mesh)
-            found.append(evaluate.estimate(nats, ids[:count], c.data.seq_len, exact))
-        return found[0], found[1]
+    mesh = sharding.make_mesh(c.mesh, c.train.batch_size)
+    many = step.build(c, store.vocab_size).many
+    hyper, noise = optim.hyper(c.optimizer, plan), keys.named(c.train.seed, "noise")
+    length, size = c.data.seq_len, c.train.steps_per_call
 
     with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:
-        saved = checkpoint.restore(checkpoints, state=abstract, best=weights(abstract), data=batches, ledger=None)  # fmt: skip
-        if saved:
-            state, best, progress = saved["state"], saved["best"], saved["progress"]
-            ledger = np.array(saved["ledger"]["exposures"])
-        else:
-            shardings = jax.tree.map(lambda x: x.sharding, abstract)
-            state = jax.jit(steps.init, out_shardings=shardings)(keys.named(c.train.seed, "init"))
-            best = jax.tree.map(jnp.copy, weights(state))  # `state` is donated
+        state, best, ledger, progress = _start(c, store, mesh, batches, len(windows), checkpoints)
         log = metrics.Metrics(folder, metrics.hparams(c), progress["step"])
-        clock, pace = _Clock(progress["seconds"]), _Pace(plan)
-        step = progress["step"]
-
-        def save() -> None:
-            checkpoint.save(checkpoints, step, progress | {"step": step, "seconds": clock.total}, state=state, best=best, data=batches, ledger={"exposures": ledger})  # fmt: skip
-
-        for edge in _edges(plan, c.train.steps_per_call, after=step):
+        clock = _Clock(c, plan, progress)
+        for edge in _edges(plan, size, after=progress["step"]):
             losses, norms = [], []
             clock.start()
-            while step < edge.step:
-                count = min(c.train.steps_per_call, edge.step - step)
-                tokens = np.zeros((c.train.steps_per_call, c.train.batch_size, c.data.seq_len), np.int32)  # fmt: skip
+            while progress["step"] < edge.step and not stop():
+                count = min(size, edge.step - progress["step"])
+                tokens = np.zeros((size, c.train.batch_size, length), np.int32)
                 for i in range(count):
                     batch = next(batches)
                     tokens[i] = batch["tokens"]
-                    data.record_exposures(ledger, batch["origin"], c.data.seq_len)
+                    data.record_exposures(ledger, batch["origin"], length)
                 placed = sharding.put_batch(mesh, tokens, axis=1)
-                state, loss, norm = steps.many(state, placed, count, hyper, noise)
+                state, loss, norm = many(state, placed, count, hyper, noise)
                 losses.append(loss[:count])
                 norms.append(norm[:count])
-                step += count
-                if len(losses) > 1:  # a call late, so that the next one is already under way
-                    report(pace.row(step - count, float(losses[-2][-1]), clock.total))
-                if stop():
-                    break
-            mean = float(np.mean(np.concatenate(losses))) if losses else math.nan
-            clock.stop(plan.tokens_per_step * sum(map(len, losses)))
-            where = pace.row(step, mean, clock.total)
+                progress["step"] += count
+                if len(losses) > 1:  # read a call late, while the next one is under way
+                    report(_where(plan, progress) | {"loss": float(losses[-2][-1])})
             if losses:
-                rate = float(optim.learning_rate(c.optimizer.schedule, jnp.int32(step - 1), hyper))
-                extra = {"grad_norm": float(norms[-1][-1]), "lr": rate, **clock.speed(plan, c)}
-                log.write(where | extra)
-                report(where | extra)
-            if not progress["reason"] and not mean < c.evaluation.diverged * math.log(store.vocab_size):
-                progress["reason"] = f"training loss {mean:.3g} nats/token at step {step}"
-            if step == edge.step and edge.evaluate and not progress["reason"]:
-                found, seen = track(weights(state), c.evaluation.passes)
-                log.write(_evaluation_row(where, found, seen, store.bytes_per_token))
-                report(where | {"validation_loss": found.value})
-                progress["last_loss"] = found.value
-                if found.value < progress["best_loss"]:
-                    progress |= dict(best_loss=found.value, best_step=step, worse=0)
-                    best = jax.tree.map(jnp.copy, weights(state))
-                else:
-                    progress["worse"] += 1
-            patient = not c.evaluation.patience or progress["worse"] < c.evaluation.patience
-            ended = step == plan.steps or progress["reason"] or not patient
+                mean = float(np.mean(np.concatenate(losses)))
+                clock.stop(sum(map(len, losses)))
+                rate = optim.learning_rate(c.optimizer.schedule, progress["step"] - 1, hyper)
+                row = {"loss": mean, "grad_norm": float(norms[-1][-1]), "lr": float(rate)}
+                row = _where(plan, progress) | row | clock.speed()
+                log.write(row)
+                report(row)
+                if not mean < c.evaluation.diverged * math.log(store.vocab_size):
+                    progress["reason"] = f"training loss {mean:.3g} nats/token at {row['step']}"
+            at_edge = progress["step"] == edge.step and not progress["reason"]
+            if at_edge and edge.evaluate:
+                found, seen = score(c, store, windows, step.weights(state), mesh, final=False)
+                row = _where(plan, progress) | _scores(found[0], seen[0], store)
+                log.write(row)
+                report(row)
+                if _improves(progress, found[0].value):
+                    best = jax.tree.map(jnp.copy, step.weights(state))  # `state` is donated
+            patience = c.evaluation.patience
+            ended = (
+                progress["step"] == plan.steps
+                or progress["reason"]
+                or (patience and progress["worse"] >= patience)
+            )
             if edge.save or ended or stop():
-                save()
+                ledgers = {"exposures": ledger}
+                checkpoint.save(
+                    checkpoints, progress, state=state, best=best, data=batches, ledger=ledgers
+                )
             if ended:
                 break
             if stop():
                 log.close()
                 raise Interrupted
         log.close()
-    progress |= dict(step=step, seconds=clock.total, **clock.speed(plan, c))
-    return Outcome(progress["reason"], best, progress, ledger)
+    return Outcome(best, progress | clock.speed(), ledger)
+
+
+Scored = tuple[Estimate, np.ndarray]  # an estimate and the nats of each window behind it
+
+
+def score(
+    c: config.Config,
+    store: Store,
+    windows: Int[np.ndarray, "n L"],
+    params: Params,
+    mesh: jax.sharding.Mesh,
+    *,
+    final: bool,
+) -> tuple[Scored, Scored]:
+    """The loss on held-out windows, and by the same estimator on training windows, as many or all.
+
+    Final scores take the whole validation split and `final_passes`; others what is enough to track.
+    """
+    held_out = data.validation_windows(store, c.data.seq_len)
+    count = len(held_out) if final else c.evaluation.sequences or len(held_out)
+    passes = c.evaluation.final_passes if final else c.evaluation.passes
+    exact = config.FAMILIES[c.objective.name].exact
+    found = []
+    for part, offsets in ((held_out, store.validation_offsets), (windows, store.train_offsets)):
+        part = part[:count]
+        nats = evaluate.score(c, store.vocab_size, params, part, passes, mesh)
+        documents = data.window_documents(offsets, c.data.seq_len, len(part))
+        found.append((evaluate.estimate(nats, documents, c.data.seq_len, exact), nats))
+    return found[0], found[1]
+
+
+def _start(
+    c, store, mesh, batches, windows: int, checkpoints
+) -> tuple[step.State, Params, Any, dict]:
+    """State, best weights, ledger and progress: of the last checkpoint, or of a new run."""
+    shapes = step.abstract(c, store.vocab_size, mesh)
+    saved = checkpoint.restore(
+        checkpoints, state=shapes, best=step.weights(shapes), data=batches, ledger=None
+    )
+    if saved:
+        ledger = np.array(saved["ledger"]["exposures"])
+        return saved["state"], saved["best"], ledger, saved["progress"]
+    shardings = jax.tree.map(lambda x: x.sharding, shapes)
+    init = jax.jit(step.build(c, store.vocab_size).init, out_shardings=shardings)
+    state = init(keys.named(c.train.seed, "init"))
+    best = jax.tree.map(jnp.copy, step.weights(state))  # `state` is donated
+    return state, best, np.zeros(windows, np.int64), _fresh()
+
+
+def _fresh() -> dict[str, Any]:
+    """What a checkpoint keeps beside arrays, as plain JSON."""
+    return dict(
+        step=0,
+        seconds=0.0,  # of training, over all sittings
+        best_loss=None,  # validation, nats/token
+        best_step=0,
+        last_loss=None,
+        worse=0,  # evaluations since the best
+        reason="",  # why it diverged
+    )
+
+
+def _improves(progress: dict[str, Any], loss: float) -> bool:
+    """Takes note of a validation loss; says whether it is the best so far."""
+    progress["last_loss"] = loss
+    better = progress["best_loss"] is None or loss < progress["best_loss"]
+    if better:
+        progress |= dict(best_loss=loss, best_step=progress["step"], worse=0)
+    else:
+        progress["worse"] += 1
+    return better
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,52 +204,52 @@ def _edges(plan: config.Plan, per_call: int, after: int) -> list[_Edge]:
     return [_Edge(s, s in scored, s in saves) for s in steps if s > after]
 
 
-class _Pace:
+def _where(plan: config.Plan, progress: dict[str, Any]) -> metrics.Row:
     """The columns that every row has."""
+    tokens = progress["step"] * plan.tokens_per_step
+    return dict(
+        step=progress["step"],
+        tokens=tokens,
+        epoch=tokens / plan.unique_tokens,
+        flops=progress["step"] * plan.flops_per_step,
+        seconds=progress["seconds"],
+    )
 
-    def __init__(self, plan: config.Plan):
-        self._plan = plan
 
-    def row(self, step: int, loss: float, seconds: float) -> metrics.Row:
-        plan = self._plan
-        tokens = step * plan.tokens_per_step
-        return dict(
-            step=step, tokens=tokens, epoch=tokens / plan.unique_tokens,
-            flops=step * plan.flops_per_step, seconds=round(seconds, 3), loss=loss,
-        )  # fmt: skip
+def _scores(found: Estimate, seen: Estimate, store: Store) -> metrics.Row:
+    return dict(
+        validation_loss=found.value,
+        validation_stderr=found.stderr,
+        train_eval_loss=seen.value,
+        train_eval_stderr=seen.stderr,
+        bits_per_byte=evaluate.bits_per_byte(found, store.bytes_per_token),
+        kind=found.kind,
+    )
 
 
 class _Clock:
-    """Seconds and tokens of training, without evaluation, checkpoints and the first, compiling call."""
+    """Seconds and steps of training, without evaluation and checkpoints.
 
-    def __init__(self, before: float):
-        self._before, self._spans, self._since = before, [], time.perf_counter()
+    Speed leaves out the first span, which compiles.
+    """
+
+    def __init__(self, c: config.Config, plan: config.Plan, progress: dict[str, Any]):
+        self._peak = evaluate.device_peak(c.model.dtype) * jax.device_count()
+        self._plan, self._progress = plan, progress
+        self._spans: list[tuple[float, int]] = []
+        self._since = 0.0
 
     def start(self) -> None:
         self._since = time.perf_counter()
 
-    def stop(self, tokens: int) -> None:
-        self._spans.append((time.perf_counter() - self._since, tokens))
-        self._since = time.perf_counter()
+    def stop(self, steps: int) -> None:
+        self._spans.append((time.perf_counter() - self._since, steps))
+        self._progress["seconds"] = round(self._progress["seconds"] + self._spans[-1][0], 3)
 
-    @property
-    def total(self) -> float:
-        return self._before + sum(seconds for seconds, _ in self._spans)
-
-    def speed(self, plan: config.Plan, c: config.Config) -> dict[str, float]:
-        spans = self._spans[1:] or self._spans
-        seconds, tokens = sum(s for s, _ in spans), sum(t for _, t in spans)
-        rate = tokens / max(seconds, 1e-9)
-        peak = evaluate.device_peak(c.model.dtype) * jax.device_count()
-        return {"tokens_per_second": rate, "mfu": rate / plan.tokens_per_step * plan.flops_per_step / peak}
-
-
-def _evaluation_row(
-    where: metrics.Row, found: Estimate, seen: Estimate, bytes_per_token: float | None
-) -> metrics.Row:
-    bits = None if bytes_per_token is None else found.value / bytes_per_token / math.log(2)
-    row = {name: value for name, value in where.items() if name != "loss"}
-    return row | dict(
-        validation_loss=found.value, validation_stderr=found.stderr, train_eval_loss=seen.value,
-        train_eval_stderr=seen.stderr, bits_per_byte=bits, kind=found.kind,
-    )  # fmt: skip
+    def speed(self) -> dict[str, float]:
+        spans = self._spans[1:] or self._spans or [(math.inf, 0)]
+        rate = sum(steps for _, steps in spans) / sum(seconds for seconds, _ in spans)
+        return dict(
+            tokens_per_second=rate * self._plan.tokens_per_step,
+            mfu=rate * self._plan.flops_per_step / self._peak,
+        )

@@ -84,7 +84,10 @@ def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Eve
         except Exception as error:
             tell("failed", reason=record.fail(folder, c, about, error))
             return True
-    tell(result["status"], **{k: result[k] for k in ("validation_loss", "validation_stderr", "reason")})
+    tell(
+        result["status"],
+        **{k: result[k] for k in ("validation_loss", "validation_stderr", "reason")},
+    )
     return True
 
 

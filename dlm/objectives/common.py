@@ -30,7 +30,7 @@ def cross_entropy(
     return jax.nn.logsumexp(logits, axis=-1) - chosen
 
 
-def stratified(key: PRNGKeyArray, batch: int) -> Float[Array, "B"]:
+def stratified(key: PRNGKeyArray, batch: int) -> Float[Array, " B"]:
     """Numbers in [0, 1), each uniform, spread evenly over the batch: (u + b/B) mod 1 with one u.
 
     The variance of a mean over them is lower than for independent draws (Kingma et al. 2021,
@@ -40,7 +40,7 @@ def stratified(key: PRNGKeyArray, batch: int) -> Float[Array, "B"]:
 
 
 def exact_count_mask(
-    key: PRNGKeyArray, counts: Int[Array, "B"], length: int
+    key: PRNGKeyArray, counts: Int[Array, " B"], length: int
 ) -> Bool[Array, "B L"]:
     """A uniformly random set of exactly `counts[b]` positions in each row."""
     noise = jax.random.uniform(key, (counts.shape[0], length))

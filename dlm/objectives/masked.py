@@ -28,12 +28,12 @@ def make(vocab_size: int, estimator: str) -> tuple[Callable, Callable, Callable]
         inputs = jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=bos)
         return apply(params, inputs, mask="full", key=key)[:, 1:]
 
-    def weighted(apply, params, tokens, masked, weight, key) -> Float[Array, "B"]:
+    def weighted(apply, params, tokens, masked, weight, key) -> Float[Array, " B"]:
         logits = predict(apply, params, jnp.where(masked, mask_id, tokens), key)
         entropy = cross_entropy(logits, tokens, vocab_size)
         return weight * jnp.sum(jnp.where(masked, entropy, 0), axis=-1)
 
-    def count_form(key, t: Float[Array, "B"], length: int):
+    def count_form(key, t: Float[Array, " B"], length: int):
         counts = jnp.clip(jnp.floor(t * length).astype(jnp.int32) + 1, 1, length)
         return exact_count_mask(key, counts, length), length / counts
 
@@ -43,7 +43,10 @@ def make(vocab_size: int, estimator: str) -> tuple[Callable, Callable, Callable]
         if estimator == "count":
             masked, weight = count_form(mask_key, t, tokens.shape[1])
         else:
-            masked, weight = jax.random.uniform(mask_key, tokens.shape) < 1 - t[:, None], 1 / (1 - t)
+            masked, weight = (
+                jax.random.uniform(mask_key, tokens.shape) < 1 - t[:, None],
+                1 / (1 - t),
+            )
         nats = jnp.sum(weighted(apply, params, tokens, masked, weight, dropout_key))
         return Sum(nats, tokens.size, {"diffusion": nats})
 
@@ -87,8 +90,12 @@ def make(vocab_size: int, estimator: str) -> tuple[Callable, Callable, Callable]
             logits = predict(model.apply, params, tokens, None)[..., :vocab_size]
             drawn = draw(draw_key, logits, temperature, top_p)
             if order == "confidence":
-                chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), drawn[..., None], -1)[..., 0]
-                rank = jnp.argsort(jnp.argsort(-jnp.where(hidden, chosen, -jnp.inf), axis=-1), axis=-1)
+                chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), drawn[..., None], -1)[
+                    ..., 0
+                ]
+                rank = jnp.argsort(
+                    jnp.argsort(-jnp.where(hidden, chosen, -jnp.inf), axis=-1), axis=-1
+                )
                 left = jnp.sum(hidden, axis=-1, keepdims=True)
                 reveal = rank < jnp.ceil(left / (steps - i)).astype(jnp.int32)
             else:

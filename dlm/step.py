@@ -1,0 +1,108 @@
+"""The training state and its one compiled step."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from dlm import config, keys, objectives, optim, sharding
+from dlm.model import Params, transformer
+
+State = dict[str, Any]  # step, params, opt, average (empty where no average is kept)
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """The compiled functions of one shape. Every rate, the duration and the seed are arguments.
+
+    init(key) -> state
+    many(state, batches Int[S B L], count, hyper, key) -> (state, losses Float[S], norms Float[S])
+        takes the first `count` batches, a step each; nats/token and gradient norms before clipping.
+        `state` is donated.
+    """
+
+    init: Callable[[PRNGKeyArray], State]
+    many: Callable[..., tuple[State, Float[Array, " S"], Float[Array, " S"]]]
+
+
+def build(c: config.Config, vocab_size: int) -> Steps:
+    """The steps of a config, the same object for all that differ only in rates, seed or duration."""
+    shape = dataclasses.replace(
+        c.optimizer, lr=1.0, weight_decay=0.0, warmup="", decay="", final=0.0, ema=0.0
+    )
+    return _build(c.model, c.objective, shape, c.optimizer.ema > 0, vocab_size)
+
+
+@functools.lru_cache(maxsize=16)
+def _build(
+    model: config.Model,
+    objective: config.Objective,
+    optimizer: config.Optimizer,
+    averaged: bool,
+    vocab_size: int,
+) -> Steps:
+    goal = objectives.make(objective, vocab_size)
+    network = transformer(model, vocab_size + goal.family.extra_tokens)
+
+    def init(key: PRNGKeyArray) -> State:
+        params = network.init(key)
+        opt = optim.optimizer(optimizer, jnp.float32(0), jnp.float32(0)).init(params)
+        return dict(step=jnp.int32(0), params=params, opt=opt, average=params if averaged else {})
+
+    def one(state: State, tokens: Int[Array, "B L"], hyper: optim.Hyper, key: PRNGKeyArray):
+        step = state["step"]
+
+        def loss(params: Params) -> Float[Array, ""]:
+            total = goal.loss(network.apply, params, tokens, jax.random.fold_in(key, step))
+            return total.nats / total.tokens
+
+        value, gradient = jax.value_and_grad(loss)(state["params"])
+        rate = optim.learning_rate(optimizer.schedule, step, hyper)
+        update = optim.optimizer(optimizer, rate, hyper.weight_decay).update
+        change, opt = update(gradient, state["opt"], state["params"])
+        params = jax.tree.map(jnp.add, state["params"], change)
+        average = state["average"]
+        if averaged:
+            average = optim.average(average, params, step, hyper.ema)
+        state = dict(step=step + 1, params=params, opt=opt, average=average)
+        return state, value, optax.global_norm(gradient)
+
+    def many(
+        state: State,
+        batches: Int[Array, "S B L"],
+        count: Int[Array, ""],
+        hyper: optim.Hyper,
+        key: PRNGKeyArray,
+    ) -> tuple[State, Float[Array, " S"], Float[Array, " S"]]:
+        def body(i, carry):
+            state, losses, norms = carry
+            state, value, norm = one(state, batches[i], hyper, key)
+            return state, losses.at[i].set(value), norms.at[i].set(norm)
+
+        # A loop whose count is known at run time only: any number of steps, compiled once.
+        empty = jnp.zeros(batches.shape[0])
+        return jax.lax.fori_loop(0, count, body, (state, empty, empty))
+
+    return Steps(init, jax.jit(many, donate_argnums=0))
+
+
+def weights(state: State) -> Params:
+    """The weights that are evaluated: the average where one is kept."""
+    return state["average"] or state["params"]
+
+
+def abstract(c: config.Config, vocab_size: int, mesh: jax.sharding.Mesh) -> State:
+    """Shapes, types and shardings of a config's state: what a checkpoint is restored into."""
+    shapes = jax.eval_shape(build(c, vocab_size).init, keys.named(0, "init"))
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        shapes,
+        sharding.state_shardings(mesh, shapes),
+    )

@@ -1,0 +1,328 @@
+"""Config: overrides, checks that name the field, durations in one place, run ids."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from dlm import config, flops
+from dlm.errors import DlmError
+
+
+def resolved(**overrides) -> config.Config:
+    """The defaults with dotted keys set, `model__width=64` for model.width."""
+    c = config.base()
+    for key, value in overrides.items():
+        config.override(c, key.replace("__", "."), value)
+    return config.resolve(c)
+
+
+# --- overrides ----------------------------------------------------------------------------------
+
+
+def test_an_override_sets_a_key_and_keeps_its_type():
+    c = config.base()
+    config.override(c, "model.layers", 6)
+    config.override(c, "model.layers", 6.0)  # 6e0 on a command line
+    config.override(c, "optimizer.lr", 1)
+    config.override(c, "model.dropout.residual", 0.1)
+    config.override(c, "model.tied", False)
+    config.override(c, "train.duration", "5 epochs")
+    config.override(c, "corpus.options.anything", [1, 2])
+    assert c.model.layers == 6 and type(c.model.layers) is int
+    assert c.optimizer.lr == 1.0 and type(c.optimizer.lr) is float
+    assert c.corpus.options.anything == [1, 2]
+    assert config.resolve(c).model.dropout.residual == 0.1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "names"),
+    [
+        ("model.layer", 6, "did you mean model.layers?"),
+        ("modle.layers", 6, "did you mean model.layers?"),
+        ("optimizer.wieght_decay", 0.1, "did you mean optimizer.weight_decay?"),
+        ("model.dropout.residul", 0.1, "did you mean model.dropout.residual?"),
+        ("xyzzy", 1, "no such key"),
+        ("model.layers.deep", 1, "model.layers has no parts"),
+        ("model", 3, "is a group of size, layers"),
+        ("model.layers", "six", "must be an integer"),
+        ("model.layers", 2.5, "must be an integer"),
+        ("model.layers", True, "must be an integer"),
+        ("optimizer.lr", "fast", "must be a number"),
+        ("optimizer.lr", True, "must be a number"),
+        ("model.tied", 1, "must be true or false"),
+        ("train.duration", 100, "must be a word"),
+        ("corpus.name", None, "must be a word"),
+    ],
+)
+def test_a_wrong_override_names_the_key_and_what_would_be_right(key, value, names):
+    c = config.base()
+    with pytest.raises(DlmError) as error:
+        config.override(c, key, value)
+    assert str(error.value).startswith(f"config.{key}") and names in str(error.value)
+    assert "\n" not in str(error.value)
+    assert c.to_dict() == config.base().to_dict()  # nothing was set
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("6", 6),
+        ("1e-3", 1e-3),
+        ("true", True),
+        ("False", False),
+        ("stdlib", "stdlib"),
+        ("60 epochs", "60 epochs"),
+        ("'12'", "12"),
+        ("['a', 'b']", ["a", "b"]),
+        ("", ""),
+        ("a=b", "a=b"),
+    ],
+)
+def test_overrides_are_parsed_from_the_command_line(text, value):
+    key, parsed = config.parse_override(f"--config.model.layers={text}")
+    assert key == "model.layers" and parsed == value and type(parsed) is type(value)
+
+
+@pytest.mark.parametrize("text", ["--config.model.layers", "--model.layers=6", "--config.=6", "x"])
+def test_what_is_no_override_is_refused(text):
+    with pytest.raises(DlmError, match="GROUP.FIELD=VALUE"):
+        config.parse_override(text)
+
+
+# --- checks -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            dict(model__width=128, model__heads=6),
+            "config.model.heads=6: must be a divisor of model.width=128, such as 4 or 8",
+        ),
+        (dict(model__width=100, model__heads=20), "config.model.heads=20: must be such that width"),
+        (
+            dict(data__seq_len=64, data__unique_tokens=150),
+            "config.data.unique_tokens=150: must be a multiple of data.seq_len=64, such as 128",
+        ),
+        (dict(data__seq_len=64, data__unique_tokens=10), "such as 64"),
+        (dict(data__unique_tokens=-64), "config.data.unique_tokens=-64: must be 0 or above"),
+        (dict(train__batch_size=0), "config.train.batch_size=0: must be above 0"),
+        (dict(optimizer__lr=math.nan), "config.optimizer.lr=nan: must be above 0"),
+        (dict(optimizer__lr=math.inf), "config.optimizer.lr=inf: must be above 0"),
+        (dict(optimizer__b2=1.0), "config.optimizer.b2=1.0: must be at least 0 and below 1"),
+        (dict(optimizer__final=1.5), "config.optimizer.final=1.5: must be from 0 to 1"),
+        (dict(model__dropout__residual=1.0), "config.model.dropout.residual=1.0"),
+        (dict(model__dtype="bf16"), "did you mean bfloat16?"),
+        (dict(model__size="14M"), "config.model.size='14M': must be one of Table 5"),
+        (dict(objective__name="mask"), "did you mean masked?"),
+        (dict(optimizer__schedule="cos"), "config.optimizer.schedule='cos': must be one of cosine"),
+        (dict(corpus__validation=1.0), "config.corpus.validation=1.0: must be between 0 and 1"),
+        (dict(evaluation__growth=0.5), "config.evaluation.growth=0.5: must be 1 or above"),
+        (dict(tokenizer__kind="bpe"), "config.tokenizer.vocab_size=0: must be above 0"),
+        (dict(tokenizer__kind="hf"), "config.tokenizer.path='': must be a path"),
+        (dict(train__duration="fast"), "config.train.duration='fast': must be a number and a unit"),
+        (dict(train__duration="10"), "config.train.duration='10'"),
+        (dict(train__duration="10 parsecs"), "a number and a unit"),
+        (dict(train__duration="-5 epochs"), "a number and a unit"),
+        (dict(evaluation__every="often"), "config.evaluation.every='often'"),
+        (dict(optimizer__warmup=""), "config.optimizer.warmup=''"),
+    ],
+)
+def test_a_wrong_value_is_an_error_that_names_field_value_and_remedy(overrides, message):
+    with pytest.raises(DlmError) as error:
+        resolved(**overrides)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_defaults_and_every_named_size_resolve():
+    assert resolved() == dataclasses.replace(
+        config.Config(), model=dataclasses.replace(config.Model(), ff=320)
+    )
+    for size, (layers, width, heads, ff) in config.LADDER.items():
+        model = resolved(model__size=size).model if width % heads == 0 else None
+        if model:
+            assert (model.layers, model.width, model.heads, model.ff) == (layers, width, heads, ff)
+
+
+def test_every_named_size_has_heads_that_divide_its_width():
+    bad = [n for n, (_, width, heads, _) in config.LADDER.items() if width % heads]
+    bad += [n for n, (_, width, heads, _) in config.LADDER.items() if width // heads % 2]
+    assert not set(bad) - {"20m"}  # 288 / 7 is what the paper's table prints
+
+
+def test_unknown_and_missing_fields_are_refused():
+    values = config.to_json(resolved())
+    with pytest.raises(DlmError, match="config.model.layrs: no such key; did you mean layers"):
+        config.from_json(values | {"model": values["model"] | {"layrs": 3}})
+    del values["train"]["seed"]
+    with pytest.raises(DlmError, match="config.train.seed: missing"):
+        config.from_json(values)
+
+
+# --- plan ---------------------------------------------------------------------------------------
+
+TOKENS = 20_000  # in the training split: 312 windows of 64
+UNIQUE = 10_240  # 10 batches of 16 x 64
+
+
+def planned(tokens: int = TOKENS, **overrides) -> config.Plan:
+    return config.plan(resolved(**overrides), train_tokens=tokens, vocab_size=50)
+
+
+def test_the_corpus_bounds_unique_tokens_and_batch():
+    with pytest.raises(DlmError, match="must be at most 19,968: the training split .* 20,000 tok"):
+        planned(data__unique_tokens=64_000)
+    with pytest.raises(DlmError, match="config.train.batch_size=16: must be at most 10, the wind"):
+        planned(data__unique_tokens=640)
+    with pytest.raises(DlmError, match="config.data.seq_len=64: must be at most 50"):
+        planned(tokens=50)
+    assert planned().unique_tokens == 19_968 and planned().windows == 312
+
+
+def test_durations_agree_in_every_unit():
+    plan = planned(data__unique_tokens=UNIQUE, train__duration="200 steps")
+    assert (plan.steps, plan.tokens_per_step, plan.epochs) == (200, 1024, 20.0)
+    same = ["204800 tokens", "204_800 tokens", "2.048e5 tokens", "20 epochs", "20epochs"]
+    same += [f"{200 * plan.flops_per_step} flops", "200 Steps", "204,800 tokens"]
+    for duration in same:
+        assert planned(data__unique_tokens=UNIQUE, train__duration=duration) == plan, duration
+    for warmup in ("20 steps", "20480 tokens", "2 epochs", "10 percent"):
+        more = planned(
+            data__unique_tokens=UNIQUE, train__duration="20 epochs", optimizer__warmup=warmup
+        )
+        assert more.warmup == 20, warmup
+    assert planned(data__unique_tokens=UNIQUE, train__duration="0.001 epochs").steps == 1
+    with pytest.raises(DlmError, match="config.train.duration='20 percent': must be in steps"):
+        planned(train__duration="20 percent")
+
+
+@pytest.mark.parametrize("name", ["ar", "masked"])
+def test_a_plan_counts_the_rows_and_positions_of_its_objective(name):
+    plan = planned(objective__name=name, data__unique_tokens=UNIQUE)
+    extra, positions, attention = {"ar": (1, 64, "causal"), "masked": (2, 65, "full")}[name]
+    sizes = dict(layers=2, width=128, ff=320, rows=50 + extra)
+    assert plan.parameters == flops.parameters(**sizes, tied=True)
+    forward = flops.forward_flops(**sizes, length=positions, attention=attention)
+    assert plan.flops_per_step == 16 * 3 * forward
+    assert plan.flops_6nd_per_step == 6 * plan.parameters.total * 1024
+
+
+@pytest.mark.parametrize("growth", [1.0, 1.15, 2.0])
+@pytest.mark.parametrize("every", [1, 7, 10, 500])
+def test_evaluations_start_dense_grow_apart_and_end_with_the_run(growth, every):
+    at = planned(
+        data__unique_tokens=UNIQUE,
+        train__duration="300 steps",
+        evaluation__every=f"{every} steps",
+        evaluation__growth=growth,
+    ).evaluate_at
+    assert at[0] == min(every, 300) and at[-1] == 300
+    assert list(at) == sorted(set(at))
+    for a, b in zip(at[:-1], at[1:-1], strict=False):  # the last comes when the run ends
+        assert b == max(a + every, round(a * growth))
+
+
+# --- run ids ------------------------------------------------------------------------------------
+
+
+def test_a_run_id_depends_on_what_determines_the_result_and_on_nothing_else():
+    plain = config.run_id(resolved(), "abc")
+    assert plain == config.run_id(resolved(), "abc") and len(plain) == 10
+    assert plain != config.run_id(resolved(), "abd")
+    same = dict(
+        mesh__data=4, mesh__fsdp=2, train__steps_per_call=1, train__checkpoint_every="5 steps"
+    )
+    for key, value in same.items():
+        assert config.run_id(resolved(**{key: value}), "abc") == plain, key
+    other = dict(
+        data__seq_len=32,
+        data__mode="multiset",
+        model__layers=3,
+        model__dropout__residual=0.1,
+        objective__name="masked",
+        optimizer__lr=1e-3,
+        train__seed=1,
+        train__duration="99 epochs",
+        evaluation__passes=2,
+    )
+    ids = {config.run_id(resolved(**{key: value}), "abc") for key, value in other.items()}
+    assert len(ids) == len(other) and plain not in ids
+
+
+def test_a_config_survives_json():
+    c = resolved(corpus__options__n=3, model__width=64, optimizer__lr=3e-4, data__unique_tokens=640)
+    again = config.from_json(json.loads(json.dumps(config.to_json(c))))
+    assert again == c and config.run_id(again, "x") == config.run_id(c, "x")
+
+
+def test_a_sweep_expands_in_order_and_leaves_the_base_alone():
+    base = config.base()
+    before = base.to_dict()
+    runs = config.expand(base, [{"model.layers": 3}, {}, {"train.seed": 2, "model.width": 64}])
+    assert [r.model.layers for r in runs] == [3, 2, 2]
+    assert [r.train.seed for r in runs] == [0, 0, 2] and runs[2].model.width == 64
+    assert base.to_dict() == before
+    with pytest.raises(DlmError, match="did you mean model.layers"):
+        config.expand(base, [{"model.layer": 3}])
+
+
+# --- experiment files ---------------------------------------------------------------------------
+
+GOOD = """
+from dlm import config
+
+def get_config(scale):
+    c = config.base()
+    c.model.layers = 3
+    c.train.duration = {"smoke": "1 steps"}.get(scale, "5 epochs")
+    return c
+"""
+
+
+def experiment(folder, text: str, name: str = "question.py") -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def test_an_experiment_gives_its_config_and_its_sweep(tmp_path):
+    c, sweep = config.load_experiment(experiment(tmp_path, GOOD), "smoke")
+    assert c.model.layers == 3 and c.train.duration == "1 steps" and sweep == [{}]
+    swept = GOOD + "\ndef sweep(scale):\n    return ({'train.seed': s} for s in range(2))\n"
+    c, sweep = config.load_experiment(experiment(tmp_path, swept), "laptop")
+    assert sweep == [{"train.seed": 0}, {"train.seed": 1}] and c.train.duration == "5 epochs"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1 +\n", "SyntaxError"),
+        ("import no_such_module\n", "No module named 'no_such_module'"),
+        ("x = 1\n", "get_config"),
+        ("def get_config(scale):\n    return {}\n", "must return the ConfigDict"),
+        (GOOD.replace("model.layers", "model.layer"), "question.py:6"),
+        (GOOD.replace("model.layers = 3", "train.seed = 'a'"), "question.py:6"),
+        (
+            "from dlm.errors import DlmError\n"
+            "def get_config(scale):\n    raise DlmError('no such scale here')\n",
+            "no such scale here",
+        ),
+    ],
+)
+def test_a_broken_experiment_is_one_line_that_says_where(tmp_path, text, message):
+    with pytest.raises(DlmError) as error:
+        config.load_experiment(experiment(tmp_path, text), "smoke")
+    assert message in str(error.value)
+
+
+def test_an_experiment_that_is_not_there_names_the_nearest(tmp_path):
+    path = experiment(tmp_path, GOOD)
+    with pytest.raises(DlmError, match="no such experiment file; did you mean .*question.py"):
+        config.load_experiment(path.replace("question", "qestion"), "smoke")
+    with pytest.raises(DlmError, match="--scale=tiny: must be one of laptop"):
+        config.load_experiment(path, "tiny")
+    with pytest.raises(DlmError, match="not a Python file"):
+        config.load_experiment(experiment(tmp_path, GOOD, "question.txt"), "smoke")
