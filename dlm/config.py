@@ -44,18 +44,17 @@ class Tokenizer:
 
     kind: str = "chars"  # chars, bytes, bpe, sentencepiece, hf, gpt2
     vocab_size: int = 0  # of bpe, which is trained on the training split
-    path: str = (
-        ""  # sentencepiece: a .model; hf: a tokenizer.json; gpt2: a folder with vocab, merges
-    )
+    path: str = ""  # of a .model (sentencepiece), a tokenizer.json (hf), a folder (gpt2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
     seq_len: int = 64  # L: tokens scored per sequence, after BOS
     unique_tokens: int = 0  # U, raw tokens, a multiple of L; 0: the whole training split
-    mode: str = (
-        "epoch"  # epoch: each window once an epoch; multiset: E copies shuffled, then packed
-    )
+    # U as a random sample of the windows, or the windows of the first "documents", as the paper
+    subset: str = "windows"
+    # epoch: each window once an epoch; multiset: E copies of each document shuffled, then packed
+    mode: str = "epoch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +84,8 @@ class Model:
 @dataclass(frozen=True, kw_only=True)
 class Objective:
     name: str = "ar"
-    estimator: str = (
-        "time"  # training draw of `masked`: time (Bernoulli, 1/t) or count (exact, L/k)
-    )
+    # the draw of the training loss of `masked`: time (Bernoulli, 1/t) or count (exact, L/k)
+    estimator: str = "time"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -436,6 +434,7 @@ def _check(c: Config) -> None:
             c.tokenizer.kind,
             ("chars", "bytes", "bpe", "sentencepiece", "hf", "gpt2"),
         ),
+        "data.subset": (c.data.subset, ("windows", "documents")),
         "data.mode": (c.data.mode, ("epoch", "multiset")),
         "model.dtype": (c.model.dtype, ("float32", "bfloat16")),
         "model.attention": (c.model.attention, ("xla", "cudnn")),
@@ -511,6 +510,8 @@ def _check(c: Config) -> None:
             c.data.unique_tokens,
             f"a multiple of data.seq_len={c.data.seq_len}, such as {max(near, c.data.seq_len)}",
         )
+    if c.data.mode == "multiset" and c.data.subset != "documents":
+        _fail("data.subset", c.data.subset, "documents, for data.mode='multiset'")
     if c.evaluation.growth < 1:
         _fail("evaluation.growth", c.evaluation.growth, "1 or above")
     if c.tokenizer.kind == "bpe" and c.tokenizer.vocab_size <= 0:

@@ -19,11 +19,14 @@ from dlm.errors import DlmError
 from dlm.store import Store
 
 
-def training_windows(store: Store, seq_len: int, unique_tokens: int) -> Int[np.ndarray, "n L"]:
-    """The first `unique_tokens` training tokens, cut into windows of L.
+def training_windows(
+    store: Store, seq_len: int, unique_tokens: int, subset: str = "windows"
+) -> Int[np.ndarray, "n L"]:
+    """The windows of a budget of U unique tokens: a prefix of one fixed order, so that budgets nest.
 
-    Documents stand in one fixed order, so a smaller budget is a prefix of a larger one, as in the
-    paper (first K documents). The last document of the subset is cut where the budget ends.
+    subset "windows"    all windows of the training split in one random order: a sample of all of it
+    subset "documents"  in the order of the documents: the first K of them, as in the paper; the last
+                        is cut where the budget ends
 
     Raises:
       DlmError: L does not divide the length of the documents, where they all have one length.
@@ -33,12 +36,28 @@ def training_windows(store: Store, seq_len: int, unique_tokens: int) -> Int[np.n
             f"config.data.seq_len={seq_len}: must divide {store.document_length}, the length of "
             f"each document of {store.manifest.name}"
         )
-    return _cut(store.train[:unique_tokens], seq_len)
+    chosen = _subset(store, seq_len, unique_tokens, subset)
+    return _cut(store.train, seq_len)[chosen].astype(np.int32)
+
+
+def training_documents(
+    store: Store, seq_len: int, unique_tokens: int, subset: str = "windows"
+) -> Int[np.ndarray, " n"]:
+    """The document in which each of the training windows starts."""
+    chosen = _subset(store, seq_len, unique_tokens, subset)
+    return window_documents(store.train_offsets, seq_len, chosen.max() + 1)[chosen]
+
+
+def _subset(store: Store, seq_len: int, unique_tokens: int, subset: str) -> Int[np.ndarray, " n"]:
+    """Indices of windows of the training split, the whole split's order cut at the budget."""
+    total = len(store.train) // seq_len
+    order = permutation(0, 0, total) if subset == "windows" else np.arange(total)
+    return order[: unique_tokens // seq_len]
 
 
 def validation_windows(store: Store, seq_len: int) -> Int[np.ndarray, "n L"]:
     """The whole validation split, cut into windows of L; a shorter rest is left out."""
-    windows = _cut(store.validation, seq_len)
+    windows = _cut(store.validation, seq_len).astype(np.int32)
     if len(windows) == 0:
         raise DlmError(
             f"config.data.seq_len={seq_len}: must be at most {len(store.validation)}, the validation "
@@ -52,9 +71,10 @@ def window_documents(offsets: Int[np.ndarray, " d"], length: int, n: int) -> Int
     return np.searchsorted(offsets, np.arange(n) * length, side="right") - 1
 
 
-def _cut(tokens: np.ndarray, length: int) -> Int[np.ndarray, "n L"]:
+def _cut(tokens: np.ndarray, length: int) -> np.ndarray:
+    """A view of memory-mapped tokens as windows; a shorter rest is left out."""
     count = len(tokens) // length
-    return np.asarray(tokens[: count * length], np.int32).reshape(count, length)
+    return tokens[: count * length].reshape(count, length)
 
 
 def permutation(seed: int, epoch: int, n: int) -> Int[np.ndarray, " n"]:

@@ -35,7 +35,7 @@ def hyper(c: config.Optimizer, plan: config.Plan) -> Hyper:
     return Hyper(*(jnp.float32(n) for n in numbers))
 
 
-def learning_rate(schedule: str, step: Int[Array, ""], h: Hyper) -> Float[Array, ""]:
+def learning_rate(schedule: str, step: Int[Array, ""] | int, h: Hyper) -> Float[Array, ""]:
     """The rate of 0-based `step`: linear warm-up from lr/warmup, then
 
     cosine    from lr to final·lr at the last step (paper, section 8)

@@ -112,10 +112,8 @@ def run(
 
 def final(c: config.Config, store: Store, params: Any) -> tuple[train.Scored, train.Scored]:
     """The scores that count: the whole validation split, and training windows (at most as many)."""
-    plan = config.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
-    windows = data.training_windows(store, c.data.seq_len, plan.unique_tokens)
     mesh = sharding.make_mesh(c.mesh, c.train.batch_size)
-    return train.score(c, store, windows, params, mesh, final=True)
+    return train.score(c, store, params, mesh, final=True)
 
 
 def restore_best(folder: Path) -> tuple[config.Config, Store, Any]:

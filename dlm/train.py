@@ -51,7 +51,7 @@ def train(
       DlmError: bad input, found before the first step.
     """
     plan = config.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
-    windows = data.training_windows(store, c.data.seq_len, plan.unique_tokens)
+    windows = data.training_windows(store, c.data.seq_len, plan.unique_tokens, c.data.subset)
     batches = data.batches(windows, store, c.data, c.train, plan.steps)
     mesh = sharding.make_mesh(c.mesh, c.train.batch_size)
     many = step.build(c, store.vocab_size).many
@@ -91,7 +91,7 @@ def train(
                     progress["reason"] = f"training loss {mean:.3g} nats/token at {row['step']}"
             at_edge = progress["step"] == edge.step and not progress["reason"]
             if at_edge and edge.evaluate:
-                found, seen = score(c, store, windows, step.weights(state), mesh, final=False)
+                found, seen = score(c, store, step.weights(state), mesh, final=False)
                 row = _where(plan, progress) | _scores(found[0], seen[0], store)
                 log.write(row)
                 report(row)
@@ -123,7 +123,6 @@ Scored = tuple[Estimate, np.ndarray]  # an estimate and the nats of each window 
 def score(
     c: config.Config,
     store: Store,
-    windows: Int[np.ndarray, "n L"],
     params: Params,
     mesh: jax.sharding.Mesh,
     *,
@@ -133,16 +132,22 @@ def score(
 
     Final scores take the whole validation split and `final_passes`; others what is enough to track.
     """
-    held_out = data.validation_windows(store, c.data.seq_len)
+    length = c.data.seq_len
+    plan = config.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+    subset = (store, length, plan.unique_tokens, c.data.subset)
+    held_out = data.validation_windows(store, length)
+    documents = data.window_documents(store.validation_offsets, length, len(held_out))
+    parts = (
+        (held_out, documents),
+        (data.training_windows(*subset), data.training_documents(*subset)),
+    )
     count = len(held_out) if final else c.evaluation.sequences or len(held_out)
     passes = c.evaluation.final_passes if final else c.evaluation.passes
     exact = config.FAMILIES[c.objective.name].exact
     found = []
-    for part, offsets in ((held_out, store.validation_offsets), (windows, store.train_offsets)):
-        part = part[:count]
-        nats = evaluate.score(c, store.vocab_size, params, part, passes, mesh)
-        documents = data.window_documents(offsets, c.data.seq_len, len(part))
-        found.append((evaluate.estimate(nats, documents, c.data.seq_len, exact), nats))
+    for windows, ids in parts:
+        nats = evaluate.score(c, store.vocab_size, params, windows[:count], passes, mesh)
+        found.append((evaluate.estimate(nats, ids[:count], length, exact), nats))
     return found[0], found[1]
 
 

@@ -1,10 +1,12 @@
 """Before any test: a CPU split into 8 devices, strict shapes, no silent rank promotion."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -15,3 +17,17 @@ jax.config.update("jax_numpy_rank_promotion", "warn")
 install_import_hook(
     ["dlm.model", "dlm.objectives", "dlm.optim", "dlm.data", "dlm.evaluate"], "beartype.beartype"
 )
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """XDG_CACHE_HOME of every process that the tests start: what one compiles, the next reuses."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory):
+    """The token store of the tiny run (tests/tiny.py)."""
+    import tiny
+
+    return tiny.store(tmp_path_factory.mktemp("tiny"))

@@ -47,7 +47,7 @@ def test_an_override_sets_a_key_and_keeps_its_type():
         ("model.dropout.residul", 0.1, "did you mean model.dropout.residual?"),
         ("xyzzy", 1, "no such key"),
         ("model.layers.deep", 1, "model.layers has no parts"),
-        ("model", 3, "is a group of size, layers"),
+        ("model", 3, "is a group of attention, "),
         ("model.layers", "six", "must be an integer"),
         ("model.layers", 2.5, "must be an integer"),
         ("model.layers", True, "must be an integer"),

@@ -1,0 +1,1 @@
+"""Scaling-law experiments for data-constrained language modelling."""

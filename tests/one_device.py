@@ -1,0 +1,40 @@
+"""Runs in a process of its own, with one device: `python one_device.py WORKDIR`. See test_train.py.
+
+Goes on with the run that was killed, trains the same one undisturbed, and goes on with a run that
+8 devices began. What it finds is left in the folders.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import tiny
+
+
+def main(workdir: Path) -> None:
+    from dlm import cli, train, worker
+
+    worker.prepare_jax()
+    experiment = str(workdir / "tiny_experiment.py")
+    for folder in ("killed", "undisturbed"):
+        code = cli.main(["train", experiment, "--workdir", str(workdir / folder)])
+        assert code == 0, code
+    store, c = tiny.store(workdir), tiny.resolved()
+    shutil.copytree(workdir / "half-on-8", workdir / "moved-to-1")
+    outcome = train.train(c, store, workdir / "moved-to-1")
+    (workdir / "moved-to-1" / "progress.json").write_text(json.dumps(outcome.progress))
+    for resumed in (False, True):  # half a run on one device, which 8 devices finish
+        asked = []
+        try:
+            train.train(
+                c, store, workdir / "half-on-1",
+                report=asked.append, stop=lambda: len(asked) > 1,
+            )  # fmt: skip
+        except train.Interrupted:
+            break
+        assert not resumed
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,438 @@
+"""One loop: resumes in the same bits, on any number of devices, and stops when it should."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from dlm import checkpoint, config, metrics, run, sharding, train
+from dlm.errors import DlmError
+
+ABOUT = dict(experiment="tiny", run="0", label="tiny", overrides={}, question="?")
+
+
+@dataclasses.dataclass
+class Trained:
+    config: config.Config
+    folder: Path
+    outcome: train.Outcome
+
+    @property
+    def numbers(self) -> dict:
+        return tiny.timeless(self.outcome.progress)
+
+
+def trained(store, folder: Path, **overrides) -> Trained:
+    c = tiny.resolved(**overrides)
+    return Trained(c, folder, train.train(c, store, folder))
+
+
+def interrupt(store, c: config.Config, folder: Path, at: int) -> int:
+    """Trains until a report says step `at` or later, then asks to stop; returns the step saved."""
+    seen = [0]
+    with pytest.raises(train.Interrupted):
+        train.train(
+            c, store, folder, stop=lambda: seen[-1] >= at, report=lambda r: seen.append(r["step"])
+        )
+    with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:
+        assert checkpoints.latest is not None
+        return checkpoints.latest.step
+
+
+def assert_same(a: Trained, b: Trained, store) -> None:
+    """Bit for bit: parameters, optimizer, average, best weights, ledger, losses, evaluations."""
+    assert a.numbers == b.numbers
+    assert np.array_equal(a.outcome.ledger, b.outcome.ledger)
+    assert tiny.evaluations(a.folder) == tiny.evaluations(b.folder)
+    states = [tiny.final_state(x.config, store, x.folder) for x in (a, b)]
+    assert tiny.differences(*states) == {}
+    for x, y in zip(jax.tree.leaves(a.outcome.best), jax.tree.leaves(b.outcome.best), strict=True):
+        assert np.array_equal(x, y)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_store, tmp_path_factory) -> Trained:
+    """A run of 24 steps that nobody disturbed."""
+    return trained(tiny_store, tmp_path_factory.mktemp("whole"))
+
+
+# --- what a run leaves ----------------------------------------------------------------------------
+
+
+def test_a_run_learns_and_its_ledger_is_exact(whole: Trained) -> None:
+    losses = [row["validation_loss"] for row in tiny.evaluations(whole.folder)]
+    assert losses[-1] < losses[0]
+    assert [row["step"] for row in tiny.evaluations(whole.folder)] == [4, 8, 12, 16, 20, 24]
+    assert whole.outcome.ledger.sum() == 24 * 8 * 16
+    assert set(whole.outcome.ledger.tolist()) == {6 * 16}  # six epochs of 32 windows
+    steps = [row["step"] for row in tiny.rows(whole.folder)]
+    assert steps == sorted(steps) and steps[-1] == 24
+
+
+def test_a_training_row_says_where_it_is_and_what_it_cost(whole: Trained, tiny_store) -> None:
+    plan = config.plan(whole.config, train_tokens=len(tiny_store.train), vocab_size=16)
+    for row in tiny.rows(whole.folder):
+        assert row["tokens"] == row["step"] * 8 * 16
+        assert row["epoch"] == row["tokens"] / 512
+        assert row["flops"] == row["step"] * plan.flops_per_step
+    last = [row for row in tiny.rows(whole.folder) if "loss" in row][-1]
+    assert {"grad_norm", "lr", "tokens_per_second", "mfu", "seconds"} <= last.keys()
+    assert 0 < last["mfu"] < 1
+
+
+# --- interruption ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [1, 10, 17])
+def test_interrupted_and_resumed_is_the_same_bit_for_bit(whole, tiny_store, tmp_path, at) -> None:
+    step_saved = interrupt(tiny_store, whole.config, tmp_path, at)
+    assert at <= step_saved < 24
+    assert_same(trained(tiny_store, tmp_path), whole, tiny_store)
+
+
+def test_interrupted_at_every_opportunity(whole, tiny_store, tmp_path) -> None:
+    for at in (4, 9, 16):
+        interrupt(tiny_store, whole.config, tmp_path, at)
+    assert_same(trained(tiny_store, tmp_path), whole, tiny_store)
+
+
+def test_multiset_mode_resumes_in_the_same_bits(tiny_store, tmp_path) -> None:
+    one = trained(tiny_store, tmp_path / "one", data_mode="multiset")
+    c = tiny.resolved(data_mode="multiset")
+    interrupt(tiny_store, c, tmp_path / "two", 10)
+    two = trained(tiny_store, tmp_path / "two", data_mode="multiset")
+    assert_same(one, two, tiny_store)
+    assert one.outcome.ledger.sum() == 24 * 8 * 16
+
+
+@pytest.mark.parametrize("per_call", [1, 8])
+def test_steps_per_call_moves_no_bit(whole, tiny_store, tmp_path, per_call) -> None:
+    assert_same(trained(tiny_store, tmp_path, train_steps_per_call=per_call), whole, tiny_store)
+
+
+def test_a_run_that_is_over_stays_over(whole, tiny_store) -> None:
+    """Killed after its last checkpoint, before its result: the same command adds no step."""
+    again = Trained(whole.config, whole.folder, train.train(whole.config, tiny_store, whole.folder))
+    assert_same(again, whole, tiny_store)
+
+
+# --- devices and kills ----------------------------------------------------------------------------
+
+# Begins the experiment file: kills the process in the middle of its 5th call of the compiled step,
+# once a checkpoint is on the disk.
+KILLER = '''
+import os, signal, time
+from pathlib import Path
+from dlm import data
+
+record = data.record_exposures
+calls = []
+
+def record_and_die(*arguments):
+    record(*arguments)
+    calls.append(1)
+    if len(calls) == 14:
+        while not [p for p in Path({folder!r}).glob("**/checkpoints/*") if p.name.isdecimal()]:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+data.record_exposures = record_and_die
+'''
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return os.environ | {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache)}
+
+
+@pytest.fixture(scope="module")
+def processes(whole, tiny_store, tmp_path_factory, cache) -> Path:
+    """The folder in which processes with one device have worked: see one_device.py."""
+    workdir = tmp_path_factory.mktemp("processes")
+    killed = workdir / "killed"
+    plain = tiny.EXPERIMENT
+    path = tiny.experiment_file(workdir, plain + KILLER.replace("{folder!r}", repr(str(killed))))
+    command = [sys.executable, "-m", "dlm.cli", "train", str(path), "--workdir", str(killed)]
+    died = subprocess.run(command, env=environment(cache), capture_output=True, text=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert not list(killed.glob("tiny_experiment/*/result.json"))
+    tiny.experiment_file(workdir, plain)
+    interrupt(tiny_store, whole.config, workdir / "half-on-8", 10)
+    script = Path(__file__).with_name("one_device.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(workdir)],
+        env=environment(cache), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def only_run(folder: Path) -> Path:
+    (found,) = folder.glob("tiny_experiment/*/result.json")
+    return found.parent
+
+
+def test_killed_and_run_again_is_the_same_bit_for_bit(processes, tiny_store) -> None:
+    killed, undisturbed = (only_run(processes / name) for name in ("killed", "undisturbed"))
+    assert tiny.result(killed) == tiny.result(undisturbed)
+    assert tiny.result(killed)["status"] == "finished"
+    assert tiny.evaluations(killed) == tiny.evaluations(undisturbed)
+    for name in ("ledger.npy", "nll.npy", "samples.npy"):
+        assert np.array_equal(np.load(killed / name), np.load(undisturbed / name)), name
+    c = tiny.resolved()
+    states = [tiny.final_state(c, tiny_store, folder) for folder in (killed, undisturbed)]
+    assert tiny.differences(*states) == {}
+    steps = [row["step"] for row in tiny.rows(killed) if "validation_loss" in row]
+    assert steps == [4, 8, 12, 16, 20, 24]  # rows after the checkpoint were dropped, then redone
+
+
+def test_one_device_agrees_with_eight(processes, whole) -> None:
+    one = tiny.evaluations(only_run(processes / "undisturbed"))
+    eight = tiny.evaluations(whole.folder)
+    for name in ("validation_loss", "train_eval_loss"):
+        a, b = ([row[name] for row in rows] for rows in (one, eight))
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5, err_msg=name)
+    (ledger,) = {tuple(np.load(only_run(processes / "undisturbed") / "ledger.npy").tolist())}
+    assert ledger == tuple(whole.outcome.ledger.tolist())
+
+
+def test_a_checkpoint_moves_between_device_counts(processes, whole, tiny_store) -> None:
+    """Restored on another number of devices, the parameters are the same to 1e-6, and go on."""
+    half = tiny.final_state(whole.config, tiny_store, processes / "half-on-1")  # on 8 devices
+    eight = tiny.final_state(whole.config, tiny_store, processes / "half-on-8")
+    assert max(tiny.differences(half, eight).values(), default=0) < 1e-5
+    moved = tiny.evaluations(processes / "moved-to-1")[-1]
+    back = trained(tiny_store, processes / "half-on-1")
+    last = tiny.evaluations(whole.folder)[-1]
+    for row in (moved, tiny.evaluations(back.folder)[-1]):
+        assert row["step"] == 24
+        assert row["validation_loss"] == pytest.approx(last["validation_loss"], abs=1e-5)
+    assert np.array_equal(back.outcome.ledger, whole.outcome.ledger)
+
+
+def test_the_batch_lies_on_all_devices(tiny_store) -> None:
+    c = tiny.resolved()
+    mesh = sharding.make_mesh(c.mesh, c.train.batch_size)
+    placed = sharding.put_batch(mesh, np.zeros((3, 8, 16), np.int32), axis=1)
+    assert len(placed.sharding.device_set) == 8
+    assert {shard.data.shape for shard in placed.addressable_shards} == {(3, 1, 16)}
+
+
+def test_a_batch_must_divide_over_the_devices(tiny_store, tmp_path) -> None:
+    c = tiny.resolved(train_batch_size=9)
+    with pytest.raises(DlmError, match="config.train.batch_size=9: must be a multiple of 8"):
+        train.train(c, tiny_store, tmp_path)
+
+
+def test_sharded_parameters_train_to_the_same_losses(whole, tiny_store, tmp_path) -> None:
+    split = trained(tiny_store, tmp_path, mesh_fsdp=2, mesh_tensor=2, train_duration="8 steps",
+                    optimizer_schedule="constant")  # fmt: skip
+    plain = trained(tiny_store, tmp_path / "plain", train_duration="8 steps",
+                    optimizer_schedule="constant")  # fmt: skip
+    for a, b in zip(tiny.evaluations(tmp_path), tiny.evaluations(plain.folder), strict=True):
+        assert a["validation_loss"] == pytest.approx(b["validation_loss"], abs=1e-5)
+    specs = {x.sharding.spec for x in jax.tree.leaves(split.outcome.best)}
+    assert len(specs) > 1
+
+
+# --- bad checkpoints ------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_of_another_shape_names_the_leaf(whole, tiny_store) -> None:
+    with pytest.raises(DlmError) as caught:
+        train.train(tiny.resolved(model_ff=48), tiny_store, whole.folder)
+    text = str(caught.value)
+    assert "\n" not in text and "another model" in text
+    assert "gate_up" in text or "down" in text
+    assert "checkpoints" in text
+
+
+def test_a_checkpoint_of_a_deeper_model_names_the_missing_leaf(whole, tiny_store) -> None:
+    with pytest.raises(DlmError, match="has no .*block_01.*another model"):
+        train.train(tiny.resolved(model_layers=2), tiny_store, whole.folder)
+
+
+@pytest.mark.parametrize("harm", ["cut short", "metadata gone", "data gone"])
+def test_a_corrupt_checkpoint_is_one_line(whole, tiny_store, tmp_path, harm) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole.folder, folder)
+    (saved,) = (p for p in (folder / "checkpoints").iterdir() if p.name.isdecimal())
+    files = [p for p in saved.rglob("*") if p.is_file()]
+    if harm == "cut short":
+        for path in files:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif harm == "metadata gone":
+        for path in files:
+            if "METADATA" in path.name.upper():
+                path.unlink()
+    else:
+        shutil.rmtree(saved / "state")
+    with pytest.raises(DlmError) as caught:
+        train.train(whole.config, tiny_store, folder)
+    assert "\n" not in str(caught.value) and str(saved.parent) in str(caught.value)
+
+
+def test_rubbish_beside_the_checkpoints_is_ignored(whole, tiny_store, tmp_path) -> None:
+    """A kill leaves half a checkpoint under another name."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole.folder, folder)
+    (folder / "checkpoints" / "99.orbax-checkpoint-tmp").mkdir()
+    assert_same(Trained(whole.config, folder, train.train(whole.config, tiny_store, folder)),
+                whole, tiny_store)  # fmt: skip
+
+
+# --- when to stop ---------------------------------------------------------------------------------
+
+
+def test_a_diverging_run_is_marked_and_stops(tiny_store, tmp_path) -> None:
+    c = tiny.resolved(optimizer_lr=1e6, evaluation_diverged=1.5)
+    result = run.run(c, tiny_store, tmp_path, ABOUT)
+    assert result["status"] == "diverged" and "loss" in result["reason"]
+    assert result["steps"] < 24 and result["validation_loss"] is None
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "diverged"
+    steps = result["steps"]
+    (tmp_path / "result.json").unlink()  # killed just before it was written
+    again = run.run(c, tiny_store, tmp_path, ABOUT)
+    assert again["status"] == "diverged" and again["steps"] == steps
+
+
+def test_a_loss_that_is_no_number_is_marked_as_diverged(tiny_store, tmp_path) -> None:
+    result = run.run(tiny.resolved(optimizer_lr=1e30), tiny_store, tmp_path, ABOUT)
+    assert result["status"] == "diverged" and result["steps"] < 24
+    json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)
+
+
+OVERFIT = dict(objective_name="ar", optimizer_lr=0.1, train_duration="60 steps",
+               optimizer_schedule="constant", optimizer_ema=0.0, optimizer_weight_decay=0.0,
+               model_dropout_residual=0.0, data_unique_tokens=128,
+               evaluation_every="1 steps")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def overfit(tiny_store, tmp_path_factory) -> Trained:
+    """8 windows again and again: validation turns, and patience ends the run."""
+    folder = tmp_path_factory.mktemp("overfit")
+    return trained(tiny_store, folder, evaluation_patience=3, **OVERFIT)
+
+
+def test_patience_stops_a_run_that_no_longer_improves(overfit) -> None:
+    losses = [row["validation_loss"] for row in tiny.evaluations(overfit.folder)]
+    assert len(losses) < 60
+    best = int(np.argmin(losses))
+    assert len(losses) == best + 1 + 3  # three evaluations without a better one
+    progress = overfit.outcome.progress
+    assert progress["best_step"] == best + 1 and progress["best_loss"] == min(losses)
+    assert progress["last_loss"] == losses[-1]
+
+
+def test_a_run_that_patience_ended_stays_ended(overfit, tiny_store) -> None:
+    before = overfit.numbers
+    after = train.train(overfit.config, tiny_store, overfit.folder).progress
+    assert tiny.timeless(after) == before
+
+
+def test_the_best_weights_are_those_of_the_best_evaluation(overfit, tiny_store) -> None:
+    c = overfit.config
+    found = run.final(c, tiny_store, overfit.outcome.best)[0][0]
+    best = overfit.outcome.progress["best_loss"]
+    assert found.value == pytest.approx(best, abs=1e-6)
+    assert found.value < overfit.outcome.progress["last_loss"]
+    state = tiny.final_state(c, tiny_store, overfit.folder)
+    for path, leaf in jax.tree.leaves_with_path(overfit.outcome.best):
+        name = jax.tree_util.keystr(path)
+        assert np.array_equal(state[f"['best']{name}"], leaf)
+        assert not np.array_equal(state[f"['state']['params']{name}"], leaf)
+
+
+def test_training_loss_is_below_validation_where_few_windows_repeat(overfit) -> None:
+    last = tiny.evaluations(overfit.folder)[-1]
+    assert last["train_eval_loss"] < last["validation_loss"] - 0.1  # the memorisation gap
+
+
+# --- metrics --------------------------------------------------------------------------------------
+
+
+def events(folder: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+
+
+def test_tensorboard_shows_the_same_numbers(whole) -> None:
+    board = events(whole.folder)
+    shown = {tag: {e.step: e.value for e in board.Scalars(tag)} for tag in board.Tags()["scalars"]}
+    recorded = {row["step"]: row["validation_loss"] for row in tiny.evaluations(whole.folder)}
+    assert shown["validation/loss"].keys() == recorded.keys()
+    for at, value in recorded.items():
+        assert shown["validation/loss"][at] == pytest.approx(value, rel=1e-6)
+    assert {"run/loss", "run/lr", "run/grad_norm", "run/tokens_per_second"} <= shown.keys()
+
+
+def test_tensorboard_has_hparams_and_text(tmp_path) -> None:
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    log = metrics.Metrics(tmp_path, metrics.hparams(tiny.resolved()), 0)
+    log.write({"step": 1, "loss": 2.0, "kind": "exact", "bits_per_byte": None})
+    log.text("samples", "two\nlines", 1)
+    log.close()
+    board = events(tmp_path)
+    assert board.Tags()["scalars"] == ["run/loss"]
+    content = board.SummaryMetadata("_hparams_/session_start_info").plugin_data
+    assert content.plugin_name == "hparams"
+    start = plugin_data_pb2.HParamsPluginData.FromString(content.content).session_start_info
+    assert start.hparams["model.width"].number_value == 16
+    assert start.hparams["objective.name"].string_value == "masked"
+    assert start.hparams["model.tied"].bool_value is True
+    assert board.SummaryMetadata("samples").plugin_data.plugin_name == "text"
+    assert board.Tensors("samples")[0].tensor_proto.string_val == [b"two\nlines"]
+
+
+def test_a_resumed_record_forgets_what_comes_after_its_checkpoint(tmp_path) -> None:
+    log = metrics.Metrics(tmp_path, {}, 0)
+    for at in (1, 2, 3):
+        log.write({"step": at, "loss": float(at)})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # a kill in the middle of a line
+    log = metrics.Metrics(tmp_path, {}, 2)
+    log.write({"step": 3, "loss": 30.0})
+    log.close()
+    assert [(r["step"], r["loss"]) for r in tiny.rows(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+    assert [(e.step, e.value) for e in events(tmp_path).Scalars("run/loss")] == [
+        (1, 1.0), (2, 2.0), (3, 30.0)
+    ]  # fmt: skip
+
+
+def test_a_record_broken_in_the_middle_names_its_line(tmp_path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nrubbish\n{"step": 2}\n')
+    with pytest.raises(DlmError, match=r"metrics.jsonl:2: not JSON"):
+        metrics.Metrics(tmp_path, {}, 2)
+
+
+# --- a disk that is full --------------------------------------------------------------------------
+
+
+def test_a_failing_checkpoint_ends_the_run_at_once(whole, tiny_store, tmp_path, monkeypatch) -> None:
+    """The error comes out; nothing hangs, and what was saved before is still good."""
+    at = interrupt(tiny_store, whole.config, tmp_path, 4)
+
+    def full(*arguments, **named):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            train.train(whole.config, tiny_store, tmp_path)
+    with checkpoint.open_checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest is not None and checkpoints.latest.step == at
+    assert_same(trained(tiny_store, tmp_path), whole, tiny_store)
