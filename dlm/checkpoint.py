@@ -36,11 +36,11 @@ def save(checkpointer: ocp.training.Checkpointer, progress: dict[str, Any], **pa
     """Starts to save; the parts may be changed or donated as soon as it returns.
 
     On a CPU a host array is a view of the device's buffer, which the next step would write into
-    while Orbax still writes it out: hence the copy.
+    while Orbax still writes it out: hence the copy. `progress` too is written later.
     """
     parts = jax.tree.map(lambda x: x.copy() if isinstance(x, jax.Array | np.ndarray) else x, parts)
     checkpointer.save_checkpointables_async(
-        progress["step"], parts, force=True, custom_metadata=progress
+        progress["step"], parts, force=True, custom_metadata=dict(progress)
     )
 
 

@@ -45,7 +45,7 @@ def training_documents(
 ) -> Int[np.ndarray, " n"]:
     """The document in which each of the training windows starts."""
     chosen = _subset(store, seq_len, unique_tokens, subset)
-    return window_documents(store.train_offsets, seq_len, chosen.max() + 1)[chosen]
+    return window_documents(store.train_offsets, seq_len, int(chosen.max()) + 1)[chosen]
 
 
 def _subset(store: Store, seq_len: int, unique_tokens: int, subset: str) -> Int[np.ndarray, " n"]:

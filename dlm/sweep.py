@@ -26,6 +26,7 @@ from dlm.errors import DlmError
 # glibc: back large allocations by huge pages and keep them; measured in BUILD_NOTES.md.
 HUGE_PAGES = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=8000000000:glibc.malloc.trim_threshold=16000000000"  # noqa: E501
 DONE = ("finished", "diverged")
+WORKER = (sys.executable, "-m", "dlm.worker")
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,15 @@ def jobs(
 
 
 def label(c: config.Config, overrides: dict[str, Any]) -> str:
-    """What tells a run from its siblings: `digits ar lr=0.004 seed=1`."""
-    named = ("corpus.name", "objective.name")
-    rest = [f"{k.split('.')[-1]}={v}" for k, v in overrides.items() if k not in named]
+    """What tells a run from its siblings on the same data: `digits ar lr=0.004 seed=1`."""
+    rest = [
+        f"{key.split('.')[-1]}={value:.4g}"
+        if isinstance(value, float)
+        else f"{key.split('.')[-1]}={value}"
+        for key, value in overrides.items()
+        if key.split(".")[0] not in ("corpus", "tokenizer", "data", "evaluation")
+        and key != "objective.name"
+    ]
     return " ".join([c.corpus.name, c.objective.name, *rest])
 
 
@@ -233,7 +240,7 @@ def _gpus() -> list[str]:
 
 
 def _start(number: int, place: dict[str, Any], log: Path, events: queue.Queue[Event]) -> Worker:
-    command = [sys.executable, "-m", "dlm.worker", *map(str, place["cores"])]
+    command = [*WORKER, *map(str, place["cores"])]
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

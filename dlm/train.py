@@ -63,6 +63,8 @@ def train(
         log = metrics.Metrics(folder, metrics.hparams(c), progress["step"])
         clock = _Clock(c, plan, progress)
         for edge in _edges(plan, size, after=progress["step"]):
+            if _ended(c, plan, progress):  # killed between its last checkpoint and its result
+                break
             losses, norms = [], []
             clock.start()
             while progress["step"] < edge.step and not stop():
@@ -97,12 +99,7 @@ def train(
                 report(row)
                 if _improves(progress, found[0].value):
                     best = jax.tree.map(jnp.copy, step.weights(state))  # `state` is donated
-            patience = c.evaluation.patience
-            ended = (
-                progress["step"] == plan.steps
-                or progress["reason"]
-                or (patience and progress["worse"] >= patience)
-            )
+            ended = _ended(c, plan, progress)
             if edge.save or ended or stop():
                 ledgers = {"exposures": ledger}
                 checkpoint.save(
@@ -191,6 +188,11 @@ def _improves(progress: dict[str, Any], loss: float) -> bool:
     else:
         progress["worse"] += 1
     return better
+
+
+def _ended(c: config.Config, plan: config.Plan, progress: dict[str, Any]) -> bool:
+    impatient = 0 < c.evaluation.patience <= progress["worse"]
+    return progress["step"] == plan.steps or bool(progress["reason"]) or impatient
 
 
 @dataclasses.dataclass(frozen=True)

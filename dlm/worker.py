@@ -105,4 +105,6 @@ def prepare_jax() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main([int(core) for core in sys.argv[1:]]))
+    code = main([int(core) for core in sys.argv[1:]])
+    sys.stderr.flush()
+    os._exit(code)  # all is saved; no thread of a library may hold up the exit

@@ -1,4 +1,4 @@
-"""Repetition is exact: epochs, subsets, exposures, restarts; and why grain's own orders are not used."""
+"""Repetition is exact: epochs, subsets, exposures, restarts; why grain's own orders are not used."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def windows_of(n: int) -> np.ndarray:
 def all_batches(
     store, windows, *, mode: str = "epoch", batch: int = 3, steps: int = 20, seed: int = 0
 ):
-    settings = config.Data(seq_len=windows.shape[1], mode=mode)
+    settings = config.Data(seq_len=windows.shape[1], mode=mode, subset="documents")
     training = config.Train(batch_size=batch, seed=seed)
     return data.batches(windows, store, settings, training, steps)
 
@@ -58,12 +58,29 @@ def same(a: dict, b: dict) -> bool:
 # --- windows --------------------------------------------------------------------------------------
 
 
-def test_subsets_are_prefixes_of_one_order() -> None:
+@pytest.mark.parametrize("subset", ["windows", "documents"])
+def test_budgets_nest(subset: str) -> None:
     store = numbers([8] * 10)
-    whole = data.training_windows(store, L, 80)
-    assert np.array_equal(whole, store.train.reshape(-1, L))
+    whole = data.training_windows(store, L, 80, subset)
+    assert sorted(whole.ravel().tolist()) == list(range(80))  # token k is the number k
+    assert np.array_equal(whole, whole[:, :1] + np.arange(L))  # windows are whole
     for unique in (4, 16, 40):
-        assert np.array_equal(data.training_windows(store, L, unique), whole[: unique // L])
+        part = data.training_windows(store, L, unique, subset)
+        assert np.array_equal(part, whole[: unique // L])
+    if subset == "documents":
+        assert np.array_equal(whole.ravel(), store.train)
+    else:
+        assert not np.array_equal(whole.ravel(), store.train)
+
+
+@pytest.mark.parametrize("subset", ["windows", "documents"])
+def test_each_training_window_knows_its_document(subset: str) -> None:
+    store = numbers([3, 9, 1, 7, 12, 8])
+    for unique in (8, 40):
+        windows = data.training_windows(store, L, unique, subset)
+        found = data.training_documents(store, L, unique, subset)
+        expected = [np.searchsorted(store.train_offsets, w[0], side="right") - 1 for w in windows]
+        assert found.tolist() == expected
 
 
 def test_a_window_must_divide_documents_of_one_length() -> None:
@@ -126,7 +143,7 @@ def test_an_order_is_pinned() -> None:
 @pytest.mark.parametrize("mode", ["epoch", "multiset"])
 def test_batch_i_is_a_pure_function(mode: str) -> None:
     store = numbers([8] * 10)
-    windows = data.training_windows(store, L, 44)  # the last document is cut in two
+    windows = data.training_windows(store, L, 44, "documents")  # the last document is cut in two
     first = list(all_batches(store, windows, mode=mode))
     again = list(all_batches(store, windows, mode=mode))
     assert len(first) == 20 and all(map(same, first, again))
@@ -147,7 +164,7 @@ def test_batch_i_is_a_pure_function(mode: str) -> None:
 @pytest.mark.parametrize("batch, steps", [(1, 11), (3, 20), (4, 33), (11, 4)])
 def test_exposures_sum_to_steps_times_batch_also_after_a_resume(mode, batch, steps) -> None:
     store = numbers([8] * 10)
-    windows = data.training_windows(store, L, 44)
+    windows = data.training_windows(store, L, 44, "documents")
     whole = np.zeros(len(windows), np.int64)
     for item in all_batches(store, windows, mode=mode, batch=batch, steps=steps):
         data.record_exposures(whole, item["origin"], L)
@@ -167,7 +184,7 @@ def test_exposures_sum_to_steps_times_batch_also_after_a_resume(mode, batch, ste
 
 def test_in_epoch_mode_no_window_is_more_than_one_epoch_ahead() -> None:
     store = numbers([8] * 10)
-    windows = data.training_windows(store, L, 44)  # 11 windows; 3 a batch straddle the epochs
+    windows = data.training_windows(store, L, 44, "documents")  # 11; 3 a batch
     ledger = np.zeros(11, np.int64)
     for step, item in enumerate(all_batches(store, windows), 1):
         data.record_exposures(ledger, item["origin"], L)
@@ -188,7 +205,7 @@ def stream(source: data.MultisetSource) -> tuple[np.ndarray, np.ndarray]:
 def test_multiset_shows_every_token_of_every_document_once_an_epoch(lengths, epochs) -> None:
     store = numbers(lengths)
     unique = sum(lengths)
-    windows = data.training_windows(store, L, unique)
+    windows = data.training_windows(store, L, unique, "documents")
     source = data.MultisetSource(windows, store.train_offsets, 0, epochs * unique // L)
     tokens, origins = stream(source)
     assert np.array_equal(np.bincount(tokens.ravel(), minlength=unique), [epochs] * unique)
@@ -198,7 +215,7 @@ def test_multiset_shows_every_token_of_every_document_once_an_epoch(lengths, epo
 def test_multiset_keeps_documents_whole_and_changes_their_neighbours() -> None:
     lengths = [3, 5, 6, 2, 4, 7, 5]
     store = numbers(lengths)
-    windows = data.training_windows(store, L, 32)
+    windows = data.training_windows(store, L, 32, "documents")
     source = data.MultisetSource(windows, store.train_offsets, 0, 8 * 12)
     tokens, _ = stream(source)
     ends = store.train_offsets[1:] - 1
@@ -217,7 +234,7 @@ def test_multiset_keeps_documents_whole_and_changes_their_neighbours() -> None:
 
 def test_multiset_cuts_the_last_document_where_the_budget_ends() -> None:
     store = numbers([10, 10, 10])
-    windows = data.training_windows(store, L, 16)
+    windows = data.training_windows(store, L, 16, "documents")
     tokens, origins = stream(data.MultisetSource(windows, store.train_offsets, 0, 12))
     assert sorted(tokens.ravel().tolist()) == sorted(list(range(16)) * 3)
     assert origins.max() == 3

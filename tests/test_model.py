@@ -115,7 +115,9 @@ def test_initial_deviations_are_those_of_the_paper():
         assert abs(float(jnp.mean(leaf))) < 5 * expected / np.sqrt(leaf.size), name
     weights = [np.ravel(x)[:64].tolist() for x in jax.tree.leaves(params) if x.ndim > 1]
     assert len({tuple(w) for w in weights}) == len(weights)  # no two drawn alike
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), params, init(jax.random.key(0))))
+    assert jax.tree.all(
+        jax.tree.map(lambda a, b: bool(jnp.all(a == b)), params, init(jax.random.key(0)))
+    )
     assert not jnp.any(init(jax.random.key(1))["embedding"] == params["embedding"])
 
 
@@ -241,9 +243,7 @@ def test_dropout_is_on_with_a_key_and_off_without(kind):
     network = transformer(model, ROWS)
     params = jax.jit(network.init)(jax.random.key(0))
     apply = jax.jit(lambda key: network.apply(params, IDS, mask="full", key=key))
-    off, on, again, other = (
-        apply(key) for key in (None, *map(jax.random.key, (1, 1, 2)))
-    )
+    off, on, again, other = (apply(key) for key in (None, *map(jax.random.key, (1, 1, 2))))
     plain = transformer(dataclasses.replace(SMALL, layers=1), ROWS)
     none = jax.jit(lambda key: plain.apply(params, IDS, mask="full", key=key))
     np.testing.assert_array_equal(off, none(None))

@@ -277,9 +277,7 @@ def planted(bug: str):
         if bug == "mean over masked":
             weight = L / jnp.maximum(masked.sum(axis=-1), 1)
         mask_id = MASK - 1 if bug == "mask id" else MASK
-        inputs = jnp.pad(
-            jnp.where(masked, mask_id, tokens), ((0, 0), (1, 0)), constant_values=BOS
-        )
+        inputs = jnp.pad(jnp.where(masked, mask_id, tokens), ((0, 0), (1, 0)), constant_values=BOS)
         logits = apply(params, inputs, mask="full")
         shift = 0 if bug == "shifted" else 1
         logits = jax.lax.dynamic_slice_in_dim(logits, shift, L, axis=1)

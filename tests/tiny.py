@@ -50,8 +50,8 @@ def experiment() -> Any:
         "data.seq_len": 16, "data.unique_tokens": 512, "model.layers": 1, "model.width": 16,
         "model.heads": 2, "model.ff": 32, "model.dropout.residual": 0.1, "objective.name": "masked",
         "optimizer.lr": 0.01, "optimizer.warmup": "4 steps", "optimizer.ema": 0.8,
-        "train.duration": "24 steps", "train.batch_size": 8, "train.steps_per_call": 3,
-        "train.checkpoint_every": "8 steps", "evaluation.every": "4 steps",
+        "train.duration": "24 steps", "train.batch_size": 8, "train.steps_per_call": 1,
+        "train.checkpoint_every": "12 steps", "evaluation.every": "8 steps",
         "evaluation.growth": 1.0, "evaluation.final_passes": 2, "evaluation.batch_size": 16,
         "evaluation.samples": 2,
     }  # fmt: skip

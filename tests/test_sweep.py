@@ -1,0 +1,259 @@
+"""A sweep runs every run once, also when runs fail, sweeps meet, and processes are killed.
+
+Workers are real processes with real locks; only their training is a stand-in (fake_worker.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+
+from dlm import record, sweep
+from dlm.errors import DlmError
+
+HERE = Path(__file__).parent
+DLM = [sys.executable, str(HERE / "fake_dlm.py")]
+SEEDS = '''
+def sweep(scale="laptop"):
+    for seed in {seeds}:
+        yield {{"train.seed": seed}}
+'''
+
+
+@pytest.fixture
+def experiment(tmp_path) -> Path:
+    return tiny.experiment_file(tmp_path)
+
+
+def seeds_file(folder: Path, *seeds: int) -> Path:
+    text = tiny.EXPERIMENT + SEEDS.replace("{seeds}", str(list(seeds)))
+    return tiny.experiment_file(folder, text)
+
+
+def jobs_of(path: Path, *overrides: tuple) -> list[sweep.Job]:
+    return sweep.jobs(str(path), "laptop", list(overrides), path.parent / "runs")
+
+
+@pytest.fixture
+def fake(monkeypatch) -> None:
+    monkeypatch.setattr(sweep, "WORKER", (sys.executable, str(HERE / "fake_worker.py")))
+
+
+def execute(jobs: list[sweep.Job], workers: int = 1) -> tuple[dict, list]:
+    events: list[tuple] = []
+    jobs[0].folder.parent.mkdir(parents=True, exist_ok=True)
+    ended = sweep.execute(
+        jobs,
+        workers,
+        jobs[0].folder.parent / "workers.log",
+        lambda event, job, row: events.append((event, job.config.train.seed, row)),
+    )
+    return {job.config.train.seed: ended[job.about["run"]] for job in jobs}, events
+
+
+def starts(job: sweep.Job) -> int:
+    file = job.folder / "starts"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def wait_for(condition, what: str) -> None:
+    """A ceiling against hanging for ever; no verdict depends on how long it takes."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, f"never came: {what}"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+# --- expansion ------------------------------------------------------------------------------------
+
+
+def test_an_experiment_expands_into_runs(experiment) -> None:
+    masked, ar = jobs_of(experiment)
+    assert [masked.config.objective.name, ar.config.objective.name] == ["masked", "ar"]
+    assert masked.about["label"] == "topics masked" and ar.about["label"] == "topics ar"
+    assert masked.about["question"] == "Does a tiny run train?"
+    assert masked.about["experiment"] == "tiny_experiment"
+    assert masked.folder == experiment.parent / "runs" / "tiny_experiment" / masked.about["run"]
+    assert len({masked.about["run"], ar.about["run"]}) == 2
+    assert masked.plan.steps == 24 and masked.flops == 24 * masked.plan.flops_per_step
+
+
+def test_the_run_id_hashes_what_determines_the_result(experiment) -> None:
+    def ids(*overrides: tuple) -> set[str]:
+        return {job.about["run"] for job in jobs_of(experiment, *overrides)}
+
+    usual = ids()
+    assert ids() == usual
+    for same in (("train.steps_per_call", 8), ("train.checkpoint_every", "3 steps"), ("mesh.fsdp", 2)):
+        assert ids(same) == usual, same
+    for other in (("train.seed", 1), ("optimizer.lr", 0.02), ("corpus.options.seed", 1)):
+        assert not ids(other) & usual, other
+
+
+def test_an_override_beats_the_sweep_and_twins_become_one(experiment) -> None:
+    (job,) = jobs_of(experiment, ("objective.name", "ar"))
+    assert job.config.objective.name == "ar"
+    assert job.about["overrides"] == {}
+
+
+def test_a_scale_has_its_own_folder(experiment) -> None:
+    found = sweep.jobs(str(experiment), "smoke", [], experiment.parent / "runs")
+    assert found[0].folder.parent.name == "tiny_experiment-smoke"
+
+
+def test_a_mistake_in_one_run_is_found_before_any_starts(tmp_path) -> None:
+    with pytest.raises(DlmError, match="config.train.seed=-1"):
+        jobs_of(seeds_file(tmp_path, 0, -1))
+
+
+# --- execution ------------------------------------------------------------------------------------
+
+
+def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path, fake) -> None:
+    jobs = jobs_of(seeds_file(tmp_path, 1, 13, 99, 2))
+    ended, events = execute(jobs)
+    assert ended == {1: "finished", 13: "failed", 99: "failed", 2: "finished"}
+    planted, crashed = jobs[1].folder, jobs[2].folder
+    assert "Traceback" in (planted / "error.txt").read_text()
+    assert "planted" in (planted / "error.txt").read_text()
+    failure = json.loads((planted / "result.json").read_text())
+    assert failure["status"] == "failed" and failure["reason"] == "RuntimeError: planted"
+    assert "ended with code 9" in json.loads((crashed / "result.json").read_text())["reason"]
+    assert [seed for event, seed, _ in events if event == "failed"] == [13, 99]
+
+
+def test_what_is_done_is_skipped_and_what_failed_is_tried_again(tmp_path, fake) -> None:
+    jobs = jobs_of(seeds_file(tmp_path, 1, 13))
+    execute(jobs)
+    ended, events = execute(jobs)
+    assert ended == {1: "finished", 13: "failed"}
+    assert [starts(job) for job in jobs] == [1, 2]
+    assert {seed for _, seed, _ in events} == {13}
+
+
+def test_longest_first(tmp_path, fake) -> None:
+    text = tiny.EXPERIMENT + SEEDS.replace("{seeds}", "(1, 2, 3)").replace(
+        '"train.seed": seed', '"train.seed": seed, "train.duration": f"{{seed * 10}} steps"'
+    )
+    jobs = jobs_of(tiny.experiment_file(tmp_path, text))
+    _, events = execute(jobs)
+    assert [seed for event, seed, _ in events if event == "start"] == [3, 2, 1]
+
+
+def test_several_workers_share_the_runs(tmp_path, fake) -> None:
+    jobs = jobs_of(seeds_file(tmp_path, *range(5)))
+    ended, _ = execute(jobs, workers=2)
+    assert set(ended.values()) == {"finished"}
+    assert [starts(job) for job in jobs] == [1] * 5
+    pids = {(job.folder / "starts").read_text().split()[0] for job in jobs}
+    assert 1 <= len(pids) <= 2
+
+
+def test_cores_are_shared_out_without_overlap(monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert [p["cores"] for p in sweep.placements(2)] == [[0, 2], [1, 3]]
+    assert [p["cores"] for p in sweep.placements(4)] == [[0], [1], [2], [3]]
+    assert [p["cores"] for p in sweep.placements(5)] == [[0, 1, 2, 3]] * 5
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    assert [p["env"]["CUDA_VISIBLE_DEVICES"] for p in sweep.placements(3)] == ["0", "3", "0"]
+    assert sweep.default_workers() == 2
+
+
+# --- several sweeps, kills ------------------------------------------------------------------------
+
+
+def start(path: Path, jobs: int = 1) -> subprocess.Popen:
+    workdir = str(path.parent / "runs")
+    return subprocess.Popen(
+        [*DLM, "run", str(path), "--workdir", workdir, "--jobs", str(jobs)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def hold(jobs: list[sweep.Job]) -> Path:
+    folder = jobs[0].folder.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "hold").touch()
+    return folder / "hold"
+
+
+def test_two_sweeps_at_once_do_no_run_twice(tmp_path) -> None:
+    path = seeds_file(tmp_path, *range(6))
+    jobs = jobs_of(path)
+    barrier = hold(jobs)  # until each sweep has a run in hand
+    both = [start(path), start(path)]
+    wait_for(lambda: sum(map(starts, jobs)) == 2, "a run of each sweep")
+    barrier.unlink()
+    for process in both:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, out + err
+    assert [starts(job) for job in jobs] == [1] * 6
+
+
+def test_a_killed_sweep_leaves_its_run_to_the_next(tmp_path) -> None:
+    path = seeds_file(tmp_path, 1, 2, 3)
+    jobs = jobs_of(path)
+    barrier = hold(jobs)
+    first = start(path)
+    wait_for(lambda: sum(map(starts, jobs)) == 1, "the first run")
+    (worker,) = [int((j.folder / "starts").read_text().split()[0]) for j in jobs if starts(j)]
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    wait_for(lambda: not alive(worker), "the end of a worker whose sweep is gone")
+    assert [j for j in jobs if (j.folder / "saved").exists()]  # it saved before it went
+    second = start(path)
+    wait_for(lambda: sum(map(starts, jobs)) == 2, "the run to be taken up")
+    barrier.unlink()
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 0, out + err
+    assert sorted(map(starts, jobs)) == [1, 1, 2]
+    assert {record.status(job.folder) for job in jobs} == {"finished"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number) -> None:
+    path = seeds_file(tmp_path, 1, 2)
+    jobs = jobs_of(path)
+    barrier = hold(jobs)
+    process = start(path)
+    wait_for(lambda: sum(map(starts, jobs)) == 1, "the first run")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 75, out + err
+    assert "interrupted" in err and "Traceback" not in out + err
+    assert len([j for j in jobs if (j.folder / "saved").exists()]) == 1
+    barrier.unlink()
+    process = start(path)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    assert sorted(map(starts, jobs)) == [1, 2]
+
+
+def test_a_failed_run_makes_exit_code_1_and_a_done_sweep_0(tmp_path) -> None:
+    path = seeds_file(tmp_path, 1, 13)
+    process = start(path)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1, out + err
+    assert "failed: topics masked seed=13: see" in err and "error.txt" in err
+    assert "Traceback" not in out + err
+    path = seeds_file(tmp_path, 1)
+    process = start(path)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "1 runs" in out and "0 to do" in out
