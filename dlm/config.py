@@ -16,6 +16,7 @@ import json
 import math
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,7 +157,7 @@ LADDER: dict[str, tuple[int, int, int, int]] = {
     for width, heads, rows in (
         (128, 4, {"7m": 3}),
         (224, 7, {"14m": 4}),
-        (288, 7, {"20m": 5}),
+        (288, 9, {"20m": 5}),
         (448, 7, {"35m": 6}),
         (512, 8, {"44m": 8}),
         (576, 9, {"57m": 9}),
@@ -260,11 +261,10 @@ def load_experiment(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, A
     except DlmError:
         raise
     except Exception as error:
-        line = error.__traceback__
-        while line and line.tb_next:
-            line = line.tb_next
-        where = f"{line.tb_frame.f_code.co_filename}:{line.tb_lineno}" if line else path
-        raise DlmError(f"{path}: {type(error).__name__}: {error} ({where})") from error
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename) == file]
+        where = f"{path}:{lines[-1]}" if lines else path
+        raise DlmError(f"{where}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise DlmError(f"{path}: get_config must return the ConfigDict of dlm.config.base()")
     return config, sweep
@@ -287,7 +287,7 @@ def resolve(config: ConfigDict) -> Config:
         layers, width, heads, ff = LADDER[model.size]
         model = dataclasses.replace(model, layers=layers, width=width, heads=heads, ff=ff)
     elif model.ff == 0:
-        model = dataclasses.replace(model, ff=int(8 * model.width / 3 / 64) * 64)
+        model = dataclasses.replace(model, ff=max(64, int(8 * model.width / 3 / 64) * 64))
     resolved = dataclasses.replace(resolved, model=model)
     _check(resolved)
     return resolved
@@ -530,12 +530,16 @@ def _check(c: Config) -> None:
 
 def _duration(name: str, duration: str) -> tuple[str, float]:
     units = ("steps", "tokens", "epochs", "flops", "percent")
-    match = re.fullmatch(r"\s*([\d.,_]+(?:e[+-]?\d+)?)\s*([a-z]+)\s*", duration, re.IGNORECASE)
-    if not match or match[2].lower() not in units:
-        _fail(
-            name, duration, 'a number and a unit, such as "60 epochs", "2e6 tokens" or "500 steps"'
-        )
-    return match[2].lower(), float(match[1].replace(",", "").replace("_", ""))
+    words = r"\s*(\d[\d.,_]*(?:e[+-]?\d+)?)\s*([a-z]+)\s*"
+    match = re.fullmatch(words, duration.lower())
+    amount, unit = match.groups() if match else ("", "")
+    try:
+        number = float(amount.replace(",", ""))
+    except ValueError:
+        number = math.nan
+    if unit not in units or not 0 < number < 1e30:
+        _fail(name, duration, 'a number and a unit: "60 epochs", "2e6 tokens", "500 steps"')
+    return unit, number
 
 
 def _fail(name: str, value: Any, right: str) -> NoReturn:

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from dlm.likelihood import Comparison, Estimate, compare
-from dlm.runs import Family, Panel, Run, Setting
+from dlm.runs import Family, Panel, Run, Setting, setting_of
 
 REFERENCE = "ar"  # the family that the others have to pass
-NAMES = {"ar": "AR", "masked": "masked diffusion"}
+EQUAL = "ar at equal settings"
+NAMES = {"ar": "AR", EQUAL: "AR at equal settings", "masked": "masked diffusion"}
 RESAMPLES = 2000
 INTERVAL = (0.05, 0.95)  # a 90% interval
 REACH = 100.0  # an extrapolation further than this factor beyond the data is not reported
@@ -147,6 +149,42 @@ def crossovers(panel: Panel, axis: str = "flops") -> list[Crossover]:
     reference = panel.families[REFERENCE]
     others = [family for name, family in panel.families.items() if name != REFERENCE]
     return [crossover(reference, family, axis) for family in others]
+
+
+# What two runs at equal settings may differ in: the objective, and how long it is worth training.
+FREE = ("objective", "evaluation", "train.duration")
+
+
+def equally_set(panel: Panel, challenger: Family) -> Family | None:
+    """The reference at the settings of the challenger's best, or None where it has no such run.
+
+    The paper compares the families so: one set of hyper-parameters, tuned for neither. Where the
+    reference has been tried at these settings alone it is the whole family, and None too.
+    """
+    reference = panel.families.get(REFERENCE)
+    if reference is None:
+        return None
+    shared = _shared(challenger.best)
+    equal = tuple(setting for setting in reference.settings if _shared(setting) == shared)
+    if not equal or len(equal) == len(reference.settings):
+        return None
+    return Family(EQUAL, reference.kind, equal, len(equal))
+
+
+@functools.lru_cache(maxsize=64)
+def _shared(setting: Setting) -> str:
+    kept = setting_of(setting.runs[0].config)
+    for name in FREE:
+        *groups, last = name.split(".")
+        group = kept[groups[0]] if groups else kept
+        group.pop(last, None)
+    return json.dumps(kept, sort_keys=True)
+
+
+def equal_crossovers(panel: Panel, axis: str = "flops") -> list[Crossover]:
+    """Each challenger against the reference at the challenger's own settings."""
+    pairs = [(equally_set(panel, f), f) for name, f in panel.families.items() if name != REFERENCE]
+    return [crossover(reference, family, axis) for reference, family in pairs if reference]
 
 
 @functools.lru_cache(maxsize=64)  # families are records compared by identity

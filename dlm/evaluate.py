@@ -40,8 +40,7 @@ def score(
     difference of two models on the same windows is far less noisy than either.
     """
     scorer = _scorer(c.model, c.objective, vocab_size)
-    devices = mesh.shape["data"] * mesh.shape["fsdp"]
-    size = -(-c.evaluation.batch_size // devices) * devices
+    size = c.evaluation.batch_size
     root = keys.named(0, "evaluation")
     pending = []
     for index, start in enumerate(range(0, len(windows), size)):

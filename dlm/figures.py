@@ -131,6 +131,13 @@ def _frontier_panel(ax: Axes, panel: Panel, axis: str) -> None:
         lows.append(np.nanmin(edge.loss - band))
         highs.append(np.nanmin(edge.loss))
         tops.append(np.nanmax(edge.loss))
+        equal = cross.equally_set(panel, family)
+        if equal is not None:
+            edge = cross.frontier(equal, axis)
+            colour = style(list(panel.families), cross.REFERENCE)[0]
+            x, y = np.append(edge.compute, end), np.append(edge.loss, edge.loss[-1])
+            ax.plot(x, y, color=colour, lw=1.3, ls=(0, (5, 2)), label=cross.name_of(cross.EQUAL))
+            highs.append(np.nanmin(edge.loss))
     ax.set_xscale("log")
     # The frontiers end close together far below where they start: cut the axis so that the
     # difference at the end can be read.
@@ -141,6 +148,20 @@ def _frontier_panel(ax: Axes, panel: Panel, axis: str) -> None:
     below = 1.05 * words / (1 - words) if challengers else 0.08
     ax.set_ylim(min(lows) - below * height, min(lows) + 1.05 * height)
     ax.set_title(panel.title, loc="left")
+    for found in cross.equal_crossovers(panel, axis):
+        if found.compute is not None:
+            edge = cross.frontier(panel.families[found.challenger], axis)
+            y = np.interp(np.log(found.compute), np.log(edge.compute), edge.loss)
+            ax.plot([found.compute], [y], marker="o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=5)
+            ax.annotate(
+                f"equal settings: {scientific(found.compute)}",
+                (found.compute, y),
+                xytext=(8, 8),
+                textcoords="offset points",
+                fontsize=8.5,
+                color=INK,
+                zorder=6,
+            )
     for number, found in enumerate(challengers):
         name = f"{cross.name_of(found.challenger)}: " if len(challengers) > 1 else ""
         _mark(ax, panel, found, 0.03 + 0.155 * number, name)

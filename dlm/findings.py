@@ -46,7 +46,10 @@ def _panel(panel: Panel) -> dict[str, Any]:
         "seq_len": panel.seq_len,
         "families": [_family(family) for family in panel.families.values()],
         "crossovers": {
-            axis: [dataclasses.asdict(found) for found in cross.crossovers(panel, axis)]
+            axis: [
+                dataclasses.asdict(found)
+                for found in cross.equal_crossovers(panel, axis) + cross.crossovers(panel, axis)
+            ]
             for axis in ("flops", "flops_6nd")
         },
         "finals": [_final(found) for found in cross.finals(panel)],
@@ -152,13 +155,18 @@ def answer(panel: Panel) -> str:
         )
         return f"On {panel.title}: no finished run of {missing}, so no comparison yet. {have}."
     both = zip(cross.crossovers(panel), cross.finals(panel), strict=True)
+    equal = {found.challenger: found for found in cross.equal_crossovers(panel)}
     return f"On {panel.title}: " + " ".join(
-        f"{_crossing(panel, found)} {_ending(panel, found, final)}" for found, final in both
+        (f"{_crossing(panel, equal[found.challenger])} " if found.challenger in equal else "")
+        + f"{_crossing(panel, found)} {_ending(panel, found, final)}"
+        for found, final in both
     )
 
 
 def _crossing(panel: Panel, found: Crossover) -> str:
     a, b = name_of(found.reference), name_of(found.challenger)
+    if found.reference == cross.REFERENCE and (tried := panel.families[found.reference].trials) > 1:
+        a = f"the best {a} of {tried} settings"
     if found.compute is None:
         return f"{b} does not pass {a} within {scientific(found.end)} FLOPs. {_gap(found)} " + (
             _trend(found)
@@ -170,11 +178,8 @@ def _crossing(panel: Panel, found: Crossover) -> str:
     else:
         text = f"{b} passes {a} for good at C = {scientific(found.compute)} FLOPs, {epochs}"
     if found.low is not None and found.high is not None and found.share is not None:
-        seeds = " and ".join(
-            f"{panel.families[n].best.seeds}" for n in (found.reference, found.challenger)
-        )
         text += f" (90% interval {interval(found.low, found.high)}; it crosses in "
-        text += f"{100 * found.share:.0f}% of resamples of {seeds} seeds)"
+        text += f"{100 * found.share:.0f}% of resamples of the seeds)"
     else:
         text += " (one seed each: no interval)"
     text += "."

@@ -215,7 +215,7 @@ def _critical(panels: Sequence[Panel]) -> str:
         _critical_row(panel, counted, found)
         for panel in panels
         for axis, counted in (("flops", "analytic"), ("flops_6nd", "6ND"))
-        for found in cross.crossovers(panel, axis)
+        for found in cross.equal_crossovers(panel, axis) + cross.crossovers(panel, axis)
     ]
     if not body:
         return "<p>Needs a finished run of AR and of a diffusion family on the same data.</p>"

@@ -112,7 +112,7 @@ def run(
 
 def final(c: config.Config, store: Store, params: Any) -> tuple[train.Scored, train.Scored]:
     """The scores that count: the whole validation split, and training windows (at most as many)."""
-    mesh = sharding.make_mesh(c.mesh, c.train.batch_size)
+    mesh = sharding.make_mesh(c)
     return train.score(c, store, params, mesh, final=True)
 
 
@@ -127,7 +127,7 @@ def restore_best(folder: Path) -> tuple[config.Config, Store, Any]:
     about = record.read_json(folder / "run.json")
     c = config.from_json(record.read_json(folder / "config.json"))
     store = corpus.load((folder / about["corpus"]["path"]).resolve())
-    mesh = sharding.make_mesh(c.mesh, c.train.batch_size)
+    mesh = sharding.make_mesh(c)
     abstract = step.abstract(c, store.vocab_size, mesh)
     with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:
         saved = checkpoint.restore(checkpoints, state=abstract, best=step.weights(abstract))

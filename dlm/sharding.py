@@ -29,26 +29,28 @@ RULES: tuple[tuple[str, P], ...] = (
 )
 
 
-def make_mesh(c: config.Mesh, batch_size: int) -> Mesh:
+def make_mesh(c: config.Config) -> Mesh:
     """The mesh of a config over all devices.
 
     Raises:
       DlmError: the axes do not multiply to the devices there are, or do not divide the batch.
     """
-    devices = jax.device_count()
-    data = c.data or devices // (c.fsdp * c.tensor)
-    if data * c.fsdp * c.tensor != devices:
+    m, devices = c.mesh, jax.device_count()
+    data = m.data or devices // (m.fsdp * m.tensor)
+    if data * m.fsdp * m.tensor != devices:
         raise DlmError(
-            f"config.mesh: data={c.data} x fsdp={c.fsdp} x tensor={c.tensor} must come to {devices}, "
+            f"config.mesh: data={m.data} x fsdp={m.fsdp} x tensor={m.tensor} must come to {devices}, "
             "the devices there are"
         )
-    if batch_size % (data * c.fsdp):
-        raise DlmError(
-            f"config.train.batch_size={batch_size}: must be a multiple of {data * c.fsdp}, "
-            "mesh.data x mesh.fsdp"
-        )
+    batches = {"train": c.train.batch_size, "evaluation": c.evaluation.batch_size}
+    for name, size in batches.items():
+        if size % (data * m.fsdp):
+            raise DlmError(
+                f"config.{name}.batch_size={size}: must be a multiple of {data * m.fsdp}, "
+                "mesh.data x mesh.fsdp"
+            )
     axes = ("data", "fsdp", "tensor")
-    return jax.make_mesh((data, c.fsdp, c.tensor), axes, axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh((data, m.fsdp, m.tensor), axes, axis_types=(AxisType.Auto,) * 3)
 
 
 def state_shardings(mesh: Mesh, state: Any) -> Any:

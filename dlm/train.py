@@ -53,7 +53,7 @@ def train(
     plan = config.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     windows = data.training_windows(store, c.data.seq_len, plan.unique_tokens, c.data.subset)
     batches = data.batches(windows, store, c.data, c.train, plan.steps)
-    mesh = sharding.make_mesh(c.mesh, c.train.batch_size)
+    mesh = sharding.make_mesh(c)
     many = step.build(c, store.vocab_size).many
     hyper, noise = optim.hyper(c.optimizer, plan), keys.named(c.train.seed, "noise")
     length, size = c.data.seq_len, c.train.steps_per_call

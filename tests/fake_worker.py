@@ -10,7 +10,7 @@ import time
 import types
 from pathlib import Path
 
-LEFT = "checkpoint data evaluate keys model sampling sharding step train".split()
+LEFT = ["checkpoint", "data", "evaluate", "keys", "model", "sampling", "sharding", "step", "train"]
 for name in LEFT:
     sys.modules[f"dlm.{name}"] = types.ModuleType(name)
 

@@ -127,8 +127,10 @@ def test_a_mesh_that_does_not_fit_is_an_error_that_says_why():
         sharding.state_shardings(mesh(1, 1, 8), {"block_00": {"out": np.zeros((2, 8, 16))}})
     count = jax.device_count()
     with pytest.raises(DlmError, match=f"must come to {count}, the devices there are"):
-        sharding.make_mesh(config.Mesh(data=count + 1), 16)
+        sharding.make_mesh(config.Config(mesh=config.Mesh(data=count + 1)))
     with pytest.raises(DlmError, match=f"batch_size={count + 1}: must be a multiple of {count}"):
-        sharding.make_mesh(config.Mesh(), count + 1)
-    shape = sharding.make_mesh(dataclasses.replace(config.Mesh(), tensor=2), 16).shape
+        sharding.make_mesh(config.Config(train=config.Train(batch_size=count + 1)))
+    with pytest.raises(DlmError, match=f"evaluation.batch_size={count + 1}: must be a multiple"):
+        sharding.make_mesh(config.Config(evaluation=config.Evaluation(batch_size=count + 1)))
+    shape = sharding.make_mesh(config.Config(mesh=config.Mesh(tensor=2))).shape
     assert dict(shape) == {"data": count // 2, "fsdp": 1, "tensor": 2}

@@ -21,11 +21,11 @@ from dlm.errors import DlmError
 
 HERE = Path(__file__).parent
 DLM = [sys.executable, str(HERE / "fake_dlm.py")]
-SEEDS = '''
+SEEDS = """
 def sweep(scale="laptop"):
     for seed in {seeds}:
         yield {{"train.seed": seed}}
-'''
+"""
 
 
 @pytest.fixture
@@ -99,7 +99,11 @@ def test_the_run_id_hashes_what_determines_the_result(experiment) -> None:
 
     usual = ids()
     assert ids() == usual
-    for same in (("train.steps_per_call", 8), ("train.checkpoint_every", "3 steps"), ("mesh.fsdp", 2)):
+    for same in (
+        ("train.steps_per_call", 8),
+        ("train.checkpoint_every", "3 steps"),
+        ("mesh.fsdp", 2),
+    ):
         assert ids(same) == usual, same
     for other in (("train.seed", 1), ("optimizer.lr", 0.02), ("corpus.options.seed", 1)):
         assert not ids(other) & usual, other

@@ -135,7 +135,7 @@ def test_a_run_that_is_over_stays_over(whole, tiny_store) -> None:
 
 # Begins the experiment file: kills the process in the middle of its 5th call of the compiled step,
 # once a checkpoint is on the disk.
-KILLER = '''
+KILLER = """
 import os, signal, time
 from pathlib import Path
 from dlm import data
@@ -152,7 +152,7 @@ def record_and_die(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
 
 data.record_exposures = record_and_die
-'''
+"""
 
 
 def environment(cache: Path) -> dict[str, str]:
@@ -226,7 +226,7 @@ def test_a_checkpoint_moves_between_device_counts(processes, whole, tiny_store) 
 
 def test_the_batch_lies_on_all_devices(tiny_store) -> None:
     c = tiny.resolved()
-    mesh = sharding.make_mesh(c.mesh, c.train.batch_size)
+    mesh = sharding.make_mesh(c)
     placed = sharding.put_batch(mesh, np.zeros((3, 8, 16), np.int32), axis=1)
     assert len(placed.sharding.device_set) == 8
     assert {shard.data.shape for shard in placed.addressable_shards} == {(3, 1, 16)}
@@ -248,7 +248,7 @@ def test_sharded_parameters_train_to_the_same_loss(whole, tiny_store, tmp_path) 
 
 
 def mesh_of(c: config.Config) -> jax.sharding.Mesh:
-    return sharding.make_mesh(c.mesh, c.train.batch_size)
+    return sharding.make_mesh(c)
 
 
 # --- bad checkpoints ------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ def test_a_loss_that_is_no_number_is_marked_as_diverged(tiny_store, tmp_path) ->
 
 
 OVERFIT = dict(optimizer_lr=0.1, train_duration="60 steps", data_unique_tokens=128,
-               evaluation_every="1 steps")  # fmt: skip
+               evaluation_every="1 steps", evaluation_final_passes=1)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -426,7 +426,9 @@ def test_a_record_broken_in_the_middle_names_its_line(tmp_path) -> None:
 # --- a disk that is full --------------------------------------------------------------------------
 
 
-def test_a_failing_checkpoint_ends_the_run_at_once(whole, tiny_store, tmp_path, monkeypatch) -> None:
+def test_a_failing_checkpoint_ends_the_run_at_once(
+    whole, tiny_store, tmp_path, monkeypatch
+) -> None:
     """The error comes out; nothing hangs, and what was saved before is still good."""
     at = interrupt(tiny_store, whole.config, tmp_path, 5)
 
@@ -440,3 +442,11 @@ def test_a_failing_checkpoint_ends_the_run_at_once(whole, tiny_store, tmp_path, 
     with checkpoint.open_checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.latest is not None and checkpoints.latest.step == at
     assert_same(trained(tiny_store, tmp_path), whole, tiny_store)
+
+
+def test_a_save_that_fails_in_the_background_comes_out_at_the_end(tmp_path) -> None:
+    with pytest.raises(Exception, match=r"create|directory|exist"):  # noqa: SIM117
+        with checkpoint.open_checkpoints(tmp_path / "c") as checkpoints:
+            checkpoint.save(checkpoints, {"step": 1}, state={"w": np.ones(1_000_000)})
+            shutil.rmtree(tmp_path / "c", ignore_errors=True)
+            (tmp_path / "c").write_text("")  # where the folder was

@@ -103,7 +103,7 @@ def final_state(c: config.Config, store: Store, folder: Path) -> dict[str, np.nd
 
     from dlm import checkpoint, sharding, step
 
-    mesh = sharding.make_mesh(c.mesh, c.train.batch_size)
+    mesh = sharding.make_mesh(c)
     shapes = step.abstract(c, store.vocab_size, mesh)
     with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:
         saved = checkpoint.restore(

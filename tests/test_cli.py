@@ -1,0 +1,267 @@
+"""The command line: the verbs on a real, finished experiment, and what a mistake is told."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+from dlm import cli, record, sweep
+
+
+def dlm(*words: object) -> int:
+    return cli.main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, cache) -> Path:
+    """The workdir of `dlm run` on the tiny experiment: two families, real workers."""
+    folder = tmp_path_factory.mktemp("finished")
+    path = tiny.experiment_file(folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "dlm.cli", "run", str(path), "--workdir", str(folder / "runs")],
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "said").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture
+def at_home(monkeypatch, cache) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
+def folders(finished: Path) -> dict[str, Path]:
+    found = (finished / "runs" / "tiny_experiment").glob("*/result.json")
+    return {json.loads(path.read_text())["objective"]: path.parent for path in found}
+
+
+# --- verbs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_teaches_by_example(verb, capsys) -> None:
+    with pytest.raises(SystemExit) as left:
+        dlm(verb, "--help")
+    text = capsys.readouterr().out
+    assert left.value.code == 0
+    assert "examples:" in text and f"dlm {verb} " in text.split("examples:")[1]
+
+
+def test_run_leaves_finished_runs_a_table_and_a_report(finished) -> None:
+    said = (finished / "said").read_text()
+    assert "2 runs" in said and "report.html" in said
+    runs = folders(finished)
+    assert runs.keys() == {"ar", "masked"}
+    for name, folder in runs.items():
+        result = json.loads((folder / "result.json").read_text())
+        assert result["status"] == "finished"
+        assert result["kind"] == ("exact" if name == "ar" else "upper bound")
+        files = {path.name for path in folder.iterdir()}
+        wanted = {"config.json", "run.json", "metrics.jsonl", "ledger.npy", "samples.txt"}
+        assert wanted <= files and "error.txt" not in files
+    page = finished / "runs" / "tiny_experiment" / "report.html"
+    assert "<svg" in page.read_text() or "<img" in page.read_text()
+
+
+def test_a_second_run_does_nothing_and_says_so(finished, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sweep, "execute", lambda *a: pytest.fail("nothing is to be done"))
+    before = {p: p.stat().st_mtime_ns for p in finished.glob("runs/*/*/result.json")}
+    assert dlm("run", finished / "tiny_experiment.py", "--workdir", finished / "runs") == 0
+    assert "0 to do" in capsys.readouterr().out
+    assert before == {p: p.stat().st_mtime_ns for p in finished.glob("runs/*/*/result.json")}
+
+
+def test_a_dry_run_lists_and_trains_nothing(tmp_path, capsys) -> None:
+    path = tiny.experiment_file(tmp_path)
+    assert dlm("run", path, "--workdir", tmp_path / "runs", "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "topics masked" in out and "topics ar" in out and "FLOPs" in out
+    assert not list(tmp_path.glob("runs/tiny_experiment/*"))
+
+
+def test_evaluate_repeats_the_result(finished, at_home, capsys) -> None:
+    """The same estimator, weights and noise, so the same number; other devices, so to 1e-4."""
+    folder = folders(finished)["masked"]
+    assert dlm("evaluate", folder) == 0
+    out = capsys.readouterr().out
+    loss = json.loads((folder / "result.json").read_text())["validation_loss"]
+    assert f"validation: {loss:.3f}" in out or f"validation: {loss:.4f}"[:16] in out
+    assert "upper bound" in out and "Monte Carlo passes: 2" in out and "bits per byte" not in out
+
+
+def test_sample_draws_what_was_asked(finished, at_home, capsys) -> None:
+    folder = folders(finished)["masked"]
+    assert dlm("sample", folder, "--count", 3, "--prompt", "5 7") == 0
+    drawn = capsys.readouterr().out.strip().split("\n-----\n")
+    assert len(drawn) == 3
+    for text in drawn:
+        ids = [int(word) for word in text.split()]
+        assert ids[:2] == [5, 7] and len(ids) == 16 and all(0 <= i < 16 for i in ids)
+
+
+def test_runs_lists_and_writes_tables(finished, capsys) -> None:
+    assert dlm("runs", finished / "runs") == 0
+    out = capsys.readouterr().out
+    assert "topics masked" in out and "2 runs" in out and "finished" in out
+    assert (finished / "runs" / "runs.csv").exists()
+    assert (finished / "runs" / "runs.parquet").exists()
+
+
+def test_report_is_written_again(finished, capsys) -> None:
+    folder = finished / "runs" / "tiny_experiment"
+    (folder / "report.html").unlink()
+    assert dlm("report", folder) == 0
+    assert (folder / "report.html").exists() and "report:" in capsys.readouterr().out
+
+
+def test_corpus_describes_the_store(finished, capsys) -> None:
+    assert dlm("corpus", finished / "tiny_experiment.py", "--workdir", finished / "runs") == 0
+    out = capsys.readouterr().out
+    assert "fingerprint" in out and "vocabulary 16" in out and "training:" in out
+
+
+# --- mistakes -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def experiment(tmp_path) -> Path:
+    return tiny.experiment_file(tmp_path)
+
+
+def refused(capsys, *words: object) -> str:
+    """What the last line of stderr says of a command that is refused: exit code 2, no traceback."""
+    try:
+        code = dlm(*words)
+    except SystemExit as left:  # argparse, which prints the usage first
+        code = left.code
+    err = capsys.readouterr().err
+    assert code == 2
+    assert "Traceback" not in err
+    lines = err.strip().splitlines()
+    assert "error: " in lines[-1]
+    assert lines[-1].startswith("error: ") is (len(lines) == 1)
+    return lines[-1]
+
+
+@pytest.mark.parametrize(
+    "override, told",
+    [
+        ("model.layer=6", ["config.model.layer: no such key", "did you mean model.layers?"]),
+        ("model.layers=six", ["config.model.layers='six'", "an integer"]),
+        ("model.layers=0", ["config.model.layers=0", "above 0"]),
+        ("model=3", ["config.model", "is a group"]),
+        ("model.heads=3", ["config.model.heads=3", "divisor of model.width=16"]),
+        ("objective.name=arr", ["config.objective.name='arr'", "did you mean ar?"]),
+        ("corpus.name=digit", ["config.corpus.name='digit'", "did you mean digits?"]),
+        ("corpus.options.lenght=8", ["lenght", "did you mean length?"]),
+        ("data.unique_tokens=160000", ["config.data.unique_tokens=160000", "at most"]),
+        ("data.unique_tokens=100", ["config.data.unique_tokens=100", "a multiple of"]),
+        ("data.seq_len=5", ["config.data.", "5"]),
+        ("train.batch_size=64", ["config.train.batch_size=64", "at most 32"]),
+        ("train.duration='many epochs'", ["config.train.duration", "60 epochs"]),
+        ("train.seed=1.5", ["config.train.seed=1.5", "an integer"]),
+        ("optimizer.lr=-1", ["config.optimizer.lr=-1", "above 0"]),
+    ],
+)
+def test_a_wrong_override_names_the_field(experiment, capsys, override, told) -> None:
+    workdir = experiment.parent / "runs"
+    line = refused(capsys, "run", experiment, f"--config.{override}", "--workdir", workdir)
+    assert all(word in line for word in told), line
+    assert not list(workdir.glob("tiny_experiment/*"))
+
+
+def test_other_wrong_words(experiment, capsys, tmp_path) -> None:
+    assert "no such experiment" in refused(capsys, "run", tmp_path / "tiny_experimant.py")
+    assert "tiny_experiment.py" in refused(capsys, "run", tmp_path / "tiny_experimant.py")
+    assert "--scale=huge" in refused(capsys, "run", experiment, "--scale", "huge")
+    assert "--jobs=-1" in refused(capsys, "run", experiment, "--jobs", -1)
+    assert "--confg.model" in refused(capsys, "run", experiment, "--confg.model.layers=6")
+    assert "--config.model.layers" in refused(capsys, "run", experiment, "--config.model.layers")
+    workdir = ("--workdir", tmp_path / "runs")
+    assert "--run=2: must be 0 to 1" in refused(capsys, "train", experiment, "--run", 2, *workdir)
+    assert "no such file" in refused(capsys, "evaluate", tmp_path / "nothing")
+    assert str(tmp_path / "nothing") in refused(capsys, "sample", tmp_path / "nothing")
+    refused(capsys, "runs", tmp_path / "nothing")
+    refused(capsys, "report", tmp_path / "nothing")
+    refused(capsys, "tensorboard", tmp_path / "nothing")
+
+
+def test_a_broken_experiment_names_its_line(tmp_path, capsys) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("import dlm\n\n\ndef get_config(scale):\n    return 1 / 0\n")
+    assert f"{path}:5" in refused(capsys, "run", path)
+    path.write_text("def get_config(scale):\n    return {}\n")
+    assert "dlm.config.base()" in refused(capsys, "run", path)
+    path.write_text("def get_config(\n")
+    assert "SyntaxError" in refused(capsys, "run", path)
+
+
+def test_a_workdir_below_a_file(experiment, capsys, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    line = refused(capsys, "run", experiment, "--workdir", tmp_path / "file" / "runs")
+    assert "--workdir=" in line and "cannot write there" in line
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"format": "of another program"}', "\xff"])
+def test_a_corrupt_or_foreign_manifest(experiment, capsys, tmp_path, text) -> None:
+    workdir = ("--workdir", tmp_path / "runs")
+    assert dlm("corpus", experiment, *workdir) == 0
+    capsys.readouterr()
+    (manifest,) = tmp_path.glob("runs/corpora/topics-*/manifest.json")
+    manifest.write_text(text, encoding="latin-1")
+    line = refused(capsys, "run", experiment, *workdir)
+    assert "manifest.json" in line and "delete" in line
+
+
+def test_a_checkpoint_that_cannot_be_read(finished, tmp_path, capsys, at_home) -> None:
+    folder = tmp_path / "runs"
+    shutil.copytree(finished / "runs", folder)
+    (state,) = folders(tmp_path)["ar"].glob("checkpoints/*/state")
+    shutil.rmtree(state)
+    line = refused(capsys, "evaluate", folders(tmp_path)["ar"])
+    assert "checkpoints" in line and "delete that folder" in line
+
+
+def test_a_run_without_a_checkpoint(finished, tmp_path, capsys, at_home) -> None:
+    folder = tmp_path / "runs"
+    shutil.copytree(finished / "runs", folder)
+    shutil.rmtree(folders(tmp_path)["ar"] / "checkpoints")
+    assert "has no checkpoint yet" in refused(capsys, "sample", folders(tmp_path)["ar"])
+
+
+def test_bad_sampling_options(finished, capsys, at_home) -> None:
+    folder = folders(finished)["masked"]
+    assert "--top-p=2.0" in refused(capsys, "sample", folder, "--top-p", 2)
+    assert "--count=0" in refused(capsys, "sample", folder, "--count", 0)
+    assert "--prompt" in refused(capsys, "sample", folder, "--prompt", "hello")
+    assert "--order=best" in refused(capsys, "sample", folder, "--order", "best")
+
+
+def test_a_full_disk_is_one_line(experiment, capsys, tmp_path, monkeypatch) -> None:
+    def full(*arguments, **named):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "tokens.bin")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    line = refused(capsys, "run", experiment, "--workdir", tmp_path / "runs")
+    assert "No space left" in line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_json_on_a_full_disk_leaves_the_old_file(tmp_path) -> None:
+    path = tmp_path / "result.json"
+    record.write_json(path, {"loss": float("nan"), "n": 1})
+    assert record.read_json(path) == {"loss": None, "n": 1}
+    path.with_suffix(".partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        record.write_json(path, {"n": 2})
+    assert record.read_json(path) == {"loss": None, "n": 1}
