@@ -29,7 +29,7 @@ class Outcome:
     """What the loop leaves: the best weights by validation, and the numbers of the run."""
 
     best: Params
-    progress: dict[str, Any]  # see `_fresh`, with tokens_per_second and mfu
+    progress: dict[str, Any]  # see `_fresh`
     ledger: Int[np.ndarray, " n"]  # training tokens seen from each unique window
 
 
@@ -111,7 +111,7 @@ def train(
                 log.close()
                 raise Interrupted
         log.close()
-    return Outcome(best, progress | clock.speed(), ledger)
+    return Outcome(best, progress, ledger)
 
 
 Scored = tuple[Estimate, np.ndarray]  # an estimate and the nats of each window behind it
@@ -171,6 +171,8 @@ def _fresh() -> dict[str, Any]:
     return dict(
         step=0,
         seconds=0.0,  # of training, over all sittings
+        tokens_per_second=0.0,
+        mfu=0.0,
         best_loss=None,  # validation, nats/token
         best_step=0,
         last_loss=None,
@@ -251,12 +253,14 @@ class _Clock:
 
     def stop(self, steps: int) -> None:
         self._spans.append((time.perf_counter() - self._since, steps))
-        self._progress["seconds"] = round(self._progress["seconds"] + self._spans[-1][0], 3)
-
-    def speed(self) -> dict[str, float]:
-        spans = self._spans[1:] or self._spans or [(math.inf, 0)]
+        spans = self._spans[1:] or self._spans
         rate = sum(steps for _, steps in spans) / sum(seconds for seconds, _ in spans)
-        return dict(
+        self._progress |= dict(
+            seconds=round(self._progress["seconds"] + self._spans[-1][0], 3),
             tokens_per_second=rate * self._plan.tokens_per_step,
             mfu=rate * self._plan.flops_per_step / self._peak,
         )
+
+    def speed(self) -> dict[str, float]:
+        """Of this sitting; of the last one, where this has not trained."""
+        return {name: self._progress[name] for name in ("tokens_per_second", "mfu")}
