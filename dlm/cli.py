@@ -75,9 +75,9 @@ done, 1 a run failed (its error.txt says why), 2 a mistake in the input, 75 inte
 def main(argv: Sequence[str] | None = None) -> int:
     arguments, words = _parse(sys.argv[1:] if argv is None else list(argv))
     try:
-        from dlm import config
+        from dlm import experiment
 
-        overrides = [config.parse_override(word) for word in words]
+        overrides = [experiment.parse_override(word) for word in words]
         return ACTIONS[arguments.verb](arguments, overrides)
     except DlmError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,27 +7,19 @@ up. Everything after reads typed fields. The defaults are those of the dataclass
 
 from __future__ import annotations
 
-import ast
-import copy
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import math
 import re
 import sys
-import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from ml_collections import ConfigDict
 
-from dlm import flops
 from dlm.errors import DlmError, nearest
-
-SCALES = ("laptop", "smoke", "gpu", "paper")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,84 +185,11 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-# --- for people: ConfigDict ---------------------------------------------------------------------
-
-
 def base() -> ConfigDict:
     """The defaults, as a locked ConfigDict; `corpus.options` alone takes new keys."""
     config: Any = ConfigDict(dataclasses.asdict(Config())).lock()
     config["corpus"]["options"].unlock()
     return config
-
-
-def override(config: ConfigDict, key: str, value: Any) -> None:
-    """Sets a dotted key in place, `"model.layers", 6`.
-
-    Raises:
-      DlmError: the key does not exist (names the nearest that does) or the value's type is wrong.
-    """
-    node, *parts = config, *key.split(".")
-    for depth, part in enumerate(parts):
-        free = depth > 1 and parts[:2] == ["corpus", "options"]
-        if part not in node and not free:
-            raise DlmError(f"config.{key}: no such key{nearest(key, _keys(config))}")
-        if depth < len(parts) - 1:
-            node = node[part]
-            if not isinstance(node, ConfigDict):
-                raise DlmError(f"config.{key}: {'.'.join(parts[: depth + 1])} has no parts")
-    old = node.get(part)
-    if isinstance(old, ConfigDict):
-        raise DlmError(f"config.{key}: is a group of {', '.join(old)}; set one of them")
-    if old is not None and not free:
-        value = _convert(key, value, type(old))
-    node[part] = value
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """Splits `--config.model.layers=6` into ("model.layers", 6); other words stay strings."""
-    match = re.fullmatch(r"--config\.([\w.]+)=(.*)", text, re.DOTALL)
-    if not match:
-        raise DlmError(f"{text}: an override reads --config.GROUP.FIELD=VALUE")
-    key, value = match.groups()
-    try:
-        return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return key, {"true": True, "false": False}[value] if value in ("true", "false") else value
-
-
-def load_experiment(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
-    """Runs an experiment file: its base config and the overrides of each run of its sweep.
-
-    Raises:
-      DlmError: the file is missing, fails to load, or does not offer `get_config(scale)`.
-    """
-    file = Path(path)
-    if not file.is_file():
-        near = nearest(path, [str(f) for f in file.parent.glob("*.py")])
-        raise DlmError(f"{path}: no such experiment file{near}")
-    if scale not in SCALES:
-        raise DlmError(f"--scale={scale}: must be one of {', '.join(SCALES)}")
-    spec = importlib.util.spec_from_file_location(f"experiment_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise DlmError(f"{path}: not a Python file; an experiment is a .py with get_config(scale)")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config = module.get_config(scale)
-        sweep = list(module.sweep(scale)) if hasattr(module, "sweep") else [{}]
-    except DlmError:
-        raise
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if Path(frame.filename) == file]
-        where = f"{path}:{lines[-1]}" if lines else path
-        raise DlmError(f"{where}: {type(error).__name__}: {error}") from error
-    if not isinstance(config, ConfigDict):
-        raise DlmError(f"{path}: get_config must return the ConfigDict of dlm.config.base()")
-    return config, sweep
-
-
-# --- for the code: Config -----------------------------------------------------------------------
 
 
 def resolve(config: ConfigDict) -> Config:
@@ -283,7 +202,7 @@ def resolve(config: ConfigDict) -> Config:
     model = resolved.model
     if model.size:
         if model.size not in LADDER:
-            _fail("model.size", model.size, f"one of Table 5{nearest(model.size, LADDER)}")
+            fail("model.size", model.size, f"one of Table 5{nearest(model.size, LADDER)}")
         layers, width, heads, ff = LADDER[model.size]
         model = dataclasses.replace(model, layers=layers, width=width, heads=heads, ff=ff)
     elif model.ff == 0:
@@ -302,17 +221,6 @@ def to_json(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def expand(config: ConfigDict, overrides: Iterable[dict[str, Any]]) -> list[Config]:
-    """One resolved Config per run of a sweep, in the sweep's order."""
-    runs = []
-    for values in overrides:
-        run = copy.deepcopy(config)
-        for key, value in values.items():
-            override(run, key, value)
-        runs.append(resolve(run))
-    return runs
-
-
 def run_id(config: Config, fingerprint: str) -> str:
     """Ten hex digits of a hash of everything that determines the result.
 
@@ -324,104 +232,6 @@ def run_id(config: Config, fingerprint: str) -> str:
     del values["train"]["steps_per_call"], values["train"]["checkpoint_every"]
     text = json.dumps([values, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-# --- derived numbers ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run comes to, once the corpus is known. Tokens are raw tokens."""
-
-    unique_tokens: int  # U
-    windows: int  # U / L
-    steps: int
-    tokens_per_step: int
-    warmup: int  # steps
-    decay: int  # steps at the end, for wsd
-    checkpoint_every: int  # steps
-    evaluate_at: tuple[int, ...]  # steps, increasing; the last is `steps`
-    parameters: flops.Parameters
-    flops_per_step: float  # analytic, by attention kind
-    flops_6nd_per_step: float  # 6 · N · tokens, N with embeddings: the paper's count
-
-    @property
-    def epochs(self) -> float:
-        return self.steps * self.tokens_per_step / self.unique_tokens
-
-
-def plan(config: Config, *, train_tokens: int, vocab_size: int) -> Plan:
-    """Turns durations into steps, and sizes into parameters and FLOPs, once the corpus is known.
-
-    Raises:
-      DlmError: more unique tokens than the corpus has, or a batch larger than the subset.
-    """
-    length, batch = config.data.seq_len, config.train.batch_size
-    available = train_tokens // length * length
-    if available == 0:
-        _fail("data.seq_len", length, f"at most {train_tokens}, the training tokens there are")
-    if config.data.unique_tokens > available:
-        _fail(
-            "data.unique_tokens",
-            config.data.unique_tokens,
-            f"at most {available:,}: the training split of {config.corpus.name} has "
-            f"{train_tokens:,} tokens",
-        )
-    unique = config.data.unique_tokens or available
-    if batch * length > unique:
-        _fail("train.batch_size", batch, f"at most {unique // length}, the windows of the subset")
-    model = config.model
-    family = FAMILIES[config.objective.name]
-    rows, positions = vocab_size + family.extra_tokens, length + family.extra_positions
-    sizes = dict(layers=model.layers, width=model.width, ff=model.ff, rows=rows)
-    count = flops.parameters(**sizes, tied=model.tied)
-    per_step = batch * flops.training_flops(**sizes, length=positions, attention=family.attention)
-    unit: dict[str, Any] = dict(tokens=batch * length, unique=unique, flops=per_step)
-    steps = to_steps("train.duration", config.train.duration, **unit)
-    unit["steps"] = steps
-    every = to_steps("evaluation.every", config.evaluation.every, **unit)
-    return Plan(
-        unique_tokens=unique,
-        windows=unique // length,
-        steps=steps,
-        tokens_per_step=batch * length,
-        warmup=to_steps("optimizer.warmup", config.optimizer.warmup, **unit),
-        decay=to_steps("optimizer.decay", config.optimizer.decay, **unit),
-        checkpoint_every=to_steps("train.checkpoint_every", config.train.checkpoint_every, **unit),
-        evaluate_at=_evaluation_steps(steps, every, config.evaluation.growth),
-        parameters=count,
-        flops_per_step=per_step,
-        flops_6nd_per_step=6.0 * count.total * batch * length,
-    )
-
-
-def to_steps(
-    name: str, duration: str, *, tokens: int, unique: int, flops: float, steps: int = 0
-) -> int:
-    """Steps in a duration such as "60 epochs", rounded to the nearest step, at least 1.
-
-    Units: steps, tokens, epochs (of `unique` tokens), flops, and percent (of `steps`, where known).
-    """
-    unit, amount = _duration(name, duration)
-    if unit == "percent" and not steps:
-        _fail(name, duration, "in steps, tokens, epochs or flops")
-    scale = {
-        "steps": 1.0,
-        "tokens": 1 / tokens,
-        "epochs": unique / tokens,
-        "flops": 1 / flops,
-        "percent": steps / 100,
-    }[unit]
-    return max(1, round(amount * scale))
-
-
-def _evaluation_steps(steps: int, every: int, growth: float) -> tuple[int, ...]:
-    """Dense early, sparse late: AR's best comes within a few epochs of hundreds."""
-    at, step = [], every
-    while step < steps:
-        at.append(step)
-        step = max(step + every, round(step * growth))
-    return (*at, steps)
 
 
 # --- checks -------------------------------------------------------------------------------------
@@ -444,7 +254,7 @@ def _check(c: Config) -> None:
     }
     for name, (value, allowed) in one_of.items():
         if value not in allowed:
-            _fail(name, value, f"one of {', '.join(allowed)}{nearest(value, allowed)}")
+            fail(name, value, f"one of {', '.join(allowed)}{nearest(value, allowed)}")
     positive: dict[str, float] = {
         "data.seq_len": c.data.seq_len,
         "model.layers": c.model.layers,
@@ -465,7 +275,7 @@ def _check(c: Config) -> None:
     }
     for name, value in positive.items():
         if not value > 0 or not math.isfinite(value):
-            _fail(name, value, "above 0")
+            fail(name, value, "above 0")
     not_negative: dict[str, float] = {
         "data.unique_tokens": c.data.unique_tokens,
         "optimizer.weight_decay": c.optimizer.weight_decay,
@@ -477,7 +287,7 @@ def _check(c: Config) -> None:
     }
     for name, value in not_negative.items():
         if not value >= 0 or not math.isfinite(value):
-            _fail(name, value, "0 or above")
+            fail(name, value, "0 or above")
     shares: dict[str, float] = {
         "optimizer.b1": c.optimizer.b1,
         "optimizer.b2": c.optimizer.b2,
@@ -488,73 +298,67 @@ def _check(c: Config) -> None:
     }
     for name, value in shares.items():
         if not 0 <= value < 1:
-            _fail(name, value, "at least 0 and below 1")
+            fail(name, value, "at least 0 and below 1")
     if not 0 <= c.optimizer.final <= 1:
-        _fail("optimizer.final", c.optimizer.final, "from 0 to 1, a share of lr")
+        fail("optimizer.final", c.optimizer.final, "from 0 to 1, a share of lr")
     if not 0 < c.corpus.validation < 1:
-        _fail("corpus.validation", c.corpus.validation, "between 0 and 1, a share of the documents")
+        fail("corpus.validation", c.corpus.validation, "between 0 and 1, a share of the documents")
     if c.model.width % c.model.heads:
         near = [h for h in range(1, c.model.width + 1) if c.model.width % h == 0]
         best = sorted(near, key=lambda h: abs(h - c.model.heads))[:2]
-        _fail(
+        fail(
             "model.heads",
             c.model.heads,
             f"a divisor of model.width={c.model.width}, such as {' or '.join(map(str, sorted(best)))}",
         )
     if c.model.width // c.model.heads % 2:
-        _fail("model.heads", c.model.heads, "such that width / heads is even, for rotary embedding")
+        fail("model.heads", c.model.heads, "such that width / heads is even, for rotary embedding")
     if c.data.unique_tokens % c.data.seq_len:
         near = round(c.data.unique_tokens / c.data.seq_len) * c.data.seq_len
-        _fail(
+        fail(
             "data.unique_tokens",
             c.data.unique_tokens,
             f"a multiple of data.seq_len={c.data.seq_len}, such as {max(near, c.data.seq_len)}",
         )
     if c.data.mode == "multiset" and c.data.subset != "documents":
-        _fail("data.subset", c.data.subset, "documents, for data.mode='multiset'")
+        fail("data.subset", c.data.subset, "documents, for data.mode='multiset'")
     if c.evaluation.growth < 1:
-        _fail("evaluation.growth", c.evaluation.growth, "1 or above")
+        fail("evaluation.growth", c.evaluation.growth, "1 or above")
     if c.tokenizer.kind == "bpe" and c.tokenizer.vocab_size <= 0:
-        _fail("tokenizer.vocab_size", c.tokenizer.vocab_size, "above 0 for tokenizer.kind=bpe")
+        fail("tokenizer.vocab_size", c.tokenizer.vocab_size, "above 0 for tokenizer.kind=bpe")
     if c.tokenizer.kind in ("sentencepiece", "hf", "gpt2") and not c.tokenizer.path:
-        _fail("tokenizer.path", c.tokenizer.path, f"a path, for tokenizer.kind={c.tokenizer.kind}")
-    for name, duration in {
+        fail("tokenizer.path", c.tokenizer.path, f"a path, for tokenizer.kind={c.tokenizer.kind}")
+    for name, text in {
         "train.duration": c.train.duration,
         "train.checkpoint_every": c.train.checkpoint_every,
         "evaluation.every": c.evaluation.every,
         "optimizer.warmup": c.optimizer.warmup,
         "optimizer.decay": c.optimizer.decay,
     }.items():
-        _duration(name, duration)
+        duration(name, text)
 
 
-def _duration(name: str, duration: str) -> tuple[str, float]:
+def duration(name: str, text: str) -> tuple[str, float]:
+    """Unit and amount of a duration such as "60 epochs"; DlmError names the field."""
     units = ("steps", "tokens", "epochs", "flops", "percent")
     words = r"\s*(\d[\d.,_]*(?:e[+-]?\d+)?)\s*([a-z]+)\s*"
-    match = re.fullmatch(words, duration.lower())
+    match = re.fullmatch(words, text.lower())
     amount, unit = match.groups() if match else ("", "")
     try:
         number = float(amount.replace(",", ""))
     except ValueError:
         number = math.nan
     if unit not in units or not 0 < number < 1e30:
-        _fail(name, duration, 'a number and a unit: "60 epochs", "2e6 tokens", "500 steps"')
+        fail(name, text, 'a number and a unit: "60 epochs", "2e6 tokens", "500 steps"')
     return unit, number
 
 
-def _fail(name: str, value: Any, right: str) -> NoReturn:
+def fail(name: str, value: Any, right: str) -> NoReturn:
+    """The error of a field: its name, its value, and what would be right."""
     raise DlmError(f"config.{name}={value!r}: must be {right}")
 
 
-def _keys(config: ConfigDict, prefix: str = "") -> list[str]:
-    keys = []
-    for name, value in config.items():
-        inner = _keys(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else []
-        keys += [prefix + name, *inner]
-    return keys
-
-
-def _convert(key: str, value: Any, kind: type) -> Any:
+def convert(key: str, value: Any, kind: type) -> Any:
     """A value of the field's type: an int may stand for a float, a number for a string never."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -584,5 +388,5 @@ def _typed(cls: Callable[..., Any], values: dict[str, Any], where: str) -> Any:
             built[name] = dict(value)
         else:
             kind = {"int": int, "float": float, "str": str, "bool": bool}[str(f.type)]
-            built[name] = _convert(f"{where}.{name}".removeprefix("config."), value, kind)
+            built[name] = convert(f"{where}.{name}".removeprefix("config."), value, kind)
     return cls(**built)

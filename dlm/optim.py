@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from dlm import config
+from dlm import config, planning
 from dlm.model import Params
 
 
@@ -30,7 +30,7 @@ class Hyper(NamedTuple):
     ema: Float[Array, ""]
 
 
-def hyper(c: config.Optimizer, plan: config.Plan) -> Hyper:
+def hyper(c: config.Optimizer, plan: planning.Plan) -> Hyper:
     numbers = (c.lr, c.weight_decay, plan.warmup, plan.decay, c.final, plan.steps, c.ema)
     return Hyper(*(jnp.float32(n) for n in numbers))
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dlm import config
+from dlm import config, planning
 from dlm.errors import DlmError
 from dlm.store import Store
 
@@ -52,7 +52,7 @@ def status(folder: Path) -> str:
 
 def start(folder: Path, c: config.Config, store: Store, about: dict[str, Any]) -> None:
     """`about` holds experiment, run, label, overrides and question."""
-    plan = config.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+    plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("result.json", "error.txt"):
         (folder / name).unlink(missing_ok=True)

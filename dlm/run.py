@@ -10,7 +10,19 @@ from typing import Any
 import filelock
 import numpy as np
 
-from dlm import checkpoint, config, data, evaluate, keys, record, sampling, sharding, step, train
+from dlm import (
+    checkpoint,
+    config,
+    data,
+    evaluate,
+    keys,
+    planning,
+    record,
+    sampling,
+    sharding,
+    step,
+    train,
+)
 from dlm.errors import DlmError
 from dlm.store import Store
 
@@ -50,7 +62,7 @@ def run(
     """
     record.start(folder, c, store, about)
     outcome = train.train(c, store, folder, stop=stop, report=report)
-    plan = config.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+    plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     progress = outcome.progress
     if progress["mfu"] > 1:
         raise DlmError(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlm import config, corpus, record
+from dlm import config, corpus, experiment, planning, record
 from dlm.errors import DlmError
 
 # glibc: back large allocations by huge pages and keep them; measured in BUILD_NOTES.md.
@@ -37,7 +37,7 @@ class Job:
     store: Path
     folder: Path
     about: dict[str, Any]  # experiment, run, label, overrides, question
-    plan: config.Plan
+    plan: planning.Plan
 
     @property
     def flops(self) -> float:
@@ -68,19 +68,19 @@ def jobs(
     Raises:
       DlmError: anything wrong with the experiment, an override, a corpus or the workdir.
     """
-    base, sweep = config.load_experiment(path, scale)
+    base, sweep = experiment.load(path, scale)
     for key, value in overrides:
-        config.override(base, key, value)
+        experiment.override(base, key, value)
     fixed = {key for key, _ in overrides}
     sweep = [{k: v for k, v in run.items() if k not in fixed} for run in sweep]
-    configs = config.expand(base, sweep)
+    configs = experiment.expand(base, sweep)
     writable(workdir)
-    name = Path(path).stem + ("" if scale == config.SCALES[0] else f"-{scale}")
+    name = Path(path).stem + ("" if scale == experiment.SCALES[0] else f"-{scale}")
     found: dict[str, Job] = {}
     for c, run in zip(configs, sweep, strict=True):
         on_corpus(c.corpus.name)
         store = corpus.build(c.corpus, c.tokenizer, workdir / "corpora")
-        plan = config.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+        plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
         key = config.run_id(c, store.fingerprint)
         about = dict(
             experiment=name, run=key, label=label(c, run), overrides=run, question=_question(path)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from dlm import checkpoint, config, data, evaluate, keys, metrics, optim, sharding, step
+from dlm import checkpoint, config, data, evaluate, keys, metrics, optim, planning, sharding, step
 from dlm.likelihood import Estimate
 from dlm.model import Params
 from dlm.store import Store
@@ -50,7 +50,7 @@ def train(
       Interrupted: `stop` said so; a checkpoint was saved.
       DlmError: bad input, found before the first step.
     """
-    plan = config.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+    plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     windows = data.training_windows(store, c.data.seq_len, plan.unique_tokens, c.data.subset)
     batches = data.batches(windows, store, c.data, c.train, plan.steps)
     mesh = sharding.make_mesh(c)
@@ -130,15 +130,15 @@ def score(
     Final scores take the whole validation split and `final_passes`; others what is enough to track.
     """
     length = c.data.seq_len
-    plan = config.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
-    subset = (store, length, plan.unique_tokens, c.data.subset)
+    plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     held_out = data.validation_windows(store, length)
     documents = data.window_documents(store.validation_offsets, length, len(held_out))
+    count = len(held_out) if final else c.evaluation.sequences or len(held_out)
+    subset = (store, length, min(plan.unique_tokens, count * length), c.data.subset)
     parts = (
         (held_out, documents),
         (data.training_windows(*subset), data.training_documents(*subset)),
     )
-    count = len(held_out) if final else c.evaluation.sequences or len(held_out)
     passes = c.evaluation.final_passes if final else c.evaluation.passes
     exact = config.FAMILIES[c.objective.name].exact
     found = []
@@ -192,7 +192,7 @@ def _improves(progress: dict[str, Any], loss: float) -> bool:
     return better
 
 
-def _ended(c: config.Config, plan: config.Plan, progress: dict[str, Any]) -> bool:
+def _ended(c: config.Config, plan: planning.Plan, progress: dict[str, Any]) -> bool:
     impatient = 0 < c.evaluation.patience <= progress["worse"]
     return progress["step"] == plan.steps or bool(progress["reason"]) or impatient
 
@@ -204,7 +204,7 @@ class _Edge:
     save: bool
 
 
-def _edges(plan: config.Plan, per_call: int, after: int) -> list[_Edge]:
+def _edges(plan: planning.Plan, per_call: int, after: int) -> list[_Edge]:
     """Where calls end: evaluations, checkpoints, and a row of the log every half percent."""
     every = -(-max(plan.steps // 200, 1) // per_call) * per_call
     saves = set(range(plan.checkpoint_every, plan.steps, plan.checkpoint_every))
@@ -213,7 +213,7 @@ def _edges(plan: config.Plan, per_call: int, after: int) -> list[_Edge]:
     return [_Edge(s, s in scored, s in saves) for s in steps if s > after]
 
 
-def _where(plan: config.Plan, progress: dict[str, Any]) -> metrics.Row:
+def _where(plan: planning.Plan, progress: dict[str, Any]) -> metrics.Row:
     """The columns that every row has."""
     tokens = progress["step"] * plan.tokens_per_step
     return dict(
@@ -242,7 +242,7 @@ class _Clock:
     Speed leaves out the first span, which compiles.
     """
 
-    def __init__(self, c: config.Config, plan: config.Plan, progress: dict[str, Any]):
+    def __init__(self, c: config.Config, plan: planning.Plan, progress: dict[str, Any]):
         self._peak = evaluate.device_peak(c.model.dtype) * jax.device_count()
         self._plan, self._progress = plan, progress
         self._spans: list[tuple[float, int]] = []

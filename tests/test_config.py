@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from dlm import config, flops
+from dlm import config, experiment, flops, planning
 from dlm.errors import DlmError
 
 
@@ -16,7 +16,7 @@ def resolved(**overrides) -> config.Config:
     """The defaults with dotted keys set, `model__width=64` for model.width."""
     c = config.base()
     for key, value in overrides.items():
-        config.override(c, key.replace("__", "."), value)
+        experiment.override(c, key.replace("__", "."), value)
     return config.resolve(c)
 
 
@@ -25,13 +25,13 @@ def resolved(**overrides) -> config.Config:
 
 def test_an_override_sets_a_key_and_keeps_its_type():
     c = config.base()
-    config.override(c, "model.layers", 6)
-    config.override(c, "model.layers", 6.0)  # 6e0 on a command line
-    config.override(c, "optimizer.lr", 1)
-    config.override(c, "model.dropout.residual", 0.1)
-    config.override(c, "model.tied", False)
-    config.override(c, "train.duration", "5 epochs")
-    config.override(c, "corpus.options.anything", [1, 2])
+    experiment.override(c, "model.layers", 6)
+    experiment.override(c, "model.layers", 6.0)  # 6e0 on a command line
+    experiment.override(c, "optimizer.lr", 1)
+    experiment.override(c, "model.dropout.residual", 0.1)
+    experiment.override(c, "model.tied", False)
+    experiment.override(c, "train.duration", "5 epochs")
+    experiment.override(c, "corpus.options.anything", [1, 2])
     assert c.model.layers == 6 and type(c.model.layers) is int
     assert c.optimizer.lr == 1.0 and type(c.optimizer.lr) is float
     assert c.corpus.options.anything == [1, 2]
@@ -61,7 +61,7 @@ def test_an_override_sets_a_key_and_keeps_its_type():
 def test_a_wrong_override_names_the_key_and_what_would_be_right(key, value, names):
     c = config.base()
     with pytest.raises(DlmError) as error:
-        config.override(c, key, value)
+        experiment.override(c, key, value)
     assert str(error.value).startswith(f"config.{key}") and names in str(error.value)
     assert "\n" not in str(error.value)
     assert c.to_dict() == config.base().to_dict()  # nothing was set
@@ -83,14 +83,14 @@ def test_a_wrong_override_names_the_key_and_what_would_be_right(key, value, name
     ],
 )
 def test_overrides_are_parsed_from_the_command_line(text, value):
-    key, parsed = config.parse_override(f"--config.model.layers={text}")
+    key, parsed = experiment.parse_override(f"--config.model.layers={text}")
     assert key == "model.layers" and parsed == value and type(parsed) is type(value)
 
 
 @pytest.mark.parametrize("text", ["--config.model.layers", "--model.layers=6", "--config.=6", "x"])
 def test_what_is_no_override_is_refused(text):
     with pytest.raises(DlmError, match="GROUP.FIELD=VALUE"):
-        config.parse_override(text)
+        experiment.parse_override(text)
 
 
 # --- checks -------------------------------------------------------------------------------------
@@ -169,8 +169,8 @@ TOKENS = 20_000  # in the training split: 312 windows of 64
 UNIQUE = 10_240  # 10 batches of 16 x 64
 
 
-def planned(tokens: int = TOKENS, **overrides) -> config.Plan:
-    return config.plan(resolved(**overrides), train_tokens=tokens, vocab_size=50)
+def planned(tokens: int = TOKENS, **overrides) -> planning.Plan:
+    return planning.plan(resolved(**overrides), train_tokens=tokens, vocab_size=50)
 
 
 def test_the_corpus_bounds_unique_tokens_and_batch():
@@ -262,12 +262,12 @@ def test_a_config_survives_json():
 def test_a_sweep_expands_in_order_and_leaves_the_base_alone():
     base = config.base()
     before = base.to_dict()
-    runs = config.expand(base, [{"model.layers": 3}, {}, {"train.seed": 2, "model.width": 64}])
+    runs = experiment.expand(base, [{"model.layers": 3}, {}, {"train.seed": 2, "model.width": 64}])
     assert [r.model.layers for r in runs] == [3, 2, 2]
     assert [r.train.seed for r in runs] == [0, 0, 2] and runs[2].model.width == 64
     assert base.to_dict() == before
     with pytest.raises(DlmError, match="did you mean model.layers"):
-        config.expand(base, [{"model.layer": 3}])
+        experiment.expand(base, [{"model.layer": 3}])
 
 
 # --- experiment files ---------------------------------------------------------------------------
@@ -283,16 +283,16 @@ def get_config(scale):
 """
 
 
-def experiment(folder, text: str, name: str = "question.py") -> str:
+def write(folder, text: str, name: str = "question.py") -> str:
     (folder / name).write_text(text)
     return str(folder / name)
 
 
 def test_an_experiment_gives_its_config_and_its_sweep(tmp_path):
-    c, sweep = config.load_experiment(experiment(tmp_path, GOOD), "smoke")
+    c, sweep = experiment.load(write(tmp_path, GOOD), "smoke")
     assert c.model.layers == 3 and c.train.duration == "1 steps" and sweep == [{}]
     swept = GOOD + "\ndef sweep(scale):\n    return ({'train.seed': s} for s in range(2))\n"
-    c, sweep = config.load_experiment(experiment(tmp_path, swept), "laptop")
+    c, sweep = experiment.load(write(tmp_path, swept), "laptop")
     assert sweep == [{"train.seed": 0}, {"train.seed": 1}] and c.train.duration == "5 epochs"
 
 
@@ -314,15 +314,15 @@ def test_an_experiment_gives_its_config_and_its_sweep(tmp_path):
 )
 def test_a_broken_experiment_is_one_line_that_says_where(tmp_path, text, message):
     with pytest.raises(DlmError) as error:
-        config.load_experiment(experiment(tmp_path, text), "smoke")
+        experiment.load(write(tmp_path, text), "smoke")
     assert message in str(error.value)
 
 
 def test_an_experiment_that_is_not_there_names_the_nearest(tmp_path):
-    path = experiment(tmp_path, GOOD)
+    path = write(tmp_path, GOOD)
     with pytest.raises(DlmError, match="no such experiment file; did you mean .*question.py"):
-        config.load_experiment(path.replace("question", "qestion"), "smoke")
+        experiment.load(path.replace("question", "qestion"), "smoke")
     with pytest.raises(DlmError, match="--scale=tiny: must be one of laptop"):
-        config.load_experiment(path, "tiny")
+        experiment.load(path, "tiny")
     with pytest.raises(DlmError, match="not a Python file"):
-        config.load_experiment(experiment(tmp_path, GOOD, "question.txt"), "smoke")
+        experiment.load(write(tmp_path, GOOD, "question.txt"), "smoke")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dlm import config, corpus, train
+from dlm import config, corpus, experiment, planning, train
 from dlm.corpora import CORPORA
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +20,7 @@ def corpora(tmp_path_factory) -> Path:
 
 
 def runs_of(path: Path, scale: str) -> list[config.Config]:
-    return config.expand(*config.load_experiment(str(path), scale))
+    return experiment.expand(*experiment.load(str(path), scale))
 
 
 def test_there_are_experiments() -> None:
@@ -35,7 +35,7 @@ def test_the_header_has_question_command_and_expected_result(path: Path) -> None
     assert "Expected:" in text
 
 
-@pytest.mark.parametrize("scale", config.SCALES)
+@pytest.mark.parametrize("scale", experiment.SCALES)
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_scale_resolves_and_plans(path: Path, scale: str, corpora: Path) -> None:
     runs = runs_of(path, scale)
@@ -43,7 +43,7 @@ def test_every_scale_resolves_and_plans(path: Path, scale: str, corpora: Path) -
     for c in runs:
         assert c.corpus.name in CORPORA
         store = corpus.build(c.corpus, c.tokenizer, corpora)
-        plan = config.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+        plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
         assert plan.steps > 0 and plan.evaluate_at[-1] == plan.steps
         assert plan.unique_tokens <= len(store.train)
 
@@ -51,11 +51,11 @@ def test_every_scale_resolves_and_plans(path: Path, scale: str, corpora: Path) -
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_the_smoke_variant_trains_two_steps(path: Path, corpora: Path, tmp_path: Path) -> None:
     """The first run of each family, as far as two steps and an evaluation."""
-    base, sweep = config.load_experiment(str(path), "smoke")
+    base, sweep = experiment.load(str(path), "smoke")
     for key, value in SHORT.items():
-        config.override(base, key, value)
+        experiment.override(base, key, value)
     sweep = [{k: v for k, v in run.items() if k not in SHORT} for run in sweep]
-    first = {c.objective.name: c for c in reversed(config.expand(base, sweep))}
+    first = {c.objective.name: c for c in reversed(experiment.expand(base, sweep))}
     for name, c in first.items():
         store = corpus.build(c.corpus, c.tokenizer, corpora)
         outcome = train.train(c, store, tmp_path / name)

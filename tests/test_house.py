@@ -17,6 +17,7 @@ LEFT = (
     ("errors",),
     ("flops",),
     ("config",),
+    ("experiment", "planning"),
     ("tokenizers",),
     ("corpora",),
     ("store",),

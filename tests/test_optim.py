@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlm import config, optim
+from dlm import config, optim, planning
 
 
 def hyper(**numbers) -> optim.Hyper:
@@ -51,7 +51,7 @@ def test_schedules_end_as_they_say():
 
 def test_hyper_takes_its_numbers_from_config_and_plan():
     c = config.resolve(config.base())
-    plan = config.plan(c, train_tokens=64 * 160, vocab_size=50)
+    plan = planning.plan(c, train_tokens=64 * 160, vocab_size=50)
     found = optim.hyper(c.optimizer, plan)
     expected = dict(lr=2e-3, weight_decay=0.1, warmup=100, decay=200, final=0.1, steps=1000, ema=0)
     assert {k: float(v) for k, v in found._asdict().items()} == pytest.approx(expected)
@@ -136,7 +136,7 @@ def test_hyper_of_two_runs_shares_a_trace():
     c = config.resolve(config.base())
     for lr, warmup in ((1e-3, "100 steps"), (2e-3, "5 steps")):
         optimizer = dataclasses.replace(c.optimizer, lr=lr, warmup=warmup)
-        plan = config.plan(
+        plan = planning.plan(
             dataclasses.replace(c, optimizer=optimizer), train_tokens=64 * 160, vocab_size=50
         )
         assert float(rate(jnp.int32(500), optim.hyper(optimizer, plan))) > 0

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tiny
 
-from dlm import checkpoint, config, metrics, run, sharding, step, train
+from dlm import checkpoint, config, metrics, planning, run, sharding, step, train
 from dlm.errors import DlmError
 
 ABOUT = dict(experiment="tiny", run="0", label="tiny", overrides={}, question="?")
@@ -81,7 +81,7 @@ def test_a_run_learns_and_its_ledger_is_exact(whole: Trained) -> None:
 
 
 def test_a_training_row_says_where_it_is_and_what_it_cost(whole: Trained, tiny_store) -> None:
-    plan = config.plan(whole.config, train_tokens=len(tiny_store.train), vocab_size=16)
+    plan = planning.plan(whole.config, train_tokens=len(tiny_store.train), vocab_size=16)
     for row in tiny.rows(whole.folder):
         assert row["tokens"] == row["step"] * 8 * 16
         assert row["epoch"] == row["tokens"] / 512

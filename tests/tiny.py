@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dlm import config, corpus
+from dlm import config, corpus, experiment
 from dlm.store import Store
 
 # An experiment file with the same config; `sweep` has two families.
@@ -30,7 +30,7 @@ import tiny
 
 
 def get_config(scale="laptop"):
-    return tiny.experiment()
+    return tiny.tiny_experiment()
 
 
 def sweep(scale="laptop"):
@@ -41,7 +41,7 @@ def sweep(scale="laptop"):
 TIMES = ("seconds", "tokens_per_second", "mfu", "device")  # and nothing else may differ
 
 
-def experiment() -> Any:
+def tiny_experiment() -> Any:
     c = config.base()
     c.corpus.name = "topics"
     c.corpus.validation = 0.25
@@ -56,15 +56,15 @@ def experiment() -> Any:
         "evaluation.samples": 2,
     }  # fmt: skip
     for key, value in values.items():
-        config.override(c, key, value)
+        experiment.override(c, key, value)
     return c
 
 
 def resolved(**overrides: Any) -> config.Config:
     """The tiny config with overrides such as `train_seed=1`: the first underscore is the dot."""
-    c = experiment()
+    c = tiny_experiment()
     for key, value in overrides.items():
-        config.override(c, key.replace("_", ".", 1), value)
+        experiment.override(c, key.replace("_", ".", 1), value)
     return config.resolve(c)
 
 
