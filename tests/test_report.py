@@ -76,9 +76,11 @@ def written(tmp_path_factory):
 
 def test_the_whole_report(written):
     folder, text = written, read((written / "report.html").read_text("utf-8"))
-    assert text.count("On digits, 6,400 unique tokens: masked diffusion passes AR for good") == 1
+    opening = "On digits, 6,400 unique tokens: masked diffusion passes AR at equal settings for"
+    assert text.count(opening) == 1
+    assert "masked diffusion passes the best AR of 3 settings for good at C = 1.2×10¹²" in text
     assert "1.2×10¹² FLOPs, after 121 epochs (90% interval" in text
-    assert "On stdlib, 6,400 unique tokens: masked diffusion does not pass AR" in text
+    assert "masked diffusion does not pass the best AR of 3 settings within" in text
     assert "Extrapolated, not measured" in text and "proves nothing" in text
     assert "Does diffusion pass AR <on> digits?" in text  # escaped in the page
     assert "a <b> sample" in text
@@ -87,7 +89,7 @@ def test_the_whole_report(written):
     for name in ("frontier.png", "epochs.png"):
         assert 10_000 < (folder / name).stat().st_size < 200_000
     terminal = printed(folder)
-    assert "masked diffusion passes AR for good at C = 1.2×10¹² FLOPs" in terminal
+    assert "passes the best AR of 3 settings for good at C = 1.2×10¹² FLOPs" in terminal
     assert "1.5425 ± 0.0011" in terminal and "upper bound" in terminal
 
 

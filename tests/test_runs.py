@@ -194,6 +194,19 @@ def test_the_planted_crossing_is_found(tmp_path):
     assert cross.crossovers(panel)[0] == found  # no draw is left to chance
 
 
+def test_at_equal_settings_the_reference_is_the_run_that_shares_them(tmp_path):
+    """A challenger at lr 4e-3 passes AR at 4e-3 before it passes the better AR at 1e-3."""
+    write_run(tmp_path, diffusion(1e12, 1.6), objective="masked", lr=4e-3, epochs=400)
+    write_run(tmp_path, autoregressive(1.6, 1e11), lr=1e-3, epochs=40)
+    assert cross.equal_crossovers(one_panel(tmp_path)[0]) == []  # AR has no such run
+    write_run(tmp_path, autoregressive(1.7, 1e11), lr=4e-3, epochs=40)
+    panel, _ = one_panel(tmp_path)
+    (best,), (equal,) = cross.crossovers(panel), cross.equal_crossovers(panel)
+    assert (equal.reference, best.reference) == (cross.EQUAL, "ar")
+    assert equal.compute == pytest.approx(1e12 * (1.7 / 1.6) ** (-1 / 0.06), rel=0.03)
+    assert best.compute == pytest.approx(1e12, rel=0.03)
+
+
 def test_seeds_that_differ_open_an_interval_around_the_crossing(tmp_path):
     for seed, shift in enumerate((-0.01, 0.0, 0.01)):
         write_run(tmp_path, AR, seed=seed, epochs=50)
