@@ -1,4 +1,4 @@
-"""Before any test: a CPU split into 8 devices, strict shapes, no silent rank promotion."""
+"""Before any test: a CPU split into 8 devices, and shapes that are checked."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,6 @@ import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_numpy_rank_promotion", "warn")
 
 # The annotations of these modules are checked at run time, here only: the library never imports
 # beartype.
