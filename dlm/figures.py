@@ -149,22 +149,29 @@ def _frontier_panel(ax: Axes, panel: Panel, axis: str) -> None:
     ax.set_ylim(min(lows) - below * height, min(lows) + 1.05 * height)
     ax.set_title(panel.title, loc="left")
     for found in cross.equal_crossovers(panel, axis):
-        if found.compute is not None:
-            edge = cross.frontier(panel.families[found.challenger], axis)
-            y = np.interp(np.log(found.compute), np.log(edge.compute), edge.loss)
-            ax.plot([found.compute], [y], marker="o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=5)
-            ax.annotate(
-                f"equal settings: {scientific(found.compute)}",
-                (found.compute, y),
-                xytext=(8, 8),
-                textcoords="offset points",
-                fontsize=8.5,
-                color=INK,
-                zorder=6,
-            )
+        _mark_equal(ax, panel, found, axis)
     for number, found in enumerate(challengers):
         name = f"{cross.name_of(found.challenger)}: " if len(challengers) > 1 else ""
         _mark(ax, panel, found, 0.03 + 0.155 * number, name)
+
+
+def _mark_equal(ax: Axes, panel: Panel, found: cross.Crossover, axis: str) -> None:
+    """A ring where the challenger passes the reference at the challenger's own settings."""
+    if found.compute is None:
+        return
+    edge = cross.frontier(panel.families[found.challenger], axis)
+    y = np.interp(np.log(found.compute), np.log(edge.compute), edge.loss)
+    ax.plot([found.compute], [y], marker="o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=5)
+    left, right = ax.get_xlim()
+    late = math.log(found.compute / left) > 0.75 * math.log(right / left)
+    note = ax.annotate(
+        f"equal settings:\n{scientific(found.compute)}",
+        (found.compute, float(y)),
+        **_line(xytext=(4, -9) if late else (8, 6), textcoords="offset points", fontsize=8.5),
+        **_line(ha="right" if late else "left", va="top" if late else "bottom"),
+        **_line(color=INK, zorder=6),
+    )
+    note.set_in_layout(False)
 
 
 def _mark(ax: Axes, panel: Panel, found: cross.Crossover, y: float, name: str) -> None:
@@ -176,12 +183,13 @@ def _mark(ax: Axes, panel: Panel, found: cross.Crossover, y: float, name: str) -
     text["bbox"] = dict(facecolor="white", alpha=0.85, lw=0, pad=1.5)
     left, right = ax.get_xlim()
     if found.compute is None:
-        words = f"{name}not crossed: {found.gap:+.3f}"
+        words = f"{name}AR's best not crossed: {found.gap:+.3f}"
         words += f" ± {found.gap_stderr:.3f}" if found.gap_stderr is not None else ""
-        words += " nats at the end"
+        words += " nats"
         if found.trend is not None and math.isfinite(found.trend.compute):
             words += f"\ntrend, extrapolated: {scientific(found.trend.compute)}"
-        ax.text(0.98, y, words, **text | dict[str, Any](transform=ax.transAxes, ha="right"))
+        note = ax.text(0.98, y, words, **text | dict[str, Any](transform=ax.transAxes, ha="right"))
+        note.set_in_layout(False)
         return
     ax.axvline(found.compute, color=INK, lw=1.0, ls=(0, (3, 2)), zorder=2)
     words = f"{name}crossover {scientific(found.compute)}"

@@ -22,16 +22,17 @@ DIGITS = {
 PROSE = {
     "corpus.name": "stdlib",
     "data.unique_tokens": 10_240,
-    "evaluation.sequences": 512,
+    "evaluation.sequences": 256,
+    "evaluation.final_passes": 4,
 }
 AR = (
     {"optimizer.schedule": "constant", "optimizer.lr": 2e-3, "optimizer.weight_decay": 1.0},
     {"optimizer.schedule": "constant", "optimizer.lr": 4e-3, "optimizer.weight_decay": 8.0},
 )
-EPOCHS = {"digits": (30, 30, 80, 400), "stdlib": (24, 24, 60, 150)}  # of AR's three, of diffusion
+EPOCHS = {"digits": (30, 30, 66, 260), "stdlib": (20, 20, 48, 150)}  # of AR's three, of diffusion
 TRACKED = {  # AR turns early and is exact; diffusion moves slowly and is scored by Monte Carlo
-    "ar": {"evaluation.every": "2 epochs", "evaluation.growth": 1.1},
-    "masked": {"evaluation.every": "6 epochs", "evaluation.growth": 1.4, "evaluation.passes": 4},
+    "ar": {"evaluation.every": "3 epochs", "evaluation.growth": 1.15},
+    "masked": {"evaluation.every": "8 epochs", "evaluation.growth": 1.6, "evaluation.passes": 4},
 }
 
 
