@@ -32,7 +32,7 @@ done, 1 a run failed (its error.txt says why), 2 a mistake in the input, 75 inte
     "train": (
         "train one run, in this process",
         """examples:
-  dlm train experiments/smoke.py                        the file's base config
+  dlm train experiments/smoke.py                        the first run of its sweep
   dlm train experiments/smoke.py --run 1                the second run of its sweep
   dlm train experiments/smoke.py --config.objective.name=masked --config.train.seed=3""",
     ),
@@ -183,7 +183,7 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
         return DONE
     ended: dict[str, str] = {}
     if todo:
-        workers = min(arguments.jobs or sweep.default_workers(), len(todo))
+        workers = arguments.jobs or sweep.default_workers()
         folder.mkdir(parents=True, exist_ok=True)
         with _terminable(), progress.show(todo) as show:
             ended = sweep.execute(todo, workers, folder / "workers.log", show)
@@ -214,6 +214,8 @@ def _train(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> i
         with run.claim(job.folder) as mine, progress.show([job]) as show:
             if not mine:
                 raise DlmError(f"{job.folder}: another process is training this run")
+            if record.status(job.folder) in sweep.DONE:  # by another process, meanwhile
+                return _tell(job)
             try:
                 show("start", job, {})
                 run.run(
@@ -226,9 +228,7 @@ def _train(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> i
                 )
             except train.Interrupted:
                 raise KeyboardInterrupt from None
-    result = record.read_json(job.folder / "result.json")
-    print(_sentence(result))
-    return DONE
+    return _tell(job)
 
 
 def _evaluate(arguments: argparse.Namespace, overrides: list) -> int:
@@ -238,6 +238,8 @@ def _evaluate(arguments: argparse.Namespace, overrides: list) -> int:
 
     worker.prepare_jax()
     c, store, params = run.restore_best(arguments.run)
+    if arguments.passes < 0:
+        raise DlmError(f"--passes={arguments.passes}: must be 1 or more")
     if arguments.passes:
         evaluation = dataclasses.replace(c.evaluation, final_passes=arguments.passes)
         c = dataclasses.replace(c, evaluation=evaluation)
@@ -260,6 +262,8 @@ def _sample(arguments: argparse.Namespace, overrides: list) -> int:
     worker.prepare_jax()
     if arguments.count < 1:
         raise DlmError(f"--count={arguments.count}: must be 1 or more")
+    if not 0 <= arguments.seed < 2**32:
+        raise DlmError(f"--seed={arguments.seed}: must be 0 or above, and below 2**32")
     c, store, params = run.restore_best(arguments.run)
     drawn = sampling.sample(
         c,
@@ -347,6 +351,13 @@ ACTIONS: dict[str, Callable[[argparse.Namespace, list], int]] = {
     "corpus": _corpus,
     "tensorboard": _tensorboard,
 }
+
+
+def _tell(job: Any) -> int:
+    from dlm import record
+
+    print(_sentence(record.read_json(job.folder / "result.json")))
+    return DONE
 
 
 def _sentence(result: dict[str, Any]) -> str:

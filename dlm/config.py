@@ -117,7 +117,7 @@ class Evaluation:
     batch_size: int = 64
     patience: int = 0  # stop after so many evaluations without a better one; 0: never
     samples: int = 4  # sequences drawn at the end
-    diverged: float = 3.0  # stop when the training loss exceeds log V by this factor
+    diverged: float = 3.0  # stop when the loss on training windows exceeds log V by this factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +267,8 @@ def _check(c: Config) -> None:
         "evaluation.passes": c.evaluation.passes,
         "evaluation.final_passes": c.evaluation.final_passes,
         "model.init": c.model.init,
+        "model.rope_theta": c.model.rope_theta,
+        "evaluation.diverged": c.evaluation.diverged,
         "optimizer.lr": c.optimizer.lr,
         "optimizer.clip": c.optimizer.clip,
         "optimizer.eps": c.optimizer.eps,
@@ -322,8 +324,8 @@ def _check(c: Config) -> None:
         )
     if c.data.mode == "multiset" and c.data.subset != "documents":
         fail("data.subset", c.data.subset, "documents, for data.mode='multiset'")
-    if c.evaluation.growth < 1:
-        fail("evaluation.growth", c.evaluation.growth, "1 or above")
+    if not 1 <= c.evaluation.growth < 1e6:
+        fail("evaluation.growth", c.evaluation.growth, "1 or above, and below a million")
     if c.tokenizer.kind == "bpe" and c.tokenizer.vocab_size <= 0:
         fail("tokenizer.vocab_size", c.tokenizer.vocab_size, "above 0 for tokenizer.kind=bpe")
     if c.tokenizer.kind in ("sentencepiece", "hf", "gpt2") and not c.tokenizer.path:

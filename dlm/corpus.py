@@ -190,7 +190,7 @@ def _fill(
         tokenizer=made.kind if made else None,
         tokenizer_fingerprint=fingerprint,
         python=platform.python_version(),
-        document_length=int(lengths[0]) if (lengths == lengths[0]).all() else None,
+        document_length=None if made or (lengths != lengths[0]).any() else int(lengths[0]),
         unique_ngrams=unique_ngrams(stream),
         train=counts[0],
         validation=counts[1],

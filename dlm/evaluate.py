@@ -58,7 +58,7 @@ def device_peak(dtype: str) -> float:
     tabled = flops.peak(device.device_kind, dtype)
     if tabled:
         return tabled
-    size = 1024
+    size = 1024 if device.platform == "cpu" else 8192  # large enough to be bound by the product
     a = jnp.ones((size, size), dtype)
     product = jax.jit(jnp.matmul)
     product(a, a).block_until_ready()
@@ -81,6 +81,8 @@ def estimate(
     squared (the cluster-robust variance of a mean). Monte Carlo noise of a bound is in it too.
     """
     mean = nats.mean()
+    if len(np.unique(documents)) < 2:  # of one document there is only its windows' spread
+        documents = np.arange(len(nats))
     residual = np.bincount(documents, weights=nats - mean)
     clusters = len(np.unique(documents))
     variance = np.sum(residual**2) / len(nats) ** 2 * clusters / max(clusters - 1, 1)

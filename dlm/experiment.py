@@ -43,9 +43,14 @@ def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
         raise
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if Path(frame.filename) == file]
+        lines = [
+            frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()
+        ]
         where = f"{path}:{lines[-1]}" if lines else path
-        raise DlmError(f"{where}: {type(error).__name__}: {error}") from error
+        text = str(error).strip().splitlines()
+        raise DlmError(f"{where}: {type(error).__name__}: {text[0] if text else ''}") from error
+    if not sweep or not all(isinstance(run, dict) for run in sweep):
+        raise DlmError(f"{path}: sweep must yield a dict of overrides for each run, at least one")
     if not isinstance(config, ConfigDict):
         raise DlmError(f"{path}: get_config must return the ConfigDict of dlm.config.base()")
     return config, sweep
@@ -71,7 +76,7 @@ def override(config: ConfigDict, key: str, value: Any) -> None:
     node, *parts = config, *key.split(".")
     for depth, part in enumerate(parts):
         free = depth > 1 and parts[:2] == ["corpus", "options"]
-        if part not in node and not free:
+        if (part not in node and not free) or len(parts) > 3:
             raise DlmError(f"config.{key}: no such key{nearest(key, _keys(config))}")
         if depth < len(parts) - 1:
             node = node[part]

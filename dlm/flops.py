@@ -6,6 +6,7 @@ softmax, rotary embedding and the gather of input embeddings are not counted.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 ATTENTION = ("causal", "full")
@@ -74,6 +75,6 @@ def training_flops(**sizes) -> float:
 def peak(device_kind: str, dtype: str) -> float | None:
     """The tabled peak of a device in FLOP/s, or None where the table has no entry (CPUs)."""
     for name, peaks in PEAKS.items():
-        if name.lower() in device_kind.lower():
+        if re.search(rf"\b{name}\b", device_kind, re.IGNORECASE):
             return peaks.get(dtype)
     return None

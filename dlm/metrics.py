@@ -41,9 +41,6 @@ class Metrics:
         self._file.write(json.dumps(row) + "\n")
         self._board.scalars(row)
 
-    def text(self, tag: str, text: str, step: int) -> None:
-        self._board.text(tag, text, step)
-
     def close(self) -> None:
         self._file.close()
         self._board.close()
@@ -75,12 +72,20 @@ def hparams(c: config.Config) -> dict[str, Any]:
     return dict(sorted(flat.items()))
 
 
+def write_text(folder: Path, tag: str, text: str) -> None:
+    """Adds a text to a run's TensorBoard, in an event file of its own."""
+    board = _Board(folder / "tensorboard")
+    board.text(tag, text, step=0)
+    board.close()
+
+
 class _Board:
-    def __init__(self, folder: Path, hparams: dict[str, Any]):
+    def __init__(self, folder: Path, hparams: dict[str, Any] | None = None):
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._writer = EventFileWriter(str(folder))
-        self._hparams(hparams)
+        if hparams is not None:
+            self._hparams(hparams)
 
     def scalars(self, row: Row) -> None:
         Summary = _proto("summary_pb2").Summary

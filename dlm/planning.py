@@ -75,6 +75,20 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int) -> Plan:
     )
 
 
+def check_length(config: Config, document_length: int | None, validation_tokens: int) -> None:
+    """Raises DlmError where L fits neither the documents (of one length) nor the validation split."""
+    length = config.data.seq_len
+    if document_length and document_length % length:
+        right = (
+            f"a divisor of {document_length}, the length of each document of {config.corpus.name}"
+        )
+        fail("data.seq_len", length, right)
+    if validation_tokens < length:
+        fail(
+            "data.seq_len", length, f"at most {validation_tokens}, the validation tokens there are"
+        )
+
+
 def to_steps(
     name: str, text: str, *, tokens: int, unique: int, flops: float, steps: int = 0
 ) -> int:

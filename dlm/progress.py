@@ -44,7 +44,7 @@ def show(jobs: list[Job]) -> Iterator[Show]:
             if event == "start":
                 bars[run] = progress.add_task(job.about["label"], total=job.flops, note="compiling")
             elif event == "progress" and run in bars:
-                done[run] = row["flops"] if "flops" in row else done[run]
+                done[run] = row["flops"] if "flops" in row else done.setdefault(run, 0.0)
                 progress.update(bars[run], completed=done[run], note=_note(row))
             elif event not in ("start", "progress"):
                 done[run] = job.flops

@@ -36,9 +36,12 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Raises DlmError where the file is missing or not JSON."""
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise DlmError(f"{path}: no such file") from None
+        value = json.loads(path.read_text())
+        if not isinstance(value, dict):
+            raise DlmError(f"{path}: not a JSON object; delete it and run again")
+        return value
+    except (FileNotFoundError, NotADirectoryError):
+        raise DlmError(f"{path}: no such file; name a run's folder") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DlmError(f"{path}: not JSON ({error}); delete it and run again") from error
 
@@ -99,8 +102,15 @@ def device() -> str:
     import jax
 
     kind, count = jax.devices()[0].device_kind, jax.device_count()
-    name = f"{_processor()} ({len(os.sched_getaffinity(0))} core)" if kind == "cpu" else kind
+    name = f"{_processor()} ({len(cores())} core)" if kind == "cpu" else kind
     return name if count == 1 else f"{count} x {name}"
+
+
+def cores() -> list[int]:
+    """The cores that this process may use; all of them where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def _processor() -> str:

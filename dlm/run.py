@@ -16,6 +16,7 @@ from dlm import (
     data,
     evaluate,
     keys,
+    metrics,
     planning,
     record,
     sampling,
@@ -154,4 +155,6 @@ def _write_samples(c: config.Config, store: Store, folder: Path, params: Any) ->
     key = keys.named(c.train.seed, "samples")
     drawn = sampling.sample(c, store.vocab_size, params, key, count=c.evaluation.samples)
     np.save(folder / "samples.npy", drawn)
-    (folder / "samples.txt").write_text("\n-----\n".join(store.decode(x) for x in drawn) + "\n")
+    text = "\n-----\n".join(store.decode(x) for x in drawn) + "\n"
+    (folder / "samples.txt").write_text(text)
+    metrics.write_text(folder, "samples", f"```\n{text}```")

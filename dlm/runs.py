@@ -308,7 +308,7 @@ def panels(runs: Iterable[Run]) -> tuple[list[Panel], list[tuple[Run, str]]]:
     for run in runs:
         key = tuple(
             run.result.get(k) for k in ("corpus", "fingerprint", "unique_tokens", "seq_len")
-        )
+        ) + (str(_at(run.config, "data.subset")),)
         setting = json.dumps(setting_of(run.config), sort_keys=True)
         if run.status in ("finished", "diverged"):
             trials.setdefault((key, run.objective), set()).add(setting)
@@ -328,7 +328,7 @@ def panels(runs: Iterable[Run]) -> tuple[list[Panel], list[tuple[Run, str]]]:
             name: _family(name, settings, len(trials[key, name]))
             for name, settings in sorted(chosen[key].items())
         }
-        corpus, fingerprint, unique_tokens, seq_len = key
+        corpus, fingerprint, unique_tokens, seq_len, _ = key
         found.append(Panel(corpus, fingerprint, unique_tokens, seq_len, families))
     return found, excluded
 

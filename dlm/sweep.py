@@ -77,29 +77,48 @@ def jobs(
     writable(workdir)
     name = Path(path).stem + ("" if scale == experiment.SCALES[0] else f"-{scale}")
     found: dict[str, Job] = {}
+    told = _differing(sweep)
     for c, run in zip(configs, sweep, strict=True):
         on_corpus(c.corpus.name)
         store = corpus.build(c.corpus, c.tokenizer, workdir / "corpora")
         plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+        planning.check_length(c, store.document_length, len(store.validation))
         key = config.run_id(c, store.fingerprint)
         about = dict(
-            experiment=name, run=key, label=label(c, run), overrides=run, question=_question(path)
+            experiment=name,
+            run=key,
+            label=label(c, run, told),
+            overrides=run,
+            question=_question(path),
         )
         found.setdefault(key, Job(c, store.path, workdir / name / key, about, plan))
     return list(found.values())
 
 
-def label(c: config.Config, overrides: dict[str, Any]) -> str:
+def label(c: config.Config, overrides: dict[str, Any], told: set[str]) -> str:
     """What tells a run from its siblings on the same data: `digits ar lr=0.004 seed=1`."""
-    rest = [
+    words = [
         f"{key.split('.')[-1]}={value:.4g}"
         if isinstance(value, float)
         else f"{key.split('.')[-1]}={value}"
         for key, value in overrides.items()
-        if key.split(".")[0] not in ("corpus", "tokenizer", "data", "evaluation")
-        and key != "objective.name"
+        if key in told
     ]
-    return " ".join([c.corpus.name, c.objective.name, *rest])
+    return " ".join([c.corpus.name, c.objective.name, *words])
+
+
+def _differing(sweep: list[dict[str, Any]]) -> set[str]:
+    """Keys whose values differ between runs of one corpus and one objective."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in sweep:
+        name = json.dumps([run.get("corpus.name"), run.get("objective.name")])
+        groups.setdefault(name, []).append(run)
+    keys = {key for run in sweep for key in run}
+    return {
+        key
+        for key in keys
+        if any(len({repr(run.get(key)) for run in group}) > 1 for group in groups.values())
+    }
 
 
 def writable(folder: Path) -> None:
@@ -175,11 +194,12 @@ def execute(
                 pool.remove(worker)
                 if job is None:
                     continue
-                about = dict(job.about)
-                reason = record.fail(job.folder, job.config, about, DlmError(
-                    f"its worker process ended with code {worker.process.wait()}; see {log}"
-                ))  # fmt: skip
-                kind, row = "failed", {"reason": reason}
+                kind = record.status(job.folder)
+                if kind not in DONE:  # it may have died after its result was written
+                    code = worker.process.wait()
+                    error = DlmError(f"its worker process ended with code {code}; see {log}")
+                    reason = record.fail(job.folder, job.config, job.about, error)
+                    kind, row = "failed", {"reason": reason}
             assert job is not None
             if kind == "busy":
                 worker.job = None
@@ -208,8 +228,7 @@ def _next(waiting: list[Job], ended: dict[str, str]) -> Job | None:
 
 def placements(workers: int) -> list[dict[str, Any]]:
     """For each worker, its cores, and its GPU where there are some: the environment it starts in."""
-    gpus = _gpus()
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    gpus, cores = _gpus(), record.cores()
     places = []
     for number in range(workers):
         env = {}
@@ -228,15 +247,15 @@ def default_workers() -> int:
         return len(_gpus())
     if any(Path("/dev").glob("accel*")):
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return len(record.cores())
 
 
 def _gpus() -> list[str]:
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         return []
-    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return visible.split(",")
-    return [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
+    return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
 
 
 def _start(number: int, place: dict[str, Any], log: Path, events: queue.Queue[Event]) -> Worker:

@@ -61,7 +61,7 @@ def train(
     with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:
         state, best, ledger, progress = _start(c, store, mesh, batches, len(windows), checkpoints)
         log = metrics.Metrics(folder, metrics.hparams(c), progress["step"])
-        clock = _Clock(c, plan, progress)
+        clock, saved = _Clock(c, plan, progress), progress["step"]
         for edge in _edges(plan, size, after=progress["step"]):
             if _ended(c, plan, progress):  # killed between its last checkpoint and its result
                 break
@@ -89,25 +89,30 @@ def train(
                 row = _where(plan, progress) | row | clock.speed()
                 log.write(row)
                 report(row)
-                if not mean < c.evaluation.diverged * math.log(store.vocab_size):
-                    progress["reason"] = f"training loss {mean:.3g} nats/token at {row['step']}"
+                if not math.isfinite(mean):
+                    progress["reason"] = f"training loss {mean} at step {row['step']}"
             at_edge = progress["step"] == edge.step and not progress["reason"]
             if at_edge and edge.evaluate:
                 found, seen = score(c, store, step.weights(state), mesh, final=False)
                 row = _where(plan, progress) | _scores(found[0], seen[0], store)
                 log.write(row)
                 report(row)
+                if not seen[0].value < c.evaluation.diverged * math.log(store.vocab_size):
+                    progress["reason"] = (
+                        f"{seen[0].value:.3g} nats/token on training windows at step {row['step']}"
+                    )
                 if _improves(progress, found[0].value):
                     best = jax.tree.map(jnp.copy, step.weights(state))  # `state` is donated
-            ended = _ended(c, plan, progress)
-            if edge.save or ended or stop():
+            ended, stopping = _ended(c, plan, progress), stop()
+            if (edge.save or ended or stopping) and progress["step"] > saved:
+                saved = progress["step"]
                 ledgers = {"exposures": ledger}
                 checkpoint.save(
                     checkpoints, progress, state=state, best=best, data=batches, ledger=ledgers
                 )
             if ended:
                 break
-            if stop():
+            if stopping:
                 log.close()
                 raise Interrupted
         log.close()

@@ -387,8 +387,8 @@ def test_tensorboard_has_hparams_and_text(tmp_path) -> None:
 
     log = metrics.Metrics(tmp_path, metrics.hparams(tiny.resolved()), 0)
     log.write({"step": 1, "loss": 2.0, "kind": "exact", "bits_per_byte": None})
-    log.text("samples", "two\nlines", 1)
     log.close()
+    metrics.write_text(tmp_path, "samples", "two\nlines")
     board = events(tmp_path)
     assert board.Tags()["scalars"] == ["run/loss"]
     content = board.SummaryMetadata("_hparams_/session_start_info").plugin_data
