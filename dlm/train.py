@@ -138,10 +138,12 @@ def score(
     plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     held_out = data.validation_windows(store, length)
     documents = data.window_documents(store.validation_offsets, length, len(held_out))
-    count = len(held_out) if final else c.evaluation.sequences or len(held_out)
+    wanted = 0 if final else c.evaluation.sequences
+    count = min(wanted or len(held_out), len(held_out))
     subset = (store, length, min(plan.unique_tokens, count * length), c.data.subset)
+    spread = np.arange(count) * len(held_out) // count  # over all documents, not the first ones
     parts = (
-        (held_out, documents),
+        (held_out[spread], documents[spread]),
         (data.training_windows(*subset), data.training_documents(*subset)),
     )
     passes = c.evaluation.final_passes if final else c.evaluation.passes

@@ -3,9 +3,11 @@
 The prose panel of quickstart.py, trained for longer: 10,240 characters of Python's standard library,
 masked diffusion for 250 epochs, AR at three settings past its best, three seeds of everything.
 
-  dlm run experiments/real_text.py      about half an hour on 2 CPU cores
+  dlm run experiments/real_text.py      about a quarter of an hour on 2 CPU cores
 
-Expected: see the README for the figure that this made, and BUILD_NOTES.md for its numbers.
+Expected: at equal settings diffusion passes AR after about 144 epochs and ends below it (2.45 against
+2.53 nats per character). AR's best setting (weight decay 8, constant rate) reaches 2.17, which
+diffusion does not pass here; its trend would at about four times the compute.
 """
 
 import importlib.util
