@@ -202,7 +202,7 @@ def _trend(found: Crossover) -> str:
     text = (
         "Extrapolated, not measured: a power law through the frontier from "
         f"{scientific(trend.start)} FLOPs on (exponent {trend.exponent:.3f}, no floor, so an "
-        f"optimistic guess) would meet {name_of(found.reference)}'s best at "
+        f"optimistic guess) would meet the best of {name_of(found.reference)} at "
         f"{scientific(trend.compute)} FLOPs"
     )
     if trend.low is not None and trend.high is not None:

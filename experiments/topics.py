@@ -4,7 +4,7 @@ A synthetic source: 16 topics over 128 symbols, each document an exchangeable dr
 mixture. Every order of a document is as likely as any other, so training in all orders is pure
 augmentation: the clearest case of the phenomenon, and not real data.
 
-  dlm run experiments/topics.py         about a minute and a half on 2 CPU cores
+  dlm run experiments/topics.py         a few minutes on 2 CPU cores
 
 Expected: AR's validation loss turns up within ten epochs, at any weight decay tried; diffusion passes
 AR's best after tens of epochs. Three seeds of each family.
