@@ -8,8 +8,8 @@ found for it, all run well past their best. Three seeds of everything.
   dlm run experiments/quickstart.py     about a quarter of an hour on 2 CPU cores
 
 Expected: at equal settings diffusion passes AR on the digits after about 36 epochs; the heavily
-decayed AR stays 0.05 nats ahead. On prose diffusion is still behind, and the report says by how much and
-where the trend would cross. experiments/real_text.py trains prose for longer.
+decayed AR stays 0.05 nats ahead. On prose diffusion is still behind, and the report says by how much
+and where the trend would cross. experiments/real_text.py trains prose for longer.
 """
 
 from dlm import config
