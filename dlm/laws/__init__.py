@@ -1,0 +1,1 @@
+"""Scaling laws: fits with honest intervals, critical compute, and what a table cannot identify."""

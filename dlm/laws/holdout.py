@@ -1,0 +1,60 @@
+"""Does a law predict? Fit below a cut of compute or epochs, predict above, compare laws by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlm.errors import DlmError
+from dlm.laws.fits import Fit
+from dlm.laws.table import Table
+
+AXES = ("flops", "epochs")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Errors in log loss (0.01 is 1%) of the runs above the cut; `bias` above 0: predicted high."""
+
+    law: str
+    axis: str
+    cut: float
+    fitted: int
+    held_out: int
+    rms: float
+    bias: float
+    bias_stderr: float
+    in_sample: float
+
+
+def holdout(table: Table, make: Callable[[Table], Fit], axis: str, cut: float) -> Prediction:
+    """Fits the runs at or below `cut` with `make`, and predicts the others.
+
+    Raises:
+      DlmError: nothing above the cut, or too little below it to fit.
+    """
+    if axis not in AXES:
+        raise DlmError(f"holdout axis {axis!r}: must be one of {', '.join(AXES)}")
+    values = table.flops if axis == "flops" else table.epochs
+    below = values <= cut * (1 + 1e-9)
+    if below.all() or not below.any():
+        raise DlmError(
+            f"holdout {axis}={cut:g}: the runs go from {values.min():.3g} to {values.max():.3g}; "
+            "must leave runs on both sides"
+        )
+    fit, above = make(table.only(below)), table.only(~below)
+    error = np.log(fit.predict(above.N, above.D, above.U)) - np.log(above.loss)
+    stderr = error.std(ddof=1) / np.sqrt(len(error)) if len(error) > 1 else np.nan
+    return Prediction(
+        law=fit.law.name,
+        axis=axis,
+        cut=float(cut),
+        fitted=int(below.sum()),
+        held_out=len(error),
+        rms=float(np.sqrt((error**2).mean())),
+        bias=float(error.mean()),
+        bias_stderr=float(stderr),
+        in_sample=float(np.sqrt((fit.residuals**2).mean())),
+    )

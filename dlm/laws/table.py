@@ -1,0 +1,277 @@
+"""A table of runs as arrays: read from CSV, Parquet or folders of runs, checked, nothing dropped
+unseen.
+
+Columns: params (N), tokens (D, all that were trained on, repeats included), unique_tokens (U), loss
+(nats per token, natural logarithm); optional: family, flops, run (rows of one run or one setting's
+seeds share it and are resampled together), source, status. All counts are raw counts.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlm import runs
+from dlm.errors import DlmError, nearest
+
+NEEDED = ("params", "tokens", "loss")
+OPTIONAL = ("unique_tokens", "family", "flops", "run", "name", "source", "status")
+# What a run directory calls them, and short names that tables use.
+ALIASES = {"objective": "family", "N": "params", "D": "tokens", "U": "unique_tokens"}
+POINTS = ("best", "last", "curve")
+MIXED = 1e7  # the largest ratio within one column of counts that is taken as one unit
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Runs of one family, [R] each; `group` numbers what is resampled together."""
+
+    name: str
+    family: str
+    N: np.ndarray
+    D: np.ndarray
+    U: np.ndarray
+    loss: np.ndarray
+    flops: np.ndarray
+    group: np.ndarray
+    labels: tuple[str, ...]
+    source: str  # the common prefix of the source column, or ""
+    excluded: tuple[tuple[str, str], ...] = ()  # label and reason
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    @property
+    def epochs(self) -> np.ndarray:
+        return self.D / self.U
+
+    @property
+    def groups(self) -> int:
+        return len(np.unique(self.group))
+
+    def only(self, rows: np.ndarray, why: str = "") -> Table:
+        """The rows of a mask [R]; `why` names the rule in the list of what was left out."""
+        rows = np.asarray(rows, bool)
+        left = tuple((self.labels[i], why) for i in np.flatnonzero(~rows)) if why else ()
+        picked = {
+            k: getattr(self, k)[rows] for k in ("N", "D", "U", "loss", "flops", "group")
+        }
+        labels = tuple(np.array(self.labels, object)[rows])
+        return dataclasses.replace(self, **picked, labels=labels, excluded=self.excluded + left)
+
+
+def make(
+    params: Any,
+    tokens: Any,
+    unique_tokens: Any,
+    loss: Any,
+    *,
+    family: str = "all",
+    name: str = "table",
+    run: Any = None,
+    flops: Any = None,
+    labels: Any = None,
+    source: str = "",
+) -> Table:
+    """A table from arrays; `run` groups rows, flops default to 6ND.
+
+    Raises:
+      DlmError: a number that cannot be one, or a mix of units.
+    """
+    N, D, U, L = (np.array(v, float).ravel() for v in (params, tokens, unique_tokens, loss))
+    if len({len(N), len(D), len(U), len(L)}) > 1:
+        raise DlmError(f"{name}: columns of {len(N)}, {len(D)}, {len(U)} and {len(L)} rows")
+    named = [str(i) for i in range(len(L))] if labels is None else [str(v) for v in labels]
+    where = [f"{name}, row {label}" for label in named]
+    for column, values in (("params", N), ("tokens", D), ("unique_tokens", U)):
+        for i in np.flatnonzero(~(np.isfinite(values) & (values > 0))):
+            raise DlmError(f"{where[i]}: {column}={values[i]:g}: must be a positive number")
+        _units(name, column, values)
+    for i in np.flatnonzero(~(np.isfinite(L) & (L > 0))):
+        raise DlmError(f"{where[i]}: loss={L[i]:g}: must be above 0, in nats per token")
+    for i in np.flatnonzero(U * (1 - 1e-6) > D):
+        raise DlmError(
+            f"{where[i]}: {D[i] / U[i]:.3g} epochs (tokens={D[i]:g} below unique_tokens={U[i]:g}): "
+            "tokens are all that were trained on, unique_tokens those of them that differ"
+        )
+    groups = np.array(named if run is None else [str(v) for v in run])
+    return Table(
+        name=name,
+        family=family,
+        N=N,
+        D=D,
+        U=np.minimum(U, D),
+        loss=L,
+        flops=6 * N * D if flops is None else np.array(flops, float).ravel(),
+        group=np.unique(groups, return_inverse=True)[1],
+        labels=tuple(named),
+        source=source,
+    )
+
+
+def _units(name: str, column: str, values: np.ndarray) -> None:
+    if not len(values):
+        return
+    if values.max() / values.min() > MIXED:
+        raise DlmError(
+            f"{name}: {column} runs from {values.min():g} to {values.max():g}: mixed units? "
+            "give raw counts in every row"
+        )
+    if values.max() < 1e3:
+        raise DlmError(
+            f"{name}: {column} is at most {values.max():g}: give raw counts, not thousands, "
+            "millions or billions"
+        )
+
+
+def read(path: Path | str, *, points: str = "best") -> list[Table]:
+    """One table per family of a CSV or Parquet file, or of a folder of runs.
+
+    Of a folder, `points` picks a run's numbers: best (the best weights, at the tokens that they had
+    seen; whole validation split), last (the last tracked loss, at all tokens) or curve (every
+    tracked loss). Runs that did not finish, or diverged, are left out with their reason.
+
+    Raises:
+      DlmError: the file is missing or wrong; the message says where.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _from_runs(path, points)
+    if not path.is_file():
+        raise DlmError(f"{path}: no such table; must be a CSV, a Parquet file or a folder of runs")
+    return _from_rows(path.name, _rows(path))
+
+
+def one(path: Path | str, family: str = "", *, points: str = "best") -> Table:
+    """The one family of a table, or the one that is named."""
+    found = {table.family: table for table in read(path, points=points)}
+    if family and family not in found:
+        raise DlmError(f"family={family!r}: {path} has {', '.join(found)}{nearest(family, found)}")
+    if not family and len(found) > 1:
+        raise DlmError(f"{path} has the families {', '.join(found)}: name one with --family")
+    return found[family] if family else next(iter(found.values()))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return pq.read_table(path).to_pylist()
+        except pa.ArrowInvalid as error:
+            raise DlmError(f"{path}: not a Parquet file ({error})") from None
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except UnicodeDecodeError:
+        raise DlmError(f"{path}: not a text file; must be CSV, or end in .parquet") from None
+
+
+def _from_rows(name: str, rows: list[dict[str, Any]]) -> list[Table]:
+    if not rows:
+        raise DlmError(f"{name}: has no rows")
+    columns = {ALIASES.get(str(k), str(k)): k for k in rows[0]}
+    for needed in NEEDED:
+        if needed not in columns:
+            have = ", ".join(str(k) for k in rows[0])
+            raise DlmError(f"{name}: no column {needed}; has {have}{nearest(needed, columns)}")
+    notes = ()
+    if "unique_tokens" not in columns:
+        notes = ("no column unique_tokens: every run is taken as one epoch over fresh tokens",)
+    kept, excluded = [], {}
+    for number, row in enumerate(rows, 2):  # as an editor counts the lines of a CSV
+        said = {key: row[column] for key, column in columns.items()}
+        label = str(said.get("name") or said.get("run") or number)
+        family = str(said.get("family") or "all")
+        status = str(said.get("status") or "finished")
+        if status != "finished":
+            excluded.setdefault(family, []).append((label, f"status {status}"))
+            continue
+        if said["loss"] in (None, ""):
+            excluded.setdefault(family, []).append((label, "no loss"))
+            continue
+        numbers = {
+            key: _number(name, number, key, said[key])
+            for key in ("params", "tokens", "unique_tokens", "loss", "flops")
+            if key in columns and said[key] not in (None, "")
+        }
+        for key in NEEDED:
+            if key not in numbers:
+                raise DlmError(f"{name}, line {number}: {key} is empty")
+        numbers.setdefault("unique_tokens", numbers["tokens"])
+        numbers.setdefault("flops", 6 * numbers["params"] * numbers["tokens"])
+        group = str(said.get("run") or f"{number}")
+        source = str(said.get("source") or "")
+        kept.append(
+            numbers | {"family": family, "group": group, "label": label, "source": source}
+        )
+    tables = []
+    for family in dict.fromkeys([row["family"] for row in kept]):
+        part = [row for row in kept if row["family"] == family]
+        table = make(
+            *([row[key] for row in part] for key in ("params", "tokens", "unique_tokens", "loss")),
+            family=family,
+            name=name,
+            run=[row["group"] for row in part],
+            flops=[row["flops"] for row in part],
+            labels=[row["label"] for row in part],
+            source=_common([row["source"] for row in part]),
+        )
+        tables.append(
+            dataclasses.replace(table, excluded=tuple(excluded.get(family, ())), notes=notes)
+        )
+    if not tables:
+        raise DlmError(f"{name}: no row with a loss of a finished run")
+    return tables
+
+
+def _common(words: list[str]) -> str:
+    return words[0] if len(set(words)) == 1 else ""
+
+
+def _number(name: str, line: int, key: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise DlmError(f"{name}, line {line}: {key}={value!r}: must be a number") from None
+
+
+def _from_runs(folder: Path, points: str) -> list[Table]:
+    if points not in POINTS:
+        raise DlmError(f"points={points!r}: must be one of {', '.join(POINTS)}")
+    rows: list[dict[str, Any]] = []
+    found = runs.load(folder)
+    several = len({run.corpus for run in found}) > 1  # losses on different data make no one law
+    for run in found:
+        family = run.objective or "unknown"
+        family = f"{run.corpus}/{family}" if several else family
+        base = {"family": family, "name": run.label, "run": run.run}
+        if run.status != "finished":
+            reason = f"{run.status}: {run.reason}"
+            rows.append(base | {"params": "", "tokens": "", "loss": "", "status": reason})
+            continue
+        result, curve = run.result, run.curve
+        rest = {"params": result["params"], "unique_tokens": result["unique_tokens"]}
+        if points == "best":
+            share = result["best_flops"] / result["flops"]
+            at = [(result["tokens"] * share, result["validation_loss"], result["best_flops"])]
+        else:
+            pick = slice(-1, None) if points == "last" else slice(None)
+            columns = (curve.tokens, curve.validation_loss, curve.flops)
+            at = list(zip(*(c[pick] for c in columns), strict=True))
+        rows += [
+            base | rest | {"tokens": max(tokens, 0), "loss": loss, "flops": flops, "status": ""}
+            for tokens, loss, flops in at
+            if tokens >= rest["unique_tokens"] * (1 - 1e-6)
+        ]
+    if not rows:
+        raise DlmError(f"{folder}: no run here")
+    keys = ("params", "tokens", "unique_tokens", "loss", "flops", "family", "name", "run", "status")
+    return _from_rows(str(folder), [{key: row.get(key, "") for key in keys} for row in rows])
