@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dlm import commands
 from dlm.errors import DlmError
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
@@ -69,6 +70,7 @@ done, 1 a run failed (its error.txt says why), 2 a mistake in the input, 75 inte
         "open TensorBoard on a folder of runs",
         "examples:\n  dlm tensorboard runs/quickstart --port 6006",
     ),
+    **commands.VERBS,
 }
 
 
@@ -140,6 +142,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     for name in ("runs", "report", "tensorboard"):
         parsers[name].add_argument("folder", type=Path, nargs="?", help="default: the workdir")
     parsers["tensorboard"].add_argument("--port", type=int, default=6006)
+    commands.arguments(parsers)
 
     arguments, rest = parser.parse_known_args(argv)
     takes_config = arguments.verb in ("run", "train", "corpus")
@@ -218,14 +221,15 @@ def _train(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> i
                 return _tell(job)
             try:
                 show("start", job, {})
-                run.run(
-                    job.config,
-                    corpus.load(job.store),
-                    job.folder,
-                    job.about,
-                    stop=lambda: bool(stopping),
-                    report=lambda row: show("progress", job, row),
-                )
+                with run.recorded(job.folder, job.config, job.about):
+                    run.run(
+                        job.config,
+                        corpus.load(job.store),
+                        job.folder,
+                        job.about,
+                        stop=lambda: bool(stopping),
+                        report=lambda row: show("progress", job, row),
+                    )
             except train.Interrupted:
                 raise KeyboardInterrupt from None
     return _tell(job)
@@ -350,6 +354,9 @@ ACTIONS: dict[str, Callable[[argparse.Namespace, list], int]] = {
     "report": _report,
     "corpus": _corpus,
     "tensorboard": _tensorboard,
+    "fit": lambda arguments, overrides: _show(commands.fit(arguments)),
+    "critical": lambda arguments, overrides: _show(commands.critical(arguments)),
+    "figures": lambda arguments, overrides: _show(commands.figures(arguments)),
 }
 
 
@@ -381,6 +388,11 @@ def _terminable():
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _show(renderables: list[Any]) -> int:
+    _print(renderables)
+    return DONE
 
 
 def _print(renderables: list[Any]) -> None:

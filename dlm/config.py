@@ -71,7 +71,7 @@ class Model:
     init: float = 0.02  # standard deviation; output projections start at 1/sqrt(2·layers) of it
     dropout: Dropout = field(default_factory=Dropout)
     dtype: str = "float32"  # of the computation; parameters are always float32
-    attention: str = "xla"  # or cudnn, on a GPU
+    attention: str = "xla"  # or cudnn: bfloat16 on a GPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +168,15 @@ LADDER: dict[str, tuple[int, int, int, int]] = {
     )
     for name, layers in rows.items()
 }
+
+
+DURATIONS = (  # fields that hold a number and a unit, such as "60 epochs"
+    "train.duration",
+    "train.checkpoint_every",
+    "evaluation.every",
+    "optimizer.warmup",
+    "optimizer.decay",
+)
 
 
 class Family(NamedTuple):
@@ -315,6 +324,12 @@ def _check(c: Config) -> None:
         )
     if c.model.width // c.model.heads % 2:
         fail("model.heads", c.model.heads, "such that width / heads is even, for rotary embedding")
+    if c.model.attention == "cudnn":
+        if c.model.dtype != "bfloat16":
+            fail("model.dtype", c.model.dtype, "bfloat16, for model.attention='cudnn'")
+        if c.model.width // c.model.heads % 8:
+            right = "such that width / heads is a multiple of 8, for model.attention='cudnn'"
+            fail("model.heads", c.model.heads, right)
     if c.data.unique_tokens % c.data.seq_len:
         near = round(c.data.unique_tokens / c.data.seq_len) * c.data.seq_len
         fail(
@@ -330,14 +345,9 @@ def _check(c: Config) -> None:
         fail("tokenizer.vocab_size", c.tokenizer.vocab_size, "above 0 for tokenizer.kind=bpe")
     if c.tokenizer.kind in ("sentencepiece", "hf", "gpt2") and not c.tokenizer.path:
         fail("tokenizer.path", c.tokenizer.path, f"a path, for tokenizer.kind={c.tokenizer.kind}")
-    for name, text in {
-        "train.duration": c.train.duration,
-        "train.checkpoint_every": c.train.checkpoint_every,
-        "evaluation.every": c.evaluation.every,
-        "optimizer.warmup": c.optimizer.warmup,
-        "optimizer.decay": c.optimizer.decay,
-    }.items():
-        duration(name, text)
+    for name in DURATIONS:
+        group, key = name.split(".")
+        duration(name, getattr(getattr(c, group), key))
 
 
 def duration(name: str, text: str) -> tuple[str, float]:
@@ -368,7 +378,9 @@ def convert(key: str, value: Any, kind: type) -> Any:
         return int(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         wanted = {int: "an integer", float: "a number", str: "a word", bool: "true or false"}[kind]
-        raise DlmError(f"config.{key}={value!r}: must be {wanted}")
+        if key in DURATIONS:
+            wanted = "a text such as '60 epochs' (steps, tokens, epochs or flops)"
+        fail(key, value, wanted)
     return value
 
 

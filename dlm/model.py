@@ -48,7 +48,13 @@ def transformer(model: config.Model, rows: int) -> Transformer:
       cache      keys and values of S positions, written at `positions` (consecutive); then
                  `apply` returns (logits, cache) and `mask` is over all S
     Returns float32 logits Float[B T R].
+
+    Raises:
+      DlmError: attention by cuDNN, and no GPU here.
     """
+    if model.attention == "cudnn" and jax.default_backend() != "gpu":
+        right = f"xla: cudnn needs a GPU, and JAX runs on {jax.default_backend()} here"
+        config.fail("model.attention", model.attention, right)
     graph = nnx.graphdef(nnx.eval_shape(lambda: _Transformer(model, rows, nnx.Rngs(0))))
 
     def init(key: PRNGKeyArray) -> Params:

@@ -38,9 +38,11 @@ def hyper(c: config.Optimizer, plan: planning.Plan) -> Hyper:
 def learning_rate(schedule: str, step: Int[Array, ""] | int, h: Hyper) -> Float[Array, ""]:
     """The rate of 0-based `step`: linear warm-up from lr/warmup, then
 
-    cosine    from lr to final·lr at the last step (paper, section 8)
-    wsd       constant, then linear to final·lr over the last `decay` steps
+    cosine    from lr at step `warmup` towards final·lr (paper, section 8)
+    wsd       lr until step `steps - decay`, then linear towards final·lr
     constant  lr
+
+    final·lr is the rate of step `steps`, one after the last that is trained.
     """
     warm = jnp.minimum(1.0, (step + 1) / h.warmup)
     if schedule == "cosine":

@@ -27,7 +27,7 @@ def show(jobs: list[Job]) -> Iterator[Show]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # brackets in a label are no markup
         BarColumn(bar_width=24),
         TextColumn("{task.percentage:3.0f}%"),
         TextColumn("{task.fields[note]}"),
@@ -50,7 +50,7 @@ def show(jobs: list[Job]) -> Iterator[Show]:
                 done[run] = job.flops
                 if run in bars:
                     progress.remove_task(bars.pop(run))
-                progress.console.print(_ending(event, job, row))
+                progress.console.print(_ending(event, job, row), markup=False)
             ended = sum(1 for run in done if run not in bars)
             progress.update(
                 whole, completed=sum(done.values()), description=f"runs {ended}/{len(jobs)}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dlm import crossover as cross
-from dlm import figures, findings, runs
+from dlm import figures, findings, html, runs
 from dlm.crossover import name_of
 from dlm.errors import DlmError
 from dlm.figures import scientific
@@ -27,36 +26,6 @@ from dlm.runs import Panel, Run
 
 SAMPLES = 3  # shown of each family, the first ones drawn
 SAMPLE_LENGTH = 600  # characters
-JOINED = "\u00a0±\u00a0"  # a value and its error stay on one line
-
-CSS = """
-:root{color-scheme:light dark;
---ink:#1a1a1a;--soft:#5a5a5a;--line:#d9d9d9;--back:#fff;--pale:#f5f5f5}
-@media(prefers-color-scheme:dark){
-:root{--ink:#e8e8e8;--soft:#a8a8a8;--line:#444;--back:#161616;--pale:#222}}
-body{font:16px/1.55 system-ui,sans-serif;color:var(--ink);background:var(--back);
-max-width:62rem;margin:0 auto;padding:1rem}
-h1{font-size:1.6rem;line-height:1.25;margin:.5rem 0}h2{font-size:1.15rem;margin:2rem 0 .5rem}
-h3{font-size:1rem;margin:1rem 0 .3rem}
-p,ul{max-width:44rem;margin:.5rem 0}
-.soft{color:var(--soft);font-size:.9rem}.answer{font-size:1.05rem}
-.pair{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr))}
-figure{margin:0;background:#fff;border:1px solid var(--line);border-radius:6px;padding:.4rem}
-figure svg{display:block;width:100%;height:auto}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.82rem;background:var(--pale);
-padding:.6rem;margin:.3rem 0;border-radius:6px}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.82rem;line-height:1.3;
-font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--line);
-vertical-align:top;min-width:3.2rem;
-overflow-wrap:anywhere}th:first-child{min-width:8.5rem}
-code{overflow-wrap:anywhere}
-@media print{:root{--ink:#000;--soft:#444;--back:#fff;--pale:#fff}
-body{font-size:10pt;max-width:none}
-figure,pre,tr{break-inside:avoid}h2{break-after:avoid}.wide{overflow:visible}
-table{font-size:6.5pt}th,td{padding-right:.4rem;min-width:0}}
-"""
-
 
 def write(directory: Path | str) -> Path:
     """Writes the report of a workdir or an experiment's folder into it; returns report.html.
@@ -70,21 +39,13 @@ def write(directory: Path | str) -> Path:
     try:
         runs.write_table(found, folder)
         numbers = findings.numbers(found, panels, excluded)
-        _replace(folder / "report.json", json.dumps(numbers, indent=1, ensure_ascii=False))
+        html.replace(folder / "report.json", json.dumps(numbers, indent=1, ensure_ascii=False))
         if panels:
             figures.save(figures.frontier(panels), folder / "frontier")
             figures.save(figures.epochs(panels), folder / "epochs")
-        return _replace(folder / "report.html", page(found, panels, excluded))
+        return html.replace(folder / "report.html", page(found, panels, excluded))
     except OSError as error:
         raise DlmError(f"{folder}: the report cannot be written ({error.strerror})") from None
-
-
-def _replace(path: Path, text: str) -> Path:
-    """Writes beside and renames, so that a reader never sees half a file."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, "utf-8")
-    os.replace(draft, path)
-    return path
 
 
 # --- the page -----------------------------------------------------------------------------------
@@ -104,44 +65,20 @@ def page(found: Sequence[Run], panels: Sequence[Panel], excluded: Sequence[tuple
     if panels:
         body += [
             _figures(panels),
-            *_section("Best of each family", _best(panels)),
-            *_section("Critical compute", _critical(panels)),
-            *_section("Samples", *map(_samples, panels)),
-            *_section("What was compared", _list(_compared(panels))),
-            *_section("What kind of number each loss is", _list(_kinds(panels))),
+            *html.section("Best of each family", _best(panels)),
+            *html.section("Critical compute", _critical(panels)),
+            *html.section("Samples", *map(_samples, panels)),
+            *html.section("What was compared", html.bullets(_compared(panels))),
+            *html.section("What kind of number each loss is", html.bullets(_kinds(panels))),
         ]
     reasons = [[run.experiment, run.run, run.label, reason] for run, reason in excluded]
-    left_out = _table(["experiment", "run", "label", "reason"], reasons)
+    left_out = html.table(["experiment", "run", "label", "reason"], reasons)
     body += [
-        *_section("Left out of the comparison", left_out if reasons else "<p>No run.</p>"),
-        *_section("All runs", _all_runs(found)),
-        *_section("Made with", _list(_made_with(found, panels))),
+        *html.section("Left out of the comparison", left_out if reasons else "<p>No run.</p>"),
+        *html.section("All runs", _all_runs(found)),
+        *html.section("Made with", html.bullets(_made_with(found, panels))),
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}: dlm report</title><style>{CSS}</style></head>"
-        f"<body>{''.join(body)}</body></html>\n"
-    )
-
-
-def _section(title: str, *parts: str) -> list[str]:
-    return [f"<h2>{escape(title)}</h2>", *parts]
-
-
-def _list(items: Iterable[str]) -> str:
-    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
-
-
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    lines = [("th", head), *(("td", row) for row in body)]
-    made = "".join(
-        "<tr>"
-        + "".join(f"<{tag}>{escape(text.replace(' ± ', JOINED))}</{tag}>" for text in row)
-        + "</tr>"
-        for tag, row in lines
-    )
-    return f'<div class="wide"><table>{made}</table></div>'
+    return html.document(f"{title}: dlm report", body)
 
 
 def _figures(panels: Sequence[Panel]) -> str:
@@ -167,7 +104,7 @@ def _figures(panels: Sequence[Panel]) -> str:
             f"<figure>{_svg(draw([panel]), f'{heading}, {panel.title}')}</figure>"
             for panel in panels
         ]
-        parts += [*_section(heading, f'<div class="pair">{"".join(drawn)}</div>')]
+        parts += [*html.section(heading, f'<div class="pair">{"".join(drawn)}</div>')]
         parts += [f'<p class="soft">{escape(note)}</p>']
     return "".join(parts)
 
@@ -181,7 +118,7 @@ def _svg(figure: Any, label: str) -> str:
 def _best(panels: Sequence[Panel]) -> str:
     head = ("data", "family", "loss, nats/token", "over", "kind", "training loss", "bits/byte")
     more = ("best epoch", "best FLOPs", "parameters", "setting", "settings tried")
-    return _table((*head, *more), [row for panel in panels for row in best_rows(panel)])
+    return html.table((*head, *more), [row for panel in panels for row in best_rows(panel)])
 
 
 def best_rows(panel: Panel) -> list[list[str]]:
@@ -220,7 +157,7 @@ def _critical(panels: Sequence[Panel]) -> str:
     if not body:
         return "<p>Needs a finished run of AR and of a diffusion family on the same data.</p>"
     head = ("data", "families", "FLOPs counted", "status", "critical compute", "90% interval")
-    return _table((*head, "resamples crossing", "epochs", "gap at the end"), body)
+    return html.table((*head, "resamples crossing", "epochs", "gap at the end"), body)
 
 
 def _critical_row(panel: Panel, counted: str, found: cross.Crossover) -> list[str]:
@@ -361,7 +298,7 @@ def _all_runs(found: Sequence[Run]) -> str:
     note = (
         "The ± of one run is over validation windows. All columns are in runs.csv and runs.parquet."
     )
-    table = _table((*head, "tokens/s", "MFU", "seconds", "run"), body)
+    table = html.table((*head, "tokens/s", "MFU", "seconds", "run"), body)
     return f'{table}<p class="soft">{note}</p>'
 
 

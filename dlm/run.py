@@ -59,7 +59,7 @@ def run(
 
     Raises:
       train.Interrupted: asked to stop, a checkpoint is saved.
-      DlmError, or any exception of the training: nothing is written for it here.
+      DlmError, or any exception of the training: `recorded` writes it down.
     """
     record.start(folder, c, store, about)
     outcome = train.train(c, store, folder, stop=stop, report=report)
@@ -121,6 +121,18 @@ def run(
         _write_samples(c, store, folder, outcome.best)
     record.write_json(folder / "result.json", result | scored)
     return result | scored
+
+
+@contextlib.contextmanager
+def recorded(folder: Path, c: config.Config, about: dict[str, Any]) -> Iterator[None]:
+    """Whatever goes wrong inside is left in the run's folder (`record.fail`), then raised on."""
+    try:
+        yield
+    except train.Interrupted:
+        raise
+    except Exception as error:
+        record.fail(folder, c, about, error)
+        raise
 
 
 def final(c: config.Config, store: Store, params: Any) -> tuple[train.Scored, train.Scored]:

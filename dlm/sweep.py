@@ -7,9 +7,11 @@ belongs to whoever holds the lock on its folder, so several sweeps may share one
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -251,10 +253,13 @@ def default_workers() -> int:
 
 
 def _gpus() -> list[str]:
+    """The GPUs by their names in CUDA_VISIBLE_DEVICES; where that is not set, all of this machine."""
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         return []
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
+        names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+        # As CUDA reads it: an index or an id; what is neither, such as -1, ends the list.
+        return list(itertools.takewhile(re.compile(r"\d|GPU-|MIG-").match, map(str.strip, names)))
     return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
 
 

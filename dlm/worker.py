@@ -77,12 +77,13 @@ def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Eve
             return True
         tell("start")
         try:
-            store = corpus.load(Path(job["store"]))
-            result = run.run(c, store, folder, about, stop=stopping.is_set, report=report)
+            with run.recorded(folder, c, about):
+                store = corpus.load(Path(job["store"]))
+                result = run.run(c, store, folder, about, stop=stopping.is_set, report=report)
         except train.Interrupted:
             return False
-        except Exception as error:
-            tell("failed", reason=record.fail(folder, c, about, error))
+        except Exception:
+            tell("failed", reason=record.read_json(folder / "result.json")["reason"])
             return True
     tell(
         result["status"],

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from dlm import cli, record, sweep
+from dlm import cli, record, sweep, train
 
 
 def dlm(*words: object) -> int:
@@ -169,6 +169,8 @@ def refused(capsys, *words: object) -> str:
         ("data.seq_len=5", ["config.data.", "5"]),
         ("train.batch_size=64", ["config.train.batch_size=64", "at most 32"]),
         ("train.duration='many epochs'", ["config.train.duration", "60 epochs"]),
+        ("train.duration=60", ["config.train.duration=60", "'60 epochs'", "tokens"]),
+        ("model.attention=cudnn", ["config.model.dtype='float32'", "bfloat16", "cudnn"]),
         ("train.seed=1.5", ["config.train.seed=1.5", "an integer"]),
         ("optimizer.lr=-1", ["config.optimizer.lr=-1", "above 0"]),
     ],
@@ -178,6 +180,45 @@ def test_a_wrong_override_names_the_field(experiment, capsys, override, told) ->
     line = refused(capsys, "run", experiment, f"--config.{override}", "--workdir", workdir)
     assert all(word in line for word in told), line
     assert not list(workdir.glob("tiny_experiment/*"))
+
+
+def test_train_leaves_its_error_in_the_run(experiment, capsys, monkeypatch, at_home) -> None:
+    """Of a mistake, which is one line, and of anything else, which comes out with its traceback."""
+    monkeypatch.setattr(cli.signal, "signal", lambda *arguments: None)  # of the test process: kept
+    workdir = experiment.parent / "runs"
+    words = ("train", experiment, "--workdir", workdir, "--config.model.dtype=bfloat16")
+    line = refused(capsys, *words, "--config.model.attention=cudnn")
+    assert "config.model.attention='cudnn'" in line and "a GPU" in line
+    (told,) = workdir.glob("tiny_experiment/*/error.txt")
+    assert "config.model.attention='cudnn'" in told.read_text()
+
+    def planted(*arguments, **named):
+        raise RuntimeError("planted\nwith a second line")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train", planted)
+        with pytest.raises(RuntimeError, match="planted"):
+            dlm(*words)
+    (other,) = set(workdir.glob("tiny_experiment/*/error.txt")) - {told}
+    text, folder = other.read_text(), other.parent
+    assert "Traceback" in text and "RuntimeError: planted" in text and "in planted" in text
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "failed" and result["reason"] == "RuntimeError: planted"
+    assert record.status(folder) not in sweep.DONE  # so the same command tries again
+
+
+def test_a_train_that_is_interrupted_has_not_failed(
+    experiment, capsys, monkeypatch, at_home
+) -> None:
+    def interrupted(*arguments, **named):
+        raise train.Interrupted
+
+    monkeypatch.setattr(cli.signal, "signal", lambda *arguments: None)
+    monkeypatch.setattr(train, "train", interrupted)
+    workdir = experiment.parent / "runs"
+    assert dlm("train", experiment, "--workdir", workdir) == 75
+    (folder,) = workdir.glob("tiny_experiment/*")
+    assert record.status(folder) == "started" and not (folder / "error.txt").exists()
 
 
 def test_other_wrong_words(experiment, capsys, tmp_path) -> None:

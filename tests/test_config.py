@@ -54,7 +54,12 @@ def test_an_override_sets_a_key_and_keeps_its_type():
         ("optimizer.lr", "fast", "must be a number"),
         ("optimizer.lr", True, "must be a number"),
         ("model.tied", 1, "must be true or false"),
-        ("train.duration", 100, "must be a word"),
+        ("train.duration", 60, "=60: must be a text such as '60 epochs' (steps, tokens, epochs or"),
+        ("train.checkpoint_every", 60, "must be a text such as '60 epochs'"),
+        ("evaluation.every", 2.5, "must be a text such as '60 epochs'"),
+        ("optimizer.warmup", 60, "must be a text such as '60 epochs'"),
+        ("optimizer.decay", 0.2, "must be a text such as '60 epochs'"),
+        ("tokenizer.kind", 3, "must be a word"),
         ("corpus.name", None, "must be a word"),
     ],
 )
@@ -117,6 +122,14 @@ def test_what_is_no_override_is_refused(text):
         (dict(optimizer__final=1.5), "config.optimizer.final=1.5: must be from 0 to 1"),
         (dict(model__dropout__residual=1.0), "config.model.dropout.residual=1.0"),
         (dict(model__dtype="bf16"), "did you mean bfloat16?"),
+        (
+            dict(model__attention="cudnn"),
+            "config.model.dtype='float32': must be bfloat16, for model.attention='cudnn'",
+        ),
+        (
+            dict(model__attention="cudnn", model__dtype="bfloat16", model__heads=32),
+            "config.model.heads=32: must be such that width / heads is a multiple of 8",
+        ),
         (dict(model__size="14M"), "config.model.size='14M': must be one of Table 5"),
         (dict(objective__name="mask"), "did you mean masked?"),
         (dict(optimizer__schedule="cos"), "config.optimizer.schedule='cos': must be one of cosine"),

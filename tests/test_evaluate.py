@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from dlm import config, evaluate, sharding
+from dlm import config, data, evaluate, sharding
 from dlm.errors import DlmError
 from dlm.model import transformer
 
@@ -76,6 +76,17 @@ def test_windows_of_a_document_count_as_one_observation():
     assert found.stderr > 1.2 * plain.stderr and found.value == plain.value
     copies = evaluate.estimate(np.repeat(nats, 3), np.repeat(documents, 3), L, exact=True)
     assert copies.stderr == pytest.approx(found.stderr)  # no news in a copy
+
+
+def test_windows_of_one_document_are_taken_one_by_one():
+    """One cluster says nothing of a spread: its residuals add up to zero."""
+    nats = np.random.default_rng(3).normal(10, 2, 50)
+    documents = data.window_documents(np.array([0, 50 * L]), L, 50)
+    assert set(documents.tolist()) == {0}
+    for one in (documents, documents + 7):
+        found = evaluate.estimate(nats, one, L, exact=True)
+        assert found.stderr == pytest.approx(nats.std(ddof=1) / np.sqrt(50) / L)
+        assert (found.value, found.tokens) == (pytest.approx(nats.mean() / L), 50 * L)
 
 
 # --- scores -------------------------------------------------------------------------------------

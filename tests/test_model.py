@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dlm import config, flops
+from dlm.errors import DlmError
 from dlm.model import transformer
 
 ROWS, T = 7, 5
@@ -232,6 +233,20 @@ def test_a_cache_changes_nothing(given):
         logits, cache = step(IDS[:, position : position + 1], jnp.array([position]), cache)
         parts.append(logits)
     np.testing.assert_allclose(jnp.concatenate(parts, axis=1), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_cudnn_without_a_gpu_is_refused_before_anything_is_computed(monkeypatch):
+    model = dataclasses.replace(SMALL, attention="cudnn", dtype="bfloat16")
+    make = transformer.__wrapped__  # not the cached one
+    for backend in ("cpu", "tpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        with pytest.raises(DlmError) as error:
+            make(model, ROWS)
+        told = str(error.value)
+        assert told.startswith("config.model.attention='cudnn': must be xla: cudnn needs a GPU")
+        assert f"JAX runs on {backend} here" in told and "\n" not in told
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert callable(make(model, ROWS).apply)
 
 
 # --- dropout and precision ----------------------------------------------------------------------

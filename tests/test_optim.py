@@ -49,6 +49,17 @@ def test_schedules_end_as_they_say():
     np.testing.assert_allclose(rates("cosine", final=1.0)[10:], 2.0, rtol=1e-6)
 
 
+def test_the_final_rate_is_that_of_the_step_after_the_last():
+    rate = {(s, i): float(optim.learning_rate(s, i, hyper())) for s in ("cosine", "wsd")
+            for i in (10, 90, 91, 109, 110)}  # fmt: skip
+    assert rate["cosine", 10] == pytest.approx(2.0)  # `warmup`
+    assert rate["wsd", 90] == pytest.approx(2.0)  # `steps - decay`
+    assert rate["wsd", 91] == pytest.approx(2.0 * (0.1 + 0.9 * 19 / 20))
+    assert rate["cosine", 109] == pytest.approx(0.2 + 0.9 * (1 - np.cos(np.pi / 100)), rel=1e-5)
+    assert rate["wsd", 109] == pytest.approx(2.0 * (0.1 + 0.9 / 20))
+    assert rate["cosine", 110] == pytest.approx(0.2) and rate["wsd", 110] == pytest.approx(0.2)
+
+
 def test_hyper_takes_its_numbers_from_config_and_plan():
     c = config.resolve(config.base())
     plan = planning.plan(c, train_tokens=64 * 160, vocab_size=50)

@@ -1,6 +1,7 @@
 """A sweep runs every run once, also when runs fail, sweeps meet, and processes are killed.
 
-Workers are real processes with real locks; only their training is a stand-in (fake_worker.py).
+Workers are real processes with real locks; only their training is a stand-in (fake_worker.py), but
+for the last test, where it is real too.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 
-from dlm import record, sweep
+from dlm import cli, record, report, sweep
 from dlm.errors import DlmError
 
 HERE = Path(__file__).parent
@@ -180,6 +182,45 @@ def test_cores_are_shared_out_without_overlap(monkeypatch) -> None:
     assert sweep.default_workers() == 2
 
 
+@pytest.mark.parametrize(
+    "visible, gpus",
+    [
+        ("0,3", ["0", "3"]),
+        (" 1, GPU-4c1f,MIG-77 ", ["1", "GPU-4c1f", "MIG-77"]),
+        ("", []),
+        ("-1", []),
+        ("2,-1,3", ["2"]),  # CUDA stops at the first that is none
+        ("NoDevFiles", []),
+    ],
+)
+def test_gpus_are_those_that_the_environment_shows(monkeypatch, tmp_path, visible, gpus) -> None:
+    (tmp_path / "nvidia0").touch()  # is not asked
+    monkeypatch.setattr(sweep, "Path", {"/dev": tmp_path}.__getitem__)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert sweep._gpus() == gpus
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert sweep._gpus() == []
+
+
+def test_where_the_environment_shows_none_the_devices_are_counted(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(sweep, "Path", {"/dev": tmp_path}.__getitem__)
+    monkeypatch.setattr(sweep.record, "cores", lambda: [0, 1, 2])
+    for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    assert sweep._gpus() == [] and sweep.default_workers() == 3
+    assert not any("CUDA_VISIBLE_DEVICES" in place["env"] for place in sweep.placements(2))
+    for name in ("accel0", "accel1", "accel2", "accel3"):  # one process holds all of a TPU host
+        (tmp_path / name).touch()
+    assert sweep.default_workers() == 1
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "nvidia-modeset", "nvidia-caps"):
+        (tmp_path / name).touch()
+    assert sweep._gpus() == ["0", "1"] and sweep.default_workers() == 2
+    first, second = sweep.placements(2)
+    assert first == {"env": {"CUDA_VISIBLE_DEVICES": "0"}, "cores": [0, 1, 2]}
+    assert second == {"env": {"CUDA_VISIBLE_DEVICES": "1"}, "cores": [0, 1, 2]}
+
+
 # --- several sweeps, kills ------------------------------------------------------------------------
 
 
@@ -261,3 +302,32 @@ def test_a_failed_run_makes_exit_code_1_and_a_done_sweep_0(tmp_path) -> None:
     process = start(path)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0 and "1 runs" in out and "0 to do" in out
+
+
+def test_a_worker_killed_in_real_training(tmp_path, monkeypatch, cache, capsys) -> None:
+    """Its run is recorded as failed, the others go on, and the next `dlm run` finishes it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(report, "write", lambda folder: folder / "report.html")
+    monkeypatch.setattr(report, "summary", lambda folder: [])
+    path = seeds_file(tmp_path, 0, 1)
+    killed, other = (job.folder for job in jobs_of(path, ("evaluation.samples", 0)))
+    words = ["run", str(path), "--workdir", str(tmp_path / "runs"), "--jobs", "1"]
+    words += ["--config.evaluation.samples=0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "WORKER", (sys.executable, str(HERE / "dying_worker.py")))
+        assert cli.main(words) == 1
+    assert record.status(killed) == "failed" and record.status(other) == "finished"
+    reason = json.loads((killed / "result.json").read_text())["reason"]
+    assert "its worker process ended with code -9" in reason and "workers.log" in reason
+    assert reason in (killed / "error.txt").read_text()
+    assert "failed: topics masked seed=0: see" in capsys.readouterr().err
+    (evaluated,) = [row for row in tiny.rows(killed) if "validation_loss" in row]
+    before = (other / "result.json").stat().st_mtime_ns
+
+    assert cli.main(words) == 0
+    assert record.status(killed) == "finished" and not (killed / "error.txt").exists()
+    assert (other / "result.json").stat().st_mtime_ns == before  # what was finished is left alone
+    rows = [row for row in tiny.rows(killed) if "validation_loss" in row]
+    assert [row["step"] for row in rows] == [8, 16, 24]
+    assert rows[0] == evaluated  # to the second: the run went on from its checkpoint
+    assert set(np.load(killed / "ledger.npy").tolist()) == {6 * 16}  # six epochs of 32 windows

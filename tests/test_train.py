@@ -107,6 +107,26 @@ def test_interrupted_at_every_opportunity(whole, tiny_store, tmp_path) -> None:
     assert_same(trained(tiny_store, tmp_path), whole, tiny_store)
 
 
+@pytest.mark.parametrize("at", [0, 10, 12])  # before any step, between two saves, where one is due
+def test_a_stop_right_after_a_resume_trains_and_saves_nothing(
+    whole, tiny_store, tmp_path, monkeypatch, at
+) -> None:
+    saved = interrupt(tiny_store, whole.config, tmp_path, at) if at else None
+    rows = tiny.rows(tmp_path) if at else []
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", lambda *a, **b: pytest.fail("saved a step twice"))
+        for _ in range(2):
+            with pytest.raises(train.Interrupted):
+                train.train(
+                    whole.config, tiny_store, tmp_path, stop=lambda: True,
+                    report=lambda row: pytest.fail(f"trained: {row}"),
+                )  # fmt: skip
+    with checkpoint.open_checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert (checkpoints.latest.step if checkpoints.latest else None) == saved
+    assert (tiny.rows(tmp_path) if at else []) == rows
+    assert_same(trained(tiny_store, tmp_path), whole, tiny_store)
+
+
 MULTISET = dict(data_mode="multiset", data_subset="documents")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from dlm.errors import DlmError
 from dlm.laws import critical, fits, holdout, optimum, published, verdicts
 from dlm.laws.fits import Fit, Loss, Profile
+from dlm.laws.forms import Law
 from dlm.laws.forms import law as named
 from dlm.laws.holdout import Prediction
 from dlm.laws.optimum import Exponent
@@ -94,8 +95,15 @@ def fit_table(
     return fits.fit(law, table, **options), "jointly, all coefficients at once"
 
 
-def _fixed(values: dict[str, float]) -> str:
-    return ", ".join(f"{k} = {v:.5g}" for k, v in values.items())
+def _fixed(values: dict[str, float], law: Law | None = None) -> str:
+    """Names and values; with the law, "unbounded" where a value ran to its limit."""
+
+    def told(name: str, value: float) -> str:
+        if law is not None and value > 0.99 * law.coefficient(name).limits[1]:
+            return f"{name} unbounded"
+        return f"{name} = {value:.5g}"
+
+    return ", ".join(told(*item) for item in values.items())
 
 
 def analyse(
@@ -224,7 +232,7 @@ def sentences(a: Analysis) -> list[str]:
         found += _compare(a, a.basin)
     elif a.rivals:
         words = "; ".join(
-            f"{_fixed(fit.minima[i].coefficients)} (objective {fit.minima[i].objective:.8g})"
+            f"{_fixed(fit.minima[i].coefficients, fit.law)} (objective {fit.minima[i].objective:.8g})"
             for i in a.rivals[:4]
         )
         found.append(f"{len(a.rivals)} other local minima are as good within the noise: {words}.")
@@ -300,9 +308,9 @@ def _compare(a: Analysis, b: Basin) -> list[str]:
     if a.joint is not None:
         j = a.joint
         found.append(
-            f"Fitted jointly instead, on these runs alone: {_fixed(j.coefficients)}, objective "
+            f"Fitted jointly instead, on these runs alone: {_fixed(j.coefficients, j.law)}, objective "
             f"{j.objective:.8f} ({j.objective / fit.objective - 1:+.0%}), R2 {j.r2:.4f}; --steps "
-            "joint gives its intervals."
+            "joint gives its intervals and verdicts."
         )
     return found
 

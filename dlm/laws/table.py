@@ -130,6 +130,14 @@ def _units(name: str, column: str, values: np.ndarray) -> None:
         )
 
 
+def settings(t: Table) -> dict[str, Table]:
+    """The rows by what their labels say beside the seed and what all of them say."""
+    words = [[w for w in label.split() if not w.startswith("seed=")] for label in t.labels]
+    common = set.intersection(*(set(w) for w in words))
+    names = np.array([" ".join(w for w in label if w not in common) or "base" for label in words])
+    return {str(name): t.only(names == name) for name in dict.fromkeys(names)}
+
+
 def read(path: Path | str, *, points: str = "best") -> list[Table]:
     """One table per family of a CSV or Parquet file, or of a folder of runs.
 

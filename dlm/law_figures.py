@@ -1,0 +1,470 @@
+"""The paper's figures (arXiv 2507.15857), one function each: tables and fits in, a Figure out.
+
+Each reads in grey: families differ by marker and line style, maps carry labelled contour lines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlm import figures
+from dlm.crossover import NAMES
+from dlm.errors import DlmError
+from dlm.figures import INK, STYLE, scientific
+from dlm.laws import critical as crit
+from dlm.laws import optimum
+from dlm.laws.critical import Critical, Fitted, PowerLaw
+from dlm.laws.fits import Fit, interval
+from dlm.laws.table import Table, settings
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ALSO = {"mdm": "masked", "diffusion": "masked", "autoregressive": "ar"}
+GREYS = ("#000000", "#4D4D4D", "#7A7A7A", "#A0A0A0", "#C0C0C0")
+
+
+def look(family: str) -> tuple[str, str, Any]:
+    """Colour, marker and line style of a family, by its name in a table."""
+    key = family.lower().rsplit("/", 1)[-1]
+    key = ALSO.get(key, key)
+    return figures.style([key], key)
+
+
+def named(family: str) -> str:
+    key = family.lower().rsplit("/", 1)[-1]
+    return NAMES.get(ALSO.get(key, key), family)
+
+
+def _new(columns: int, height: float = 3.2, width: float = 0.0) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width or (3.6 * columns + 0.4), height), dpi=150, layout="constrained")
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def _styled(draw: Any) -> Any:
+    """The house's rc settings around one drawing function."""
+    import functools
+
+    @functools.wraps(draw)
+    def run(*arguments: Any, **options: Any) -> Figure:
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):
+            return draw(*arguments, **options)
+
+    return run
+
+
+def _same(values: np.ndarray) -> list[np.ndarray]:
+    """Masks of the rows whose value agrees within 3%."""
+    keys = np.round(np.log(values) / 0.03)
+    return [keys == key for key in np.unique(keys)]
+
+
+def count(value: float) -> str:
+    """1.2e8 as 120M."""
+    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if value >= unit * 0.9995:
+            return f"{value / unit:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+# --- 1 and 9: Pareto frontiers and the critical point -------------------------------------------
+
+
+@_styled
+def pareto(tables: Sequence[Table], crossings: Sequence[Critical] = ()) -> Figure:
+    """Figures 1 and 9: the lowest loss at or below each compute, a panel per U, with C_crit."""
+    budgets = sorted({float(np.round(np.log(u), 2)) for t in tables for u in t.U})
+    shown = [u for u in budgets if sum((np.abs(np.log(t.U) - u) < 0.03).sum() for t in tables) > 2]
+    if not shown:
+        raise DlmError("pareto: no unique-token budget has three runs")
+    shown = shown[:4]
+    figure, axes = _new(len(shown))
+    for ax, u in zip(axes, shown, strict=True):
+        for t in tables:
+            part = t.only(np.abs(np.log(t.U) - u) < 0.03)
+            if not len(part):
+                continue
+            colour, marker, line = look(t.family)
+            ax.plot(part.flops, part.loss, ls="", marker=marker, ms=3, color=colour, alpha=0.3)
+            rows = optimum.frontier(part)
+            x, y = part.flops[rows], part.loss[rows]
+            ax.plot(x, y, color=colour, ls=line, marker=marker, ms=5, label=named(t.family))
+            if part.flops.max() > x[-1]:
+                ends = [x[-1], max(s.flops.max() for s in tables)]
+                ax.plot(ends, [y[-1]] * 2, color=colour, lw=1, ls=(0, (1, 1)))
+        for found in crossings:
+            if abs(math.log(found.unique_tokens) - u) < 0.03 and found.status == "crosses":
+                _upright(ax, found)
+        ax.set(xscale="log", yscale="log", xlabel="training compute, FLOPs (6ND)")
+        _plain_ticks(ax)
+        ax.set_title(f"{count(math.exp(u))} unique tokens", loc="left")
+    axes[0].set_ylabel("validation loss, nats per token")
+    axes[0].legend(frameon=False, loc="upper right")
+    return figure
+
+
+def _upright(ax: Axes, found: Critical) -> None:
+    ax.axvline(found.compute, color=INK, lw=1.0, ls=(0, (3, 2)))
+    if math.isfinite(found.low) and math.isfinite(found.high):
+        ax.axvspan(found.low, found.high, color="#999999", alpha=0.2, lw=0)
+    ax.annotate(
+        f"critical\n{scientific(found.compute)}",
+        (found.compute, 0.62),
+        xycoords=ax.get_xaxis_transform(),
+        xytext=(-4, 0),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8.5,
+        bbox=dict(facecolor="white", alpha=0.8, lw=0, pad=1),
+    )
+
+
+def _plain_ticks(ax: Axes) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if high / low > 1.6 else "all"))
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+# --- 2: contours over epochs and parameters -----------------------------------------------------
+
+
+@_styled
+def contours(tables: Sequence[Table], fits: Mapping[str, Fit] | None = None) -> Figure:
+    """Figure 2: final loss over epochs and parameters at one U, measured; the best run is starred.
+
+    With `fits`, the law's own contours are drawn over it as dotted lines.
+    """
+    figure, axes = _new(len(tables), 3.4)
+    for ax, t in zip(axes, tables, strict=True):
+        x, y = np.log10(t.epochs), np.log10(t.N / 1e6)
+        steps = np.unique(np.round(np.quantile(t.loss, np.linspace(0, 0.95, 11)), 2))
+        if len(steps) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+            raise DlmError(f"contours: {t.family} has too few sizes or epoch counts for a map")
+        filled = ax.tricontourf(x, y, t.loss, levels=steps, cmap="cividis", extend="max")
+        lines = ax.tricontour(x, y, t.loss, levels=steps, colors="white", linewidths=0.5)
+        ax.clabel(lines, steps[::2], fontsize=7, fmt="%.2f")
+        ax.plot(x, y, ls="", marker="o", ms=2.5, mfc="white", mec=INK, mew=0.5)
+        if fits and t.family in fits:
+            _law_contours(ax, fits[t.family], t, steps)
+        best = int(t.loss.argmin())
+        ax.plot(x[best], y[best], marker="*", ms=14, mfc="white", mec=INK)
+        where = f"{count(t.N[best])}, {t.epochs[best]:.0f} epochs: {t.loss[best]:.2f}"
+        ax.set_title(f"{named(t.family)}; best {where}", loc="left", fontsize=9)
+        ax.set(xlabel="epochs")
+        for axis, scale in ((ax.xaxis, 1.0), (ax.yaxis, 1e6)):
+            axis.set_major_locator(_round_numbers())
+            axis.set_major_formatter(lambda v, _, scale=scale: count(10**v * scale))
+        ax.grid(visible=False)
+        figure.colorbar(filled, ax=ax, pad=0.02).ax.tick_params(labelsize=8)
+    axes[0].set_ylabel("parameters")
+    return figure
+
+
+def _round_numbers() -> Any:
+    """1, 3, 10, 30, ... on an axis of log10."""
+    from matplotlib.ticker import FixedLocator
+
+    return FixedLocator([d + e for d in range(-6, 13) for e in (0.0, math.log10(3))])
+
+
+def _law_contours(ax: Axes, fit: Fit, t: Table, steps: np.ndarray) -> None:
+    N = np.geomspace(t.N.min(), t.N.max(), 60)[:, None]
+    e = np.geomspace(t.epochs.min(), t.epochs.max(), 60)[None]
+    U = float(np.median(t.U))
+    loss = fit.predict(N, e * U, U)
+    ax.contour(
+        *(np.log10(e[0]), np.log10(N[:, 0] / 1e6), loss),
+        levels=steps,
+        colors=INK,
+        linewidths=0.8,
+        linestyles="dotted",
+    )
+
+
+# --- 3: loss against the share of unique data ---------------------------------------------------
+
+
+@_styled
+def data_fraction(tables: Sequence[Table], fits: Mapping[str, Fitted] | None = None) -> Figure:
+    """Figure 3: at fixed compute and size, loss against U/D, with the law's line."""
+    figure, axes = _new(len(tables))
+    for ax, t in zip(axes, tables, strict=True):
+        colour, marker, _ = look(t.family)
+        for shade, rows in enumerate(_same(t.N * 1e3 + t.flops / t.N)):
+            part = t.only(rows)
+            order = np.argsort(part.epochs)
+            x, y = 100 / part.epochs[order], part.loss[order]
+            grey = (colour, "#444444", "#8A8A8A")[shade % 3]
+            label = f"{count(part.N[0])}, {scientific(part.flops[0], 1)} FLOPs"
+            ax.plot(x, y, ls="", marker=("o", "s", "^", "D")[shade % 4], color=grey, label=label)
+            if fits and t.family in fits:
+                law = fits[t.family]
+                share = np.geomspace(x.min(), 100, 50)
+                D = float(np.median(part.D))
+                line = law.law.predict(law.coefficients, part.N[0], D, D * share / 100)
+                ax.plot(share, line, color=grey, lw=1.3)
+        ax.set_xscale("log")
+        ax.invert_xaxis()
+        ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}%")
+        ax.xaxis.set_minor_formatter(lambda v, _: "")
+        ax.set(xlabel="unique share of the training tokens")
+        ax.set_title(named(t.family), loc="left")
+        ax.legend(frameon=False, fontsize=8)
+        bottom, top = ax.get_ylim()
+        ax.set_ylim(bottom, top + 0.3 * (top - bottom))
+    axes[0].set_ylabel("validation loss, nats per token")
+    return figure
+
+
+# --- 4: training curves by repetition -----------------------------------------------------------
+
+
+@_styled
+def repetition(tables: Sequence[Table]) -> Figure:
+    """Figure 4: loss while training, one line per number of epochs; tables of curves."""
+    figure, axes = _new(len(tables))
+    for ax, t in zip(axes, tables, strict=True):
+        parts = sorted(settings(t).values(), key=lambda p: p.epochs.max())
+        parts = parts[:: max(1, len(parts) // 8)]
+        for k, part in enumerate(parts):
+            x, mean, stderr, _ = _mean_curve(part)
+            D, colour = x * float(np.median(part.U)), _shade(k, len(parts))
+            ax.plot(D, mean, color=colour, marker="o", ms=2.5, lw=1.3)
+            ax.fill_between(D, mean - stderr, mean + stderr, color=colour, alpha=0.2, lw=0)
+            ax.annotate(f" {x[-1]:.0f}", (D[-1], mean[-1]), fontsize=8, va="center")
+        ax.set(xlabel="training tokens")
+        _log_x(ax)
+        ax.set_title(f"{named(t.family)}; epochs at the end", loc="left", fontsize=9)
+    axes[0].set_ylabel("validation loss, nats per token")
+    return figure
+
+
+def _log_x(ax: Axes) -> None:
+    """A log axis whose labels do not run into each other, whatever its span."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    subs = (1.0,) if high / low > 100 else (1.0, 3.0) if high / low > 10 else (1.0, 2.0, 5.0)
+    ax.xaxis.set_major_locator(LogLocator(subs=subs))
+    ax.xaxis.set_major_formatter(lambda v, _: count(v))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _shade(k: int, total: int) -> Any:
+    import matplotlib
+
+    return matplotlib.colormaps["viridis"](0.9 * k / max(total - 1, 1))
+
+
+# --- 5: what repetition is worth ----------------------------------------------------------------
+
+
+@_styled
+def worth(fits: Mapping[str, Fitted], params: float, unique_tokens: float) -> Figure:
+    """Figure 5: predicted loss with repetition and with fresh data, and a repeated token's worth."""
+    figure, (left, right) = _new(2)
+    epochs = np.geomspace(1, 1e4, 300)
+    for family, f in fits.items():
+        colour, _, line = look(family)
+        D = epochs * unique_tokens
+        fresh = f.law.predict(f.coefficients, params, D, D)
+        repeated = f.law.predict(f.coefficients, params, D, unique_tokens)
+        left.plot(D, repeated, color=colour, ls=line, lw=1.8, label=f"{named(family)}, repeated")
+        left.plot(D, fresh, color=colour, ls=(0, (1, 1)), lw=1.2, label=f"{named(family)}, fresh")
+        rate = _decay(f)
+        if rate is not None:
+            right.plot(epochs, rate(epochs), color=colour, ls=line, lw=1.8, label=named(family))
+            if f.samples and "R_D" in f.samples:
+                low, high = interval(f.samples["R_D"])
+                band = [np.exp(-(epochs - 1) / r) for r in (low, high)]
+                right.fill_between(epochs, *band, color=colour, alpha=0.2, lw=0)
+    left.set(xscale="log", xlabel="training tokens", ylabel="predicted loss, nats per token")
+    left.set_title(f"N = {count(params)}, U = {count(unique_tokens)}", loc="left")
+    right.set(xscale="log", xlabel="epochs", ylabel="worth of one more pass over a token")
+    right.axhline(0.5, color=INK, lw=0.8, ls=(0, (3, 2)))
+    right.set_title("half-life where a line meets one half", loc="left")
+    for ax in (left, right):
+        ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _decay(f: Fitted) -> Any:
+    c = f.coefficients
+    if "R_D" in c:
+        return lambda e: np.exp(-(e - 1) / c["R_D"])
+    if "k_D" in c:
+        return lambda e: np.exp(-c["k_D"] * (e - 1))
+    return (lambda e: e ** -c["p_D"]) if "p_D" in c else None
+
+
+# --- 6: the gap over U and C, and the critical compute ------------------------------------------
+
+
+@_styled
+def gap(
+    reference: Fitted,
+    challenger: Fitted,
+    law: PowerLaw,
+    other: PowerLaw | None = None,
+    observed: Sequence[Critical] = (),
+) -> Figure:
+    """Figure 6: challenger minus reference over U and C, and C_crit(U) with its power law.
+
+    Hatched: the challenger is lower. `other`: the same under the other convention of E.
+    """
+    figure, (left, right) = _new(2, 3.4)
+    U = np.array([p.unique_tokens for p in law.points])
+    cross = [p for p in law.points if p.status == "crosses"]
+    low, high = (f(p.compute for p in cross) for f in (min, max))
+    us, cs = np.geomspace(U.min(), U.max(), 60), np.geomspace(low / 30, high * 30, 70)
+    drop = law.irreducible == "dropped"
+    loss = [
+        crit.optimal(f.law, f.coefficients, cs[:, None], us[None], drop=drop).loss
+        for f in (reference, challenger)
+    ]
+    difference = loss[1] - loss[0]
+    top = float(np.abs(np.quantile(difference, [0.02, 0.98])).max())
+    mesh = left.pcolormesh(
+        us, cs, difference, cmap="PuOr_r", vmin=-top, vmax=top, shading="gouraud", rasterized=True
+    )
+    left.contourf(us, cs, difference, levels=[-1e9, 0], colors="none", hatches=["//"])
+    lines = left.contour(us, cs, difference, levels=9, colors=INK, linewidths=0.4)
+    left.clabel(lines, fontsize=7, fmt="%+.2f")
+    left.contour(us, cs, difference, levels=[0], colors=INK, linewidths=2)
+    left.set_title("challenger minus AR, nats; hatched: below", loc="left", fontsize=9)
+    bar = figure.colorbar(mesh, ax=left, pad=0.02)
+    bar.ax.tick_params(labelsize=8)
+    x = [p.unique_tokens for p in cross]
+    y = [p.compute for p in cross]
+    errors = np.array([[p.compute - p.low, p.high - p.compute] for p in cross]).T
+    known = np.isfinite(errors).all() if len(cross) else False
+    right.errorbar(
+        x, y, yerr=errors if known else None, ls="", marker="o", ms=4, color=INK, capsize=2,
+        label="from the laws",
+    )
+    for power, line in ((law, "-"), (other, (0, (4, 2)))):
+        if power is not None:
+            text = f"E {power.irreducible}: {scientific(10**power.intercept)} $U^{{{power.exponent:.3f}}}$"
+            right.plot(us, 10**power.intercept * us**power.exponent, color="#0072B2", ls=line, label=text)
+    stars = [p for p in observed if p.status == "crosses"]
+    right.plot(
+        [p.unique_tokens for p in stars], [p.compute for p in stars],
+        ls="", marker="*", ms=11, color="#D55E00", label="from the runs",
+    ) if stars else None
+    right.legend(frameon=False, fontsize=8)
+    right.set_title("critical compute", loc="left")
+    for ax in (left, right):
+        ax.set(xscale="log", yscale="log", xlabel="unique tokens U", ylabel="compute, FLOPs")
+    left.grid(visible=False)
+    return figure
+
+
+# --- 7 and 8: orderings, dropout, masking -------------------------------------------------------
+
+
+@_styled
+def variants(
+    tables: Mapping[str, Table], best: float = math.nan, best_name: str = "best diffusion"
+) -> Figure:
+    """Figures 7 and 8: curves of loss against epochs, a line per variant, and each one's lowest.
+
+    `best`: a horizontal line, the loss of the best diffusion model.
+    """
+    if len(tables) < 2:
+        raise DlmError("variants: one setting only, nothing to compare")
+    figure, (left, right) = _new(2, 3.0 + 0.2 * len(tables))
+    marks = ("o", "s", "^", "D", "v", "P", "X")
+    for k, (label, t) in enumerate(tables.items()):
+        colour, marker = _shade(k, len(tables)), marks[k % len(marks)]
+        x, mean, stderr, lowest = _mean_curve(t)
+        left.plot(x, mean, color=colour, marker=marker, ms=3.5, lw=1.3, label=label)
+        left.fill_between(x, mean - stderr, mean + stderr, color=colour, alpha=0.2, lw=0)
+        error = lowest.std(ddof=1) / math.sqrt(len(lowest)) if len(lowest) > 1 else 0.0
+        right.errorbar(
+            [k], [lowest.mean()], yerr=[error], color=colour, marker=marker, ms=6, capsize=3
+        )
+    for ax in (left, right):
+        if math.isfinite(best):
+            ax.axhline(best, color="#D55E00", ls=(0, (5, 1.5)), lw=1.5, label=best_name)
+    left.set(xlabel="epochs", ylabel="validation loss, nats per token")
+    _log_x(left)
+    right.set_xticks([])
+    right.set_title("lowest loss, standard error over seeds", loc="left", fontsize=9)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", frameon=False, fontsize=8)
+    return figure
+
+
+def _mean_curve(t: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Epochs, mean loss and its standard error over runs, and each run's lowest loss."""
+    parts = [t.only(t.group == g) for g in np.unique(t.group)]
+    end = min(p.epochs.max() for p in parts)
+    x = np.unique(parts[0].epochs[parts[0].epochs <= end + 1e-9])
+    curves = np.array(
+        [np.interp(x, np.sort(p.epochs), p.loss[np.argsort(p.epochs)]) for p in parts]
+    )
+    error = curves.std(0, ddof=1) / math.sqrt(len(parts)) if len(parts) > 1 else np.zeros(len(x))
+    return x, curves.mean(0), error, np.array([p.loss.min() for p in parts])
+
+
+# --- diagnostics of a fit -----------------------------------------------------------------------
+
+
+@_styled
+def profiles(analysis: Any) -> Figure:
+    """The profile of each coefficient: deviance against its value, with the 90% threshold."""
+    from dlm.laws.fits import threshold
+
+    found = list(analysis.profiles.values())
+    columns = min(len(found), 4)
+    lines = math.ceil(len(found) / columns)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.3 * columns + 0.4, 2.1 * lines), dpi=150, layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    limit = threshold(analysis.fit)
+    for ax, p in zip(axes, found, strict=False):
+        near = p.deviance < 4 * limit
+        ax.plot(p.values[near], p.deviance[near], color="#0072B2", marker="o", ms=2.5, lw=1.2)
+        ax.axhline(limit, color=INK, lw=0.8, ls=(0, (3, 2)))
+        ax.axvline(analysis.fit.coefficients[p.name], color=INK, lw=0.8)
+        ax.set_xscale("log")
+        ax.set_ylim(0, 3 * limit)
+        ax.set_title(f"{p.name}{'' if p.identified else ': not identified'}", loc="left", fontsize=9)
+        ax.tick_params(labelsize=7)
+    for ax in axes[len(found) :]:
+        ax.remove()
+    axes[0].set_ylabel("deviance")
+    return figure
+
+
+@_styled
+def residuals(fit: Fit) -> Figure:
+    """log predicted - log observed against compute and epochs."""
+    figure, axes = _new(2, 2.8)
+    colour, marker, _ = look(fit.table.family)
+    for ax, x, label in (
+        (axes[0], fit.table.flops, "training compute, FLOPs"),
+        (axes[1], fit.table.epochs, "epochs"),
+    ):
+        ax.plot(x, 100 * fit.residuals, ls="", marker=marker, ms=3, color=colour)
+        ax.axhline(0, color=INK, lw=0.8)
+        ax.set(xscale="log", xlabel=label)
+    axes[0].set_ylabel("predicted minus observed, %")
+    axes[0].set_title(f"{fit.law.name}, {named(fit.table.family)}", loc="left", fontsize=9)
+    return figure
+
+

@@ -1,0 +1,35 @@
+"""dlm.worker that trains for real, and in the run of seed 0 kills its own process with SIGKILL.
+
+That is at step 14 of the tiny run (tiny.py), once the checkpoint of step 12 is on the disk.
+"""
+
+import os
+import signal
+import sys
+import time
+
+from dlm import data, run, worker
+
+train = run.run
+
+
+def train_and_die(c, store, folder, about, **told):
+    record, steps = data.record_exposures, []
+
+    def record_and_die(*arguments):
+        record(*arguments)
+        steps.append(1)
+        if len(steps) == 14:
+            while not (folder / "checkpoints" / "12").exists():
+                time.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if c.train.seed == 0:
+        data.record_exposures = record_and_die
+    return train(c, store, folder, about, **told)
+
+
+run.run = train_and_die
+
+if __name__ == "__main__":
+    os._exit(worker.main([int(core) for core in sys.argv[1:]]))

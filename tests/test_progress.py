@@ -1,0 +1,100 @@
+"""What a sweep shows: the display of a terminal, drawn into a string, and the lines elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import io
+import types
+from collections.abc import Callable
+
+import pytest
+import rich.console
+import rich.progress
+
+from dlm import progress
+
+SCORES = dict(validation_loss=1.25, validation_stderr=0.0625)
+
+
+def job(run: str, label: str = "digits ar") -> types.SimpleNamespace:
+    return types.SimpleNamespace(about=dict(run=run, label=f"{label} {run}"), flops=100.0)
+
+
+def row(step: int, **more) -> dict:
+    return dict(step=step, epoch=step / 2, flops=10.0 * step) | more
+
+
+@pytest.fixture
+def draw(monkeypatch) -> Callable[[], str]:
+    """Draws the display as if in a terminal, and gives what was written since the last time."""
+    out, displays = io.StringIO(), []
+    console = functools.partial(
+        rich.console.Console, file=out, force_terminal=True, color_system=None, width=120
+    )
+
+    class Display(rich.progress.Progress):
+        def __init__(self, *columns, **options) -> None:
+            super().__init__(*columns, **options, auto_refresh=False)  # when the test says so
+            displays.append(self)
+
+    monkeypatch.setattr(rich.console, "Console", console)
+    monkeypatch.setattr(rich.progress, "Progress", Display)
+
+    def now() -> str:
+        displays[0].refresh()
+        text = out.getvalue()
+        out.seek(0)
+        out.truncate()
+        return text
+
+    return now
+
+
+def test_a_run_whose_first_news_is_a_phase_is_shown_in_a_terminal(draw) -> None:
+    """A resumed run that had only its final evaluation left: no step, no loss, no FLOPs."""
+    jobs = [job("a"), job("b"), job("c")]
+    with progress.show(jobs) as tell:
+        tell("start", jobs[0], {})
+        assert "compiling" in draw()
+        tell("progress", jobs[0], {"phase": "final evaluation"})
+        text = draw()
+        assert "final evaluation" in text and "runs 0/3" in text
+        tell("finished", jobs[1], SCORES)
+        text = draw()
+        assert "digits ar b: 1.2500 ± 0.0625 nats/token" in text and "runs 1/3" in text
+        tell("progress", jobs[0], row(3, loss=2.5, tokens_per_second=12345.6))
+        text = draw()
+        assert "30%" in text and "epoch 1.5, loss 2.500, 12,346 tokens/s" in text
+        tell("progress", jobs[0], {"phase": "final evaluation"})
+        text = draw()
+        assert "30%" in text and "final evaluation" in text and "loss" not in text
+        tell("failed", jobs[2], {"reason": "planted"})
+        tell("progress", jobs[0], row(4, validation_loss=2.25, loss=2.0))
+        text = draw()
+        assert "digits ar c: failed: planted" in text
+        assert "40%" in text and "epoch 2.0, validation 2.250" in text
+        assert "runs 2/3" in text and "80%" in text  # 240 of 300 FLOPs
+
+
+def test_brackets_are_shown_as_they_are(draw) -> None:
+    one = job("a", "files paths=[x]")
+    with progress.show([one]) as tell:
+        tell("start", one, {})
+        assert "files paths=[x] a  " in draw()  # beside its bar
+        tell("failed", one, {"reason": "no [bold]such[/] file: [/data/x]"})
+    assert "files paths=[x] a: failed: no [bold]such[/] file: [/data/x]" in draw()
+
+
+def test_without_a_terminal_a_phase_is_no_line(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(progress, "EVERY", -1.0)  # every event may be a line
+    one = job("a")
+    with progress.show([one]) as tell:
+        tell("start", one, {})
+        tell("progress", one, {"phase": "final evaluation"})
+        tell("progress", one, row(2, loss=2.5))
+        tell("finished", one, SCORES)
+    assert capsys.readouterr().out.splitlines() == [
+        "[1/1] digits ar a: started",
+        "        digits ar a: epoch 1.0, loss 2.500",
+        "[1/1] digits ar a: 1.2500 ± 0.0625 nats/token",
+    ]
