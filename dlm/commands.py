@@ -56,8 +56,8 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     """Adds what each verb takes."""
     for name in VERBS:
         p = parsers[name]
-        needed = {} if name == "fit" else {"nargs": "?"}
-        p.add_argument("table", type=Path, help="CSV, Parquet or a folder of runs", **needed)
+        many = None if name == "fit" else "?"
+        p.add_argument("table", type=Path, nargs=many, help="CSV, Parquet or a folder of runs")
         p.add_argument("--law", default="data-constrained", help="see dlm fit --help")
         p.add_argument("--points", default="best", help="of a folder: best, last or curve")
         p.add_argument("--loss", default="huber", help="huber, lad or gaussian")
@@ -180,7 +180,9 @@ def critical(a: argparse.Namespace) -> list[Any]:
     printed.append(_equivalence(pair[first], pair[second], unique[-1]))
     if a.out is not None:
         a.out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"head": law_report.CRITICAL_HEAD, "rows": rows, "notes": words}, indent=1)
+        text = json.dumps(
+            {"head": law_report.CRITICAL_HEAD, "rows": rows, "notes": words}, indent=1
+        )
         (a.out / "critical.json").write_text(text, "utf-8")
         printed.append(f"written: {a.out / 'critical.json'}")
     return printed
@@ -260,10 +262,14 @@ def read_laws(path: Path) -> dict[str, Fitted]:
 
 
 def _families(a: argparse.Namespace, names: list[str]) -> tuple[str, str]:
-    ordered = sorted(names, key=lambda n: n.lower().rsplit("/", 1)[-1] not in ("ar", "autoregressive"))
+    ordered = sorted(
+        names, key=lambda n: n.lower().rsplit("/", 1)[-1] not in ("ar", "autoregressive")
+    )
     for said in (a.reference, a.challenger):
         if said and said not in names:
-            raise DlmError(f"family {said!r}: must be one of {', '.join(names)}{nearest(said, names)}")
+            raise DlmError(
+                f"family {said!r}: must be one of {', '.join(names)}{nearest(said, names)}"
+            )
     if len(names) < 2:
         raise DlmError(f"the critical compute needs two families; there is {', '.join(names)}")
     first = a.reference or next(n for n in ordered if n != a.challenger)

@@ -37,8 +37,11 @@ def look(family: str) -> tuple[str, str, Any]:
 
 
 def named(family: str) -> str:
-    key = family.lower().rsplit("/", 1)[-1]
-    return NAMES.get(ALSO.get(key, key), family)
+    """AR or masked diffusion, after the corpus where the family's name has one."""
+    corpus, _, last = family.rpartition("/")
+    key = last.lower()
+    name = NAMES.get(ALSO.get(key, key), last)
+    return f"{corpus}, {name}" if corpus else name
 
 
 def _new(columns: int, height: float = 3.2, width: float = 0.0) -> tuple[Figure, list[Axes]]:
@@ -132,7 +135,9 @@ def _plain_ticks(ax: Axes) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     low, high = ax.get_ylim()
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if high / low > 1.6 else "all"))
+    ax.yaxis.set_major_locator(
+        LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if high / low > 1.6 else "all")
+    )
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
 
@@ -289,8 +294,8 @@ def worth(fits: Mapping[str, Fitted], params: float, unique_tokens: float) -> Fi
             right.plot(epochs, rate(epochs), color=colour, ls=line, lw=1.8, label=named(family))
             if f.samples and "R_D" in f.samples:
                 low, high = interval(f.samples["R_D"])
-                band = [np.exp(-(epochs - 1) / r) for r in (low, high)]
-                right.fill_between(epochs, *band, color=colour, alpha=0.2, lw=0)
+                least, most = (np.exp(-(epochs - 1) / r) for r in (low, high))
+                right.fill_between(epochs, least, most, color=colour, alpha=0.2, lw=0)
     left.set(xscale="log", xlabel="training tokens", ylabel="predicted loss, nats per token")
     left.set_title(f"N = {count(params)}, U = {count(unique_tokens)}", loc="left")
     right.set(xscale="log", xlabel="epochs", ylabel="worth of one more pass over a token")
@@ -352,17 +357,30 @@ def gap(
     errors = np.array([[p.compute - p.low, p.high - p.compute] for p in cross]).T
     known = np.isfinite(errors).all() if len(cross) else False
     right.errorbar(
-        x, y, yerr=errors if known else None, ls="", marker="o", ms=4, color=INK, capsize=2,
+        x,
+        y,
+        yerr=errors if known else None,
+        ls="",
+        marker="o",
+        ms=4,
+        color=INK,
+        capsize=2,
         label="from the laws",
     )
     for power, line in ((law, "-"), (other, (0, (4, 2)))):
         if power is not None:
-            text = f"E {power.irreducible}: {scientific(10**power.intercept)} $U^{{{power.exponent:.3f}}}$"
-            right.plot(us, 10**power.intercept * us**power.exponent, color="#0072B2", ls=line, label=text)
+            factor = 10**power.intercept
+            label = f"E {power.irreducible}: {scientific(factor)} $U^{{{power.exponent:.3f}}}$"
+            right.plot(us, factor * us**power.exponent, color="#0072B2", ls=line, label=label)
     stars = [p for p in observed if p.status == "crosses"]
     right.plot(
-        [p.unique_tokens for p in stars], [p.compute for p in stars],
-        ls="", marker="*", ms=11, color="#D55E00", label="from the runs",
+        [p.unique_tokens for p in stars],
+        [p.compute for p in stars],
+        ls="",
+        marker="*",
+        ms=11,
+        color="#D55E00",
+        label="from the runs",
     ) if stars else None
     right.legend(frameon=False, fontsize=8)
     right.set_title("critical compute", loc="left")
@@ -443,7 +461,9 @@ def profiles(analysis: Any) -> Figure:
         ax.axvline(analysis.fit.coefficients[p.name], color=INK, lw=0.8)
         ax.set_xscale("log")
         ax.set_ylim(0, 3 * limit)
-        ax.set_title(f"{p.name}{'' if p.identified else ': not identified'}", loc="left", fontsize=9)
+        ax.set_title(
+            f"{p.name}{'' if p.identified else ': not identified'}", loc="left", fontsize=9
+        )
         ax.tick_params(labelsize=7)
     for ax in axes[len(found) :]:
         ax.remove()
@@ -466,5 +486,3 @@ def residuals(fit: Fit) -> Figure:
     axes[0].set_ylabel("predicted minus observed, %")
     axes[0].set_title(f"{fit.law.name}, {named(fit.table.family)}", loc="left", fontsize=9)
     return figure
-
-

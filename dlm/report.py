@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dlm import crossover as cross
-from dlm import figures, findings, html, runs
+from dlm import figures, findings, html, law_report, runs
 from dlm.crossover import name_of
 from dlm.errors import DlmError
 from dlm.figures import scientific
@@ -26,6 +26,7 @@ from dlm.runs import Panel, Run
 
 SAMPLES = 3  # shown of each family, the first ones drawn
 SAMPLE_LENGTH = 600  # characters
+
 
 def write(directory: Path | str) -> Path:
     """Writes the report of a workdir or an experiment's folder into it; returns report.html.
@@ -67,6 +68,7 @@ def page(found: Sequence[Run], panels: Sequence[Panel], excluded: Sequence[tuple
             _figures(panels),
             *html.section("Best of each family", _best(panels)),
             *html.section("Critical compute", _critical(panels)),
+            *html.section("Scaling laws", *law_report.of_runs(found, panels)),
             *html.section("Samples", *map(_samples, panels)),
             *html.section("What was compared", html.bullets(_compared(panels))),
             *html.section("What kind of number each loss is", html.bullets(_kinds(panels))),

@@ -202,11 +202,19 @@ def coefficient_rows(a: Analysis) -> list[list[str]]:
     is identified."""
     rows = []
     for v in a.verdicts:
-        value = number(v.value) if v.identified else f"not identified (minimum at {number(v.value)})"
+        value = (
+            number(v.value) if v.identified else f"not identified (minimum at {number(v.value)})"
+        )
         boot = "-" if math.isnan(v.boot_low) else span(v.boot_low, _capped(a, v))
         verdict = v.reason or "identified"
         rows.append(
-            [v.name, value, span(v.low, v.high), boot, f"{verdict}; {v.flag}" if v.flag else verdict]
+            [
+                v.name,
+                value,
+                span(v.low, v.high),
+                boot,
+                f"{verdict}; {v.flag}" if v.flag else verdict,
+            ]
         )
     rows += [[name, number(value), "-", "-", "given"] for name, value in a.fit.fixed.items()]
     return rows
@@ -422,7 +430,9 @@ def as_latex(found: list[Analysis]) -> str:
     ]
     for a in found:
         for v in a.verdicts:
-            symbol = LATEX.get(v.name, v.name if "_" not in v.name else v.name.replace("_", "_{") + "}")
+            symbol = LATEX.get(
+                v.name, v.name if "_" not in v.name else v.name.replace("_", "_{") + "}"
+            )
             value = number(v.value) if v.identified else "not identified"
             family = a.fit.table.family.replace("_", r"\_")
             lines.append(f"{family} & ${symbol}$ & {value} & {span(v.low, v.high)} \\\\")

@@ -130,9 +130,7 @@ def optimal(
 
 def _gap(a: Fitted, b: Fitted, va: Any, vb: Any, C: Any, U: Any, drop: bool) -> np.ndarray:
     """Challenger minus reference, nats per token."""
-    return (
-        optimal(b.law, vb, C, U, drop=drop).loss - optimal(a.law, va, C, U, drop=drop).loss
-    )
+    return optimal(b.law, vb, C, U, drop=drop).loss - optimal(a.law, va, C, U, drop=drop).loss
 
 
 # --- the crossing -------------------------------------------------------------------------------
@@ -255,10 +253,7 @@ def critical_law(
     if reference.samples and challenger.samples:
         n = _count(reference, challenger)
         logs = np.stack(
-            [
-                _cross(reference, challenger, n, p.unique_tokens, p.searched, drop)
-                for p in crossing
-            ],
+            [_cross(reference, challenger, n, p.unique_tokens, p.searched, drop) for p in crossing],
             axis=1,
         ) / math.log(10)
         whole = np.isfinite(logs).all(1)
@@ -382,7 +377,9 @@ def equivalence(
     """How much more compute the challenger needs for the reference's loss (Nie et al. 2024: 16)."""
     C = np.asarray(compute, float)
     best = optimal(reference.law, reference.coefficients, C, unique_tokens)
-    ratio = _ratio(reference, challenger, reference.coefficients, challenger.coefficients, C, unique_tokens)
+    ratio = _ratio(
+        reference, challenger, reference.coefficients, challenger.coefficients, C, unique_tokens
+    )
     low = high = np.full(len(C), math.nan)
     if reference.samples and challenger.samples:
         n = min(_count(reference, challenger), 200)

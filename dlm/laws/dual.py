@@ -44,12 +44,14 @@ class Dual(np.lib.mixins.NDArrayOperatorsMixin):
         if method != "__call__" or options or ufunc not in RULES:
             return NotImplemented
         plain = [x.value if isinstance(x, Dual) else x for x in inputs]
-        value = np.exp(plain[1] * np.log(plain[0])) if ufunc is np.power else ufunc(*plain)
         by: dict[int, Any] = {}
-        for x, rule in zip(inputs, RULES[ufunc], strict=True):
-            if isinstance(x, Dual):
-                slope = rule(value, *plain)
-                for k, derivative in x.by.items():
-                    part = slope * derivative
-                    by[k] = by[k] + part if k in by else part
+        with np.errstate(all="ignore"):  # a line search may step out of range: infinity says so
+            power = ufunc is np.power
+            value = np.exp(plain[1] * np.log(plain[0])) if power else ufunc(*plain)
+            for x, rule in zip(inputs, RULES[ufunc], strict=True):
+                if isinstance(x, Dual):
+                    slope = rule(value, *plain)
+                    for k, derivative in x.by.items():
+                        part = slope * derivative
+                        by[k] = by[k] + part if k in by else part
         return Dual(value, by)

@@ -173,10 +173,7 @@ class Problem:
     def coordinates(self, values: Mapping[str, float]) -> np.ndarray:
         """The inverse, of one set of coefficients: [P]."""
         return np.array(
-            [
-                math.log(values[n]) - self._shift(self.law.coefficient(n), values)
-                for n in self.free
-            ]
+            [math.log(values[n]) - self._shift(self.law.coefficient(n), values) for n in self.free]
         )
 
     def objective(
@@ -257,6 +254,7 @@ def fit(
     starts: int = STARTS,
     near: tuple[Mapping[str, float], ...] = (),
     first: Fit | None = None,
+    tolerance: float = 1e-11,
 ) -> Fit:
     """The best of many starts (a scrambled Sobol sequence, always the same), and `near`.
 
@@ -270,7 +268,7 @@ def fit(
     points = _starts(p, starts)
     if near:
         points = np.concatenate([points, np.stack([p.coordinates(v) for v in near])])
-    x, f = p.solve(points)
+    x, f = p.solve(points, tolerance=tolerance)
     if not np.isfinite(f).any():
         raise DlmError(f"{table.name}: no start of {law.name} has a finite objective")
     minima = _distinct(p, x, f)
@@ -290,11 +288,6 @@ def fit(
 def check(law: Law, table: Table, free: tuple[str, ...]) -> None:
     """What no choice of losses could repair."""
     where = f"{table.name}, family {table.family}"
-    if len(table) <= len(free):
-        raise DlmError(
-            f"{where}: {len(table)} runs for the {len(free)} coefficients of {law.name} "
-            f"({', '.join(free)}): must be more runs than coefficients"
-        )
     if len(np.unique(np.round(np.log(table.N), 6))) < 2 and {"A", "alpha", "R_N"} & set(free):
         raise DlmError(
             f"{where}: one model size only ({table.N[0]:,.0f} parameters), so alpha and A are not "
@@ -307,6 +300,11 @@ def check(law: Law, table: Table, free: tuple[str, ...]) -> None:
         raise DlmError(
             f"{where}: every run has one epoch, so {', '.join(sorted(repeats))} are not "
             "identifiable; use --law chinchilla, or add runs that repeat their data"
+        )
+    if table.groups <= len(free):
+        raise DlmError(
+            f"{where}: {table.groups} independent runs for the {len(free)} coefficients of "
+            f"{law.name} ({', '.join(free)}): must be more runs than coefficients"
         )
 
 
@@ -391,10 +389,12 @@ class Profile:
 
     @property
     def identified(self) -> bool:
-        return bool(0 < self.low and math.isfinite(self.high) and self.high < SPREAD * self.low)
+        return bool(self.low > 0 and math.isfinite(self.high) and self.high < SPREAD * self.low)
 
 
-OFFSETS = np.array([0.003, 0.01, 0.03, 0.06, 0.1, 0.16, 0.25, 0.4, 0.6, 0.9, 1.3, 1.8, 2.5, 3.5, 5, 7, 10, 14])
+OFFSETS = np.array(
+    [0.003, 0.01, 0.03, 0.06, 0.1, 0.16, 0.25, 0.4, 0.6, 0.9, 1.3, 1.8, 2.5, 3.5, 5, 7, 10, 14]
+)
 
 
 def profile(fit: Fit, name: str, level: float = LEVEL) -> Profile:
@@ -488,7 +488,9 @@ def _refit(fit: Fit, weights: np.ndarray, keep: int) -> dict[str, np.ndarray]:
         one = _refit(fit.first, weights[:, rows], keep)
         complete = vars(fit.first.law.complete(one))
         fixed = {name: complete.get(name, fixed[name]) for name in fixed}
-    warm = [m for m in fit.minima[: keep + 2] if deviance(fit, np.array([m.objective]))[0] < 8][:keep]
+    warm = [m for m in fit.minima[: keep + 2] if deviance(fit, np.array([m.objective]))[0] < 8][
+        :keep
+    ]
     base = problem(fit)
     starts = [base.coordinates(fit.fixed | m.coefficients) for m in warm]
     best_x, best_f = np.zeros((count, len(fit.free))), np.full(count, np.inf)

@@ -133,12 +133,18 @@ B = Coefficient(
 ALPHA = Coefficient("alpha", "exponent of parameters", (0.1, 1.2), (0.01, 5.0))
 BETA = Coefficient("beta", "exponent of tokens", (0.1, 1.2), (0.01, 5.0))
 TIED = Coefficient("alpha", "exponent of parameters and of tokens", (0.1, 1.2), (0.01, 5.0))
-R_D = Coefficient("R_D", "epochs after which a repeated token is worth 1/e", (1.0, 500.0), (0.05, 1e6))
-R_N = Coefficient("R_N", "multiples of U_N after which a parameter is worth 1/e", (0.3, 300.0), (0.01, 1e6))
+R_D = Coefficient(
+    "R_D", "epochs after which a repeated token is worth 1/e", (1.0, 500.0), (0.05, 1e6)
+)
+R_N = Coefficient(
+    "R_N", "multiples of U_N after which a parameter is worth 1/e", (0.3, 300.0), (0.01, 1e6)
+)
 K_D = Coefficient("k_D", "discount rate of a repetition, 1/epoch", (0.002, 1.0), (1e-6, 20.0))
 K_N = Coefficient("k_N", "discount rate of surplus parameters", (0.003, 3.0), (1e-6, 20.0))
 P_D = Coefficient("p_D", "exponent at which repetitions lose worth", (0.05, 3.0), (1e-4, 20.0))
-P_N = Coefficient("p_N", "exponent at which surplus parameters lose worth", (0.05, 3.0), (1e-4, 20.0))
+P_N = Coefficient(
+    "p_N", "exponent at which surplus parameters lose worth", (0.05, 3.0), (1e-4, 20.0)
+)
 K = Coefficient(
     "K",
     "over-fitting term",

@@ -125,9 +125,7 @@ def approach_3(fit: Fit, level: float = LEVEL) -> Exponent:
     value = float(exponent(fit.coefficients))
     low, high = interval(exponent(fit.samples), level) if fit.samples else (math.nan, math.nan)
     N, _ = chinchilla_optimum(fit.law.complete(fit.coefficients), 1.0)
-    return Exponent(
-        f"law ({fit.law.name}, approach 3)", value, low, high, float(N), len(fit.table)
-    )
+    return Exponent(f"law ({fit.law.name}, approach 3)", value, low, high, float(N), len(fit.table))
 
 
 def _line(compute: Any, params: Any) -> tuple[float, float, int]:

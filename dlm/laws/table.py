@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,7 @@ class Table:
         """The rows of a mask [R]; `why` names the rule in the list of what was left out."""
         rows = np.asarray(rows, bool)
         left = tuple((self.labels[i], why) for i in np.flatnonzero(~rows)) if why else ()
-        picked = {
-            k: getattr(self, k)[rows] for k in ("N", "D", "U", "loss", "flops", "group")
-        }
+        picked = {k: getattr(self, k)[rows] for k in ("N", "D", "U", "loss", "flops", "group")}
         labels = tuple(np.array(self.labels, object)[rows])
         return dataclasses.replace(self, **picked, labels=labels, excluded=self.excluded + left)
 
@@ -150,7 +149,7 @@ def read(path: Path | str, *, points: str = "best") -> list[Table]:
     """
     path = Path(path)
     if path.is_dir():
-        return _from_runs(path, points)
+        return from_runs(runs.load(path), points, str(path))
     if not path.is_file():
         raise DlmError(f"{path}: no such table; must be a CSV, a Parquet file or a folder of runs")
     return _from_rows(path.name, _rows(path))
@@ -164,6 +163,22 @@ def one(path: Path | str, family: str = "", *, points: str = "best") -> Table:
     if not family and len(found) > 1:
         raise DlmError(f"{path} has the families {', '.join(found)}: name one with --family")
     return found[family] if family else next(iter(found.values()))
+
+
+def of_curves(tracked: Iterable[runs.Run], name: str, family: str) -> Table | None:
+    """The losses tracked from the first epoch on, rows of a run together; None without any."""
+    rows = [
+        (r.result["params"], tokens, r.result["unique_tokens"], loss, r.run, flops)
+        for r in tracked
+        for tokens, loss, flops in zip(
+            r.curve.tokens, r.curve.validation_loss, r.curve.flops, strict=True
+        )
+        if tokens >= r.result["unique_tokens"]
+    ]
+    if not rows:
+        return None
+    params, tokens, unique, loss, group, flops = zip(*rows, strict=True)
+    return make(params, tokens, unique, loss, family=family, name=name, run=group, flops=flops)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -217,9 +232,7 @@ def _from_rows(name: str, rows: list[dict[str, Any]]) -> list[Table]:
         numbers.setdefault("flops", 6 * numbers["params"] * numbers["tokens"])
         group = str(said.get("run") or f"{number}")
         source = str(said.get("source") or "")
-        kept.append(
-            numbers | {"family": family, "group": group, "label": label, "source": source}
-        )
+        kept.append(numbers | {"family": family, "group": group, "label": label, "source": source})
     tables = []
     for family in dict.fromkeys([row["family"] for row in kept]):
         part = [row for row in kept if row["family"] == family]
@@ -251,11 +264,12 @@ def _number(name: str, line: int, key: str, value: Any) -> float:
         raise DlmError(f"{name}, line {line}: {key}={value!r}: must be a number") from None
 
 
-def _from_runs(folder: Path, points: str) -> list[Table]:
+def from_runs(found: Iterable[runs.Run], points: str, name: str) -> list[Table]:
+    """One table per family, and per corpus where there are several; see `read`."""
     if points not in POINTS:
         raise DlmError(f"points={points!r}: must be one of {', '.join(POINTS)}")
     rows: list[dict[str, Any]] = []
-    found = runs.load(folder)
+    found = list(found)
     several = len({run.corpus for run in found}) > 1  # losses on different data make no one law
     for run in found:
         family = run.objective or "unknown"
@@ -280,6 +294,6 @@ def _from_runs(folder: Path, points: str) -> list[Table]:
             if tokens >= rest["unique_tokens"] * (1 - 1e-6)
         ]
     if not rows:
-        raise DlmError(f"{folder}: no run here")
+        raise DlmError(f"{name}: no run here")
     keys = ("params", "tokens", "unique_tokens", "loss", "flops", "family", "name", "run", "status")
-    return _from_rows(str(folder), [{key: row.get(key, "") for key in keys} for row in rows])
+    return _from_rows(name, [{key: row.get(key, "") for key in keys} for row in rows])

@@ -1,0 +1,62 @@
+"""Tables of runs whose law is known: sizes by unique tokens by epochs, with noise in log loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dlm.laws import table as tables
+from dlm.laws.forms import law as named
+from dlm.laws.table import Table
+
+PUBLIC = Path(__file__).parents[2] / "shared" / "data"  # public tables of runs, beside a checkout
+
+SIZES = np.geomspace(2e7, 1.3e9, 5)
+UNIQUE = (2.5e7, 1e8, 4e8)
+EPOCHS = (1, 4, 16, 64, 256)
+SEEN = {"E": 1.8, "A": 300.0, "B": 900.0, "alpha": 0.32, "beta": 0.33}
+TRUTHS: dict[str, dict[str, float]] = {
+    "chinchilla": SEEN,
+    "chinchilla-tied": {"E": 1.8, "A": 300.0, "B": 900.0, "alpha": 0.32},
+    "data-constrained": SEEN | {"R_D": 20.0, "R_N": 10.0},
+    "data-constrained-tied": {"E": 1.8, "A": 300.0, "B": 900.0, "alpha": 0.32, "R_D": 20.0, "R_N": 10.0},
+    "data-decay": SEEN | {"R_D": 20.0},
+    "size-decay": SEEN | {"R_N": 10.0},
+    "geometric": SEEN | {"k_D": 0.05, "k_N": 0.1},
+    "power-decay": SEEN | {"p_D": 0.6, "p_N": 0.4},
+    "over-fitting": SEEN | {"R_D": 20.0, "R_N": 10.0, "K": 1e-4, "gamma": 0.7, "kappa": 0.9},
+    "one-size": {"E": 2.3, "B": 900.0, "beta": 0.33, "R_D": 20.0},
+}  # fmt: skip
+
+
+def grid(*axes: Sequence[float] | np.ndarray) -> list[np.ndarray]:
+    return [g.ravel() for g in np.meshgrid(*axes, indexing="ij")]
+
+
+def table(
+    law: str,
+    values: Mapping[str, float] | None = None,
+    *,
+    noise: float = 0.0,
+    seed: int = 0,
+    sizes: Sequence[float] | np.ndarray = SIZES,
+    unique: Sequence[float] = UNIQUE,
+    epochs: Sequence[float] = EPOCHS,
+    **options: Any,
+) -> Table:
+    """Each size on each number of unique tokens for each number of epochs; noise: its deviation."""
+    N, U, e = grid(sizes, unique, epochs)
+    loss = named(law).predict(TRUTHS[law] if values is None else values, N, U * e, U)
+    shifts = noise * np.random.default_rng(seed).standard_normal(len(N))
+    return tables.make(N, U * e, U, loss * np.exp(shifts), **options)
+
+
+def public(name: str) -> Path:
+    """A file of the public tables; the test is skipped where they are not."""
+    if not (PUBLIC / name).is_file():
+        pytest.skip(f"no {name}: the public tables are not beside this checkout")
+    return PUBLIC / name
