@@ -451,14 +451,19 @@ def profiles(analysis: Any) -> Figure:
     lines = math.ceil(len(found) / columns)
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.3 * columns + 0.4, 2.1 * lines), dpi=150, layout="constrained")
+    figure = Figure(
+        figsize=(max(2.3 * columns + 0.4, 6.4), 2.3 * lines), dpi=150, layout="constrained"
+    )
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     limit = threshold(analysis.fit)
     for ax, p in zip(axes, found, strict=False):
         near = p.deviance < 4 * limit
         ax.plot(p.values[near], p.deviance[near], color="#0072B2", marker="o", ms=2.5, lw=1.2)
         ax.axhline(limit, color=INK, lw=0.8, ls=(0, (3, 2)))
-        ax.axvline(analysis.fit.coefficients[p.name], color=INK, lw=0.8)
+        ax.axvline(analysis.fit.coefficients[p.name], color=INK, lw=0.8, label="lowest")
+        if analysis.basin is not None:
+            known = analysis.basin.published.coefficients[p.name]
+            ax.axvline(known, color="#D55E00", lw=1.2, ls=(0, (1, 1)), label="published")
         ax.set_xscale("log")
         ax.set_ylim(0, 3 * limit)
         ax.set_title(
@@ -468,6 +473,9 @@ def profiles(analysis: Any) -> Figure:
     for ax in axes[len(found) :]:
         ax.remove()
     axes[0].set_ylabel("deviance")
+    axes[0].annotate("90%", (0.02, limit), xycoords=axes[0].get_yaxis_transform(), va="bottom")
+    if analysis.basin is not None:
+        axes[0].legend(frameon=False, fontsize=8)
     return figure
 
 

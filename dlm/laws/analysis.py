@@ -252,6 +252,12 @@ def sentences(a: Analysis) -> list[str]:
             + ". No point value of these should be quoted."
         )
         for s in a.suggestions:
+            if s.shrinks > 0.99:
+                found.append(
+                    f"No single run of those considered would pin down {s.name}: its effect on the "
+                    "loss at the fitted values is too small."
+                )
+                continue
             found.append(
                 f"To pin down {s.name}, of the runs considered the most would be learnt from N = "
                 f"{number(s.params, 3)}, U = {number(s.unique_tokens, 3)}, {number(s.epochs, 3)} "

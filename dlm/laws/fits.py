@@ -327,6 +327,10 @@ def _starts(p: Problem, count: int) -> np.ndarray:
 def _distinct(p: Problem, x: np.ndarray, f: np.ndarray, keep: int = 12) -> tuple[Minimum, ...]:
     """The local minima found, best first: those that differ by more than 1% in a coordinate."""
     order = [i for i in np.argsort(f, kind="stable") if np.isfinite(f[i])]
+    x = x.copy()
+    for k, c in enumerate(p.law.coefficient(name) for name in p.free):
+        if not c.amplitude:  # beyond its limit a coefficient is at its limit
+            x[:, k] = np.clip(x[:, k], *np.log(c.limits))
     found: list[int] = []
     for i in order:
         if all(np.abs(x[i] - x[j]).max() > 0.01 for j in found):
@@ -392,8 +396,10 @@ class Profile:
         return bool(self.low > 0 and math.isfinite(self.high) and self.high < SPREAD * self.low)
 
 
+# Distances in log value at which a profile is taken, to both sides.
 OFFSETS = np.array(
-    [0.003, 0.01, 0.03, 0.06, 0.1, 0.16, 0.25, 0.4, 0.6, 0.9, 1.3, 1.8, 2.5, 3.5, 5, 7, 10, 14]
+    [*(0.003, 0.01, 0.03, 0.06, 0.1, 0.16, 0.25, 0.35, 0.5, 0.65, 0.8, 1.0, 1.25, 1.5, 1.8)]
+    + [*(2.2, 2.7, 3.5, 5.0, 7.0, 10.0, 14.0)]
 )
 
 
