@@ -56,7 +56,7 @@ done, 1 a run failed (its error.txt says why), 2 a mistake in the input, 75 inte
     ),
     "report": (
         "write report.html, figures and tables from the runs below a folder (no JAX needed)",
-        "examples:\n  dlm report runs/quickstart",
+        "examples:\n  dlm report runs/quickstart\n  dlm report runs.csv   laws of a table",
     ),
     "corpus": (
         "build an experiment's token stores and describe them",
@@ -315,6 +315,8 @@ def _report(arguments: argparse.Namespace, overrides: list) -> int:
     from dlm import report
 
     folder = arguments.folder or arguments.workdir
+    if folder.is_file():
+        return _show(commands.report(folder))
     page = report.write(folder)
     _print(report.summary(folder))
     print(f"report: {page}")

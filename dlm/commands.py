@@ -16,6 +16,7 @@ from dlm.laws.forms import LAWS
 from dlm.laws.forms import law as named
 
 if TYPE_CHECKING:
+    from dlm.laws.analysis import Analysis
     from dlm.laws.critical import Critical, Fitted
     from dlm.laws.table import Table
 
@@ -84,11 +85,24 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
 
 def fit(a: argparse.Namespace) -> list[Any]:
     """What to print."""
-    from dlm import law_figures, law_report
+    from dlm import law_report
     from dlm.laws import table as tables
 
     named(a.law)
     found = [tables.one(a.table, a.family, points=a.points)] if a.family else _read(a)
+    made, refused = _fitted(a, found)
+    printed: list[Any] = []
+    for each in made:
+        printed += [*law_report.terminal(each), ""]
+    printed += refused
+    if a.out is not None:
+        title = f"{a.law} on {a.table.name}"
+        printed.append(f"written: {law_report.write(a.out, made, title, _diagnostics(made))}")
+    return printed
+
+
+def _fitted(a: argparse.Namespace, found: list[Table]) -> tuple[list[Analysis], list[str]]:
+    """The analyses, and of the families that cannot be fitted why; an error where none can."""
     made, refused = [], []
     for t in found:
         try:
@@ -99,19 +113,18 @@ def fit(a: argparse.Namespace) -> list[Any]:
             refused.append(f"family {t.family} is not fitted: {error}")
     if not made:
         raise DlmError("; ".join(refused))
-    printed: list[Any] = []
+    return made, refused
+
+
+def _diagnostics(made: list[Analysis]) -> dict[str, Any]:
+    from dlm import law_figures
+
+    drawn = {}
     for each in made:
-        printed += [*law_report.terminal(each), ""]
-    printed += refused
-    if a.out is not None:
-        drawn = {}
-        for each in made:
-            stem = each.fit.table.family.replace("/", "-")
-            drawn[f"profiles-{stem}"] = law_figures.profiles(each)
-            drawn[f"residuals-{stem}"] = law_figures.residuals(each.fit)
-        title = f"{a.law} on {a.table.name}"
-        printed.append(f"written: {law_report.write(a.out, made, title, drawn)}")
-    return printed
+        stem = each.fit.table.family.replace("/", "-")
+        drawn[f"profiles-{stem}"] = law_figures.profiles(each)
+        drawn[f"residuals-{stem}"] = law_figures.residuals(each.fit)
+    return drawn
 
 
 def _read(a: argparse.Namespace) -> list[Table]:
@@ -153,6 +166,13 @@ def _pairs(option: str, words: list[str]) -> dict[str, float]:
     return found
 
 
+def report(table: Path) -> list[Any]:
+    """The whole analysis of a table, into a folder beside it: `dlm report runs.csv`."""
+    parser = argparse.ArgumentParser()
+    arguments({name: parser if name == "figures" else argparse.ArgumentParser() for name in VERBS})
+    return figures(parser.parse_args([str(table), "--out", str(table.with_suffix("")) + "-report"]))
+
+
 # --- critical -----------------------------------------------------------------------------------
 
 
@@ -176,6 +196,11 @@ def critical(a: argparse.Namespace) -> list[Any]:
     if first in tables and second in tables:
         for p in crit.observed(tables[first], tables[second], resamples=max(a.resamples, 1)):
             rows.append([*law_report.critical_row(p)[:5], "from the runs", "no law"])
+    closed = crit.closed_form(pair[first], pair[second])
+    if math.isfinite(closed) and min(unique) < closed < 1e40:
+        words.append(
+            f"On fresh data alone, E dropped, the two optima meet at {closed:.3g} FLOPs (closed form)."
+        )
     printed = [_printed(law_report.CRITICAL_HEAD, rows), *words]
     printed.append(_equivalence(pair[first], pair[second], unique[-1]))
     if a.out is not None:
@@ -290,21 +315,43 @@ def _unique(tables: Mapping[str, Table]) -> list[float]:
 
 
 def figures(a: argparse.Namespace) -> list[Any]:
-    """Every figure that the table and the laws allow; of the others, why not."""
-    from dlm import figures as save
+    """Every figure that the table and the laws allow, and a page with them; else why not."""
+    from dlm import law_report
+
+    tables = sorted(_read(a) if a.table else [], key=lambda t: t.family)
+    if not tables and a.laws is None:
+        raise DlmError("nothing to draw: give a table, or --laws, or both")
+    made: list[Analysis] = []
+    said: list[Any] = []
+    laws: dict[str, Fitted] = {}
+    if a.laws is not None:
+        laws = read_laws(a.laws)
+    elif a.points != "curve":
+        try:
+            made, said = _fitted(a, tables)
+            laws = {each.fit.table.family: each.fit for each in made}
+        except DlmError as error:
+            said = [f"no law: {error}"]
+    drawn, undrawn = _draw(a, tables, laws)
+    if not drawn:
+        raise DlmError("; ".join([*said, *undrawn]))
+    out = a.out or Path("figures")
+    title = f"Scaling laws: {(a.table or a.laws or out).name}"
+    page = law_report.write(out, made, title, drawn | _diagnostics(made))
+    return [*said, *undrawn, *(f"{out / name}.png" for name in drawn), f"written: {page}"]
+
+
+def _draw(
+    a: argparse.Namespace, tables: list[Table], laws: dict[str, Fitted]
+) -> tuple[dict[str, Any], list[str]]:
+    """The figures, and why some are not drawn."""
     from dlm import law_figures as draw
     from dlm.laws import critical as crit
     from dlm.laws.table import settings
 
-    tables = sorted(_read(a) if a.table else [], key=lambda t: t.family)
-    laws = _laws(a) if a.laws or (a.law and tables and a.points != "curve") else {}
-    if not tables and not laws:
-        raise DlmError("nothing to draw: give a table, or --laws, or both")
-    out = a.out or Path("figures")
-    out.mkdir(parents=True, exist_ok=True)
     unique = a.unique_tokens or _unique({t.family: t for t in tables})
     made: dict[str, Any] = {}
-    said: list[Any] = []
+    said: list[str] = []
 
     def attempt(name: str, make: Any) -> None:
         try:
@@ -320,8 +367,9 @@ def figures(a: argparse.Namespace) -> list[Any]:
         by = {t.family: t for t in tables}
         if first in by and second in by:
             crossings = crit.observed(by[first], by[second], resamples=max(a.resamples, 1))
-        if len(unique) > 1:
-            attempt("figure_6", lambda: _gap(pair, unique, crossings))
+        middle = float(np.exp(np.mean(np.log(unique)))) if unique else 1e8
+        several = unique if len(unique) > 1 else list(middle * np.geomspace(0.1, 10, 7))
+        attempt("figure_6", lambda: _gap(pair, several, crossings))
     if a.points == "curve":
         attempt("figure_4", lambda: draw.repetition(tables))
         for t in tables:
@@ -335,9 +383,7 @@ def figures(a: argparse.Namespace) -> list[Any]:
         sizes = np.concatenate([t.N for t in tables]) if tables else np.array([1e8])
         middle = float(np.exp(np.log(sizes).mean()))
         attempt("figure_5", lambda: draw.worth(laws, middle, unique[len(unique) // 2]))
-    for name, figure in made.items():
-        said.append(f"{name}: {save.save(figure, out / name)[0]}")
-    return said
+    return made, said
 
 
 def _gap(pair: tuple[Fitted, Fitted], unique: list[float], seen: list[Critical]) -> Any:

@@ -102,7 +102,12 @@ def optimal(
 
     Where D = C/6N is below U, only D of the unique tokens are used, once. `drop` leaves the
     irreducible loss out.
+
+    Raises:
+      DlmError: the law has no size term.
     """
+    if "A" not in law.names:
+        raise DlmError(f"{law.name} has no size term, so no size is the best at a compute")
     C, U = np.broadcast_arrays(np.asarray(compute, float), np.asarray(unique, float))
     shaped = {k: np.asarray(v, float)[..., None] for k, v in values.items()}
     if drop:
@@ -311,7 +316,10 @@ def _typical(f: Fitted) -> float:
 def observed(
     reference: Table, challenger: Table, *, resamples: int = 1000, level: float = LEVEL
 ) -> list[Critical]:
-    """The crossing of the two Pareto frontiers of the runs themselves, for each U in both."""
+    """The crossing of the two Pareto frontiers of the runs themselves, for each U in both.
+
+    Only compute that both families have reached is compared.
+    """
     found = []
     for u in np.unique(np.round(np.log(reference.U), 2)):
         a, b = (t.only(np.abs(np.log(t.U) - u) < 0.03) for t in (reference, challenger))
@@ -323,6 +331,8 @@ def observed(
         low, high = (math.exp(v) for v in interval(samples, level))
         start = float(max(a.flops.min(), b.flops.min()))
         status = "crosses" if math.isfinite(x) else "does not cross"
+        if x <= math.log(start) + 1e-9:
+            status = "below from the start"
         found.append(
             Critical(
                 float(np.exp(np.log(a.U).mean())),
@@ -348,6 +358,7 @@ def _frontiers(a: Table, b: Table, wa: np.ndarray, wb: np.ndarray) -> tuple[floa
     if a.loss[rows_a[-1]] <= b.loss[rows_b[-1]]:
         return math.inf, end
     events = np.unique(np.concatenate([a.flops[rows_a], b.flops[rows_b]]))
+    events = events[events >= max(a.flops[rows_a[0]], b.flops[rows_b[0]])]
 
     def best(t: Table, rows: np.ndarray) -> np.ndarray:
         at = np.searchsorted(t.flops[rows], events, side="right") - 1

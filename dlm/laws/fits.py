@@ -28,7 +28,7 @@ LOSSES = ("huber", "lad", "gaussian")
 DELTA = 1e-3  # Hoffmann et al. 2022; also Muennighoff et al. 2023
 STARTS = 128
 LEVEL = 0.90
-CHUNK = 64  # problems solved side by side: their arrays stay in the cache
+CHUNK = 1024  # problems solved side by side: the last few to end cost as much as all
 ROUGH = 1e-7  # relative tolerance of the objective in profiles and resamples: far below the noise
 SPREAD = 10.0  # an interval whose ends are further apart than this factor pins nothing down
 
@@ -213,6 +213,7 @@ class Problem:
         """Local minima from starts [M, P]; of problem m with weights[m]. Objective unscaled."""
         if not self.free:
             raise DlmError("nothing to fit: every coefficient is fixed")
+        most = 300 if tolerance < ROUGH else 120
         xs, fs = [], []
         fixed = {k: np.asarray(v, float) for k, v in self.fixed.items()}
         for begin in range(0, len(starts), CHUNK):
@@ -221,9 +222,9 @@ class Problem:
                 self, fixed={k: v[part] if v.ndim else v for k, v in fixed.items()}
             )
             objective = mine.objective(None if weights is None else weights[part])
-            x, f = minimise(objective, starts[part], tolerance=tolerance)
+            x, f = minimise(objective, starts[part], tolerance=tolerance, iterations=most)
             for _ in range(again):  # a fresh metric: kinks leave the old one stale
-                x, f = minimise(objective, x, tolerance=tolerance)
+                x, f = minimise(objective, x, tolerance=tolerance, iterations=most)
             xs.append(x)
             fs.append(f)
         unit = self.loss.delta if self.loss.name == "huber" else 1e-3
@@ -288,6 +289,10 @@ def fit(
 def check(law: Law, table: Table, free: tuple[str, ...]) -> None:
     """What no choice of losses could repair."""
     where = f"{table.name}, family {table.family}"
+    if not free:
+        raise DlmError(f"{where}: nothing to fit: every coefficient of {law.name} is fixed")
+    if not len(table):
+        raise DlmError(f"{where}: no runs to fit")
     if len(np.unique(np.round(np.log(table.N), 6))) < 2 and {"A", "alpha", "R_N"} & set(free):
         raise DlmError(
             f"{where}: one model size only ({table.N[0]:,.0f} parameters), so alpha and A are not "
@@ -404,7 +409,7 @@ OFFSETS = np.array(
 
 
 def profile(fit: Fit, name: str, level: float = LEVEL) -> Profile:
-    """Warm-started from the minima, then from its neighbours' solutions, twice."""
+    """Warm-started from the minima, then from its neighbours' solutions."""
     c = fit.law.coefficient(name)
     centre = math.log(fit.coefficients[name])
     grid = centre + np.concatenate([-OFFSETS[::-1], [0.0], OFFSETS])
@@ -440,7 +445,7 @@ def _profiled(fit: Fit, name: str, others: tuple[str, ...], grid: np.ndarray) ->
     best = f.argmin(1)
     x, f = x[np.arange(len(grid)), best], f.min(1)
     p = problem(fit, free=others, fixed=fit.fixed | {name: np.exp(grid)})
-    for shift in (1, -1, 1, -1):
+    for shift in (1, -1):
         near = np.clip(np.arange(len(grid)) + shift, 0, len(grid) - 1)
         y, g = p.solve(x[near], again=0, tolerance=ROUGH)
         better = g < f
@@ -459,7 +464,9 @@ def _profile(fit: Fit, name: str, grid: np.ndarray, f: np.ndarray, level: float)
 
 
 def _between(x: np.ndarray, d: np.ndarray, inside: int, outside: int, limit: float) -> float:
-    share = (limit - d[inside]) / max(d[outside] - d[inside], 1e-12)
+    """Where the deviance, near its minimum a square, meets the limit."""
+    near, far = math.sqrt(d[inside]), math.sqrt(d[outside])
+    share = (math.sqrt(limit) - near) / max(far - near, 1e-12)
     return float(x[inside] + share * (x[outside] - x[inside]))
 
 
@@ -475,7 +482,7 @@ def weights_of(table: Table, resamples: int, seed: int) -> np.ndarray:
     return draws[:, numbers].astype(float)
 
 
-def bootstrap(fit: Fit, resamples: int = 1000, seed: int = 0, keep: int = 3) -> Fit:
+def bootstrap(fit: Fit, resamples: int = 1000, seed: int = 0, keep: int = 2) -> Fit:
     """The fit with `samples`: whole groups resampled, each refitted from the best minima found.
 
     A two-step fit resamples both steps with the same draws.
@@ -499,6 +506,7 @@ def _refit(fit: Fit, weights: np.ndarray, keep: int) -> dict[str, np.ndarray]:
     ]
     base = problem(fit)
     starts = [base.coordinates(fit.fixed | m.coefficients) for m in warm]
+    starts += [back for x in starts if ((back := _off_limits(base, x)) != x).any()]
     best_x, best_f = np.zeros((count, len(fit.free))), np.full(count, np.inf)
     for start in starts:
         p = problem(fit, fixed=fixed)
@@ -512,6 +520,17 @@ def _refit(fit: Fit, weights: np.ndarray, keep: int) -> dict[str, np.ndarray]:
         name: np.broadcast_to(np.asarray(value)[:, 0], (count,)).copy()
         for name, value in made.items()
     }
+
+
+def _off_limits(p: Problem, x: np.ndarray) -> np.ndarray:
+    """Coefficients that ran to a limit, where the objective is flat, put back among the starts."""
+    back = x.copy()
+    for k, c in enumerate(p.law.coefficient(name) for name in p.free):
+        if not c.amplitude and c.name != "E":
+            low, high = np.log(c.limits)
+            at = math.log(c.start[0]) if x[k] < low + 0.01 else x[k]
+            back[k] = math.log(c.start[1]) if x[k] > high - 0.01 else at
+    return back
 
 
 def interval(samples: np.ndarray, level: float = LEVEL) -> tuple[float, float]:

@@ -2,8 +2,8 @@
 unseen.
 
 Columns: params (N), tokens (D, all that were trained on, repeats included), unique_tokens (U), loss
-(nats per token, natural logarithm); optional: family, flops, run (rows of one run or one setting's
-seeds share it and are resampled together), source, status. All counts are raw counts.
+(nats per token, natural logarithm); optional: family, flops, run or else name (rows that share
+it are one run's checkpoints, and are resampled together), source, status. All counts are raw counts.
 """
 
 from __future__ import annotations
@@ -92,6 +92,9 @@ def make(
         for i in np.flatnonzero(~(np.isfinite(values) & (values > 0))):
             raise DlmError(f"{where[i]}: {column}={values[i]:g}: must be a positive number")
         _units(name, column, values)
+    C = 6 * N * D if flops is None else np.array(flops, float).ravel()
+    for i in np.flatnonzero(~(np.isfinite(C) & (C > 0))):
+        raise DlmError(f"{where[i]}: flops={C[i]:g}: must be a positive number")
     for i in np.flatnonzero(~(np.isfinite(L) & (L > 0))):
         raise DlmError(f"{where[i]}: loss={L[i]:g}: must be above 0, in nats per token")
     for i in np.flatnonzero(U * (1 - 1e-6) > D):
@@ -107,7 +110,7 @@ def make(
         D=D,
         U=np.minimum(U, D),
         loss=L,
-        flops=6 * N * D if flops is None else np.array(flops, float).ravel(),
+        flops=C,
         group=np.unique(groups, return_inverse=True)[1],
         labels=tuple(named),
         source=source,
@@ -142,7 +145,8 @@ def read(path: Path | str, *, points: str = "best") -> list[Table]:
 
     Of a folder, `points` picks a run's numbers: best (the best weights, at the tokens that they had
     seen; whole validation split), last (the last tracked loss, at all tokens) or curve (every
-    tracked loss). Runs that did not finish, or diverged, are left out with their reason.
+    loss tracked from the first epoch on). Runs that did not finish, or diverged, or have no such
+    loss, are left out with their reason.
 
     Raises:
       DlmError: the file is missing or wrong; the message says where.
@@ -191,7 +195,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         except pa.ArrowInvalid as error:
             raise DlmError(f"{path}: not a Parquet file ({error})") from None
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets add a BOM
             return list(csv.DictReader(file))
     except UnicodeDecodeError:
         raise DlmError(f"{path}: not a text file; must be CSV, or end in .parquet") from None
@@ -205,10 +209,8 @@ def _from_rows(name: str, rows: list[dict[str, Any]]) -> list[Table]:
         if needed not in columns:
             have = ", ".join(str(k) for k in rows[0])
             raise DlmError(f"{name}: no column {needed}; has {have}{nearest(needed, columns)}")
-    notes = ()
-    if "unique_tokens" not in columns:
-        notes = ("no column unique_tokens: every run is taken as one epoch over fresh tokens",)
     kept, excluded = [], {}
+    assumed = 0
     for number, row in enumerate(rows, 2):  # as an editor counts the lines of a CSV
         said = {key: row[column] for key, column in columns.items()}
         label = str(said.get("name") or said.get("run") or number)
@@ -228,11 +230,17 @@ def _from_rows(name: str, rows: list[dict[str, Any]]) -> list[Table]:
         for key in NEEDED:
             if key not in numbers:
                 raise DlmError(f"{name}, line {number}: {key} is empty")
+        assumed += "unique_tokens" not in numbers
         numbers.setdefault("unique_tokens", numbers["tokens"])
         numbers.setdefault("flops", 6 * numbers["params"] * numbers["tokens"])
-        group = str(said.get("run") or f"{number}")
+        group = str(said.get("run") or said.get("name") or number)
         source = str(said.get("source") or "")
         kept.append(numbers | {"family": family, "group": group, "label": label, "source": source})
+    notes = ()
+    if "unique_tokens" not in columns:
+        notes = ("no column unique_tokens: every run is taken as one epoch over fresh tokens",)
+    elif assumed:
+        notes = (f"unique_tokens is empty in {assumed} rows: they are taken as one epoch",)
     tables = []
     for family in dict.fromkeys([row["family"] for row in kept]):
         part = [row for row in kept if row["family"] == family]
@@ -250,6 +258,14 @@ def _from_rows(name: str, rows: list[dict[str, Any]]) -> list[Table]:
         )
     if not tables:
         raise DlmError(f"{name}: no row with a loss of a finished run")
+    known = {table.family for table in tables}
+    gone = [
+        (label, f"{reason} (family {family}, of which nothing is left)")
+        for family, pairs in excluded.items()
+        if family not in known
+        for label, reason in pairs
+    ]
+    tables[0] = dataclasses.replace(tables[0], excluded=tables[0].excluded + tuple(gone))
     return tables
 
 
@@ -288,11 +304,13 @@ def from_runs(found: Iterable[runs.Run], points: str, name: str) -> list[Table]:
             pick = slice(-1, None) if points == "last" else slice(None)
             columns = (curve.tokens, curve.validation_loss, curve.flops)
             at = list(zip(*(c[pick] for c in columns), strict=True))
-        rows += [
-            base | rest | {"tokens": max(tokens, 0), "loss": loss, "flops": flops, "status": ""}
+        seen = [
+            base | rest | {"tokens": tokens, "loss": loss, "flops": flops, "status": ""}
             for tokens, loss, flops in at
             if tokens >= rest["unique_tokens"] * (1 - 1e-6)
         ]
+        within = {"status": "finished, but this loss lies within the first epoch"}
+        rows += seen or [base | within]
     if not rows:
         raise DlmError(f"{name}: no run here")
     keys = ("params", "tokens", "unique_tokens", "loss", "flops", "family", "name", "run", "status")

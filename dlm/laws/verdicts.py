@@ -131,18 +131,23 @@ class Outlier:
 
 def outliers(fit: Fit, beyond: float = 6.0) -> list[Outlier]:
     """Rows whose residual lies further than `beyond` robust standard deviations from the median."""
-    r = fit.residuals
-    away = r - np.median(r)
-    scale = max(1.4826 * float(np.median(np.abs(away))), 1e-12)
-    far = np.flatnonzero(np.abs(away) > beyond * scale)
-    return [Outlier(fit.table.labels[i], float(r[i]), float(away[i] / scale)) for i in far]
+    away = _deviations(fit)
+    return [
+        Outlier(fit.table.labels[i], float(fit.residuals[i]), float(away[i]))
+        for i in np.flatnonzero(np.abs(away) > beyond)
+    ]
+
+
+def _deviations(fit: Fit) -> np.ndarray:
+    """Residuals from their median, in robust standard deviations."""
+    away = fit.residuals - np.median(fit.residuals)
+    return away / max(1.4826 * float(np.median(np.abs(away))), 1e-12)
 
 
 def without_outliers(fit: Fit, beyond: float) -> Table | None:
     """The table without them, to be fitted again; None where there are none."""
-    far = {o.label for o in outliers(fit, beyond)}
-    if not far:
+    kept = np.abs(_deviations(fit)) <= beyond
+    if kept.all():
         return None
     rule = f"residual beyond {beyond:g} robust standard deviations of a first fit"
-    kept = np.array([label not in far for label in fit.table.labels])
     return fit.table.only(kept, rule)
