@@ -77,8 +77,14 @@ class Model:
 @dataclass(frozen=True, kw_only=True)
 class Objective:
     name: str = "ar"
-    # the draw of the training loss of `masked`: time (Bernoulli, 1/t) or count (exact, L/k)
+    # the draw of the training loss of `masked`, `block`: time (Bernoulli, 1/t) or count (exact, L/k)
     estimator: str = "time"
+    orders: int = 4  # of `orders`: how many fixed orders; 0: a new one for every sequence
+    order_kind: str = "jitter"  # of `orders`: jitter (of left to right) or uniform permutations
+    noise: float = 0.1  # of `noise`: share of the input tokens that are changed in training
+    noise_kind: str = "mask"  # of `noise`: mask, or replace by a random token
+    attention_noise: float = 0.0  # of `noise`: share of the queries that lose part of their keys
+    block: int = 4  # of `block`: tokens that are denoised together, a divisor of data.seq_len
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +196,10 @@ class Family(NamedTuple):
 
 FAMILIES: dict[str, Family] = {
     "ar": Family(exact=True, extra_tokens=1, extra_positions=0, attention="causal"),
+    "orders": Family(exact=True, extra_tokens=1, extra_positions=0, attention="causal"),
+    "noise": Family(exact=True, extra_tokens=2, extra_positions=0, attention="causal"),
     "masked": Family(exact=False, extra_tokens=2, extra_positions=1, attention="full"),
+    "block": Family(exact=False, extra_tokens=2, extra_positions=1, attention="block"),
 }
 
 
@@ -259,6 +268,8 @@ def _check(c: Config) -> None:
         "model.attention": (c.model.attention, ("xla", "cudnn")),
         "objective.name": (c.objective.name, tuple(FAMILIES)),
         "objective.estimator": (c.objective.estimator, ("time", "count")),
+        "objective.order_kind": (c.objective.order_kind, ("jitter", "uniform")),
+        "objective.noise_kind": (c.objective.noise_kind, ("mask", "replace")),
         "optimizer.schedule": (c.optimizer.schedule, ("cosine", "wsd", "constant")),
     }
     for name, (value, allowed) in one_of.items():
@@ -293,6 +304,7 @@ def _check(c: Config) -> None:
         "evaluation.sequences": c.evaluation.sequences,
         "evaluation.patience": c.evaluation.patience,
         "evaluation.samples": c.evaluation.samples,
+        "objective.orders": c.objective.orders,
         "mesh.data": c.mesh.data,
         "train.seed": c.train.seed,
     }
@@ -303,6 +315,7 @@ def _check(c: Config) -> None:
         "optimizer.b1": c.optimizer.b1,
         "optimizer.b2": c.optimizer.b2,
         "optimizer.ema": c.optimizer.ema,
+        "objective.noise": c.objective.noise,
         "model.dropout.embedding": c.model.dropout.embedding,
         "model.dropout.residual": c.model.dropout.residual,
         "model.dropout.attention": c.model.dropout.attention,
@@ -310,6 +323,13 @@ def _check(c: Config) -> None:
     for name, value in shares.items():
         if not 0 <= value < 1:
             fail(name, value, "at least 0 and below 1")
+    if not 0 <= c.objective.attention_noise <= 1:
+        fail("objective.attention_noise", c.objective.attention_noise, "from 0 to 1, a share")
+    if c.objective.block < 1 or (
+        c.objective.name == "block" and c.data.seq_len % c.objective.block
+    ):
+        right = f"a divisor of data.seq_len={c.data.seq_len}"
+        fail("objective.block", c.objective.block, right)
     if not 0 <= c.optimizer.final <= 1:
         fail("optimizer.final", c.optimizer.final, "from 0 to 1, a share of lr")
     if not 0 < c.corpus.validation < 1:

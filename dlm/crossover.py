@@ -21,7 +21,14 @@ from dlm.runs import Family, Panel, Run, Setting, setting_of
 
 REFERENCE = "ar"  # the family that the others have to pass
 EQUAL = "ar at equal settings"
-NAMES = {"ar": "AR", EQUAL: "AR at equal settings", "masked": "masked diffusion"}
+NAMES = {
+    "ar": "AR",
+    EQUAL: "AR at equal settings",
+    "orders": "AR in several orders",
+    "noise": "AR with noise",
+    "masked": "masked diffusion",
+    "block": "block diffusion",
+}
 RESAMPLES = 2000
 INTERVAL = (0.05, 0.95)  # a 90% interval
 REACH = 100.0  # an extrapolation further than this factor beyond the data is not reported

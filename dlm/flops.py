@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-ATTENTION = ("causal", "full")
+ATTENTION = ("causal", "full", "block")
 
 # Dense peak in FLOP/s of one device, by a part of `device_kind`, in bfloat16 and in float32.
 # Sources: NVIDIA A100, H100 and H200 data sheets (dense, TF32 as float32), Google Cloud TPU pages.
@@ -54,15 +54,23 @@ def paper_parameters(*, layers: int, width: int, ff: int, vocabulary: int = 5025
 
 
 def forward_flops(
-    *, layers: int, width: int, ff: int, rows: int, length: int, attention: str
+    *, layers: int, width: int, ff: int, rows: int, length: int, attention: str, block: int = 0
 ) -> float:
     """FLOPs of one forward pass over one sequence of `length` input positions.
 
     Matrix products 2·(4D² + 3DF) per position and layer, logits 2·D·rows per position, attention
     4·D per (query, key) pair that the mask allows: length² pairs when full, half of them (and the
-    diagonal) when causal.
+    diagonal) when causal. "block": the noisy and the clean copy of `length` positions of which the
+    first is BOS; a noisy block sees itself and what is clean before it, a clean one the same.
     """
-    pairs = {"full": length * length, "causal": length * (length + 1) / 2}[attention]
+    if attention == "block":
+        tokens = length - 1
+        blocks = tokens // block
+        noisy = (block + 1) ** 2 + (blocks - 1) * block * (1 + block + block * blocks / 2)
+        pairs = noisy + 1 + tokens + tokens * (tokens + block) / 2
+        length = 2 * length
+    else:
+        pairs = {"full": length * length, "causal": length * (length + 1) / 2}[attention]
     products = 2 * layers * (4 * width**2 + 3 * width * ff) + 2 * width * rows
     return length * products + layers * 4 * width * pairs
 

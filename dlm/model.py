@@ -43,7 +43,7 @@ def transformer(model: config.Model, rows: int) -> Transformer:
     `apply(params, inputs, *, mask, positions=None, key=None, cache=None)`:
       inputs     Int[B T] ids, or Float[B T D] vectors in place of their embeddings
       mask       "causal", "full", or True where a query may see a key, Bool[T S] or Bool[B T S]
-      positions  Int[T] for rotary embedding; 0..T-1 if absent
+      positions  Int[T] or Int[B T] for rotary embedding; 0..T-1 if absent
       key        switches dropout on
       cache      keys and values of S positions, written at `positions` (consecutive); then
                  `apply` returns (logits, cache) and `mask` is over all S
@@ -65,7 +65,7 @@ def transformer(model: config.Model, rows: int) -> Transformer:
         inputs: Int[Array, "B T"] | Float[Array, "B T D"],
         *,
         mask: Mask,
-        positions: Int[Array, " T"] | None = None,
+        positions: Int[Array, "*B T"] | None = None,
         key: PRNGKeyArray | None = None,
         cache: Cache | None = None,
     ) -> Any:
@@ -197,10 +197,10 @@ def _rms_norm(x: Float[Array, "B T D"], scale: Float[Array, " D"]) -> Float[Arra
     return (wide * scale).astype(x.dtype)
 
 
-def _rotation(positions: Int[Array, " T"], head: int, theta: float) -> tuple[Array, Array]:
-    """cos and sin, each Float[T 1 K/2], of half-rotation RoPE."""
+def _rotation(positions: Int[Array, "*B T"], head: int, theta: float) -> tuple[Array, Array]:
+    """cos and sin, each Float[*B T 1 K/2], of half-rotation RoPE."""
     frequency = theta ** (-jnp.arange(0, head, 2, dtype=jnp.float32) / head)
-    angle = (positions[:, None].astype(jnp.float32) * frequency)[:, None, :]
+    angle = (positions[..., None].astype(jnp.float32) * frequency)[..., None, :]
     return jnp.cos(angle), jnp.sin(angle)
 
 

@@ -55,7 +55,9 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int) -> Plan:
     rows, positions = vocab_size + family.extra_tokens, length + family.extra_positions
     sizes = dict(layers=model.layers, width=model.width, ff=model.ff, rows=rows)
     count = flops.parameters(**sizes, tied=model.tied)
-    per_step = batch * flops.training_flops(**sizes, length=positions, attention=family.attention)
+    per_step = batch * flops.training_flops(
+        **sizes, length=positions, attention=family.attention, block=config.objective.block
+    )
     unit: dict[str, Any] = dict(tokens=batch * length, unique=unique, flops=per_step)
     steps = to_steps("train.duration", config.train.duration, **unit)
     unit["steps"] = steps

@@ -74,7 +74,7 @@ def test_a_zeroed_head_gives_log_v(name):
     params = toy(name)[1]
     params = params | {"head": jnp.zeros_like(params["head"])}
     for estimator in ("time", "count"):
-        if name == "masked" and estimator == "time":
+        if name in ("masked", "block") and estimator == "time":
             continue  # its number of masked tokens is random, so it is log V in the mean alone
         total = loss(name, estimator)(params, STRINGS, jax.random.key(4))
         np.testing.assert_allclose(total.nats / total.tokens, math.log(V), rtol=1e-6)

@@ -28,6 +28,7 @@ LOSSES = ("huber", "lad", "gaussian")
 DELTA = 1e-3  # Hoffmann et al. 2022; also Muennighoff et al. 2023
 STARTS = 128
 LEVEL = 0.90
+POLISHED = 12  # of the best minima, solved again with their stiffness known
 CHUNK = 1024  # problems solved side by side: the last few to end cost as much as all
 ROUGH = 1e-7  # relative tolerance of the objective in profiles and resamples: far below the noise
 SPREAD = 10.0  # an interval whose ends are further apart than this factor pins nothing down
@@ -61,6 +62,12 @@ class Loss:
 
     def slope(self, residuals: np.ndarray) -> np.ndarray:
         return np.clip(residuals, -self.width, self.width)
+
+    def curvature(self, typical: float) -> float:
+        """Of the objective, per squared residual, where residuals are about `typical`."""
+        if self.name == "lad":
+            return 1.0 / max(typical, 1e-9)
+        return min(1.0, self.width / max(typical, 1e-300))
 
     def log_likelihood(self, objective: np.ndarray | float, rows: float) -> np.ndarray:
         """Of the working density exp(-rho(r)/s)/Z(s) with its scale s at the best value.
@@ -176,13 +183,17 @@ class Problem:
             [math.log(values[n]) - self._shift(self.law.coefficient(n), values) for n in self.free]
         )
 
+    @property
+    def unit(self) -> float:
+        """The scale of the objective."""
+        unit = self.loss.delta if self.loss.name == "huber" else 1e-3
+        return unit**2 if self.loss.name == "gaussian" else unit
+
     def objective(
         self, weights: np.ndarray | None = None
     ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
         """Values [M] and gradients [M, P], over the scale that makes them of order one."""
-        t, log_loss, width = self.table, np.log(self.table.loss), len(self.free)
-        unit = self.loss.delta if self.loss.name == "huber" else 1e-3
-        unit = unit**2 if self.loss.name == "gaussian" else unit
+        t, log_loss, width, unit = self.table, np.log(self.table.loss), len(self.free), self.unit
 
         def run(x: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             values = self.values(x, members, dual=True)
@@ -209,11 +220,13 @@ class Problem:
         *,
         again: int = 1,
         tolerance: float = 1e-11,
+        metric: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Local minima from starts [M, P]; of problem m with weights[m]. Objective unscaled."""
         if not self.free:
             raise DlmError("nothing to fit: every coefficient is fixed")
-        most = 300 if tolerance < ROUGH else 120
+        options: dict[str, Any] = {"tolerance": tolerance}
+        options["iterations"] = 300 if tolerance < ROUGH else 120
         xs, fs = [], []
         fixed = {k: np.asarray(v, float) for k, v in self.fixed.items()}
         for begin in range(0, len(starts), CHUNK):
@@ -222,14 +235,28 @@ class Problem:
                 self, fixed={k: v[part] if v.ndim else v for k, v in fixed.items()}
             )
             objective = mine.objective(None if weights is None else weights[part])
-            x, f = minimise(objective, starts[part], tolerance=tolerance, iterations=most)
+            x, f = minimise(objective, starts[part], metric=metric, **options)
             for _ in range(again):  # a fresh metric: kinks leave the old one stale
-                x, f = minimise(objective, x, tolerance=tolerance, iterations=most)
+                x, f = minimise(objective, x, metric=metric, **options)
             xs.append(x)
             fs.append(f)
-        unit = self.loss.delta if self.loss.name == "huber" else 1e-3
-        unit = unit**2 if self.loss.name == "gaussian" else unit
-        return np.concatenate(xs), np.concatenate(fs) * unit
+        return np.concatenate(xs), np.concatenate(fs) * self.unit
+
+    def metric(self, x: np.ndarray) -> np.ndarray:
+        """About the inverse of the second derivatives of the objective at x [P], [P, P].
+
+        Gauss and Newton's, with a weak pull: what changes no prediction is taken to be as stiff as
+        if a factor of e cost one unit of deviance.
+        """
+        t = self.table
+        predicted: Any = self.law.predict(self.values(x[None], None, dual=True), t.N, t.D, t.U)
+        r = (np.log(predicted.value) - np.log(t.loss))[0]
+        J = np.zeros((len(t), len(self.free)))
+        for k, derivative in predicted.by.items():
+            J[:, k] = np.broadcast_to(derivative / predicted.value, (1, len(t)))[0]
+        curvature = self.loss.curvature(float(np.median(np.abs(r))))
+        pull = max(float(self.loss.sum(r)) / len(t), 1e-12)
+        return np.linalg.inv(curvature * J.T @ J + pull * np.eye(len(x))) * self.unit
 
     def coefficients(self, x: np.ndarray) -> dict[str, np.ndarray]:
         """Of coordinates [M, P], every free coefficient as [M]."""
@@ -272,6 +299,8 @@ def fit(
     x, f = p.solve(points, tolerance=tolerance)
     if not np.isfinite(f).any():
         raise DlmError(f"{table.name}: no start of {law.name} has a finite objective")
+    top = np.argsort(f, kind="stable")[:POLISHED]
+    x[top], f[top] = p.solve(x[top], metric=p.metric(x[top[0]]))
     minima = _distinct(p, x, f)
     best = minima[0]
     return Fit(
@@ -440,14 +469,17 @@ def _profiled(fit: Fit, name: str, others: tuple[str, ...], grid: np.ndarray) ->
             centred = free_of.coordinates(fit.fixed | m.coefficients)
             plain = q.coordinates(fit.fixed | m.coefficients | {name: value})
             starts.append(centred if np.isfinite(centred).all() else plain)
-    x, f = p.solve(np.stack(starts), again=0, tolerance=ROUGH)
+    at = problem(fit, free=others, fixed=fit.fixed | {name: warm[0].coefficients[name]})
+    options: dict[str, Any] = {"again": 0, "tolerance": ROUGH}
+    options["metric"] = at.metric(at.coordinates(fit.fixed | warm[0].coefficients))
+    x, f = p.solve(np.stack(starts), **options)
     x, f = x.reshape(len(grid), len(warm), -1), f.reshape(len(grid), len(warm))
     best = f.argmin(1)
     x, f = x[np.arange(len(grid)), best], f.min(1)
     p = problem(fit, free=others, fixed=fit.fixed | {name: np.exp(grid)})
     for shift in (1, -1):
         near = np.clip(np.arange(len(grid)) + shift, 0, len(grid) - 1)
-        y, g = p.solve(x[near], again=0, tolerance=ROUGH)
+        y, g = p.solve(x[near], **options)
         better = g < f
         x[better], f[better] = y[better], g[better]
     return f
@@ -510,7 +542,12 @@ def _refit(fit: Fit, weights: np.ndarray, keep: int) -> dict[str, np.ndarray]:
     best_x, best_f = np.zeros((count, len(fit.free))), np.full(count, np.inf)
     for start in starts:
         p = problem(fit, fixed=fixed)
-        x, f = p.solve(np.tile(start, (count, 1)), weights, again=0, tolerance=ROUGH)
+        x, f = p.solve(
+            *(np.tile(start, (count, 1)), weights),
+            again=int(fit.loss.name == "lad"),
+            tolerance=ROUGH,
+            metric=base.metric(start),
+        )
         better = f < best_f
         best_x[better], best_f[better] = x[better], f[better]
     p = problem(fit, fixed=fixed)

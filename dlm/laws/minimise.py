@@ -19,21 +19,30 @@ HALVINGS = 30
 
 
 def minimise(
-    objective: Objective, starts: np.ndarray, *, iterations: int = 300, tolerance: float = 1e-11
+    objective: Objective,
+    starts: np.ndarray,
+    *,
+    iterations: int = 300,
+    tolerance: float = 1e-11,
+    metric: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Local minima from `starts` [S, P]: coordinates [S, P] and values [S]; deterministic.
 
     A problem ends when its relative decrease stays below `tolerance` for three steps, or when the
-    line search finds no decrease. A start without a finite value keeps the value infinity.
+    line search finds no decrease. A start without a finite value keeps the value infinity. `metric`
+    [P, P] is about the inverse of the second derivatives: where directions differ much in stiffness,
+    steps along the flat ones are else too small to count.
     """
     x = np.array(starts, float)
     count, width = x.shape
     f, g = objective(x, np.arange(count))
     f = np.where(np.isfinite(f) & np.isfinite(g).all(1), f, np.inf)
     inverse = np.tile(np.eye(width), (count, 1, 1)) / _length(g)[:, None, None]
+    if metric is not None:
+        inverse = np.tile(metric, (count, 1, 1))
     slow = np.zeros(count, int)
     active = np.flatnonzero(np.isfinite(f))
-    fresh = np.ones(count, bool)
+    fresh = np.full(count, metric is None)
     for _ in range(iterations if width else 0):
         if not len(active):
             break

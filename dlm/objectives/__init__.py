@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dlm import config
-from dlm.objectives import ar, masked
+from dlm.objectives import ar, block, masked, noise, orders
 from dlm.objectives.common import Sum
 
 __all__ = ["OBJECTIVES", "Objective", "Sum", "make"]
@@ -32,7 +32,10 @@ class Objective:
 # name -> (config, vocabulary size) -> (loss, nll, sample)
 OBJECTIVES: dict[str, Callable[[config.Objective, int], tuple[Callable, Callable, Callable]]] = {
     "ar": lambda c, vocab_size: ar.make(vocab_size),
+    "orders": lambda c, vocab_size: orders.make(vocab_size, c.orders, c.order_kind),
+    "noise": lambda c, vocab_size: noise.make(vocab_size, c.noise, c.noise_kind, c.attention_noise),
     "masked": lambda c, vocab_size: masked.make(vocab_size, c.estimator),
+    "block": lambda c, vocab_size: block.make(vocab_size, c.estimator, c.block),
 }
 
 

@@ -6,31 +6,51 @@ Source: arXiv 2507.15857, section 2.1.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from dlm.model import Params, Transformer
+from dlm.model import Mask, Params, Transformer
 from dlm.objectives.common import Sum, cross_entropy, draw
 
 
-def make(vocab_size: int) -> tuple[Callable, Callable, Callable]:
-    """loss, nll and sample of `dlm.objectives.Objective`; BOS is row `vocab_size`."""
+class View(NamedTuple):
+    """One way of showing sequences to the model: what it reads, where, and what it has to say."""
+
+    inputs: Int[Array, "B L"]
+    targets: Int[Array, "B L"]
+    positions: Int[Array, "*B L"] | None = None
+    mask: Mask = "causal"
+
+
+def left_to_right(tokens: Int[Array, "B L"], bos: int) -> View:
+    return View(jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=bos), tokens)
+
+
+def make(vocab_size: int, augment: Callable | None = None) -> tuple[Callable, Callable, Callable]:
+    """loss, nll and sample of `dlm.objectives.Objective`; BOS is row `vocab_size`.
+
+    `augment(key, tokens) -> View` changes what training shows; nll and samples are left to right.
+    """
     bos = vocab_size
 
-    def score(apply: Callable, params: Params, tokens: Int[Array, "B L"], key: PRNGKeyArray | None):
-        inputs = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=bos)
-        logits = apply(params, inputs, mask="causal", key=key)
-        return cross_entropy(logits, tokens, vocab_size)
+    def score(apply: Callable, params: Params, view: View, key: PRNGKeyArray | None):
+        logits = apply(params, view.inputs, mask=view.mask, positions=view.positions, key=key)
+        return cross_entropy(logits, view.targets, vocab_size)
 
     def loss(apply, params, tokens, key) -> Sum:
-        nats = jnp.sum(score(apply, params, tokens, key))
+        view = left_to_right(tokens, bos)
+        if augment is not None:
+            view_key, key = jax.random.split(key)
+            view = augment(view_key, tokens)
+        nats = jnp.sum(score(apply, params, view, key))
         return Sum(nats, tokens.size, {"nll": nats})
 
     def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
         del key, passes  # exact: nothing is drawn
-        nats = jnp.sum(score(apply, params, tokens, None), axis=-1)
+        nats = jnp.sum(score(apply, params, left_to_right(tokens, bos), None), axis=-1)
         return Sum(nats, tokens.size, {"nll": nats})
 
     def sample(

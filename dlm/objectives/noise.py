@@ -1,0 +1,44 @@
+"""AR whose inputs are disturbed in training: the control for diffusion's masking.
+
+Finding 8 of arXiv 2507.15857 (section 3.5). A share of the input tokens, never BOS, is masked or
+replaced by a random token; the targets stay. Or attention is: a share of the queries draws t and
+loses each key, but its own, with probability t, in all layers and heads alike. Nothing is disturbed
+in evaluation, so the likelihood is exact, and without noise this is AR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from dlm.objectives import ar
+
+
+def make(
+    vocab_size: int, rate: float, kind: str, attention: float
+) -> tuple[Callable, Callable, Callable]:
+    """loss, nll and sample of `dlm.objectives.Objective`; BOS and MASK follow the vocabulary."""
+    bos, mask_id = vocab_size, vocab_size + 1
+
+    def augment(key: PRNGKeyArray, tokens: Int[Array, "B L"]) -> ar.View:
+        where_key, what_key, row_key, key_key = jax.random.split(key, 4)
+        batch, length = tokens.shape
+        view = ar.left_to_right(tokens, bos)
+        if rate:
+            other = mask_id
+            if kind == "replace":
+                other = jax.random.randint(what_key, tokens.shape, 0, vocab_size, tokens.dtype)
+            changed = jax.random.uniform(where_key, tokens.shape) < rate
+            changed &= jnp.arange(length) > 0
+            view = view._replace(inputs=jnp.where(changed, other, view.inputs))
+        if attention:
+            chosen, t = jax.random.uniform(row_key, (2, batch, length, 1))
+            lost = jax.random.uniform(key_key, (batch, length, length)) < t
+            lost &= (chosen < attention) & ~jnp.eye(length, dtype=bool)
+            view = view._replace(mask=jnp.tri(length, dtype=bool) & ~lost)
+        return view
+
+    return ar.make(vocab_size, augment if rate or attention else None)
