@@ -19,18 +19,19 @@ SIZES = np.geomspace(2e7, 1.3e9, 5)
 UNIQUE = (2.5e7, 1e8, 4e8)
 EPOCHS = (1, 4, 16, 64, 256)
 SEEN = {"E": 1.8, "A": 300.0, "B": 900.0, "alpha": 0.32, "beta": 0.33}
+TIED = {"E": 1.8, "A": 300.0, "B": 900.0, "alpha": 0.32}
 TRUTHS: dict[str, dict[str, float]] = {
     "chinchilla": SEEN,
-    "chinchilla-tied": {"E": 1.8, "A": 300.0, "B": 900.0, "alpha": 0.32},
+    "chinchilla-tied": TIED,
     "data-constrained": SEEN | {"R_D": 20.0, "R_N": 10.0},
-    "data-constrained-tied": {"E": 1.8, "A": 300.0, "B": 900.0, "alpha": 0.32, "R_D": 20.0, "R_N": 10.0},
+    "data-constrained-tied": TIED | {"R_D": 20.0, "R_N": 10.0},
     "data-decay": SEEN | {"R_D": 20.0},
     "size-decay": SEEN | {"R_N": 10.0},
     "geometric": SEEN | {"k_D": 0.05, "k_N": 0.1},
     "power-decay": SEEN | {"p_D": 0.6, "p_N": 0.4},
     "over-fitting": SEEN | {"R_D": 20.0, "R_N": 10.0, "K": 1e-4, "gamma": 0.7, "kappa": 0.9},
     "one-size": {"E": 2.3, "B": 900.0, "beta": 0.33, "R_D": 20.0},
-}  # fmt: skip
+}
 
 
 def grid(*axes: Sequence[float] | np.ndarray) -> list[np.ndarray]:

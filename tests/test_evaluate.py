@@ -22,7 +22,7 @@ NAMES = sorted(config.FAMILIES)
 def settings(name: str, seed: int = 0) -> config.Config:
     return config.Config(
         model=MODEL,
-        objective=config.Objective(name=name),
+        objective=config.Objective(name=name, block=3),
         train=config.Train(seed=seed),
         data=config.Data(seq_len=L),
         evaluation=config.Evaluation(batch_size=8),

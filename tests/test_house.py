@@ -36,7 +36,10 @@ LEFT = (
     ("progress",),
 )
 # The other side of the run directory: these, and of the left only what RIGHT_MAY names.
-RIGHT = ("runs", "crossover", "figures", "findings", "report")
+RIGHT = (
+    *("runs", "crossover", "laws", "figures", "law_figures", "html", "findings"),
+    *("law_report", "report", "commands"),
+)
 RIGHT_MAY = {"errors", "config", "flops", "likelihood", "corpora"}
 FORBIDDEN = {"tensorflow", "torch", "clu", "tensorboardX", "tensorflow_datasets"}
 
@@ -97,8 +100,11 @@ def test_only_the_model_knows_flax_and_nobody_knows_tensorflow_or_torch() -> Non
 def test_the_right_side_and_the_command_line_load_no_jax() -> None:
     """In a process of its own: what imports, and every --help, bring into sys.modules."""
     code = """
-import contextlib, io, json, sys, time
+import contextlib, importlib, io, json, pkgutil, sys, time
 import dlm.report, dlm.cli, dlm.sweep, dlm.runs, dlm.progress, dlm.findings, dlm.likelihood
+import dlm.commands, dlm.html, dlm.law_figures, dlm.law_report, dlm.laws
+for module in pkgutil.iter_modules(dlm.laws.__path__):
+    importlib.import_module(f"dlm.laws.{module.name}")
 heavy = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "tensorflow", "torch")
 loaded = {"imports": [name for name in heavy if name in sys.modules]}
 for words in ([], *([verb] for verb in dlm.cli.VERBS)):
@@ -109,5 +115,5 @@ print(json.dumps(loaded))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = json.loads(done.stdout)
-    assert len(loaded) == 10
+    assert len(loaded) == 13
     assert {name: found for name, found in loaded.items() if found} == {}
