@@ -229,6 +229,8 @@ def start(path: Path, jobs: int = 1) -> subprocess.Popen:
     return subprocess.Popen(
         [*DLM, "run", str(path), "--workdir", workdir, "--jobs", str(jobs)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # a job that a shell started in the background ignores ctrl-C, and its children with it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 

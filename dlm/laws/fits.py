@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy import special, stats
 
 from dlm.errors import DlmError
 from dlm.laws.dual import Dual
@@ -80,6 +79,8 @@ class Loss:
             return -rows * np.log(f)
         if self.name == "gaussian":
             return -rows / 2 * np.log(f)
+        from scipy import special
+
         grid = np.log(f.min() / rows) + np.linspace(-3, 5, 1601)
         s = np.exp(grid)
         d = self.delta
@@ -344,6 +345,8 @@ def check(law: Law, table: Table, free: tuple[str, ...]) -> None:
 
 def _starts(p: Problem, count: int) -> np.ndarray:
     """Scrambled Sobol points in the coefficients' start ranges, [count, P]."""
+    from scipy import stats
+
     sobol = stats.qmc.Sobol(len(p.free), scramble=True, rng=np.random.default_rng(0))
     unit = sobol.random(max(1 << (count - 1).bit_length(), 2))[:count]
     columns = []
@@ -410,6 +413,8 @@ def deviance(fit: Fit, objective: np.ndarray) -> np.ndarray:
 
 def threshold(fit: Fit, level: float = LEVEL) -> float:
     """The deviance up to which one coefficient's value is as good as the best, Student's t."""
+    from scipy import stats
+
     freedom = max(fit.table.groups - len(fit.free), 1)
     return float(stats.t.ppf(0.5 + level / 2, freedom) ** 2)
 
