@@ -477,6 +477,16 @@ def test_an_interval_is_the_central_share():
     assert all(math.isnan(v) for v in fits.interval(np.array([math.nan])))
 
 
+def test_few_runs_widen_an_interval_and_many_do_not():
+    levels = []
+    for runs in (6, 12, 75, 4000):
+        table = tables.make(*(np.geomspace(1e6, 1e9, runs) for _ in range(3)), np.full(runs, 3.0))
+        law, values = named("chinchilla"), planted.SEEN
+        levels.append(fits.widened(0.9, fits.Fit(law, table, GAUSSIAN, {}, values, 1.0, ())))
+    assert levels == sorted(levels, reverse=True) and levels[0] > 0.999
+    assert 0.9 < levels[3] < 0.901 < levels[2] < 0.93
+
+
 def test_a_row_twice_in_its_group_narrows_nothing():
     runs = runs_of("chinchilla-tied", noise=0.005)
     twice = tables.make(
@@ -526,7 +536,8 @@ def coverage(
         fit = fits.fit(law, runs, loss=GAUSSIAN, fixed=fixed, starts=starts)
         fit = fits.bootstrap(fit, resamples, seed=study)
         for name in names:
-            seen, (low, high) = fits.profile(fit, name), fits.interval(fit.samples[name])
+            seen = fits.profile(fit, name)
+            low, high = fits.interval(fit.samples[name], fits.widened(fits.LEVEL, fit))
             hits[name].append((seen.low <= truth[name] <= seen.high, low <= truth[name] <= high))
     return {name: np.mean(hit, axis=0) for name, hit in hits.items()}
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from dlm.errors import DlmError
 from dlm.laws import optimum
-from dlm.laws.fits import LEVEL, interval, weights_of
+from dlm.laws.fits import LEVEL, interval, weights_of, widened
 from dlm.laws.forms import Law
 from dlm.laws.table import Table
 
@@ -167,7 +167,8 @@ def critical(
     low = high = share = math.nan
     if reference.samples and challenger.samples:
         found = _cross(reference, challenger, _count(reference, challenger), U, span, drop)
-        low, high = (math.exp(v) for v in interval(found, level))
+        wide = widened(level, reference, challenger)
+        low, high = (math.exp(v) for v in interval(found, wide))
         share = float(np.isfinite(found).mean())
     crosses = math.isfinite(x)
     status = "crosses" if crosses else "does not cross"
@@ -264,7 +265,9 @@ def critical_law(
         whole = np.isfinite(logs).all(1)
         centred = U - U.mean()
         slopes = logs[whole] @ centred / (centred @ centred)
-        bounds = [interval(v, level) for v in (slopes, logs[whole].mean(1) - slopes * U.mean())]
+        wide = widened(level, reference, challenger)
+        starts = logs[whole].mean(1) - slopes * U.mean()
+        bounds = [interval(v, wide) for v in (slopes, starts)]
     return PowerLaw(
         CONVENTIONS[drop], float(slope), *bounds[0], float(start), *bounds[1], tuple(points)
     )
@@ -440,7 +443,8 @@ def half_life(f: Fitted) -> tuple[float, float, float]:
             return 2 ** (1 / np.asarray(values["p_D"])) - 1
         raise DlmError(f"{f.law.name} has no decay of repeated data: no half-life")
 
-    low, high = interval(of(f.samples)) if f.samples else (math.nan, math.nan)
+    wide = widened(LEVEL, f)
+    low, high = interval(of(f.samples), wide) if f.samples else (math.nan, math.nan)
     return float(of(f.coefficients)), low, high
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dlm.errors import DlmError
-from dlm.laws.fits import LEVEL, Fit, interval, weights_of
+from dlm.laws.fits import LEVEL, Fit, interval, weights_of, widened
 from dlm.laws.table import Table
 
 SAME = 0.06  # budgets closer than this in log compute are one
@@ -123,7 +123,8 @@ def approach_3(fit: Fit, level: float = LEVEL) -> Exponent:
         return c.beta / (c.alpha + c.beta)
 
     value = float(exponent(fit.coefficients))
-    low, high = interval(exponent(fit.samples), level) if fit.samples else (math.nan, math.nan)
+    wide = widened(level, fit)
+    low, high = interval(exponent(fit.samples), wide) if fit.samples else (math.nan, math.nan)
     N, _ = chinchilla_optimum(fit.law.complete(fit.coefficients), 1.0)
     return Exponent(f"law ({fit.law.name}, approach 3)", value, low, high, float(N), len(fit.table))
 

@@ -17,6 +17,7 @@ from dlm.laws.fits import (
     problem,
     profile,
     threshold,
+    widened,
 )
 from dlm.laws.table import Table
 
@@ -53,7 +54,8 @@ def verdicts(fit: Fit, level: float = LEVEL) -> tuple[list[Verdict], dict[str, P
 
 def _verdict(fit: Fit, p: Profile, level: float) -> Verdict:
     value = fit.coefficients[p.name]
-    boot = interval(fit.samples[p.name], level) if fit.samples else (math.nan, math.nan)
+    wide = widened(level, fit)
+    boot = interval(fit.samples[p.name], wide) if fit.samples else (math.nan, math.nan)
     open_low, open_high = p.low <= 0, math.isinf(p.high)
     limits = fit.law.coefficient(p.name).limits
     wide = boot[1] > 100 * max(boot[0], 1e-300) or boot[1] > 0.99 * limits[1]
