@@ -139,8 +139,9 @@ def _analyse(a: argparse.Namespace, t: Table) -> Any:
     from dlm.laws import analysis
     from dlm.laws.fits import Loss
 
-    if a.resamples < 0:
-        raise DlmError(f"--resamples={a.resamples}: must be 0 or more")
+    for option in ("resamples", "seed"):
+        if getattr(a, option) < 0:
+            raise DlmError(f"--{option}={getattr(a, option)}: must be 0 or more")
     return analysis.analyse(
         t,
         a.law,
@@ -182,7 +183,7 @@ def critical(a: argparse.Namespace) -> list[Any]:
 
     pair, tables = _laws(a), {t.family: t for t in _read(a)} if a.table else {}
     first, second = _families(a, list(pair))
-    unique = a.unique_tokens or _unique(tables)
+    unique = sorted(set(a.unique_tokens)) or _unique(tables)
     if not unique:
         raise DlmError("--unique-tokens: give at least one number of raw tokens")
     rows, words = [], []

@@ -65,12 +65,6 @@ def _styled(draw: Any) -> Any:
     return run
 
 
-def _same(values: np.ndarray) -> list[np.ndarray]:
-    """Masks of the rows whose value agrees within 3%."""
-    keys = np.round(np.log(values) / 0.03)
-    return [keys == key for key in np.unique(keys)]
-
-
 def count(value: float) -> str:
     """1.2e8 as 120M."""
     for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
@@ -207,8 +201,9 @@ def data_fraction(tables: Sequence[Table], fits: Mapping[str, Fitted] | None = N
     figure, axes = _new(len(tables))
     for ax, t in zip(axes, tables, strict=True):
         colour, marker, _ = look(t.family)
-        for shade, rows in enumerate(_same(t.N * 1e3 + t.flops / t.N)):
-            part = t.only(rows)
+        pairs = np.stack([np.round(np.log(v) / 0.03) for v in (t.N, t.flops)], axis=1)
+        for shade, pair in enumerate(np.unique(pairs, axis=0)):
+            part = t.only((pairs == pair).all(1))
             order = np.argsort(part.epochs)
             x, y = 100 / part.epochs[order], part.loss[order]
             grey = (colour, "#444444", "#8A8A8A")[shade % 3]

@@ -78,6 +78,8 @@ def fit_table(
     for name in fixed or {}:
         if name not in law.names:
             raise DlmError(f"fixed={name}: {law.name} has {', '.join(law.names)}")
+        if not (fixed or {})[name] > 0:
+            raise DlmError(f"fixed={name}={(fixed or {})[name]:g}: must be above 0")
     options: dict[str, Any] = {"loss": loss, "starts": starts}
     in_print = published.of(table.source)
     decays = set(law.names) - set(CHINCHILLA)

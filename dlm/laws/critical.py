@@ -277,12 +277,13 @@ def closed_form(reference: Fitted, challenger: Fitted) -> float:
     """C at which two fresh-data optima meet, E left out: (K_b/K_a)^(1/(g_b - g_a)).
 
     L_opt(C) = K C^-g with g = alpha beta/(alpha + beta) (Hoffmann et al., equation 4); NaN where
-    the exponents agree.
+    the exponents agree, or nearly.
     """
     (K_a, g_a), (K_b, g_b) = (_fresh_optimum(f) for f in (reference, challenger))
     if abs(g_a - g_b) < 1e-12:
         return math.nan
-    return float((K_b / K_a) ** (1 / (g_b - g_a)))
+    log = math.log(K_b / K_a) / (g_b - g_a)
+    return math.exp(log) if abs(log) < 700 else math.nan
 
 
 def _fresh_optimum(f: Fitted) -> tuple[float, float]:

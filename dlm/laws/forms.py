@@ -113,7 +113,8 @@ def _size_only(c: Any, N: Any, D: Any, U: Any) -> Any:
 
 
 def _overfit(c: Any, N: Any, D: Any, U: Any) -> Any:
-    extra = np.maximum(D / U - 1.0, 1e-12) ** c.kappa
+    again = D / U - 1.0
+    extra = (again > 1e-9) * np.maximum(again, 1e-9) ** c.kappa  # nothing in the first epoch
     return _repeated(saturating, "R_D", "R_N")(c, N, D, U) + c.K * (N / U) ** c.gamma * extra
 
 

@@ -23,7 +23,13 @@ from dlm.errors import DlmError, nearest
 NEEDED = ("params", "tokens", "loss")
 OPTIONAL = ("unique_tokens", "family", "flops", "run", "name", "source", "status")
 # What a run directory calls them, and short names that tables use.
-ALIASES = {"objective": "family", "N": "params", "D": "tokens", "U": "unique_tokens"}
+ALIASES = {
+    "objective": "family",
+    "validation_loss": "loss",
+    "N": "params",
+    "D": "tokens",
+    "U": "unique_tokens",
+}
 POINTS = ("best", "last", "curve")
 MIXED = 1e7  # the largest ratio within one column of counts that is taken as one unit
 
