@@ -412,11 +412,16 @@ def deviance(fit: Fit, objective: np.ndarray) -> np.ndarray:
 
 
 def threshold(fit: Fit, level: float = LEVEL) -> float:
-    """The deviance up to which one coefficient's value is as good as the best, Student's t."""
+    """The deviance up to which one coefficient's value is as good as the best.
+
+    n log(1 + t^2/(n - p)) with Student's t: exact for a law that is linear in its coefficients and
+    half the square, where the objective grows by the factor 1 + t^2/(n - p).
+    """
     from scipy import stats
 
-    freedom = max(fit.table.groups - len(fit.free), 1)
-    return float(stats.t.ppf(0.5 + level / 2, freedom) ** 2)
+    runs = fit.table.groups
+    freedom = max(runs - len(fit.free), 1)
+    return float(runs * np.log1p(stats.t.ppf(0.5 + level / 2, freedom) ** 2 / freedom))
 
 
 @dataclass(frozen=True, eq=False)
@@ -495,15 +500,15 @@ def _profile(fit: Fit, name: str, grid: np.ndarray, f: np.ndarray, level: float)
     limit = threshold(fit, level)
     inside = np.flatnonzero(d <= limit)
     a, b = inside[0], inside[-1]
-    low = 0.0 if a == 0 else math.exp(_between(grid, d, a, a - 1, limit))
-    high = math.inf if b == len(grid) - 1 else math.exp(_between(grid, d, b, b + 1, limit))
+    # Between two values the root of the objective's rise is about a line, as it is of a square.
+    *root, at = np.sqrt(np.expm1(np.minimum(np.append(d, limit) / fit.table.groups, 500.0)))
+    low = 0.0 if a == 0 else math.exp(_between(grid, root, a, a - 1, at))
+    high = math.inf if b == len(grid) - 1 else math.exp(_between(grid, root, b, b + 1, at))
     return Profile(name, np.exp(grid), f, d, low, high)
 
 
-def _between(x: np.ndarray, d: np.ndarray, inside: int, outside: int, limit: float) -> float:
-    """Where the deviance, near its minimum a square, meets the limit."""
-    near, far = math.sqrt(d[inside]), math.sqrt(d[outside])
-    share = (math.sqrt(limit) - near) / max(far - near, 1e-12)
+def _between(x: np.ndarray, y: list[float], inside: int, outside: int, limit: float) -> float:
+    share = (limit - y[inside]) / max(y[outside] - y[inside], 1e-12)
     return float(x[inside] + share * (x[outside] - x[inside]))
 
 
