@@ -402,7 +402,10 @@ def _print(renderables: list[Any]) -> None:
 
     console = Console()
     for item in renderables:
-        console.print(item)
+        if isinstance(item, str):  # a path is not broken, a bracket is no markup
+            print(item)
+        else:
+            console.print(item)
 
 
 if __name__ == "__main__":

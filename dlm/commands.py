@@ -135,22 +135,26 @@ def _read(a: argparse.Namespace) -> list[Table]:
     return tables.read(a.table, points=a.points)
 
 
-def _analyse(a: argparse.Namespace, t: Table) -> Any:
-    from dlm.laws import analysis
+def _options(a: argparse.Namespace) -> dict[str, Any]:
+    """How each table is fitted, checked."""
     from dlm.laws.fits import Loss
 
     for option in ("resamples", "seed"):
         if getattr(a, option) < 0:
             raise DlmError(f"--{option}={getattr(a, option)}: must be 0 or more")
+    return {"loss": Loss(a.loss, a.delta), "steps": a.steps, "drop_outliers": a.drop_outliers}
+
+
+def _analyse(a: argparse.Namespace, t: Table) -> Any:
+    from dlm.laws import analysis
+
     return analysis.analyse(
         t,
         a.law,
-        loss=Loss(a.loss, a.delta),
-        steps=a.steps,
+        **_options(a),
         fixed=_pairs("--fixed", getattr(a, "fixed", [])),
         resamples=a.resamples,
         seed=a.seed,
-        drop_outliers=a.drop_outliers,
         cuts=tuple(_pairs("--holdout", getattr(a, "holdout", [])).items()),
         rivals_of=tuple(getattr(a, "rivals", [])),
     )
@@ -254,7 +258,11 @@ def _laws(a: argparse.Namespace) -> dict[str, Fitted]:
     """From --laws, or fitted to the table."""
     if a.laws is not None:
         return read_laws(a.laws)
-    return {t.family: _analyse(a, t).fit for t in _read(a)}
+    from dlm.laws import analysis, fits
+
+    options = _options(a)
+    fitted = {t.family: analysis.fit_table(t, a.law, **options)[0] for t in _read(a)}
+    return {family: fits.bootstrap(f, a.resamples, a.seed) for family, f in fitted.items()}
 
 
 def read_laws(path: Path) -> dict[str, Fitted]:
@@ -275,7 +283,7 @@ def read_laws(path: Path) -> dict[str, Fitted]:
     for family, each in said.items() if isinstance(said, dict) else ():
         if not isinstance(each, dict) or not isinstance(each.get("coefficients"), dict):
             raise DlmError(f"{path}: {family} has no coefficients; see dlm critical --help")
-        law = named(str(each.get("law", "data-constrained")))
+        law = named(str(each.get("law")))
         values = each["coefficients"]
         for name in law.names:
             if not isinstance(values.get(name), int | float) or not values[name] > 0:

@@ -59,15 +59,17 @@ def fit_table(
     table: Table,
     law_name: str,
     *,
-    loss: Loss = Loss(),  # noqa: B008  (frozen)
+    loss: Loss = fits.HUBER,
     steps: str = "auto",
     fixed: dict[str, float] | None = None,
     starts: int = fits.STARTS,
+    drop_outliers: float = 0.0,
 ) -> tuple[Fit, str]:
     """One fit, and how it was made.
 
     `steps`: two (step one on the runs of one epoch), joint, or auto: with the published constants
-    of step one where the table belongs to a published fit, else jointly.
+    of step one where the table belongs to a published fit, else jointly. `drop_outliers`: fit again
+    without the rows further than this many robust standard deviations from that fit (0: none are).
 
     Raises:
       DlmError: an unknown law, or a table that cannot determine it.
@@ -80,6 +82,11 @@ def fit_table(
             raise DlmError(f"fixed={name}: {law.name} has {', '.join(law.names)}")
         if not (fixed or {})[name] > 0:
             raise DlmError(f"fixed={name}={(fixed or {})[name]:g}: must be above 0")
+    if drop_outliers:
+        same: dict[str, Any] = {"loss": loss, "steps": steps, "fixed": fixed, "starts": starts}
+        first, how = fit_table(table, law_name, **same)
+        kept = verdicts.without_outliers(first, drop_outliers)
+        return (first, how) if kept is None else fit_table(kept, law_name, **same)
     options: dict[str, Any] = {"loss": loss, "starts": starts}
     in_print = published.of(table.source)
     decays = set(law.names) - set(CHINCHILLA)
@@ -112,7 +119,7 @@ def analyse(
     table: Table,
     law_name: str,
     *,
-    loss: Loss = Loss(),  # noqa: B008  (frozen)
+    loss: Loss = fits.HUBER,
     steps: str = "auto",
     fixed: dict[str, float] | None = None,
     resamples: int = 1000,
@@ -124,16 +131,11 @@ def analyse(
 ) -> Analysis:
     """Fit, profiles, bootstrap, verdicts, the three approaches, and held-out tests at `cuts`.
 
-    `drop_outliers`: leave out rows further than this many robust standard deviations from a first
-    fit (0: none are). `rivals_of`: further laws to put to the same held-out tests.
+    `drop_outliers`: see `fit_table`. `rivals_of`: further laws to put to the same held-out tests.
     """
     options: dict[str, Any] = {"loss": loss, "steps": steps, "fixed": fixed, "starts": starts}
-    made, how = fit_table(table, law_name, **options)
-    if drop_outliers:
-        kept = verdicts.without_outliers(made, drop_outliers)
-        if kept is not None:
-            table = kept
-            made, how = fit_table(table, law_name, **options)
+    made, how = fit_table(table, law_name, drop_outliers=drop_outliers, **options)
+    table = made.table
     basin = _basin(made)
     joint = None
     if basin is not None:

@@ -322,7 +322,7 @@ def observed(
 ) -> list[Critical]:
     """The crossing of the two Pareto frontiers of the runs themselves, for each U in both.
 
-    Only compute that both families have reached is compared.
+    It can lie no lower than where both have a run; beyond a family's last run its best stands.
     """
     found = []
     for u in np.unique(np.round(np.log(reference.U), 2)):

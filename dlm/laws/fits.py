@@ -90,6 +90,9 @@ class Loss:
         return values.max(-1)
 
 
+HUBER = Loss()
+
+
 @dataclass(frozen=True)
 class Minimum:
     coefficients: dict[str, float]
@@ -243,6 +246,14 @@ class Problem:
             fs.append(f)
         return np.concatenate(xs), np.concatenate(fs) * self.unit
 
+    def jacobian(self, x: np.ndarray, N: Any, D: Any, U: Any) -> tuple[np.ndarray, np.ndarray]:
+        """log L at runs [R], and its derivatives by the coordinates x [P]: [R] and [R, P]."""
+        predicted: Any = self.law.predict(self.values(x[None], None, dual=True), N, D, U)
+        J = np.zeros((len(N), len(self.free)))
+        for k, derivative in predicted.by.items():
+            J[:, k] = np.broadcast_to(derivative / predicted.value, (1, len(N)))[0]
+        return np.log(predicted.value)[0], J
+
     def metric(self, x: np.ndarray) -> np.ndarray:
         """About the inverse of the second derivatives of the objective at x [P], [P, P].
 
@@ -250,11 +261,8 @@ class Problem:
         if a factor of e cost one unit of deviance.
         """
         t = self.table
-        predicted: Any = self.law.predict(self.values(x[None], None, dual=True), t.N, t.D, t.U)
-        r = (np.log(predicted.value) - np.log(t.loss))[0]
-        J = np.zeros((len(t), len(self.free)))
-        for k, derivative in predicted.by.items():
-            J[:, k] = np.broadcast_to(derivative / predicted.value, (1, len(t)))[0]
+        predicted, J = self.jacobian(x, t.N, t.D, t.U)
+        r = predicted - np.log(t.loss)
         curvature = self.loss.curvature(float(np.median(np.abs(r))))
         pull = max(float(self.loss.sum(r)) / len(t), 1e-12)
         return np.linalg.inv(curvature * J.T @ J + pull * np.eye(len(x))) * self.unit
@@ -278,7 +286,7 @@ def fit(
     law: Law,
     table: Table,
     *,
-    loss: Loss = Loss(),  # noqa: B008  (frozen)
+    loss: Loss = HUBER,
     fixed: Mapping[str, float] | None = None,
     starts: int = STARTS,
     near: tuple[Mapping[str, float], ...] = (),

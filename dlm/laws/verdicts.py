@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlm.laws.dual import Dual
 from dlm.laws.fits import (
     LEVEL,
     Fit,
@@ -112,13 +111,7 @@ def _ladder(values: np.ndarray) -> np.ndarray:
 def jacobian(fit: Fit, N: np.ndarray, D: np.ndarray, U: np.ndarray) -> np.ndarray:
     """d log L / d coordinate of each free coefficient, [R, P]."""
     p = problem(fit)
-    x = p.coordinates(fit.coefficients)[None]
-    predicted = fit.law.predict(p.values(x, None, dual=True), N, D, U)
-    made = np.zeros((len(N), len(fit.free)))
-    if isinstance(predicted, Dual):
-        for k, derivative in predicted.by.items():
-            made[:, k] = np.broadcast_to(derivative / predicted.value, (1, len(N)))[0]
-    return made
+    return p.jacobian(p.coordinates(fit.coefficients), N, D, U)[1]
 
 
 # --- rows that do not belong --------------------------------------------------------------------
