@@ -141,6 +141,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     sample.add_argument("--order", default="ancestral", help="ancestral or confidence")
     for name in ("runs", "report", "tensorboard"):
         parsers[name].add_argument("folder", type=Path, nargs="?", help="default: the workdir")
+    parsers["report"].add_argument("--law", default="data-constrained", help="of a table of runs")
     parsers["tensorboard"].add_argument("--port", type=int, default=6006)
     commands.arguments(parsers)
 
@@ -316,7 +317,7 @@ def _report(arguments: argparse.Namespace, overrides: list) -> int:
 
     folder = arguments.folder or arguments.workdir
     if folder.is_file():
-        return _show(commands.report(folder))
+        return _show(commands.report(folder, arguments.law))
     page = report.write(folder)
     _print(report.summary(folder))
     print(f"report: {page}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,8 @@ from dlm.laws.forms import law as named
 
 if TYPE_CHECKING:
     from dlm.laws.analysis import Analysis
-    from dlm.laws.critical import Critical, Fitted
+    from dlm.laws.comparison import Comparison
+    from dlm.laws.critical import Fitted
     from dlm.laws.table import Table
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -27,7 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
   dlm fit runs.csv --law data-constrained               every family of the table
   dlm fit runs/sweep --law over-fitting --family ar      from a folder of runs
   dlm fit runs.csv --law chinchilla --loss lad --holdout flops=1e19 --rivals chinchilla-tied
-  dlm fit runs.csv --law data-constrained --out fits/    fit.html, fit.json, fit.tex, figures
+  dlm fit runs.csv --law data-constrained --out fits/    report.html, fit.json, fit.tex, figures
 
 Columns: params, tokens (trained on, repeats included), unique_tokens, loss (nats per token), and
 optionally family, flops, run (rows that are resampled together), status. Raw counts everywhere.
@@ -89,6 +90,7 @@ def fit(a: argparse.Namespace) -> list[Any]:
     from dlm.laws import table as tables
 
     named(a.law)
+    _writable(a.out)
     found = [tables.one(a.table, a.family, points=a.points)] if a.family else _read(a)
     made, refused = _fitted(a, found)
     printed: list[Any] = []
@@ -142,6 +144,8 @@ def _options(a: argparse.Namespace) -> dict[str, Any]:
     for option in ("resamples", "seed"):
         if getattr(a, option) < 0:
             raise DlmError(f"--{option}={getattr(a, option)}: must be 0 or more")
+    if a.drop_outliers < 0:
+        raise DlmError(f"--drop-outliers={a.drop_outliers:g}: must be 0 (none) or more")
     return {"loss": Loss(a.loss, a.delta), "steps": a.steps, "drop_outliers": a.drop_outliers}
 
 
@@ -152,117 +156,88 @@ def _analyse(a: argparse.Namespace, t: Table) -> Any:
         t,
         a.law,
         **_options(a),
-        fixed=_pairs("--fixed", getattr(a, "fixed", [])),
+        fixed=dict(_pair("--fixed", word) for word in getattr(a, "fixed", [])),
         resamples=a.resamples,
         seed=a.seed,
-        cuts=tuple(_pairs("--holdout", getattr(a, "holdout", [])).items()),
+        cuts=tuple(_pair("--holdout", word) for word in getattr(a, "holdout", [])),
         rivals_of=tuple(getattr(a, "rivals", [])),
     )
 
 
-def _pairs(option: str, words: list[str]) -> dict[str, float]:
-    found = {}
-    for word in words:
-        name, _, value = word.partition("=")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            raise DlmError(f"{option} {word}: must be NAME=NUMBER") from None
-    return found
+def _pair(option: str, word: str) -> tuple[str, float]:
+    name, _, value = word.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise DlmError(f"{option} {word}: must be NAME=NUMBER") from None
 
 
-def report(table: Path) -> list[Any]:
+def report(table: Path, law: str) -> list[Any]:
     """The whole analysis of a table, into a folder beside it: `dlm report runs.csv`."""
     parser = argparse.ArgumentParser()
     arguments({name: parser if name == "figures" else argparse.ArgumentParser() for name in VERBS})
-    return figures(parser.parse_args([str(table), "--out", str(table.with_suffix("")) + "-report"]))
+    out = str(table.with_suffix("")) + "-report"
+    return figures(parser.parse_args([str(table), "--law", law, "--out", out]))
 
 
 # --- critical -----------------------------------------------------------------------------------
 
 
 def critical(a: argparse.Namespace) -> list[Any]:
-    from dlm import law_report
-    from dlm.laws import critical as crit
+    from dlm import html, law_report
+    from dlm.laws import comparison, words
 
-    pair, tables = _laws(a), {t.family: t for t in _read(a)} if a.table else {}
-    first, second = _families(a, list(pair))
-    unique = sorted(set(a.unique_tokens)) or _unique(tables)
-    if not unique:
-        raise DlmError("--unique-tokens: give at least one number of raw tokens")
-    rows, words = [], []
-    for drop in (False, True):
-        points = [crit.critical(pair[first], pair[second], u, drop=drop) for u in unique]
-        rows += [law_report.critical_row(p) for p in points]
-        words += [p.note for p in points if p.note and not drop]
-        if sum(p.status == "crosses" for p in points) > 1:
-            law = crit.critical_law(pair[first], pair[second], unique, drop=drop)
-            words.append(law_report.power_sentence(law))
-    if first in tables and second in tables:
-        for p in crit.observed(tables[first], tables[second], resamples=max(a.resamples, 1)):
-            rows.append([*law_report.critical_row(p)[:5], "from the runs", "no law"])
-    closed = crit.closed_form(pair[first], pair[second])
-    if math.isfinite(closed) and min(unique) < closed < 1e40:
-        words.append(
-            f"On fresh data alone, E dropped, the two optima meet at {closed:.3g} FLOPs (closed form)."
-        )
-    printed = [_printed(law_report.CRITICAL_HEAD, rows), *words]
-    printed.append(_equivalence(pair[first], pair[second], unique[-1]))
+    if a.table is None and a.laws is None:
+        raise DlmError("no table; give a CSV, a Parquet file, a folder of runs, or --laws")
+    _writable(a.out)
+    compared, _ = _compared(a, _read(a) if a.table else [], {})
+    printed = law_report.comparison_terminal(compared)
     if a.out is not None:
-        a.out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(
-            {"head": law_report.CRITICAL_HEAD, "rows": rows, "notes": words}, indent=1
-        )
-        (a.out / "critical.json").write_text(text, "utf-8")
-        printed.append(f"written: {a.out / 'critical.json'}")
+        path = a.out / "critical.json"
+        text = json.dumps(words.plain(comparison.as_json(compared)), indent=1)
+        printed.append(f"written: {html.replace(path, text)}")
     return printed
 
 
-def _equivalence(first: Fitted, second: Fitted, unique: float) -> str:
-    """The ratio of compute, where the reference has made 1 to 256 epochs."""
-    from dlm.laws import critical as crit
+def _compared(
+    a: argparse.Namespace, tables: list[Table], laws: Mapping[str, Fitted]
+) -> tuple[Comparison, dict[str, Fitted]]:
+    """Two families side by side, with the laws given, or read, or fitted."""
+    from dlm.laws import comparison
+    from dlm.laws.table import unique_budgets
 
-    grid = np.geomspace(6 * unique * 10, 6 * unique * unique * 10, 40)
-    e = crit.equivalence(first, second, unique, grid)
-    parts = []
-    for epochs in (1, 4, 16, 64, 256):
-        at = np.flatnonzero(e.epochs >= epochs * (1 - 1e-9))
-        if epochs == 1:
-            at = np.flatnonzero(e.epochs > 1 + 1e-9)[:1] - 1
-        if not len(at) or at[0] < 0:
-            continue
-        i, around = at[0], ""
-        if not math.isnan(e.low[i]):
-            around = f" ({e.low[i]:.3g} to {e.high[i]:.3g})"
-        ratio = "never" if math.isinf(e.ratio[i]) else f"{e.ratio[i]:.3g}{around}"
-        parts.append(f"{e.epochs[i]:.3g} epochs: {ratio}")
-    return (
-        f"Compute of the challenger over that of the reference for the same loss, at the reference's "
-        f"best use of U = {unique:.3g}, by its epochs: {'; '.join(parts)}."
-    )
+    given = dict(laws) or (read_laws(a.laws) if a.laws is not None else {})
+    by = {t.family: t for t in tables}
+    families = _families(a, list(given or by))
+    unique = sorted(set(a.unique_tokens)) or unique_budgets(tables)[:12]
+    if not unique:
+        raise DlmError("--unique-tokens: give at least one number of raw tokens")
+    given = given or _fit_laws(a, [by[name] for name in families])
+    compared = comparison.compare(families, given, by, unique, a.resamples)
+    return compared, given
 
 
-def _printed(head: tuple[str, ...], rows: list[list[str]]) -> Any:
-    from rich.table import Table as Grid
-    from rich.text import Text
+def _writable(folder: Path | None) -> None:
+    """Refuses a folder that cannot be written, before anything is computed.
 
-    grid = Grid(box=None, pad_edge=False)
-    for name in head:
-        grid.add_column(name)
-    for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
-    return grid
+    Raises:
+      DlmError: the folder cannot be made, or written to.
+    """
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(0, "no permission")
+    except OSError as error:
+        raise DlmError(f"--out {folder}: cannot be written ({error.strerror})") from None
 
 
-def _laws(a: argparse.Namespace) -> dict[str, Fitted]:
-    """From --laws, or fitted to the table."""
-    if a.laws is not None:
-        return read_laws(a.laws)
-    from dlm.laws import analysis, fits
+def _fit_laws(a: argparse.Namespace, tables: list[Table]) -> dict[str, Fitted]:
+    from dlm.laws import analysis, intervals
 
-    options = _options(a)
-    fitted = {t.family: analysis.fit_table(t, a.law, **options)[0] for t in _read(a)}
-    return {family: fits.bootstrap(f, a.resamples, a.seed) for family, f in fitted.items()}
+    fitted = {t.family: analysis.fit_table(t, a.law, **_options(a))[0] for t in tables}
+    return {name: intervals.bootstrap(f, a.resamples, a.seed) for name, f in fitted.items()}
 
 
 def read_laws(path: Path) -> dict[str, Fitted]:
@@ -272,6 +247,7 @@ def read_laws(path: Path) -> dict[str, Fitted]:
       DlmError: no such file, or not of the form that `dlm critical --help` shows.
     """
     from dlm.laws.critical import Constants
+    from dlm.laws.fits import LEVEL
 
     try:
         said = json.loads(path.read_text("utf-8"))
@@ -289,7 +265,8 @@ def read_laws(path: Path) -> dict[str, Fitted]:
             if not isinstance(values.get(name), int | float) or not values[name] > 0:
                 raise DlmError(f"{path}: {family}: {name}={values.get(name)!r}: must be above 0")
         samples = {k: np.array(v, float) for k, v in (each.get("samples") or {}).items()}
-        found[family] = Constants(law, {n: float(values[n]) for n in law.names}, samples)
+        numbers = {n: float(values[n]) for n in law.names}
+        found[family] = Constants(law, numbers, samples, float(each.get("share", LEVEL)))
     if not found:
         raise DlmError(f"{path}: no laws in it; see dlm critical --help")
     return found
@@ -313,13 +290,6 @@ def _families(a: argparse.Namespace, names: list[str]) -> tuple[str, str]:
     return first, a.challenger or others[0]
 
 
-def _unique(tables: Mapping[str, Table]) -> list[float]:
-    if not tables:
-        return []
-    every = np.concatenate([t.U for t in tables.values()])
-    return sorted(float(np.exp(k)) for k in np.unique(np.round(np.log(every), 2)))[:12]
-
-
 # --- figures ------------------------------------------------------------------------------------
 
 
@@ -330,6 +300,8 @@ def figures(a: argparse.Namespace) -> list[Any]:
     tables = sorted(_read(a) if a.table else [], key=lambda t: t.family)
     if not tables and a.laws is None:
         raise DlmError("nothing to draw: give a table, or --laws, or both")
+    out = a.out or Path("figures")
+    _writable(out)
     made: list[Analysis] = []
     said: list[Any] = []
     laws: dict[str, Fitted] = {}
@@ -341,24 +313,31 @@ def figures(a: argparse.Namespace) -> list[Any]:
             laws = {each.fit.table.family: each.fit for each in made}
         except DlmError as error:
             said = [f"no law: {error}"]
-    drawn, undrawn = _draw(a, tables, laws)
+    compared = None
+    if len(laws) > 1:
+        try:
+            compared = _compared(a, tables, laws)[0]
+        except DlmError as error:
+            said.append(f"no critical compute: {error}")
+    drawn, undrawn = _draw(a, tables, laws, compared)
     if not drawn:
         raise DlmError("; ".join([*said, *undrawn]))
-    out = a.out or Path("figures")
     title = f"Scaling laws: {(a.table or a.laws or out).name}"
-    page = law_report.write(out, made, title, drawn | _diagnostics(made))
+    page = law_report.write(out, made, title, drawn | _diagnostics(made), compared)
     return [*said, *undrawn, *(f"{out / name}.png" for name in drawn), f"written: {page}"]
 
 
 def _draw(
-    a: argparse.Namespace, tables: list[Table], laws: dict[str, Fitted]
+    a: argparse.Namespace,
+    tables: list[Table],
+    laws: dict[str, Fitted],
+    compared: Comparison | None,
 ) -> tuple[dict[str, Any], list[str]]:
     """The figures, and why some are not drawn."""
     from dlm import law_figures as draw
-    from dlm.laws import critical as crit
-    from dlm.laws.table import settings
+    from dlm.laws.table import settings, unique_budgets
 
-    unique = a.unique_tokens or _unique({t.family: t for t in tables})
+    unique = sorted(set(a.unique_tokens)) or unique_budgets(tables)
     made: dict[str, Any] = {}
     said: list[str] = []
 
@@ -369,59 +348,49 @@ def _draw(
             said.append(f"{name}: not drawn: {error}")
 
     fits = {k: f for k, f in laws.items() if k in {t.family for t in tables}}
-    crossings = []
-    if len(laws) > 1:
-        first, second = _families(a, list(laws))
-        pair = laws[first], laws[second]
-        by = {t.family: t for t in tables}
-        if first in by and second in by:
-            crossings = crit.observed(by[first], by[second], resamples=max(a.resamples, 1))
-        middle = float(np.exp(np.mean(np.log(unique)))) if unique else 1e8
-        several = unique if len(unique) > 1 else list(middle * np.geomspace(0.1, 10, 7))
-        attempt("figure_6", lambda: _gap(pair, several, crossings))
     if a.points == "curve":
         attempt("figure_4", lambda: draw.repetition(tables))
         for t in tables:
             stem = t.family.replace("/", "-")
             attempt(f"figure_7_8-{stem}", lambda t=t: draw.variants(settings(t)))
     elif tables:
-        attempt("figure_1", lambda: draw.pareto(tables, crossings))
+        seen = compared.observed if compared is not None else ()
+        attempt("figure_1", lambda: draw.pareto(tables, seen))
         attempt("figure_2", lambda: draw.contours(_largest(tables)))
         attempt("figure_3", lambda: draw.data_fraction(_fixed_compute(tables), fits))
     if laws and unique:
         sizes = np.concatenate([t.N for t in tables]) if tables else np.array([1e8])
         middle = float(np.exp(np.log(sizes).mean()))
         attempt("figure_5", lambda: draw.worth(laws, middle, unique[len(unique) // 2]))
+    if compared is not None:
+        first, second = (laws[name] for name in compared.families)
+        attempt("figure_6", lambda: draw.gap(first, second, compared))
     return made, said
-
-
-def _gap(pair: tuple[Fitted, Fitted], unique: list[float], seen: list[Critical]) -> Any:
-    from dlm import law_figures as draw
-    from dlm.laws import critical as crit
-
-    both = [crit.critical_law(*pair, unique, drop=drop) for drop in (False, True)]
-    return draw.gap(*pair, *both, observed=seen)
 
 
 def _largest(tables: list[Table]) -> list[Table]:
     """Of each table the unique-token budget with the most runs."""
+    from dlm.laws.table import alike
+
     found = []
     for t in tables:
-        keys = np.round(np.log(t.U), 2)
-        values, counts = np.unique(keys, return_counts=True)
-        found.append(t.only(keys == values[counts.argmax()]))
+        rows = max(alike(t.U), key=len)
+        found.append(t.only(np.isin(np.arange(len(t)), rows)))
     return found
 
 
 def _fixed_compute(tables: list[Table]) -> list[Table]:
     """Rows of sizes and computes that were trained on several shares of unique data."""
+    from dlm.laws.table import alike
+
     found = []
     for t in tables:
-        keys = np.round(np.log(t.flops) / 0.05) * 1e4 + np.round(np.log(t.N) / 0.02)
-        values, counts = np.unique(keys, return_counts=True)
-        kept = t.only(np.isin(keys, values[counts >= 3]))
-        if len(kept):
-            found.append(kept)
+        kept = np.zeros(len(t), bool)
+        for rows in alike(t.flops, 0.05):
+            for same in alike(t.N[rows], 0.02):
+                kept[rows[same]] = len(same) >= 3
+        if kept.any():
+            found.append(t.only(kept))
     if not found:
         raise DlmError("no size was trained at one compute on three shares of unique data")
     return found

@@ -17,9 +17,11 @@ from dlm.errors import DlmError
 from dlm.figures import INK, STYLE, scientific
 from dlm.laws import critical as crit
 from dlm.laws import optimum
-from dlm.laws.critical import Critical, Fitted, PowerLaw
-from dlm.laws.fits import Fit, interval
-from dlm.laws.table import Table, settings
+from dlm.laws.comparison import Comparison
+from dlm.laws.critical import Critical, Fitted
+from dlm.laws.fits import LEVEL, Fit
+from dlm.laws.intervals import interval, widened
+from dlm.laws.table import Table, settings, unique_budgets, with_unique
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,6 +53,19 @@ def _new(columns: int, height: float = 3.2, width: float = 0.0) -> tuple[Figure,
     return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 
+def _panels(count: int, columns: int = 4) -> tuple[Figure, list[Axes]]:
+    """So many panels in rows of `columns`."""
+    from matplotlib.figure import Figure
+
+    rows, columns = math.ceil(count / columns), min(count, columns)
+    size = 3.6 * columns + 0.4, 3.2 * rows
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for ax in axes[count:]:
+        ax.remove()
+    return figure, axes[:count]
+
+
 def _styled(draw: Any) -> Any:
     """The house's rc settings around one drawing function."""
     import functools
@@ -79,15 +94,14 @@ def count(value: float) -> str:
 @_styled
 def pareto(tables: Sequence[Table], crossings: Sequence[Critical] = ()) -> Figure:
     """Figures 1 and 9: the lowest loss at or below each compute, a panel per U, with C_crit."""
-    budgets = sorted({float(np.round(np.log(u), 2)) for t in tables for u in t.U})
-    shown = [u for u in budgets if sum((np.abs(np.log(t.U) - u) < 0.03).sum() for t in tables) > 2]
+    budgets = unique_budgets(tables)
+    shown = [u for u in budgets if sum(len(with_unique(t, u)) for t in tables) > 2]
     if not shown:
         raise DlmError("pareto: no unique-token budget has three runs")
-    shown = shown[:4]
-    figure, axes = _new(len(shown))
+    figure, axes = _panels(len(shown))
     for ax, u in zip(axes, shown, strict=True):
         for t in tables:
-            part = t.only(np.abs(np.log(t.U) - u) < 0.03)
+            part = with_unique(t, u)
             if not len(part):
                 continue
             colour, marker, line = look(t.family)
@@ -99,11 +113,11 @@ def pareto(tables: Sequence[Table], crossings: Sequence[Critical] = ()) -> Figur
                 ends = [x[-1], max(s.flops.max() for s in tables)]
                 ax.plot(ends, [y[-1]] * 2, color=colour, lw=1, ls=(0, (1, 1)))
         for found in crossings:
-            if abs(math.log(found.unique_tokens) - u) < 0.03 and found.status == "crosses":
+            if abs(math.log(found.unique_tokens / u)) < 0.03 and found.status == "crosses":
                 _upright(ax, found)
-        ax.set(xscale="log", yscale="log", xlabel="training compute, FLOPs (6ND)")
+        ax.set(xscale="log", yscale="log", xlabel="training compute, FLOPs")
         _plain_ticks(ax)
-        ax.set_title(f"{count(math.exp(u))} unique tokens", loc="left")
+        ax.set_title(f"{count(u)} unique tokens", loc="left")
     axes[0].set_ylabel("validation loss, nats per token")
     axes[0].legend(frameon=False, loc="upper right")
     return figure
@@ -288,7 +302,7 @@ def worth(fits: Mapping[str, Fitted], params: float, unique_tokens: float) -> Fi
         if rate is not None:
             right.plot(epochs, rate(epochs), color=colour, ls=line, lw=1.8, label=named(family))
             if f.samples and "R_D" in f.samples:
-                low, high = interval(f.samples["R_D"])
+                low, high = interval(f.samples["R_D"], widened(LEVEL, f))
                 least, most = (np.exp(-(epochs - 1) / r) for r in (low, high))
                 right.fill_between(epochs, least, most, color=colour, alpha=0.2, lw=0)
     left.set(xscale="log", xlabel="training tokens", ylabel="predicted loss, nats per token")
@@ -314,25 +328,23 @@ def _decay(f: Fitted) -> Any:
 
 
 @_styled
-def gap(
-    reference: Fitted,
-    challenger: Fitted,
-    law: PowerLaw,
-    other: PowerLaw | None = None,
-    observed: Sequence[Critical] = (),
-) -> Figure:
+def gap(reference: Fitted, challenger: Fitted, found: Comparison) -> Figure:
     """Figure 6: challenger minus reference over U and C, and C_crit(U) with its power law.
 
-    Hatched: the challenger is lower. `other`: the same under the other convention of E.
+    Hatched: the challenger is lower.
     """
     figure, (left, right) = _new(2, 3.4)
-    U = np.array([p.unique_tokens for p in law.points])
-    cross = [p for p in law.points if p.status == "crosses"]
-    low, high = (f(p.compute for p in cross) for f in (min, max))
-    us, cs = np.geomspace(U.min(), U.max(), 60), np.geomspace(low / 30, high * 30, 70)
-    drop = law.irreducible == "dropped"
+    points = [p for p in found.points if p.irreducible == "kept"]
+    cross = [p for p in points if p.status == "crosses"]
+    U = np.array([p.unique_tokens for p in points])
+    ends = [p.compute for p in cross] or [end for p in points for end in p.searched]
+    wider = 30 if cross else 1
+    low, high = min(ends) / wider, max(ends) * wider
+    spread = 1 if len(U) > 1 else 3
+    us = np.geomspace(U.min() / spread, U.max() * spread, 60)
+    cs = np.geomspace(low, high, 70)
     loss = [
-        crit.optimal(f.law, f.coefficients, cs[:, None], us[None], drop=drop).loss
+        crit.optimal(f.law, f.coefficients, cs[:, None], us[None]).loss
         for f in (reference, challenger)
     ]
     difference = loss[1] - loss[0]
@@ -340,49 +352,47 @@ def gap(
     mesh = left.pcolormesh(
         us, cs, difference, cmap="PuOr_r", vmin=-top, vmax=top, shading="gouraud", rasterized=True
     )
-    left.contourf(us, cs, difference, levels=[-1e9, 0], colors="none", hatches=["//"])
+    if difference.min() < 0:
+        left.contourf(us, cs, difference, levels=[-1e9, 0], colors="none", hatches=["//"])
     lines = left.contour(us, cs, difference, levels=9, colors=INK, linewidths=0.4)
     left.clabel(lines, fontsize=7, fmt="%+.2f")
-    left.contour(us, cs, difference, levels=[0], colors=INK, linewidths=2)
-    left.set_title("challenger minus AR, nats; hatched: below", loc="left", fontsize=9)
+    if difference.min() < 0 < difference.max():
+        left.contour(us, cs, difference, levels=[0], colors=INK, linewidths=2)
+    first, second = (named(name) for name in found.families)
+    left.set_title(f"{second} minus {first}, nats; hatched: below", loc="left", fontsize=9)
     bar = figure.colorbar(mesh, ax=left, pad=0.02)
     bar.ax.tick_params(labelsize=8)
-    x = [p.unique_tokens for p in cross]
-    y = [p.compute for p in cross]
-    errors = np.array([[p.compute - p.low, p.high - p.compute] for p in cross]).T
-    known = np.isfinite(errors).all() if len(cross) else False
-    right.errorbar(
-        x,
-        y,
-        yerr=errors if known else None,
-        ls="",
-        marker="o",
-        ms=4,
-        color=INK,
-        capsize=2,
-        label="from the laws",
+    if cross:
+        _crossings(right, cross, INK, "o", "from the laws")
+    for power, line in zip(found.powers, ("-", (0, (4, 2))), strict=False):
+        factor = 10**power.intercept
+        label = f"E {power.irreducible}: {scientific(factor)} $U^{{{power.exponent:.3f}}}$"
+        right.plot(us, factor * us**power.exponent, color="#0072B2", ls=line, label=label)
+    stars = [p for p in found.observed if p.status == "crosses"]
+    if stars:
+        _crossings(right, stars, "#D55E00", "*", "from the runs")
+    if cross or stars:
+        right.legend(frameon=False, fontsize=8)
+    right.set_title(
+        "critical compute" if cross else "critical compute: the laws do not cross",
+        loc="left",
+        fontsize=9,
     )
-    for power, line in ((law, "-"), (other, (0, (4, 2)))):
-        if power is not None:
-            factor = 10**power.intercept
-            label = f"E {power.irreducible}: {scientific(factor)} $U^{{{power.exponent:.3f}}}$"
-            right.plot(us, factor * us**power.exponent, color="#0072B2", ls=line, label=label)
-    stars = [p for p in observed if p.status == "crosses"]
-    right.plot(
-        [p.unique_tokens for p in stars],
-        [p.compute for p in stars],
-        ls="",
-        marker="*",
-        ms=11,
-        color="#D55E00",
-        label="from the runs",
-    ) if stars else None
-    right.legend(frameon=False, fontsize=8)
-    right.set_title("critical compute", loc="left")
     for ax in (left, right):
         ax.set(xscale="log", yscale="log", xlabel="unique tokens U", ylabel="compute, FLOPs")
     left.grid(visible=False)
     return figure
+
+
+def _crossings(ax: Axes, found: Sequence[Critical], colour: str, marker: str, label: str) -> None:
+    """Points with their intervals; an open end has none."""
+    x, y, low, high = (
+        np.array([getattr(p, name) for p in found])
+        for name in ("unique_tokens", "compute", "low", "high")
+    )
+    errors = np.nan_to_num([y - low, high - y], nan=0.0, posinf=0.0).clip(0)
+    style: dict[str, Any] = dict(ls="", marker=marker, ms=11 if marker == "*" else 4, capsize=2)
+    ax.errorbar(x, y, yerr=errors, color=colour, label=label, **style)
 
 
 # --- 7 and 8: orderings, dropout, masking -------------------------------------------------------
@@ -439,7 +449,7 @@ def _mean_curve(t: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
 @_styled
 def profiles(analysis: Any) -> Figure:
     """The profile of each coefficient: deviance against its value, with the 90% threshold."""
-    from dlm.laws.fits import threshold
+    from dlm.laws.intervals import threshold
 
     found = list(analysis.profiles.values())
     columns = min(len(found), 4)
@@ -451,6 +461,7 @@ def profiles(analysis: Any) -> Figure:
     )
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     limit = threshold(analysis.fit)
+    identified = {v.name for v in analysis.verdicts if v.identified}
     for ax, p in zip(axes, found, strict=False):
         near = p.deviance < 4 * limit
         ax.plot(p.values[near], p.deviance[near], color="#0072B2", marker="o", ms=2.5, lw=1.2)
@@ -462,7 +473,7 @@ def profiles(analysis: Any) -> Figure:
         ax.set_xscale("log")
         ax.set_ylim(0, 3 * limit)
         ax.set_title(
-            f"{p.name}{'' if p.identified else ': not identified'}", loc="left", fontsize=9
+            p.name if p.name in identified else f"{p.name}: not identified", loc="left", fontsize=9
         )
         ax.tick_params(labelsize=7)
     for ax in axes[len(found) :]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -16,9 +17,10 @@ from dlm.crossover import name_of
 from dlm.errors import DlmError
 from dlm.figures import interval, scientific
 from dlm.laws import analysis as laws
-from dlm.laws import fits
+from dlm.laws import comparison, fits, words
 from dlm.laws import table as tables
 from dlm.laws.analysis import Analysis
+from dlm.laws.comparison import Comparison
 from dlm.laws.critical import Critical, PowerLaw
 from dlm.laws.forms import law as named
 from dlm.runs import Panel, Run
@@ -27,8 +29,15 @@ LAW, ONE_SIZE = "data-constrained", named("one-size")
 HEAD = ("coefficient", "value", "90% interval, profile", "90% interval, bootstrap", "verdict")
 
 
-def write(folder: Path | str, found: Sequence[Analysis], title: str, drawn: dict[str, Any]) -> Path:
-    """fit.html, fit.json, fit.tex and the figures (PNG and SVG) into a folder; returns fit.html.
+def write(
+    folder: Path | str,
+    found: Sequence[Analysis],
+    title: str,
+    drawn: dict[str, Any],
+    compared: Comparison | None = None,
+) -> Path:
+    """report.html with the figures (PNG and SVG) into a folder, and what there is of fit.json,
+    fit.tex and critical.json; returns report.html.
 
     Raises:
       DlmError: it cannot be written.
@@ -36,23 +45,62 @@ def write(folder: Path | str, found: Sequence[Analysis], title: str, drawn: dict
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        texts = {}
         for name, figure in drawn.items():
-            figures.save(figure, folder / name)
-        numbers = [laws.as_json(a) for a in found]
-        html.replace(folder / "fit.json", json.dumps(numbers, indent=1))
-        html.replace(folder / "fit.tex", laws.as_latex(list(found)))
-        return html.replace(folder / "fit.html", page(found, title, drawn))
+            text = figures.save(figure, folder / name)[1].read_text("utf-8")
+            texts[name] = text[text.index("<svg") :]
+        if found:
+            numbers = [words.as_json(a) for a in found]
+            html.replace(folder / "fit.json", json.dumps(numbers, indent=1))
+            html.replace(folder / "fit.tex", words.as_latex(list(found)))
+        if compared is not None:
+            numbers = words.plain(comparison.as_json(compared))
+            html.replace(folder / "critical.json", json.dumps(numbers, indent=1))
+        return html.replace(folder / "report.html", page(found, title, texts, compared))
     except OSError as error:
         raise DlmError(f"{folder}: cannot be written ({error.strerror})") from None
 
 
-def page(found: Sequence[Analysis], title: str, drawn: dict[str, Any]) -> str:
+def page(
+    found: Sequence[Analysis],
+    title: str,
+    texts: dict[str, str],
+    compared: Comparison | None = None,
+) -> str:
+    """`texts`: figures as SVG, by name."""
     body = [f"<h1>{escape(title)}</h1>"]
     for a in found:
         body += html.section(f"{a.fit.law.name}, family {a.fit.table.family}", *section(a))
-    for name, figure in drawn.items():
-        body += html.section(name, f"<figure>{figures.svg_text(figure)}</figure>")
+    if compared is not None:
+        head, *rest = comparison_tables(compared)
+        body += html.section(
+            head, *(html.table(*part) for part in rest), html.bullets(_said(compared))
+        )
+    for name, text in texts.items():
+        caption = CAPTIONS.get(name.split("-")[0], "")
+        body += html.section(
+            name, f"<figure>{text}<figcaption>{escape(caption)}</figcaption></figure>"
+        )
     return html.document(title, body)
+
+
+CAPTIONS = {
+    "figure_1": "The lowest loss at each compute, by unique tokens and family; a star marks where "
+    "the frontiers of the runs meet.",
+    "figure_2": "Loss over epochs and parameters at one number of unique tokens; the star is the "
+    "best run.",
+    "figure_3": "Loss at fixed size and compute against the share of training tokens that are "
+    "unique; lines are the law.",
+    "figure_4": "Loss while training, one line per number of epochs.",
+    "figure_5": "Predicted loss with repetition and with as many fresh tokens, and what one more "
+    "pass over a token is worth.",
+    "figure_6": "The challenger's compute-optimal loss minus the reference's over unique tokens and "
+    "compute, and the critical compute.",
+    "figure_7_8": "Loss against epochs of each setting, and each one's lowest.",
+    "profiles": "What each value of a coefficient costs, the others refitted; below the dashed line "
+    "it fits as well, within the noise.",
+    "residuals": "Predicted over observed loss of each run.",
+}
 
 
 def section(a: Analysis) -> list[str]:
@@ -60,8 +108,8 @@ def section(a: Analysis) -> list[str]:
     law = a.fit.law
     parts = [
         f"<p><code>{escape(law.formula)}</code><br>{escape(law.source)}</p>",
-        html.table(HEAD, laws.coefficient_rows(a)),
-        html.bullets(laws.sentences(a)),
+        html.table(HEAD, words.coefficient_rows(a)),
+        html.bullets(words.sentences(a)),
     ]
     if a.fit.table.excluded:
         parts += [
@@ -73,19 +121,26 @@ def section(a: Analysis) -> list[str]:
 
 def terminal(a: Analysis) -> list[Any]:
     """Rich renderables: the formula, the table of coefficients, the sentences."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
-    for name in HEAD:
-        table.add_column(name)
-    for row in laws.coefficient_rows(a):
-        table.add_row(*(Text(cell) for cell in row))
-    words = [Text(f"\n{text}") for text in laws.sentences(a)]
+    said = [Text(f"\n{text}") for text in words.sentences(a)]
     left_out = [
         Text(f"left out: {run}: {reason}", style="yellow") for run, reason in a.fit.table.excluded
     ]
-    return [Text(f"{a.fit.law.formula}\n{a.fit.law.source}\n"), table, *words, *left_out]
+    head = Text(f"{a.fit.law.formula}\n{a.fit.law.source}\n")
+    return [head, _grid(HEAD, words.coefficient_rows(a)), *said, *left_out]
+
+
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=None, pad_edge=False)
+    for name in head:
+        grid.add_column(name)
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    return grid
 
 
 # --- in the report of an experiment ---------------------------------------------------------------
@@ -140,19 +195,62 @@ def one_size(panel: Panel) -> list[str]:
 # --- the critical compute -----------------------------------------------------------------------
 
 CRITICAL_HEAD = ("unique tokens", "E", "status", "C_crit, FLOPs", "90% interval", "epochs", "N")
+EQUAL_HEAD = ("compute, FLOPs", "epochs", "ratio", "90% interval")
 
 
-def critical_row(found: Critical) -> list[str]:
+def comparison_tables(c: Comparison) -> tuple[Any, ...]:
+    """A title, and the tables (head, rows) of the crossings and of compute for equal loss."""
+    first, second = (name_of(name) for name in c.families)
+    crossings = [_critical_row(p) for p in (*c.points, *c.observed)]
+    e = c.equivalence
+    ratios = [
+        [scientific(C, 3), words.number(n, 3), words.number(r, 3), words.span(low, high)]
+        for C, n, r, low, high in zip(e.compute, e.epochs, e.ratio, e.low, e.high, strict=True)
+    ]
+    return (
+        f"Critical compute: {second} (challenger) against {first} (reference)",
+        (CRITICAL_HEAD, crossings),
+        (EQUAL_HEAD, ratios),
+    )
+
+
+def _said(c: Comparison) -> list[str]:
+    first, second = (name_of(name) for name in c.families)
+    ratio = (
+        f"Second table: at U = {words.number(c.unique_tokens)}, the compute of {second} over that of "
+        f"{first} for the same loss, at {first}'s best use of its compute, with {first}'s epochs."
+    )
+    pair = f"Pairs are {first} / {second}."
+    return [pair, ratio, *(power_sentence(p) for p in c.powers), *comparison.cautions(c)]
+
+
+def comparison_terminal(c: Comparison) -> list[Any]:
+    """Rich renderables."""
+    title, *parts = comparison_tables(c)
+    return [title, *(_grid(*part) for part in parts), *_said(c)]
+
+
+def _critical_row(found: Critical) -> list[str]:
     crosses = found.status == "crosses"
     pair = "{} / {}".format
+    from_runs = math.isnan(found.epochs[0])
+    around = "no interval"
+    if found.low == found.low and found.low > found.searched[0] * (1 + 1e-9):
+        around = interval(found.low, found.high)
+    elif found.low == found.low:
+        around = f"below {scientific(found.high, 2)}" if np.isfinite(found.high) else "any"
+    if from_runs and around != "no interval":
+        around += " (spread)"
+    if found.share < 0.995:
+        around += f", {found.share:.0%} of resamples cross"
     return [
-        laws.number(found.unique_tokens),
-        found.irreducible,
+        words.number(found.unique_tokens),
+        "runs" if from_runs else found.irreducible,
         found.status if crosses else f"{found.status} within {_range(found.searched)}",
         scientific(found.compute, 3) if crosses else "",
-        "no interval" if found.low != found.low else interval(found.low, found.high),
-        pair(*(laws.number(e, 3) for e in found.epochs)) if crosses else "",
-        pair(*(laws.number(n, 3) for n in found.params)) if crosses else "",
+        around,
+        pair(*(words.number(e, 3) for e in found.epochs)) if crosses and not from_runs else "",
+        pair(*(words.number(n, 3) for n in found.params)) if crosses and not from_runs else "",
     ]
 
 
@@ -164,9 +262,10 @@ def power_sentence(law: PowerLaw) -> str:
     slope, start = law.inverse
     around = ""
     if law.exponent_low == law.exponent_low:
+        of = "" if law.share > 0.995 else f", over the {law.share:.0%} of resamples that cross"
         around = (
             f" (90% intervals: exponent {law.exponent_low:.3f} to {law.exponent_high:.3f}, log10 "
-            f"factor {law.intercept_low:.3f} to {law.intercept_high:.3f})"
+            f"factor {law.intercept_low:.3f} to {law.intercept_high:.3f}{of})"
         )
     return (
         f"E {law.irreducible}: C_crit = 10^{law.intercept:.3f} U^{law.exponent:.3f}{around}, U in raw "

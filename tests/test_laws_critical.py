@@ -12,8 +12,9 @@ import pytest
 
 from dlm.errors import DlmError
 from dlm.laws import critical as crit
-from dlm.laws import fits, forms, holdout, optimum
+from dlm.laws import fits, forms, frontiers, holdout, intervals, optimum
 from dlm.laws import table as tables
+from dlm.laws import worth as worths
 from dlm.laws.critical import Constants
 from dlm.laws.forms import LAWS
 from dlm.laws.forms import law as named
@@ -48,10 +49,56 @@ def test_the_optimum_is_that_of_a_dense_search(name):
     for C, U in ((1e17, 1e7), (1e19, 1e8), (1e21, 1e8), (1e20, 1e10)):
         D = C / (6 * N)
         loss = law.predict(values, N, D, np.minimum(U, D))
-        found = crit.optimal(law, values, C, U)
+        found = crit._spent(law, values, C, U, False)
         assert float(found.loss) == pytest.approx(np.nanmin(loss), rel=1e-9)
         assert float(found.params) == pytest.approx(N[np.nanargmin(loss)], rel=1e-3)
         assert float(found.epochs) == pytest.approx(max(C / 6 / found.params / U, 1), rel=1e-9)
+        if name != "over-fitting":
+            np.testing.assert_array_equal(crit.optimal(law, values, C, U).loss, found.loss)
+
+
+def test_where_training_on_does_harm_less_than_all_compute_is_spent():
+    """Over-fitting: the optimum at C is the best at any compute up to C, and never rises."""
+    law, values = named("over-fitting"), planted.TRUTHS["over-fitting"]
+    C = np.geomspace(1e17, 1e23, 25)
+    found, spent = crit.optimal(law, values, C, 1e8), crit._spent(law, values, C, 1e8, False)
+    assert (np.diff(spent.loss) > 0.01).any() and (np.diff(found.loss) <= 1e-7).all()
+    N, D = np.meshgrid(np.geomspace(1e6, 1e11, 801), np.geomspace(1e7, 1e12, 801))
+    loss = law.predict(values, N, D, np.minimum(1e8, D))
+    for k in (4, 12, 24):
+        best = np.nanmin(np.where(C[k] >= 6 * N * D, loss, np.inf))
+        assert float(found.loss[k]) == pytest.approx(best, abs=2e-3)
+        assert found.loss[k] <= best + 1e-4
+
+
+def test_a_law_that_over_fits_does_not_cross_by_spending_too_much():
+    """It stops at its best, and what ends above that never passes it."""
+    over = constants(planted.TRUTHS["over-fitting"], "over-fitting")
+
+    def best(f: Constants, C: float = 1e26) -> float:
+        return float(crit.optimal(f.law, f.coefficients, C, 1e8).loss)
+
+    def ending(above: float) -> Constants:
+        return constants(MASKED | {"E": MASKED["E"] + best(over) - best(pair()[1]) + above})
+
+    assert float(crit._spent(over.law, over.coefficients, 1e26, 1e8, False).loss) > best(over) + 0.5
+    found = crit.critical(over, ending(0.02), 1e8)
+    assert found.status == "does not cross" and found.windows == ()
+    low = ending(-0.1)
+    crossing = crit.critical(over, low, 1e8)
+    assert crossing.status == "crosses"
+    assert best(low, crossing.compute) == pytest.approx(best(over, crossing.compute), abs=1e-4)
+
+
+def test_every_window_is_told():
+    """One that is below only in between does not have a critical compute."""
+    a, b = pair()
+    found = crit.critical(b, a, 1e8)
+    C = crit.critical(a, b, 1e8, searched=found.searched).compute
+    assert found.status == "below in between" and math.isnan(found.compute)
+    ((low, high),) = found.windows
+    assert (low, high) == (pytest.approx(found.searched[0]), pytest.approx(C, rel=1e-6))
+    assert "the challenger is below from" in found.notes[0]
 
 
 def test_with_data_to_spare_the_optimum_is_that_of_equation_4():
@@ -97,7 +144,7 @@ def test_the_crossing_is_where_the_optima_are_equal(drop):
     ends = [crit.optimal(f.law, f.coefficients, found.compute, 1e8, drop=drop) for f in (a, b)]
     assert found.epochs == tuple(float(e.epochs) for e in ends)
     assert found.params == tuple(float(e.params) for e in ends)
-    assert math.isnan(found.low) and math.isnan(found.high) and found.note == ""
+    assert math.isnan(found.low) and math.isnan(found.high) and found.notes == ()
 
 
 def test_without_e_and_with_data_to_spare_the_crossing_has_a_closed_form():
@@ -119,11 +166,11 @@ def test_laws_that_do_not_cross_and_one_that_is_below_from_the_start():
         (a, a, "does not cross"),
         (a, constants(AR | {"E": 1.85}), "does not cross"),
         (a, constants(AR | {"E": 1.83}), "below from the start"),
-        (b, a, "does not cross"),  # AR is below, until it is not
+        (b, a, "below in between"),  # AR is below, until it is not
     ):
         found = crit.critical(first, second, 1e8)
         assert found.status == status
-        assert math.isnan(found.compute) == (status == "does not cross")
+        assert math.isnan(found.compute) == (status != "below from the start")
     assert found.searched[0] < 1e12 and found.searched[1] > 1e22
 
 
@@ -138,7 +185,7 @@ def test_the_interval_resamples_both_laws_together():
     ]  # fmt: skip
     by_hand = np.nan_to_num(by_hand, nan=math.inf)
     assert found.share == np.isfinite(by_hand).mean()
-    low, high = fits.interval(by_hand)
+    low, high = intervals.interval(by_hand)
     assert found.low == pytest.approx(low, rel=1e-6)
     assert found.high == pytest.approx(high, rel=1e-6)  # where some do not cross, perhaps infinite
     # The same draws for both: an AR beside itself, resampled alike, never crosses.
@@ -163,7 +210,7 @@ def test_a_planted_crossing_lies_within_its_interval():
             sizes=np.geomspace(2e6, 1.3e9, 6), epochs=(1, 4, 16, 64, 256, 1000),
         )  # fmt: skip
         fit = fits.fit(named("data-constrained"), runs, loss=fits.Loss("gaussian"), starts=4)
-        made.append(fits.bootstrap(fit, 60))
+        made.append(intervals.bootstrap(fit, 60))
     found, truth = crit.critical(*made, 1e8), crit.critical(*pair(), 1e8).compute
     assert found.low < truth < found.high < 1.2 * found.low
     assert (found.status, found.share) == ("crosses", 1)
@@ -198,7 +245,8 @@ def test_unique_tokens_must_be_a_number_of_tokens(U):
 def test_millions_are_suspected_and_named():
     with pytest.warns(UserWarning, match=r"write 1e\+08 for 100 million"):
         found = crit.critical(*pair(), 100)
-    assert "U is in raw tokens here" in found.note and "wrong by 10^13" in found.note
+    (note,) = found.notes
+    assert "U is in raw tokens here" in note and "wrong by 10^13" in note
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         crit.critical(*pair(), 1e8)
@@ -261,21 +309,44 @@ def frontier_of(compute, loss, U=1e8, N=1e7) -> tables.Table:
 def test_frontiers_of_runs_cross_for_good_at_a_run():
     a = frontier_of([1e16, 4e16, 1e17, 1e18], [4.0, 3.5, 3.0, 3.2])  # the last one is no better
     b = frontier_of([2e16, 6e16, 4e17, 2e18], [3.9, 3.3, 2.9, 2.8])
-    (found,) = crit.observed(a, b, resamples=200)
+    (found,) = frontiers.observed(a, b, resamples=200)
     # b is below a at 6e16 too, but a comes back at 1e17.
-    assert (found.status, found.note) == ("crosses", "from the runs, no law")
-    assert found.compute == pytest.approx(4e17)
+    # Past it b falls from 3.3 to 2.9 between 6e16 and 4e17, a stays at 3.0: a line in log C.
+    assert found.status == "crosses"
+    assert found.compute == pytest.approx(6e16 * (4e17 / 6e16) ** 0.75, rel=1e-9)
+    assert found.notes[0] == "from the runs, no law"
+    assert "beyond the reference's last run" not in " ".join(found.notes)
+    early = frontiers.observed(a.only(a.flops < 2e17), b, resamples=0)[0]
+    assert early.compute == pytest.approx(found.compute) and math.isnan(early.low)
+    assert early.notes[1] == "beyond the reference's last run (1e+17 FLOPs), whose best stands"
     assert found.unique_tokens == pytest.approx(1e8)
     assert found.searched == pytest.approx((2e16, 2e18))
-    assert found.low <= found.compute <= found.high and 0 < found.share <= 1
-    (back,) = crit.observed(b, a, resamples=20)
+    assert found.low <= 1e17 < 4e17 <= found.high  # the runs on either side, at the least
+    assert 0 < found.share <= 1
+    (back,) = frontiers.observed(b, a, resamples=20)
     assert back.status == "does not cross" and math.isnan(back.compute)
+
+
+def test_the_frontiers_of_a_planted_grid_cross_where_its_laws_do():
+    """A grid of runs is no law: its spread holds the crossing nearly always."""
+    axes = {"sizes": np.geomspace(1e7, 1e9, 9), "epochs": tuple(2**k for k in range(9))}
+    held = []
+    for seed in range(6):
+        pairs = [
+            planted.table(
+                "data-constrained", v, noise=0.003, seed=2 * seed + k, unique=(5e7,), **axes
+            )
+            for k, v in enumerate((AR, MASKED))
+        ]
+        (found,) = frontiers.observed(*pairs, resamples=100)
+        held.append(found.low < crit.critical(*pair(), 5e7).compute < found.high)
+    assert sum(held) >= 4
 
 
 def test_only_compute_that_both_reached_is_compared():
     a = frontier_of([1e17, 1e18], [4.0, 3.9])
     b = frontier_of([1e16, 1e17, 1e18], [3.5, 3.4, 3.3])
-    (found,) = crit.observed(a, b, resamples=20)
+    (found,) = frontiers.observed(a, b, resamples=20)
     assert found.status == "below from the start"
     assert found.compute == pytest.approx(1e17)
 
@@ -283,7 +354,7 @@ def test_only_compute_that_both_reached_is_compared():
 def test_observed_crossings_are_of_one_number_of_unique_tokens():
     a = planted.table("data-constrained", AR, unique=(1e7, 1e8))
     b = planted.table("data-constrained", MASKED, unique=(1e8, 1e9))
-    assert [round(p.unique_tokens) for p in crit.observed(a, b, resamples=5)] == [10**8]
+    assert [round(p.unique_tokens) for p in frontiers.observed(a, b, resamples=5)] == [10**8]
 
 
 # --- what repetition is worth -------------------------------------------------------------------
@@ -292,20 +363,20 @@ def test_observed_crossings_are_of_one_number_of_unique_tokens():
 def test_a_law_that_needs_three_times_the_parameters_needs_three_times_the_compute():
     thrice = AR | {"A": AR["A"] * 3 ** AR["alpha"]}  # of 3N parameters what AR makes of N
     C = np.geomspace(1e15, 1e21, 6)
-    found = crit.equivalence(constants(AR), constants(thrice), 1e8, C)
+    found = worths.equivalence(constants(AR), constants(thrice), 1e8, C)
     np.testing.assert_allclose(found.ratio, 3, rtol=1e-4)
     assert found.epochs[0] == 1 < found.epochs[-1]
     assert np.isnan(found.low).all() and np.isnan(found.high).all()
-    itself = crit.equivalence(constants(AR), constants(AR), 1e8, C)
+    itself = worths.equivalence(constants(AR), constants(AR), 1e8, C)
     np.testing.assert_allclose(itself.ratio, 1, rtol=1e-4)
-    never = crit.equivalence(constants(AR), constants(AR | {"E": 9.0}), 1e8, C)
+    never = worths.equivalence(constants(AR), constants(AR | {"E": 9.0}), 1e8, C)
     assert np.isinf(never.ratio).all()
 
 
 def test_the_ratio_has_an_interval_and_is_one_at_the_crossing():
     a, b = constants(AR, samples=samples_of(AR)), constants(MASKED, samples=samples_of(MASKED))
     C = np.array([crit.critical(a, b, 1e8).compute])
-    found = crit.equivalence(a, b, 1e8, C)
+    found = worths.equivalence(a, b, 1e8, C)
     assert found.ratio[0] == pytest.approx(1, rel=1e-4)
     assert found.low[0] < 1 < found.high[0]
 
@@ -317,12 +388,12 @@ def test_the_ratio_has_an_interval_and_is_one_at_the_crossing():
 ])  # fmt: skip
 def test_at_the_half_life_one_more_repetition_is_worth_half(law, name, worth):
     values = planted.TRUTHS[law]
-    half, low, high = crit.half_life(constants(values, law, samples=samples_of(values)))
+    half, low, high = worths.half_life(constants(values, law, samples=samples_of(values)))
     assert worth(half, values[name]) == pytest.approx(0.5, rel=1e-12)
     assert low < half < high
-    assert math.isnan(crit.half_life(constants(values, law))[1])
+    assert math.isnan(worths.half_life(constants(values, law))[1])
     with pytest.raises(DlmError, match="chinchilla has no decay of repeated data"):
-        crit.half_life(constants(planted.SEEN, "chinchilla"))
+        worths.half_life(constants(planted.SEEN, "chinchilla"))
 
 
 @pytest.mark.parametrize("law", [n for n in LAWS if n not in ("chinchilla", "chinchilla-tied")])
@@ -333,14 +404,14 @@ def test_epochs_within_is_where_repeating_costs_that_much(law):
         fresh, repeated = (f.law.predict(f.coefficients, N, U * epochs, u) for u in (U * epochs, U))
         return float(repeated - fresh)
 
-    found = crit.epochs_within(f, N, U, 0.05)
+    found = worths.epochs_within(f, N, U, 0.05)
     if law == "size-decay":  # there only U_N is lost, and more data is worth all of itself
         assert cost(found) == pytest.approx(0.05, abs=1e-5)
         return
     assert 1 < found < 1000 and cost(found) == pytest.approx(0.05, abs=1e-4)
     assert cost(found * 0.98) < 0.05 < cost(found * 1.02)
-    assert crit.epochs_within(f, N, U, 100.0) == math.inf
-    assert crit.epochs_within(f, N, U, -1.0) == 1.0
+    assert worths.epochs_within(f, N, U, 100.0) == math.inf
+    assert worths.epochs_within(f, N, U, -1.0) == 1.0
 
 
 # --- three approaches to the optimum, and held-out runs -----------------------------------------
@@ -360,7 +431,7 @@ def test_three_approaches_agree_on_a_planted_law():
     runs = isoflops(1e-4)
     a = planted.SEEN["beta"] / (planted.SEEN["alpha"] + planted.SEEN["beta"])
     fit = fits.fit(named("chinchilla"), runs, loss=fits.Loss("gaussian"), starts=8)
-    found = optimum.approaches(fits.bootstrap(fit, 50), 50)
+    found = optimum.approaches(intervals.bootstrap(fit, 50), 50)
     assert [e.value for e in found] == pytest.approx([a] * 3, abs=0.03)
     isoflop, law = found[1], found[2]
     assert (isoflop.points, law.points) == (6, 42)

@@ -8,6 +8,7 @@ millions, which for raw tokens is 2.12 * 10^1.956 * U^2.174.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Mapping
@@ -18,13 +19,13 @@ import numpy as np
 
 from dlm.errors import DlmError
 from dlm.laws import optimum
-from dlm.laws.fits import LEVEL, interval, weights_of, widened
+from dlm.laws.fits import LEVEL, Fit
 from dlm.laws.forms import Law
-from dlm.laws.table import Table
+from dlm.laws.intervals import interval, widened
 
 CONVENTIONS = ("kept", "dropped")  # the irreducible loss E
-SIZES = (1e2, 1e14)  # the N searched
 MILLIONS = 1e5
+POINTS = 61  # of compute, at which the gap is looked at before its zeros are sought
 
 
 class Fitted(Protocol):
@@ -45,11 +46,12 @@ class Constants:
     law: Law
     coefficients: dict[str, float]
     samples: dict[str, np.ndarray] = field(default_factory=dict)
+    share: float = LEVEL  # of the samples, what an interval has to hold (`intervals.widened`)
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """The best use of a compute budget."""
+    """The best use of a compute budget, or of less of it where training on would do harm."""
 
     loss: np.ndarray
     params: np.ndarray
@@ -58,11 +60,11 @@ class Optimum:
 
 @dataclass(frozen=True)
 class Critical:
-    """C_crit at U in FLOPs; NaN where the laws do not cross within `searched`."""
+    """C_crit at U in FLOPs, above which the challenger stays below; NaN where there is none."""
 
     unique_tokens: float
     irreducible: str  # kept or dropped
-    status: str  # crosses, below from the start, does not cross
+    status: str  # crosses, below from the start, below in between, does not cross
     compute: float
     low: float  # a 90% interval by joint bootstrap: infinite, open; NaN, no samples
     high: float
@@ -70,7 +72,8 @@ class Critical:
     searched: tuple[float, float]
     epochs: tuple[float, float]  # of the reference and of the challenger there
     params: tuple[float, float]
-    note: str = ""
+    windows: tuple[tuple[float, float], ...] = ()  # of compute, where the challenger is below
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class PowerLaw:
     intercept: float
     intercept_low: float
     intercept_high: float
+    share: float  # of the resamples, those that cross at every U
     points: tuple[Critical, ...]
 
     @property
@@ -100,12 +104,35 @@ def optimal(
 ) -> Optimum:
     """The N that a law finds best at each C and U, by search; shapes broadcast.
 
-    Where D = C/6N is below U, only D of the unique tokens are used, once. `drop` leaves the
+    Where D = C/6N is below U, only D of the unique tokens are used, once. Under a law whose loss
+    can rise with repetition, less than C is spent where that is better. `drop` leaves the
     irreducible loss out.
 
     Raises:
       DlmError: the law has no size term.
     """
+    if not rises(law):
+        return _spent(law, values, compute, unique, drop)
+    C, U = (np.asarray(v, float)[..., None] for v in (compute, unique))
+    shaped = {k: np.asarray(v, float)[..., None] for k, v in values.items()}
+    saved, step = np.linspace(0.0, 14.0, 57), 0.25  # log of C over what is spent, to 10^-6
+    while True:
+        found = _spent(law, shaped, C * np.exp(-saved), U, drop)
+        best = found.loss.argmin(-1)[..., None]
+        parts = (found.loss, found.params, found.epochs)
+        if step < 0.01:
+            return Optimum(*(np.take_along_axis(v, best, -1)[..., 0] for v in parts))
+        middle = np.take_along_axis(np.broadcast_to(saved, found.loss.shape), best, -1)
+        saved, step = np.maximum(middle + step * np.linspace(-1, 1, 17), 0.0), step / 8
+
+
+def rises(law: Law) -> bool:
+    """Whether more compute can do harm under this law."""
+    return "K" in law.names
+
+
+def _spent(law: Law, values: Mapping[str, Any], compute: Any, unique: Any, drop: bool) -> Optimum:
+    """`optimal` with all of C spent."""
     if "A" not in law.names:
         raise DlmError(f"{law.name} has no size term, so no size is the best at a compute")
     C, U = np.broadcast_arrays(np.asarray(compute, float), np.asarray(unique, float))
@@ -113,8 +140,7 @@ def optimal(
     if drop:
         shaped["E"] = np.zeros_like(shaped["E"])
     shape = np.broadcast_shapes(C.shape, *(v.shape[:-1] for v in shaped.values()))
-    low = np.full(shape, math.log(SIZES[0]))
-    high = np.full(shape, math.log(SIZES[1]))
+    low, high = np.zeros(shape), np.broadcast_to(np.log(C / 6), shape)  # one parameter, one token
     at = np.linspace(0, 1, 25)
     best = np.zeros(shape, int)
     loss = x = np.zeros((*shape, 1))
@@ -131,11 +157,6 @@ def optimal(
     N = np.exp(np.take_along_axis(x, best[..., None], -1)[..., 0])
     D = C / (6 * N)
     return Optimum(np.take_along_axis(loss, best[..., None], -1)[..., 0], N, D / np.minimum(U, D))
-
-
-def _gap(a: Fitted, b: Fitted, va: Any, vb: Any, C: Any, U: Any, drop: bool) -> np.ndarray:
-    """Challenger minus reference, nats per token."""
-    return optimal(b.law, vb, C, U, drop=drop).loss - optimal(a.law, va, C, U, drop=drop).loss
 
 
 # --- the crossing -------------------------------------------------------------------------------
@@ -163,35 +184,57 @@ def critical(
         raise DlmError(f"unique_tokens={unique_tokens!r}: must be a positive number of raw tokens")
     note = millions(U, reference, challenger)
     span = searched if searched[1] > 0 else _span(reference, U)
-    x = _cross(reference, challenger, None, U, span, drop)[0]
     low = high = share = math.nan
     if reference.samples and challenger.samples:
-        found = _cross(reference, challenger, _count(reference, challenger), U, span, drop)
+        found = _last(reference, challenger, _count(reference, challenger), U, span, drop)
         wide = widened(level, reference, challenger)
         low, high = (math.exp(v) for v in interval(found, wide))
         share = float(np.isfinite(found).mean())
-    crosses = math.isfinite(x)
-    status = "crosses" if crosses else "does not cross"
-    if crosses and x <= math.log(span[0]) + 1e-9:
-        status = "below from the start"
-    C = math.exp(x) if crosses else math.nan
-    ends = [
-        optimal(f.law, f.coefficients, C if crosses else span[1], U, drop=drop)
-        for f in (reference, challenger)
-    ]
-    return Critical(
-        U,
-        CONVENTIONS[drop],
-        status,
-        C,
-        low,
-        high,
-        share,
-        span,
-        (float(ends[0].epochs), float(ends[1].epochs)),
-        (float(ends[0].params), float(ends[1].params)),
-        note,
+    windows = _windows(reference, challenger, U, span, drop)
+    C, status = math.nan, "does not cross"
+    if windows:
+        C = windows[-1][0] if windows[-1][1] >= span[1] else math.nan
+        status = "below in between" if math.isnan(C) else "crosses"
+        status = "below from the start" if span[0] >= C else status
+    at = C if status == "crosses" else span[1]
+    ends = [optimal(f.law, f.coefficients, at, U, drop=drop) for f in (reference, challenger)]
+    point = Critical(
+        unique_tokens=U,
+        irreducible=CONVENTIONS[drop],
+        status=status,
+        compute=C,
+        low=low,
+        high=high,
+        share=share,
+        searched=span,
+        epochs=(float(ends[0].epochs), float(ends[1].epochs)),
+        params=(float(ends[0].params), float(ends[1].params)),
+        windows=windows,
     )
+    notes = (note, *_cautions(point, reference, challenger))
+    return dataclasses.replace(point, notes=tuple(n for n in notes if n))
+
+
+def _cautions(found: Critical, *fits: Fitted) -> list[str]:
+    """What this crossing rests on beyond the runs."""
+    words = []
+    if len(found.windows) > 1 or found.status == "below in between":
+        pieces = " and ".join(f"{low:.3g} to {high:.3g}" for low, high in found.windows)
+        words.append(f"the challenger is below from {pieces} FLOPs")
+    trained = [f.table for f in fits if isinstance(f, Fit)]
+    if not trained:
+        return words
+    if found.status == "crosses":
+        reach = min(float(t.flops.max()) for t in trained)
+        if found.compute > reach:
+            words.append(f"extrapolated {found.compute / reach:.2g} times beyond {reach:.3g} FLOPs")
+        most = [float(t.epochs.max()) for t in trained]
+        if any(e > m * 1.01 for e, m in zip(found.epochs, most, strict=False)):
+            words.append(f"beyond the epochs trained ({' and '.join(f'{m:.4g}' for m in most)})")
+    low, high = (f(float(f(t.U)) for t in trained) for f in (min, max))
+    if not low * 0.99 <= found.unique_tokens <= high * 1.01:
+        words.append(f"U outside the trained {low:.3g} to {high:.3g}")
+    return words
 
 
 def _span(reference: Fitted, U: float) -> tuple[float, float]:
@@ -203,35 +246,82 @@ def _count(*fits: Fitted) -> int:
     return min(len(next(iter(f.samples.values()))) for f in fits)
 
 
-def _cross(
+def _values(f: Fitted, samples: int | None) -> dict[str, np.ndarray]:
+    if samples is None:
+        return {k: np.full(1, v) for k, v in f.coefficients.items()}
+    return {k: v[:samples] for k, v in f.samples.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Race:
+    """The optima of both families along log C [G], for S sets of coefficients."""
+
+    fits: tuple[Fitted, Fitted]
+    values: tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+    unique: float
+    drop: bool
+    grid: np.ndarray
+    losses: tuple[np.ndarray, np.ndarray]  # [S, G]
+
+    @property
+    def above(self) -> np.ndarray:
+        return self.losses[1] >= self.losses[0]
+
+    def change(self, samples: np.ndarray, k: np.ndarray) -> np.ndarray:
+        """Log C between grid points k and k + 1 of those samples at which the sign changes."""
+        low, high, first = self.grid[k], self.grid[k + 1], self.above[samples, k]
+        parts = [{n: v[samples] for n, v in values.items()} for values in self.values]
+        floors = [loss[samples, k] for loss in self.losses]
+        for _ in range(30):
+            middle = (low + high) / 2
+            reached = []
+            for f, part, floor in zip(self.fits, parts, floors, strict=True):
+                loss = _spent(f.law, part, np.exp(middle), self.unique, self.drop).loss
+                reached.append(np.minimum(loss, floor) if rises(f.law) else loss)
+            same = (reached[1] >= reached[0]) == first
+            low, high = np.where(same, middle, low), np.where(same, high, middle)
+        return (low + high) / 2
+
+
+def _race(
     a: Fitted, b: Fitted, samples: int | None, U: float, span: tuple[float, float], drop: bool
+) -> _Race:
+    grid = np.linspace(math.log(span[0]), math.log(span[1]), POINTS)
+    values = _values(a, samples), _values(b, samples)
+    losses = []
+    for f, each in zip((a, b), values, strict=True):
+        loss = _spent(f.law, {k: v[:, None] for k, v in each.items()}, np.exp(grid), U, drop).loss
+        losses.append(np.minimum.accumulate(loss, axis=1) if rises(f.law) else loss)
+    return _Race((a, b), values, U, drop, grid, (losses[0], losses[1]))
+
+
+def _last(
+    a: Fitted, b: Fitted, samples: int, U: float, span: tuple[float, float], drop: bool
 ) -> np.ndarray:
-    """Log C of the last change from above to below, per sample; infinite: none."""
-    n = 1 if samples is None else samples
-
-    def of(f: Fitted) -> dict[str, np.ndarray]:
-        if samples is None:
-            return {k: np.full(1, v) for k, v in f.coefficients.items()}
-        return {k: v[:n] for k, v in f.samples.items()}
-
-    va, vb = of(a), of(b)
-    grid = np.linspace(math.log(span[0]), math.log(span[1]), 41)
-    wide_a, wide_b = ({k: v[:, None] for k, v in values.items()} for values in (va, vb))
-    gaps = _gap(a, b, wide_a, wide_b, np.exp(grid), U, drop)
-    above = gaps >= 0
+    """Log C above which b stays below a, per sample; infinite: nowhere."""
+    race = _race(a, b, samples, U, span, drop)
+    above, grid = race.above, race.grid
     last = np.where(above.any(1), len(grid) - 1 - above[:, ::-1].argmax(1), -1)
-    found = np.full(n, np.inf)
+    found = np.full(samples, np.inf)
     found[last < 0] = grid[0]
     inside = np.flatnonzero((last >= 0) & (last < len(grid) - 1))
     if len(inside):
-        low, high = grid[last[inside]], grid[last[inside] + 1]
-        ia, ib = ({k: v[inside] for k, v in values.items()} for values in (va, vb))
-        for _ in range(30):
-            middle = (low + high) / 2
-            up = _gap(a, b, ia, ib, np.exp(middle), U, drop) >= 0
-            low, high = np.where(up, middle, low), np.where(up, high, middle)
-        found[inside] = (low + high) / 2
+        found[inside] = race.change(inside, last[inside])
     return found
+
+
+def _windows(
+    a: Fitted, b: Fitted, U: float, span: tuple[float, float], drop: bool
+) -> tuple[tuple[float, float], ...]:
+    """The ranges of C in which b is below a."""
+    race = _race(a, b, None, U, span, drop)
+    above = race.above[0]
+    k = np.flatnonzero(above[1:] != above[:-1])
+    changes = np.exp(race.change(np.zeros(len(k), int), k)) if len(k) else np.zeros(0)
+    ends = [float(c) for c in changes]
+    ends = ends if above[0] else [span[0], *ends]
+    ends = ends if above[-1] else [*ends, span[1]]
+    return tuple(zip(ends[::2], ends[1::2], strict=True))
 
 
 def critical_law(
@@ -255,22 +345,22 @@ def critical_law(
         )
     U = np.log10([p.unique_tokens for p in crossing])
     slope, start = np.polyfit(U, np.log10([p.compute for p in crossing]), 1)
-    bounds = [(math.nan, math.nan)] * 2
+    bounds, share = [(math.nan, math.nan)] * 2, math.nan
     if reference.samples and challenger.samples:
         n = _count(reference, challenger)
         logs = np.stack(
-            [_cross(reference, challenger, n, p.unique_tokens, p.searched, drop) for p in crossing],
+            [_last(reference, challenger, n, p.unique_tokens, p.searched, drop) for p in crossing],
             axis=1,
         ) / math.log(10)
         whole = np.isfinite(logs).all(1)
+        share = float(whole.mean())
         centred = U - U.mean()
         slopes = logs[whole] @ centred / (centred @ centred)
         wide = widened(level, reference, challenger)
         starts = logs[whole].mean(1) - slopes * U.mean()
         bounds = [interval(v, wide) for v in (slopes, starts)]
-    return PowerLaw(
-        CONVENTIONS[drop], float(slope), *bounds[0], float(start), *bounds[1], tuple(points)
-    )
+    ends = (float(slope), *bounds[0], float(start), *bounds[1])
+    return PowerLaw(CONVENTIONS[drop], *ends, share, tuple(points))
 
 
 def closed_form(reference: Fitted, challenger: Fitted) -> float:
@@ -308,162 +398,12 @@ def millions(U: float, *fits: Fitted) -> str:
 
 
 def _typical(f: Fitted) -> float:
-    table = getattr(f, "table", None)
-    if table is not None:
-        return float(np.median(table.N))
-    return 1e8 if f.coefficients.get("B", 0) > 1 else 0.0
+    """Parameters that the law is about: the median of its runs.
 
-
-# --- from runs alone ----------------------------------------------------------------------------
-
-
-def observed(
-    reference: Table, challenger: Table, *, resamples: int = 1000, level: float = LEVEL
-) -> list[Critical]:
-    """The crossing of the two Pareto frontiers of the runs themselves, for each U in both.
-
-    It can lie no lower than where both have a run; beyond a family's last run its best stands.
+    Without runs: laws of paper scale have a data term of many nats at 10^5 tokens (B = 900, beta =
+    0.3: 28), those of a laptop do not.
     """
-    found = []
-    for u in np.unique(np.round(np.log(reference.U), 2)):
-        a, b = (t.only(np.abs(np.log(t.U) - u) < 0.03) for t in (reference, challenger))
-        if not len(a) or not len(b):
-            continue
-        x, end = _frontiers(a, b, np.ones(len(a)), np.ones(len(b)))
-        pairs = zip(weights_of(a, resamples, 0), weights_of(b, resamples, 1), strict=True)
-        samples = np.array([_frontiers(a, b, wa, wb)[0] for wa, wb in pairs])
-        low, high = (math.exp(v) for v in interval(samples, level))
-        start = float(max(a.flops.min(), b.flops.min()))
-        status = "crosses" if math.isfinite(x) else "does not cross"
-        if x <= math.log(start) + 1e-9:
-            status = "below from the start"
-        found.append(
-            Critical(
-                float(np.exp(np.log(a.U).mean())),
-                "kept",
-                status,
-                math.exp(x) if math.isfinite(x) else math.nan,
-                low,
-                high,
-                float(np.isfinite(samples).mean()),
-                (start, end),
-                (math.nan, math.nan),
-                (math.nan, math.nan),
-                "from the runs, no law",
-            )
-        )
-    return found
-
-
-def _frontiers(a: Table, b: Table, wa: np.ndarray, wb: np.ndarray) -> tuple[float, float]:
-    """Log C at which b's best so far falls below a's for good, and the last C."""
-    rows_a, rows_b = optimum.frontier(a, wa > 0), optimum.frontier(b, wb > 0)
-    end = float(max(a.flops.max(), b.flops.max()))
-    if a.loss[rows_a[-1]] <= b.loss[rows_b[-1]]:
-        return math.inf, end
-    events = np.unique(np.concatenate([a.flops[rows_a], b.flops[rows_b]]))
-    events = events[events >= max(a.flops[rows_a[0]], b.flops[rows_b[0]])]
-
-    def best(t: Table, rows: np.ndarray) -> np.ndarray:
-        at = np.searchsorted(t.flops[rows], events, side="right") - 1
-        return np.where(at >= 0, t.loss[rows][np.maximum(at, 0)], np.inf)
-
-    above = np.flatnonzero(best(b, rows_b) >= best(a, rows_a))
-    return math.log(events[above[-1] + 1] if len(above) else events[0]), end
-
-
-# --- what repetition is worth -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Equivalence:
-    """Diffusion needs `ratio` times AR's compute, at AR's compute-optimal use of U, [K]."""
-
-    compute: np.ndarray
-    epochs: np.ndarray  # of the reference's optimum there
-    ratio: np.ndarray  # infinite: it never reaches that loss
-    low: np.ndarray
-    high: np.ndarray
-
-
-def equivalence(
-    reference: Fitted, challenger: Fitted, unique_tokens: float, compute: Any
-) -> Equivalence:
-    """How much more compute the challenger needs for the reference's loss (Nie et al. 2024: 16)."""
-    C = np.asarray(compute, float)
-    best = optimal(reference.law, reference.coefficients, C, unique_tokens)
-    ratio = _ratio(
-        reference, challenger, reference.coefficients, challenger.coefficients, C, unique_tokens
-    )
-    low = high = np.full(len(C), math.nan)
-    if reference.samples and challenger.samples:
-        n = min(_count(reference, challenger), 200)
-        draws = np.stack(
-            [
-                _ratio(
-                    reference,
-                    challenger,
-                    {k: v[s] for k, v in reference.samples.items()},
-                    {k: v[s] for k, v in challenger.samples.items()},
-                    C,
-                    unique_tokens,
-                )
-                for s in range(n)
-            ]
-        )
-        low, high = np.quantile(draws, [0.05, 0.95], axis=0, method="inverted_cdf")
-    return Equivalence(C, best.epochs, ratio, low, high)
-
-
-def _ratio(a: Fitted, b: Fitted, va: Any, vb: Any, C: np.ndarray, U: float) -> np.ndarray:
-    wanted = optimal(a.law, va, C, U).loss
-    low, high = np.log(C) - 12.0, np.log(C) + 25.0
-    reach = optimal(b.law, vb, np.exp(high), U).loss <= wanted
-    for _ in range(40):
-        middle = (low + high) / 2
-        enough = optimal(b.law, vb, np.exp(middle), U).loss <= wanted
-        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    return np.where(reach, np.exp((low + high) / 2) / C, np.inf)
-
-
-def half_life(f: Fitted) -> tuple[float, float, float]:
-    """Repetitions after which one more is worth half of the first, with its interval.
-
-    R_D log 2 for exp(-repetition/R_D), log 2/k_D for the geometric law, 2^(1/p_D) - 1 for a power.
-
-    Raises:
-      DlmError: the law has no decay of data.
-    """
-
-    def of(values: Mapping[str, Any]) -> Any:
-        if "R_D" in values:
-            return np.asarray(values["R_D"]) * math.log(2)
-        if "k_D" in values:
-            return math.log(2) / np.asarray(values["k_D"])
-        if "p_D" in values:
-            return 2 ** (1 / np.asarray(values["p_D"])) - 1
-        raise DlmError(f"{f.law.name} has no decay of repeated data: no half-life")
-
-    wide = widened(LEVEL, f)
-    low, high = interval(of(f.samples), wide) if f.samples else (math.nan, math.nan)
-    return float(of(f.coefficients)), low, high
-
-
-def epochs_within(f: Fitted, params: float, unique_tokens: float, nats: float) -> float:
-    """The most epochs at which repeating costs less than `nats` against fresh tokens.
-
-    L(N, D, U) - L(N, D, D) < nats, D = epochs * U; infinite where it stays below to 10^6 epochs.
-    """
-    epochs = np.geomspace(1, 1e6, 4001)
-    D = epochs * unique_tokens
-    cost = f.law.predict(f.coefficients, params, D, unique_tokens) - f.law.predict(
-        f.coefficients, params, D, D
-    )
-    above = np.flatnonzero(cost >= nats)
-    if not len(above):
-        return math.inf
-    i = above[0]
-    if i == 0:
-        return 1.0
-    share = (nats - cost[i - 1]) / (cost[i] - cost[i - 1])
-    return float(np.exp(np.log(epochs[i - 1]) + share * np.log(epochs[i] / epochs[i - 1])))
+    if isinstance(f, Fit):
+        return float(np.median(f.table.N))
+    c = f.law.complete(f.coefficients)
+    return 1e8 if c.B / MILLIONS**c.beta > 10 else 0.0

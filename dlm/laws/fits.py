@@ -1,4 +1,4 @@
-"""Fitting a law to a table of runs: many starts, other minima, profiles, bootstrap, verdicts.
+"""Fitting a law to a table of runs: many starts, and the other minima.
 
 The objective is a sum over runs of rho(log L_predicted - log L_observed), natural logarithms:
 Huber (Hoffmann et al., appendix D.3), the absolute value, or half the square. A mean, or an
@@ -30,7 +30,6 @@ LEVEL = 0.90
 POLISHED = 4  # of the best minima, solved again with their stiffness known
 CHUNK = 1024  # problems solved side by side: the last few to end cost as much as all
 ROUGH = 1e-7  # relative tolerance of the objective in profiles and resamples: far below the noise
-SPREAD = 10.0  # an interval whose ends are further apart than this factor pins nothing down
 
 
 @dataclass(frozen=True)
@@ -68,26 +67,20 @@ class Loss:
             return 1.0 / max(typical, 1e-9)
         return min(1.0, self.width / max(typical, 1e-300))
 
-    def log_likelihood(self, objective: np.ndarray | float, rows: float) -> np.ndarray:
-        """Of the working density exp(-rho(r)/s)/Z(s) with its scale s at the best value.
-
-        It is the normal law for the square, Laplace's for the absolute value, and between the two
-        for Huber: Z = 2 s/delta exp(-delta^2/2s) + sqrt(2 pi s) erf(delta/sqrt(2s)).
-        """
-        f = np.maximum(np.asarray(objective, float), 1e-300)
-        if self.name == "lad":
-            return -rows * np.log(f)
+    def stiffness(self, residuals: np.ndarray) -> float:
+        """The mean of rho'' over the density of the residuals, which is smoothed by a kernel."""
         if self.name == "gaussian":
-            return -rows / 2 * np.log(f)
-        from scipy import special
+            return 1.0
+        from scipy import stats
 
-        grid = np.log(f.min() / rows) + np.linspace(-3, 5, 1601)
-        s = np.exp(grid)
-        d = self.delta
-        tail = 2 * s / d * np.exp(-(d**2) / (2 * s))
-        z = tail + np.sqrt(2 * math.pi * s) * special.erf(d / np.sqrt(2 * s))
-        values = -rows * np.log(z) - f[..., None] / s
-        return values.max(-1)
+        middle = 1.4826 * float(np.median(np.abs(residuals - np.median(residuals))))
+        spread = min(float(residuals.std()), middle or math.inf)
+        h = max(1.06 * spread * len(residuals) ** -0.2, 1e-12)
+        if self.name == "lad":
+            return float(2 * stats.norm.pdf(residuals / h).mean() / h)
+        ends = (stats.norm.cdf((end - residuals) / h) for end in (self.delta, -self.delta))
+        upper, lower = ends
+        return float((upper - lower).mean())
 
 
 HUBER = Loss()
@@ -254,6 +247,18 @@ class Problem:
             J[:, k] = np.broadcast_to(derivative / predicted.value, (1, len(N)))[0]
         return np.log(predicted.value)[0], J
 
+    def logarithm(self, x: np.ndarray, name: str) -> np.ndarray:
+        """The derivatives of the log of a coefficient by the coordinates x [P]: [P]."""
+        found = np.zeros(len(x))
+        found[self.free.index(name)] = 1.0
+        values = self.values(x[None], None, dual=False)
+        for column, power in self.law.coefficient(name).centre:
+            tied = self.law.ties.get(power, power)
+            if tied in self.free:  # log A = coordinate + alpha log N0, by log alpha
+                at = float(values[tied].ravel()[0])
+                found[self.free.index(tied)] += at * self.typical[column]
+        return found
+
     def metric(self, x: np.ndarray) -> np.ndarray:
         """About the inverse of the second derivatives of the objective at x [P], [P, P].
 
@@ -406,211 +411,3 @@ def two_step(law: Law, step_one: Law, table: Table, **options: Any) -> Fit:
     constants = vars(step_one.complete(first.coefficients))
     known = {name: constants[name] for name in law.names if name in constants}
     return fit(law, table, fixed=known, first=first, **options)
-
-
-# --- noise: what objective is as good as the best -----------------------------------------------
-
-
-def deviance(fit: Fit, objective: np.ndarray) -> np.ndarray:
-    """2 (log-likelihood at the fit - at `objective`), rows of one group counted as one run."""
-    rows, share = len(fit.table), fit.table.groups / len(fit.table)
-    both = np.append(np.asarray(objective, float).ravel(), fit.objective)
-    values = fit.loss.log_likelihood(both, rows)
-    return np.maximum(2 * share * (values[-1] - values[:-1]), 0.0)
-
-
-def threshold(fit: Fit, level: float = LEVEL) -> float:
-    """The deviance up to which one coefficient's value is as good as the best.
-
-    n log(1 + t^2/(n - p)) with Student's t: exact for a law that is linear in its coefficients and
-    half the square, where the objective grows by the factor 1 + t^2/(n - p).
-    """
-    from scipy import stats
-
-    runs = fit.table.groups
-    freedom = max(runs - len(fit.free), 1)
-    return float(runs * np.log1p(stats.t.ppf(0.5 + level / 2, freedom) ** 2 / freedom))
-
-
-@dataclass(frozen=True, eq=False)
-class Profile:
-    """The best objective at each value of one coefficient, the others free."""
-
-    name: str
-    values: np.ndarray
-    objective: np.ndarray
-    deviance: np.ndarray
-    low: float  # of the values within the noise; 0 or infinity where no value tried is worse
-    high: float
-
-    @property
-    def identified(self) -> bool:
-        return bool(self.low > 0 and math.isfinite(self.high) and self.high < SPREAD * self.low)
-
-
-# Distances in log value at which a profile is taken, to both sides.
-OFFSETS = np.array(
-    [*(0.003, 0.01, 0.03, 0.06, 0.1, 0.16, 0.25, 0.35, 0.5, 0.65, 0.8, 1.0, 1.25, 1.5, 1.8)]
-    + [*(2.2, 2.7, 3.5, 5.0, 7.0, 10.0, 14.0)]
-)
-
-
-def profile(fit: Fit, name: str, level: float = LEVEL) -> Profile:
-    """Warm-started from the minima, then from its neighbours' solutions."""
-    c = fit.law.coefficient(name)
-    centre = math.log(fit.coefficients[name])
-    grid = centre + np.concatenate([-OFFSETS[::-1], [0.0], OFFSETS])
-    low, high = np.log(c.limits)
-    grid = np.unique(np.append(grid[(grid > low) & (grid < high)], centre))
-    others = tuple(n for n in fit.free if n != name)
-    if not others:
-        p = problem(fit, fixed={**fit.fixed, name: np.exp(grid)})
-        predicted = fit.law.predict(
-            {k: np.asarray(v).reshape(-1, 1) for k, v in p.fixed.items()},
-            *(fit.table.N, fit.table.D, fit.table.U),
-        )
-        f = fit.loss.sum(np.log(predicted) - np.log(fit.table.loss))
-    else:
-        f = _profiled(fit, name, others, grid)
-    return _profile(fit, name, grid, f, level)
-
-
-def _profiled(fit: Fit, name: str, others: tuple[str, ...], grid: np.ndarray) -> np.ndarray:
-    warm = fit.minima[:4]
-    fixed = {k: v for k, v in fit.fixed.items()} | {name: np.repeat(np.exp(grid), len(warm))}
-    p = problem(fit, free=others, fixed=fixed)
-    starts = []
-    for value in np.exp(grid):
-        for m in warm:  # amplitudes keep their values at the typical run
-            q = problem(fit, free=others, fixed=fit.fixed | {name: value})
-            free_of = problem(fit, free=others, fixed=fit.fixed | {name: m.coefficients[name]})
-            centred = free_of.coordinates(fit.fixed | m.coefficients)
-            plain = q.coordinates(fit.fixed | m.coefficients | {name: value})
-            starts.append(centred if np.isfinite(centred).all() else plain)
-    at = problem(fit, free=others, fixed=fit.fixed | {name: warm[0].coefficients[name]})
-    options: dict[str, Any] = {"again": 0, "tolerance": ROUGH}
-    options["metric"] = at.metric(at.coordinates(fit.fixed | warm[0].coefficients))
-    x, f = p.solve(np.stack(starts), **options)
-    x, f = x.reshape(len(grid), len(warm), -1), f.reshape(len(grid), len(warm))
-    best = f.argmin(1)
-    x, f = x[np.arange(len(grid)), best], f.min(1)
-    p = problem(fit, free=others, fixed=fit.fixed | {name: np.exp(grid)})
-    for shift in (1, -1):
-        near = np.clip(np.arange(len(grid)) + shift, 0, len(grid) - 1)
-        y, g = p.solve(x[near], **options)
-        better = g < f
-        x[better], f[better] = y[better], g[better]
-    return f
-
-
-def _profile(fit: Fit, name: str, grid: np.ndarray, f: np.ndarray, level: float) -> Profile:
-    d = deviance(fit, f)
-    limit = threshold(fit, level)
-    inside = np.flatnonzero(d <= limit)
-    a, b = inside[0], inside[-1]
-    # Between two values the root of the objective's rise is about a line, as it is of a square.
-    *root, at = np.sqrt(np.expm1(np.minimum(np.append(d, limit) / fit.table.groups, 500.0)))
-    low = 0.0 if a == 0 else math.exp(_between(grid, root, a, a - 1, at))
-    high = math.inf if b == len(grid) - 1 else math.exp(_between(grid, root, b, b + 1, at))
-    return Profile(name, np.exp(grid), f, d, low, high)
-
-
-def _between(x: np.ndarray, y: list[float], inside: int, outside: int, limit: float) -> float:
-    share = (limit - y[inside]) / max(y[outside] - y[inside], 1e-12)
-    return float(x[inside] + share * (x[outside] - x[inside]))
-
-
-# --- bootstrap ----------------------------------------------------------------------------------
-
-
-def weights_of(table: Table, resamples: int, seed: int) -> np.ndarray:
-    """How often each row is drawn when whole groups are, [S, R]."""
-    rng = np.random.default_rng(seed)
-    numbers = np.unique(table.group, return_inverse=True)[1]
-    count = numbers.max() + 1
-    draws = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
-    return draws[:, numbers].astype(float)
-
-
-def bootstrap(fit: Fit, resamples: int = 1000, seed: int = 0, keep: int = 2) -> Fit:
-    """The fit with `samples`: whole groups resampled, each refitted from the best minima found.
-
-    A two-step fit resamples both steps with the same draws.
-    """
-    if resamples < 1:
-        return fit
-    weights = weights_of(fit.table, resamples, seed)
-    return dataclasses.replace(fit, samples=_refit(fit, weights, keep))
-
-
-def _refit(fit: Fit, weights: np.ndarray, keep: int) -> dict[str, np.ndarray]:
-    count = len(weights)
-    fixed: dict[str, Any] = dict(fit.fixed)
-    if fit.first is not None:
-        rows = fit.table.epochs < 1.0 + 1e-6
-        one = _refit(fit.first, weights[:, rows], keep)
-        complete = vars(fit.first.law.complete(one))
-        fixed = {name: complete.get(name, fixed[name]) for name in fixed}
-    warm = [m for m in fit.minima[: keep + 2] if deviance(fit, np.array([m.objective]))[0] < 8][
-        :keep
-    ]
-    base = problem(fit)
-    starts = [base.coordinates(fit.fixed | m.coefficients) for m in warm]
-    starts += [back for x in starts if ((back := _off_limits(base, x)) != x).any()]
-    best_x, best_f = np.zeros((count, len(fit.free))), np.full(count, np.inf)
-    for start in starts:
-        p = problem(fit, fixed=fixed)
-        x, f = p.solve(
-            *(np.tile(start, (count, 1)), weights),
-            again=int(fit.loss.name == "lad"),
-            tolerance=ROUGH,
-            metric=base.metric(start),
-        )
-        better = f < best_f
-        best_x[better], best_f[better] = x[better], f[better]
-    p = problem(fit, fixed=fixed)
-    with np.errstate(all="ignore"):
-        made = p.values(best_x, np.arange(count), dual=False)
-    return {
-        name: np.broadcast_to(np.asarray(value)[:, 0], (count,)).copy()
-        for name, value in made.items()
-    }
-
-
-def _off_limits(p: Problem, x: np.ndarray) -> np.ndarray:
-    """Coefficients that ran to a limit, where the objective is flat, put back among the starts."""
-    back = x.copy()
-    for k, c in enumerate(p.law.coefficient(name) for name in p.free):
-        if not c.amplitude and c.name != "E":
-            low, high = np.log(c.limits)
-            at = math.log(c.start[0]) if x[k] < low + 0.01 else x[k]
-            back[k] = math.log(c.start[1]) if x[k] > high - 0.01 else at
-    return back
-
-
-def interval(samples: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """The central share of the bootstrap samples."""
-    known = samples[~np.isnan(samples)]
-    if not len(known):
-        return math.nan, math.nan
-    low, high = np.quantile(known, [0.5 - level / 2, 0.5 + level / 2], method="inverted_cdf")
-    return float(low), float(high)
-
-
-def widened(level: float, *found: Any) -> float:
-    """The share of the samples that an interval of `level` has to hold, for a few runs.
-
-    Resampled fits scatter less than fits to new runs would, by about sqrt((n - p)/n), and the normal
-    quantile is too small; the expanded percentile interval puts both right (Hesterberg 2015, arXiv
-    1411.5279, section 5). Of several fits, the one with the fewest runs to spare decides.
-    """
-    from scipy import stats
-
-    levels = [level]
-    for each in found:
-        if isinstance(each, Fit):
-            runs, free = each.table.groups, len(each.free)
-            freedom = max(runs - free, 1)
-            z = math.sqrt(runs / freedom) * stats.t.ppf(0.5 + level / 2, freedom)
-            levels.append(float(2 * stats.norm.cdf(z) - 1))
-    return max(levels)

@@ -25,13 +25,15 @@ class Coefficient:
     """`start`: the range that starts are drawn from; of an amplitude, as a share of the mean loss.
 
     `centre` makes an amplitude well-conditioned: A/N^alpha is fitted by its value at the typical
-    run, so `(("N", "alpha"),)` says A = (that value) * N0^alpha with N0 the geometric mean.
+    run, so `(("N", "alpha"),)` says A = (that value) * N0^alpha with N0 the geometric mean. `pinned`:
+    a coefficient whose interval's ends differ by more than this factor is not identified.
     """
 
     name: str
     meaning: str
     start: tuple[float, float]
     limits: tuple[float, float]
+    pinned: float = 10.0
     centre: tuple[tuple[str, str], ...] = ()
     amplitude: bool = False
 
@@ -124,16 +126,16 @@ def _one_size(c: Any, N: Any, D: Any, U: Any) -> Any:
 
 # --- the coefficients ---------------------------------------------------------------------------
 
-E = Coefficient("E", "irreducible loss, nats/token", (0.3, 0.98), (1e-3, 1e2))
+E = Coefficient("E", "irreducible loss, nats/token", (0.3, 0.98), (1e-3, 1e2), 1.5)
 A = Coefficient(
-    "A", "size term", (0.02, 0.8), (1e-4, 1e30), centre=(("N", "alpha"),), amplitude=True
+    "A", "size term", (0.02, 0.8), (1e-4, 1e30), 100.0, centre=(("N", "alpha"),), amplitude=True
 )
 B = Coefficient(
-    "B", "data term", (0.02, 0.8), (1e-4, 1e30), centre=(("D", "beta"),), amplitude=True
+    "B", "data term", (0.02, 0.8), (1e-4, 1e30), 100.0, centre=(("D", "beta"),), amplitude=True
 )
-ALPHA = Coefficient("alpha", "exponent of parameters", (0.1, 1.2), (0.01, 5.0))
-BETA = Coefficient("beta", "exponent of tokens", (0.1, 1.2), (0.01, 5.0))
-TIED = Coefficient("alpha", "exponent of parameters and of tokens", (0.1, 1.2), (0.01, 5.0))
+ALPHA = Coefficient("alpha", "exponent of parameters", (0.1, 1.2), (0.01, 5.0), 2.0)
+BETA = Coefficient("beta", "exponent of tokens", (0.1, 1.2), (0.01, 5.0), 2.0)
+TIED = Coefficient("alpha", "exponent of parameters and of tokens", (0.1, 1.2), (0.01, 5.0), 2.0)
 R_D = Coefficient(
     "R_D", "epochs after which a repeated token is worth 1/e", (1.0, 500.0), (0.05, 1e6)
 )
@@ -151,11 +153,14 @@ K = Coefficient(
     "over-fitting term",
     (0.002, 0.5),
     (1e-12, 1e6),
+    100.0,
     centre=(("U/N", "gamma"), ("U/D", "kappa")),
     amplitude=True,
 )
-GAMMA = Coefficient("gamma", "exponent of parameters per unique token", (0.1, 2.0), (0.01, 6.0))
-KAPPA = Coefficient("kappa", "exponent of repetitions", (0.2, 2.0), (0.01, 6.0))
+GAMMA = Coefficient(
+    "gamma", "exponent of parameters per unique token", (0.1, 2.0), (0.01, 6.0), 2.0
+)
+KAPPA = Coefficient("kappa", "exponent of repetitions", (0.2, 2.0), (0.01, 6.0), 2.0)
 
 MUENNIGHOFF = "Muennighoff et al. 2023, arXiv 2305.16264, equation 5 and appendix A"
 REPEATED = "L = E + A/N'^alpha + B/D'^beta, D' = U(1 + R_D(1 - exp(-(D/U - 1)/R_D))), "

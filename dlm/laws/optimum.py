@@ -7,6 +7,7 @@ gives N_opt ~ C^a; where they disagree, the law's form or the runs are at fault.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from dlm.errors import DlmError
-from dlm.laws.fits import LEVEL, Fit, interval, weights_of, widened
-from dlm.laws.table import Table
+from dlm.laws.fits import LEVEL, Fit
+from dlm.laws.intervals import interval, weights_of, widened
+from dlm.laws.table import Table, alike
 
 SAME = 0.06  # budgets closer than this in log compute are one
 
@@ -52,11 +54,8 @@ def chinchilla_optimum(c: Any, compute: Any) -> tuple[Any, Any]:
 
 def budgets(table: Table) -> list[np.ndarray]:
     """Rows of each compute budget, those of three sizes or more."""
-    order = np.argsort(table.flops, kind="stable")
-    log = np.log(table.flops[order])
-    starts = np.flatnonzero(np.diff(log, prepend=-np.inf) > SAME)
-    parts = np.split(order, starts[1:])
-    return [rows for rows in parts if len(np.unique(np.round(np.log(table.N[rows]), 3))) >= 3]
+    parts = alike(table.flops, SAME)
+    return [rows for rows in parts if len(alike(table.N[rows], 0.01)) >= 3]
 
 
 def vertices(table: Table) -> list[Vertex]:
@@ -125,8 +124,11 @@ def approach_3(fit: Fit, level: float = LEVEL) -> Exponent:
     value = float(exponent(fit.coefficients))
     wide = widened(level, fit)
     low, high = interval(exponent(fit.samples), wide) if fit.samples else (math.nan, math.nan)
+    note = "" if high - low > 1e-9 or math.isnan(low) else "fixed, not estimated"
+    low, high = (math.nan, math.nan) if note else (low, high)
     N, _ = chinchilla_optimum(fit.law.complete(fit.coefficients), 1.0)
-    return Exponent(f"law ({fit.law.name}, approach 3)", value, low, high, float(N), len(fit.table))
+    name = f"law ({fit.law.name}, approach 3)"
+    return Exponent(name, value, low, high, float(N), len(fit.table), note)
 
 
 def _line(compute: Any, params: Any) -> tuple[float, float, int]:
@@ -143,9 +145,12 @@ def _exponent(
     value, constant, points = once(np.ones(len(table)))
     if math.isnan(value):
         return Exponent(name, math.nan, math.nan, math.nan, math.nan, points, "too few budgets")
-    samples = [once(w)[0] for w in weights_of(table, min(resamples, 400), seed)]
-    low, high = interval(np.array(samples), level)
-    lost = float(np.isnan(samples).mean())
+    low = high = math.nan
+    lost = 0.0
+    if resamples:
+        samples = [once(w)[0] for w in weights_of(table, min(resamples, 400), seed)]
+        low, high = interval(np.array(samples), level)
+        lost = float(np.isnan(samples).mean())
     note = f"{lost:.0%} of resamples have too few budgets" if lost > 0.05 else ""
     return Exponent(name, value, low, high, math.exp(constant), points, note)
 
@@ -153,7 +158,13 @@ def _exponent(
 def approaches(fit: Fit, resamples: int = 1000) -> list[Exponent]:
     """All three, for comparison; approaches 1 and 2 use the runs of one epoch where there are."""
     fresh = fit.table.epochs < 1.0 + 1e-6
-    table = fit.table.only(fresh) if fresh.sum() >= 6 else fit.table
+    some = fresh.sum() >= 6 and not fresh.all()
+    table = fit.table.only(fresh) if some else fit.table
     found = [envelope(table, resamples), isoflop(table, resamples)]
+    if some:
+        words = f"on the {len(table)} runs of one epoch"
+        found = [
+            dataclasses.replace(e, note=f"{words}, {e.note}" if e.note else words) for e in found
+        ]
     complete = vars(fit.law.complete(fit.coefficients))
     return [*found, approach_3(fit)] if {"alpha", "beta"} <= set(complete) else found

@@ -31,6 +31,8 @@ ALIASES = {
     "U": "unique_tokens",
 }
 POINTS = ("best", "last", "curve")
+SMALLEST = {"params": 2e3, "tokens": 1e3, "unique_tokens": 1e3}  # of the largest in a column
+LARGEST_LOSS = 1e3  # nats per token: e^1000 symbols
 MIXED = 1e7  # the largest ratio within one column of counts that is taken as one unit
 
 
@@ -101,7 +103,7 @@ def make(
     C = 6 * N * D if flops is None else np.array(flops, float).ravel()
     for i in np.flatnonzero(~(np.isfinite(C) & (C > 0))):
         raise DlmError(f"{where[i]}: flops={C[i]:g}: must be a positive number")
-    for i in np.flatnonzero(~(np.isfinite(L) & (L > 0))):
+    for i in np.flatnonzero(~((L > 0) & (L < LARGEST_LOSS))):
         raise DlmError(f"{where[i]}: loss={L[i]:g}: must be above 0, in nats per token")
     for i in np.flatnonzero(U * (1 - 1e-6) > D):
         raise DlmError(
@@ -131,11 +133,34 @@ def _units(name: str, column: str, values: np.ndarray) -> None:
             f"{name}: {column} runs from {values.min():g} to {values.max():g}: mixed units? "
             "give raw counts in every row"
         )
-    if values.max() < 1e3:
+    parts = (values != np.round(values)).mean() > 0.1 and values.max() < 1e6
+    if values.max() < SMALLEST[column] or parts:
         raise DlmError(
-            f"{name}: {column} is at most {values.max():g}: give raw counts, not thousands, "
-            "millions or billions"
+            f"{name}: {column} is at most {values.max():g}{', with fractions' if parts else ''}: "
+            "give raw counts, not thousands, millions or billions"
         )
+
+
+def alike(values: Any, tolerance: float = 0.03) -> list[np.ndarray]:
+    """Indices of values that agree within a factor of exp(tolerance), from the lowest up."""
+    values = np.log(np.asarray(values, float))
+    found: list[list[int]] = []
+    for i in np.argsort(values, kind="stable"):
+        if found and values[i] - values[found[-1][0]] <= tolerance:
+            found[-1].append(int(i))
+        else:
+            found.append([int(i)])
+    return [np.sort(rows) for rows in found]
+
+
+def unique_budgets(tables: Iterable[Table]) -> list[float]:
+    """The numbers of unique tokens that were trained on, raw; nearly equal ones count as one."""
+    every = np.concatenate([np.zeros(0), *(t.U for t in tables)])
+    return [float(np.median(every[rows])) for rows in alike(every)]
+
+
+def with_unique(t: Table, unique_tokens: float) -> Table:
+    return t.only(np.abs(np.log(t.U / unique_tokens)) < 0.03)
 
 
 def settings(t: Table) -> dict[str, Table]:
@@ -158,6 +183,8 @@ def read(path: Path | str, *, points: str = "best") -> list[Table]:
       DlmError: the file is missing or wrong; the message says where.
     """
     path = Path(path)
+    if points not in POINTS:
+        raise DlmError(f"points={points!r}: must be one of {', '.join(POINTS)}")
     if path.is_dir():
         return from_runs(runs.load(path), points, str(path))
     if not path.is_file():
@@ -202,15 +229,31 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             raise DlmError(f"{path}: not a Parquet file ({error})") from None
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets add a BOM
-            return list(csv.DictReader(file))
+            head = file.readline()
+            file.seek(0)
+            between = max(",;\t", key=head.count)
+            rows = list(csv.DictReader(file, delimiter=between))
     except UnicodeDecodeError:
         raise DlmError(f"{path}: not a text file; must be CSV, or end in .parquet") from None
+    for line, row in enumerate(rows, 2):
+        if None in row:
+            raise DlmError(
+                f"{path.name}, line {line}: has more fields than the header ({len(row) - 1}): a "
+                "comma within a number or a name?"
+            )
+    return rows
+
+
+def _column(title: str) -> str:
+    """A column as it is known here: its alias, or its name whatever the case."""
+    plain = title.strip().lower()
+    return ALIASES.get(title.strip(), ALIASES.get(plain, plain))
 
 
 def _from_rows(name: str, rows: list[dict[str, Any]]) -> list[Table]:
     if not rows:
         raise DlmError(f"{name}: has no rows")
-    columns = {ALIASES.get(str(k), str(k)): k for k in rows[0]}
+    columns = {_column(str(k)): k for k in rows[0]}
     for needed in NEEDED:
         if needed not in columns:
             have = ", ".join(str(k) for k in rows[0])
@@ -239,14 +282,23 @@ def _from_rows(name: str, rows: list[dict[str, Any]]) -> list[Table]:
         assumed += "unique_tokens" not in numbers
         numbers.setdefault("unique_tokens", numbers["tokens"])
         numbers.setdefault("flops", 6 * numbers["params"] * numbers["tokens"])
-        group = str(said.get("run") or said.get("name") or number)
+        # A name may be a model's: rows of one run have its size and, once repeated, its data.
+        again = numbers["tokens"] > numbers["unique_tokens"]
+        data = f"{numbers['unique_tokens']:g}" if again else ""
+        same = f"{said.get('name')} {numbers['params']:g} {data}"
+        group = str(said.get("run") or (same if said.get("name") else number))
         source = str(said.get("source") or "")
         kept.append(numbers | {"family": family, "group": group, "label": label, "source": source})
-    notes = ()
+    notes = []
     if "unique_tokens" not in columns:
-        notes = ("no column unique_tokens: every run is taken as one epoch over fresh tokens",)
+        notes.append("no column unique_tokens: every run is taken as one epoch over fresh tokens")
     elif assumed:
-        notes = (f"unique_tokens is empty in {assumed} rows: they are taken as one epoch",)
+        notes.append(f"unique_tokens is empty in {assumed} rows: they are taken as one epoch")
+    if unknown := [str(k) for key, k in columns.items() if key not in (*NEEDED, *OPTIONAL)]:
+        notes.append(f"columns not used: {', '.join(unknown)}")
+    seen = [tuple(v for k, v in row.items() if k != "label") for row in kept]
+    if twice := len(seen) - len(set(seen)):
+        notes.append(f"{twice} rows repeat another row in every column; they are counted as given")
     tables = []
     for family in dict.fromkeys([row["family"] for row in kept]):
         part = [row for row in kept if row["family"] == family]
@@ -260,7 +312,7 @@ def _from_rows(name: str, rows: list[dict[str, Any]]) -> list[Table]:
             source=_common([row["source"] for row in part]),
         )
         tables.append(
-            dataclasses.replace(table, excluded=tuple(excluded.get(family, ())), notes=notes)
+            dataclasses.replace(table, excluded=tuple(excluded.get(family, ())), notes=tuple(notes))
         )
     if not tables:
         raise DlmError(f"{name}: no row with a loss of a finished run")
@@ -288,8 +340,6 @@ def _number(name: str, line: int, key: str, value: Any) -> float:
 
 def from_runs(found: Iterable[runs.Run], points: str, name: str) -> list[Table]:
     """One table per family, and per corpus where there are several; see `read`."""
-    if points not in POINTS:
-        raise DlmError(f"points={points!r}: must be one of {', '.join(POINTS)}")
     rows: list[dict[str, Any]] = []
     found = list(found)
     several = len({run.corpus for run in found}) > 1  # losses on different data make no one law
@@ -305,7 +355,9 @@ def from_runs(found: Iterable[runs.Run], points: str, name: str) -> list[Table]:
         rest = {"params": result["params"], "unique_tokens": result["unique_tokens"]}
         if points == "best":
             share = result["best_flops"] / result["flops"]
-            at = [(result["tokens"] * share, result["validation_loss"], result["best_flops"])]
+            at = [
+                (round(result["tokens"] * share), result["validation_loss"], result["best_flops"])
+            ]
         else:
             pick = slice(-1, None) if points == "last" else slice(None)
             columns = (curve.tokens, curve.validation_loss, curve.flops)

@@ -7,28 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlm.laws.fits import (
-    LEVEL,
-    Fit,
-    Profile,
-    deviance,
-    interval,
-    problem,
-    profile,
-    threshold,
-    widened,
-)
+from dlm.laws.fits import LEVEL, Fit, problem
+from dlm.laws.intervals import Profile, deviance, interval, profile, threshold, widened
 from dlm.laws.table import Table
+
+RULE = "A coefficient is identified where its 90% interval has two ends within a factor of {}."
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """Intervals: 0 is no lower end, infinity no upper end, NaN not known."""
+
     name: str
     value: float
-    low: float  # profile likelihood; 0: no lower end
-    high: float  # infinity: no upper end
-    boot_low: float  # bootstrap over runs; NaN without samples
-    boot_high: float
+    low: float  # the interval that decides: the profile's, of a two-step fit the bootstrap's
+    high: float
+    profile: tuple[float, float]
+    boot: tuple[float, float]
     identified: bool
     reason: str  # why it is not
     flag: str  # a caution that stands beside an identified value too
@@ -52,27 +47,59 @@ def verdicts(fit: Fit, level: float = LEVEL) -> tuple[list[Verdict], dict[str, P
 
 
 def _verdict(fit: Fit, p: Profile, level: float) -> Verdict:
-    value = fit.coefficients[p.name]
-    wide = widened(level, fit)
-    boot = interval(fit.samples[p.name], wide) if fit.samples else (math.nan, math.nan)
-    open_low, open_high = p.low <= 0, math.isinf(p.high)
-    limits = fit.law.coefficient(p.name).limits
-    wide = boot[1] > 100 * max(boot[0], 1e-300) or boot[1] > 0.99 * limits[1]
-    reason = ""
-    if open_low and open_high:
-        reason = "the objective is flat within the noise at every value tried"
-    elif open_high:
-        reason = f"any value above {p.low:.3g} fits as well, within the noise"
-    elif open_low:
-        reason = f"any value below {p.high:.3g} fits as well, within the noise"
-    elif not p.identified:
-        reason = f"anything from {p.low:.3g} to {p.high:.3g} fits as well, within the noise"
-    elif wide and p.name not in ("A", "B", "K"):
+    c, value = fit.law.coefficient(p.name), fit.coefficients[p.name]
+    boot = (math.nan, math.nan)
+    if fit.samples:
+        low, high = interval(fit.samples[p.name], widened(level, fit))
+        at = (0.0 if low < 1.01 * c.limits[0] else low), high
+        boot = (at[0], math.inf if high > 0.99 * c.limits[1] else high)
+    # A profile takes the coefficients of step one as known; resamples refit them.
+    low, high = (p.low, p.high) if fit.first is None else boot
+    reason = _loose(low, high, c.pinned)
+    if not reason and fit.samples and _loose(*boot, 10 * c.pinned):
         reason = f"resampled runs put it anywhere from {boot[0]:.3g} to {boot[1]:.3g}"
+        if math.isinf(boot[1]):
+            reason = f"resampled runs put it anywhere above {boot[0]:.3g}"
     flag = ""
     if p.name == "R_D" and value > fit.max_epochs:
         flag = f"extrapolated: beyond the largest epoch count trained ({fit.max_epochs:,.4g})"
-    return Verdict(p.name, value, p.low, p.high, *boot, not reason, reason, flag)
+    return Verdict(p.name, value, low, high, (p.low, p.high), boot, not reason, reason, flag)
+
+
+def _loose(low: float, high: float, factor: float) -> str:
+    """Why an interval pins nothing down, or nothing."""
+    if math.isnan(low):
+        return "no interval without resamples, as step one has its own noise"
+    if low <= 0 and math.isinf(high):
+        return "the objective is flat within the noise at every value tried"
+    if math.isinf(high):
+        return f"any value above {low:.3g} fits as well, within the noise"
+    if low <= 0:
+        return f"any value below {high:.3g} fits as well, within the noise"
+    if high > factor * low:
+        return f"anything from {low:.3g} to {high:.3g} fits as well, within the noise"
+    return ""
+
+
+def rule(fit: Fit) -> str:
+    """When a coefficient of this fit counts as identified, in words."""
+    factors: dict[float, list[str]] = {}
+    for name in fit.free:
+        factors.setdefault(fit.law.coefficient(name).pinned, []).append(name)
+    return RULE.format(
+        "; ".join(f"{factor:g} ({', '.join(names)})" for factor, names in factors.items())
+    )
+
+
+def unpinned(fit: Fit, level: float = LEVEL) -> list[str]:
+    """Coefficients that the bootstrap alone leaves unidentified; none without samples."""
+    wide = widened(level, fit)
+    found = []
+    for name in fit.free if fit.samples else ():
+        c, (low, high) = fit.law.coefficient(name), interval(fit.samples[name], wide)
+        if high > c.pinned * low or high > 0.99 * c.limits[1]:
+            found.append(name)
+    return found
 
 
 def rivals(fit: Fit, level: float = LEVEL) -> list[int]:
@@ -81,25 +108,35 @@ def rivals(fit: Fit, level: float = LEVEL) -> list[int]:
     return [i for i in range(1, len(fit.minima)) if found[i] <= threshold(fit, level)]
 
 
-def suggest(fit: Fit, name: str, count: int = 3) -> list[Suggestion]:
+def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:
     """The runs that would pin a coefficient down most, by the information of the fit's Jacobian.
 
     Candidates: the sizes and unique tokens trained, and those four times as large or as small, at
     1 to four times the largest epoch count. Each is judged alone (c-optimality with a weak prior
-    of one nat on each log coefficient), for the noise of this table.
+    of one nat on each log coefficient), for the noise of this table. A coefficient without an end
+    is taken at its other end, as at its limit no run could tell.
     """
-    J, k = jacobian(fit, fit.table.N, fit.table.D, fit.table.U), fit.free.index(name)
+    values = dict(fit.coefficients)
+    if math.isinf(verdict.high) != (verdict.low <= 0):
+        values[verdict.name] = verdict.low if math.isinf(verdict.high) else verdict.high
+    p = problem(fit)
+    x = p.coordinates(values)
+    J = p.jacobian(x, fit.table.N, fit.table.D, fit.table.U)[1]
     noise = max(float(np.median(np.abs(fit.residuals))) * 1.4826, 1e-4)
     covariance = np.linalg.inv(J.T @ J / noise**2 + np.eye(len(fit.free)))
-    sizes, unique = _ladder(fit.table.N), _ladder(fit.table.U)
+    towards = p.logarithm(x, verdict.name)
+    sizes = _ladder(fit.table.N) if "A" in fit.law.names else np.unique(fit.table.N)
+    unique = _ladder(fit.table.U)
     epochs = np.geomspace(1, 4 * max(fit.max_epochs, 4), 8)
     N, U, epoch = (g.ravel() for g in np.meshgrid(sizes, unique, epochs, indexing="ij"))
-    j = jacobian(fit, N, U * epoch, U)
-    gain = (j @ covariance[k]) ** 2 / (noise**2 + np.einsum("mi,ij,mj->m", j, covariance, j))
+    j = p.jacobian(x, N, U * epoch, U)[1]
+    before = towards @ covariance @ towards
+    spread = noise**2 + np.einsum("mi,ij,mj->m", j, covariance, j)
+    gain = (j @ covariance @ towards) ** 2 / spread
     found = []
     for i in np.argsort(-gain, kind="stable")[:count]:
-        left = 1 - gain[i] / covariance[k, k]
-        found.append(Suggestion(name, float(N[i]), float(U[i]), float(epoch[i]), float(left)))
+        left = float(1 - gain[i] / before)
+        found.append(Suggestion(verdict.name, float(N[i]), float(U[i]), float(epoch[i]), left))
     return found
 
 
