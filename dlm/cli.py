@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlm import commands
+from dlm import commands, trained
 from dlm.errors import DlmError
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
@@ -48,7 +48,27 @@ done, 1 a run failed (its error.txt says why), 2 a mistake in the input, 75 inte
         """examples:
   dlm sample runs/quickstart/0123456789 --count 4
   dlm sample runs/quickstart/0123456789 --prompt "The " --temperature 0.8 --top-p 0.95
-  dlm sample runs/quickstart/0123456789 --order confidence --steps 16   (masked diffusion)""",
+  dlm sample runs/quickstart/0123456789 --order confidence --steps 16
+  dlm sample runs/quickstart/0123456789 --infill "The [MASK*12] of the"
+
+Orders: of masks, ancestral, confidence, entropy (as many as stay within --budget nats) and remask;
+of Gaussian diffusion, ancestral (DDPM) and ddim. In --infill, [MASK] stands for one token and [MASK*N]
+for N; what follows the text is free.""",
+    ),
+    "quality": (
+        "steps against quality of samples, judged by an autoregressive run",
+        """examples:
+  dlm quality runs/quickstart/0123456789 --judge runs/quickstart/9876543210 --steps 4 16 64""",
+    ),
+    "objectives": (
+        "list the families: formula, kind of number, cost, source",
+        "examples:\n  dlm objectives                                        one row for each",
+    ),
+    "check-objective": (
+        "put an objective, of the product or of a file, to the laws that all keep",
+        """examples:
+  dlm check-objective experiments/own_objective.py
+  dlm check-objective masked""",
     ),
     "runs": (
         "list the runs below a folder; write runs.csv and runs.parquet there",
@@ -128,17 +148,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     run.add_argument("--jobs", type=int, default=0, help="worker processes (default: a core each)")
     run.add_argument("--dry-run", action="store_true", help="list the runs, train nothing")
     parsers["train"].add_argument("--run", type=int, help="which run of the sweep, from 0")
-    for name in ("evaluate", "sample"):
-        parsers[name].add_argument("run", type=Path, help="a run's folder")
-    parsers["evaluate"].add_argument("--passes", type=int, default=0, help="of a bound")
-    sample = parsers["sample"]
-    sample.add_argument("--count", type=int, default=4)
-    sample.add_argument("--prompt", default="", help="text, or token ids where there is no text")
-    sample.add_argument("--seed", type=int, default=0)
-    sample.add_argument("--steps", type=int, default=0, help="calls (default: one a token)")
-    sample.add_argument("--temperature", type=float, default=1.0)
-    sample.add_argument("--top-p", type=float, default=1.0)
-    sample.add_argument("--order", default="ancestral", help="ancestral or confidence")
+    trained.arguments(parsers)
     for name in ("runs", "report", "tensorboard"):
         parsers[name].add_argument("folder", type=Path, nargs="?", help="default: the workdir")
     parsers["report"].add_argument("--law", default="data-constrained", help="of a table of runs")
@@ -236,69 +246,6 @@ def _train(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> i
     return _tell(job)
 
 
-def _evaluate(arguments: argparse.Namespace, overrides: list) -> int:
-    import dataclasses
-
-    from dlm import config, evaluate, run, worker
-
-    worker.prepare_jax()
-    c, store, params = run.restore_best(arguments.run)
-    if arguments.passes < 0:
-        raise DlmError(f"--passes={arguments.passes}: must be 1 or more")
-    if arguments.passes:
-        evaluation = dataclasses.replace(c.evaluation, final_passes=arguments.passes)
-        c = dataclasses.replace(c, evaluation=evaluation)
-    (found, _), (seen, _) = run.final(c, store, params)
-    name = c.objective.name
-    print(f"{name} on {store.manifest.name}, best weights")
-    for part, estimate in (("validation", found), ("training windows", seen)):
-        number = f"{estimate.value:.4f} ± {estimate.stderr:.4f} nats/token"
-        print(f"  {part}: {number} ({estimate.kind}, {estimate.tokens:,} tokens)")
-    if (bits := evaluate.bits_per_byte(found, store.bytes_per_token)) is not None:
-        print(f"  validation: {bits:.4f} bits per byte")
-    if not config.FAMILIES[name].exact:
-        print(f"  Monte Carlo passes: {c.evaluation.final_passes}")
-    return DONE
-
-
-def _sample(arguments: argparse.Namespace, overrides: list) -> int:
-    from dlm import keys, run, sampling, worker
-
-    worker.prepare_jax()
-    if arguments.count < 1:
-        raise DlmError(f"--count={arguments.count}: must be 1 or more")
-    if not 0 <= arguments.seed < 2**32:
-        raise DlmError(f"--seed={arguments.seed}: must be 0 or above, and below 2**32")
-    c, store, params = run.restore_best(arguments.run)
-    drawn = sampling.sample(
-        c,
-        store.vocab_size,
-        params,
-        keys.named(arguments.seed, "sample"),
-        count=arguments.count,
-        prompt=_prompt(arguments.prompt, store),
-        steps=arguments.steps,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        order=arguments.order,
-    )
-    print("\n-----\n".join(store.decode(ids) for ids in drawn))
-    return DONE
-
-
-def _prompt(text: str, store: Any) -> Any:
-    import numpy as np
-
-    if store.tokenizer is not None:
-        return store.tokenizer.encode(text)
-    try:
-        return np.array([int(word) for word in text.split()], np.int32)
-    except ValueError:
-        raise DlmError(
-            f"--prompt={text!r}: {store.manifest.name} is no text; give ids, such as '0 3 12'"
-        ) from None
-
-
 def _runs(arguments: argparse.Namespace, overrides: list) -> int:
     from dlm import runs
 
@@ -351,8 +298,10 @@ def _tensorboard(arguments: argparse.Namespace, overrides: list) -> int:
 ACTIONS: dict[str, Callable[[argparse.Namespace, list], int]] = {
     "run": _run,
     "train": _train,
-    "evaluate": _evaluate,
-    "sample": _sample,
+    **{
+        verb: lambda arguments, overrides, verb=verb: _show(trained.ACTIONS[verb](arguments))
+        for verb in trained.ACTIONS
+    },
     "runs": _runs,
     "report": _report,
     "corpus": _corpus,

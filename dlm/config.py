@@ -8,13 +8,16 @@ up. Everything after reads typed fields. The defaults are those of the dataclass
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import importlib.util
 import json
 import math
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from ml_collections import ConfigDict
@@ -55,6 +58,7 @@ class Dropout:
     embedding: float = 0.0
     residual: float = 0.0
     attention: float = 0.0
+    mlp: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,19 +76,115 @@ class Model:
     dropout: Dropout = field(default_factory=Dropout)
     dtype: str = "float32"  # of the computation; parameters are always float32
     attention: str = "xla"  # or cudnn: bfloat16 on a GPU
+    time: str = "none"  # or adaln: norms scaled and shifted by the noise level
+
+
+class Family(NamedTuple):
+    """What the rest must know of an objective before JAX is loaded."""
+
+    exact: bool  # is `nll` the likelihood, or an upper bound on it?
+    extra_tokens: int  # rows of the embedding beyond the vocabulary: BOS, then MASK
+    extra_positions: int  # inputs beyond the L tokens that are scored
+    attention: str  # for counting FLOPs
+    formula: str  # of what is scored, per sequence, in nats
+    source: str
+
+
+FAMILIES: dict[str, Family] = {
+    "ar": Family(
+        *(True, 1, 0, "causal", "-sum_j log p(x_j | x_<j)"),
+        "chain rule; arXiv 2507.15857, section 2.1",
+    ),
+    "orders": Family(
+        *(True, 1, 0, "causal", "as ar; trained on N orders of each sequence"),
+        "arXiv 2507.15857, section 3.5; target positions: sigma-GPT, arXiv 2404.09562",
+    ),
+    "any_order": Family(
+        *(False, 1, 0, "causal", "E_s[-sum_j log p(x_s(j) | x_s(<j), positions)]"),
+        "Uria et al. 2014; sigma-GPT, arXiv 2404.09562",
+    ),
+    "noise": Family(
+        *(True, 2, 0, "causal", "as ar; trained with inputs or attention disturbed"),
+        "arXiv 2507.15857, section 3.5",
+    ),
+    "masked": Family(
+        *(False, 2, 1, "full", "int m'(t)/m(t) E sum_masked -log p(x_i | x_t) dt + prior + rec."),
+        "MDLM, arXiv 2406.07524; MD4, arXiv 2406.04329; arXiv 2507.15857",
+    ),
+    "block": Family(
+        *(False, 2, 1, "block", "sum over blocks of the masked bound given the blocks before"),
+        "BD3-LM, arXiv 2503.09573",
+    ),
+    "d3pm": Family(
+        *(False, 2, 1, "full", "int rate sum_y [a_p(y) - a(y) + a(y) log(a(y)/a_p(y))] dt"),
+        "D3PM, arXiv 2107.03006; SEDD, arXiv 2310.16834; UDLM, arXiv 2412.10193",
+    ),
+    "flow": Family(
+        *(False, 2, 1, "full", "int k'/(1-k) [1 - p(x_t) - [x_t != x](1 + log p(x))] dt"),
+        "discrete flow matching, arXiv 2407.15595, 2412.03487",
+    ),
+    "gaussian": Family(
+        *(False, 1, 1, "full", "KL(q(z_1)||N) + 1/2 int SNR' ||x - x_p||^2 dt - E log p(x | z_0)"),
+        "VDM, arXiv 2107.00630; Diffusion-LM, arXiv 2205.14217; Plaid, arXiv 2305.18619",
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
+    """Comments name the objectives that read a field; the others leave it alone."""
+
     name: str = "ar"
-    # the draw of the training loss of `masked`, `block`: time (Bernoulli, 1/t) or count (exact, L/k)
+    file: str = ""  # a Python file with an objective of one's own, called `name`
+    digest: str = ""  # of that file, filled in
+    # the draw of the training loss of masked, block: time (Bernoulli, 1/t) or count (exact, L/k)
     estimator: str = "time"
-    orders: int = 4  # of `orders`: how many fixed orders; 0: a new one for every sequence
-    order_kind: str = "jitter"  # of `orders`: jitter (of left to right) or uniform permutations
-    noise: float = 0.1  # of `noise`: share of the input tokens that are changed in training
-    noise_kind: str = "mask"  # of `noise`: mask, or replace by a random token
-    attention_noise: float = 0.0  # of `noise`: share of the queries that lose part of their keys
-    block: int = 4  # of `block`: tokens that are denoised together, a divisor of data.seq_len
+    orders: int = 4  # orders, any_order: how many fixed orders; 0: a new one for every sequence
+    order_kind: str = "jitter"  # jitter (of left to right), uniform, spans or segments
+    span: int = 8  # spans: tokens that stay together
+    separator: int = -1  # segments: the token id that ends one (a full stop, an end of document)
+    targets: bool = False  # orders: give the position of the token that is asked for
+    noise: float = 0.1  # noise: share of the input tokens that are changed in training
+    noise_kind: str = "mask"  # noise: mask, or replace by a random token
+    attention_noise: float = 0.0  # noise: share of the queries that lose part of their keys
+    block: int = 4  # block: tokens that are denoised together, a divisor of data.seq_len
+    # masked, d3pm: linear, cosine, polynomial, loglinear or geometric masking over time
+    schedule: str = "linear"
+    power: float = 2.0  # polynomial
+    timesteps: int = 0  # masked, d3pm: steps of a chain in discrete time; 0: continuous time
+    weighting: str = "bound"  # masked: bound, or unweighted cross-entropy, in training alone
+    suffix: float = 0.0  # masked: share of the training sequences whose masks are a suffix
+    low_noise: float = 1.0  # masked: the highest time trained on in the first steps
+    low_noise_steps: int = 0
+    chain: str = "uniform"  # d3pm: uniform or absorbing
+    form: str = "denoising"  # d3pm: denoising (a distribution over tokens) or score (ratios)
+    path: str = "mask"  # flow: from masks or from uniform tokens
+    prediction: str = "x0"  # gaussian: x0 (a mean of embeddings) or epsilon
+    log_snr: float = 6.0  # gaussian: from this at t = 0 to minus this at t = 1
+    learned_schedule: bool = False  # gaussian: both ends of the log-SNR are parameters
+
+    @property
+    def family(self) -> Family:
+        return own(self).FAMILY if self.file else FAMILIES[self.name]
+
+
+@functools.lru_cache(maxsize=16)
+def own(objective: Objective) -> Any:
+    """The module of an objective of one's own: FAMILY, and make(objective, vocab_size).
+
+    Raises:
+      DlmError: no such file, or it lacks one of the two.
+    """
+    path = Path(objective.file)
+    spec = importlib.util.spec_from_file_location(f"own_{objective.digest}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        fail("objective.file", objective.file, "a Python file with FAMILY and make")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("FAMILY", "make"):
+        if not hasattr(module, name):
+            fail("objective.file", objective.file, f"a file that defines {name}")
+    return module
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +276,8 @@ LADDER: dict[str, tuple[int, int, int, int]] = {
 }
 
 
+SCHEDULES = ("linear", "cosine", "polynomial", "loglinear", "geometric")
+
 DURATIONS = (  # fields that hold a number and a unit, such as "60 epochs"
     "train.duration",
     "train.checkpoint_every",
@@ -183,24 +285,6 @@ DURATIONS = (  # fields that hold a number and a unit, such as "60 epochs"
     "optimizer.warmup",
     "optimizer.decay",
 )
-
-
-class Family(NamedTuple):
-    """What the rest must know of an objective before JAX is loaded."""
-
-    exact: bool  # is `nll` the likelihood, or an upper bound on it?
-    extra_tokens: int  # rows of the embedding beyond the vocabulary: BOS, then MASK
-    extra_positions: int  # inputs beyond the L tokens that are scored
-    attention: str  # for counting FLOPs
-
-
-FAMILIES: dict[str, Family] = {
-    "ar": Family(exact=True, extra_tokens=1, extra_positions=0, attention="causal"),
-    "orders": Family(exact=True, extra_tokens=1, extra_positions=0, attention="causal"),
-    "noise": Family(exact=True, extra_tokens=2, extra_positions=0, attention="causal"),
-    "masked": Family(exact=False, extra_tokens=2, extra_positions=1, attention="full"),
-    "block": Family(exact=False, extra_tokens=2, extra_positions=1, attention="block"),
-}
 
 
 def base() -> ConfigDict:
@@ -225,7 +309,14 @@ def resolve(config: ConfigDict) -> Config:
         model = dataclasses.replace(model, layers=layers, width=width, heads=heads, ff=ff)
     elif model.ff == 0:
         model = dataclasses.replace(model, ff=max(64, int(8 * model.width / 3 / 64) * 64))
-    resolved = dataclasses.replace(resolved, model=model)
+    objective = resolved.objective
+    if objective.file:
+        path = Path(objective.file).resolve()
+        if not path.is_file():
+            fail("objective.file", objective.file, "a Python file with FAMILY and make")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        objective = dataclasses.replace(objective, file=str(path), digest=digest)
+    resolved = dataclasses.replace(resolved, model=model, objective=objective)
     _check(resolved)
     return resolved
 
@@ -247,6 +338,7 @@ def run_id(config: Config, fingerprint: str) -> str:
     """
     values = to_json(config)
     del values["corpus"], values["tokenizer"], values["mesh"]
+    del values["objective"]["file"]  # its digest stays
     del values["train"]["steps_per_call"], values["train"]["checkpoint_every"]
     text = json.dumps([values, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -266,9 +358,22 @@ def _check(c: Config) -> None:
         "data.mode": (c.data.mode, ("epoch", "multiset")),
         "model.dtype": (c.model.dtype, ("float32", "bfloat16")),
         "model.attention": (c.model.attention, ("xla", "cudnn")),
-        "objective.name": (c.objective.name, tuple(FAMILIES)),
+        "model.time": (c.model.time, ("none", "adaln")),
+        "objective.name": (
+            c.objective.name,
+            (c.objective.name,) if c.objective.file else tuple(FAMILIES),
+        ),
         "objective.estimator": (c.objective.estimator, ("time", "count")),
-        "objective.order_kind": (c.objective.order_kind, ("jitter", "uniform")),
+        "objective.order_kind": (
+            c.objective.order_kind,
+            ("jitter", "uniform", "spans", "segments"),
+        ),
+        "objective.schedule": (c.objective.schedule, SCHEDULES),
+        "objective.weighting": (c.objective.weighting, ("bound", "unweighted")),
+        "objective.chain": (c.objective.chain, ("uniform", "absorbing")),
+        "objective.form": (c.objective.form, ("denoising", "score")),
+        "objective.path": (c.objective.path, ("mask", "uniform")),
+        "objective.prediction": (c.objective.prediction, ("x0", "epsilon")),
         "objective.noise_kind": (c.objective.noise_kind, ("mask", "replace")),
         "optimizer.schedule": (c.optimizer.schedule, ("cosine", "wsd", "constant")),
     }
@@ -292,6 +397,10 @@ def _check(c: Config) -> None:
         "optimizer.lr": c.optimizer.lr,
         "optimizer.clip": c.optimizer.clip,
         "optimizer.eps": c.optimizer.eps,
+        "objective.power": c.objective.power,
+        "objective.span": c.objective.span,
+        "objective.low_noise": c.objective.low_noise,
+        "objective.log_snr": c.objective.log_snr,
         "mesh.fsdp": c.mesh.fsdp,
         "mesh.tensor": c.mesh.tensor,
     }
@@ -305,6 +414,8 @@ def _check(c: Config) -> None:
         "evaluation.patience": c.evaluation.patience,
         "evaluation.samples": c.evaluation.samples,
         "objective.orders": c.objective.orders,
+        "objective.timesteps": c.objective.timesteps,
+        "objective.low_noise_steps": c.objective.low_noise_steps,
         "mesh.data": c.mesh.data,
         "train.seed": c.train.seed,
     }
@@ -319,12 +430,24 @@ def _check(c: Config) -> None:
         "model.dropout.embedding": c.model.dropout.embedding,
         "model.dropout.residual": c.model.dropout.residual,
         "model.dropout.attention": c.model.dropout.attention,
+        "model.dropout.mlp": c.model.dropout.mlp,
     }
     for name, value in shares.items():
         if not 0 <= value < 1:
             fail(name, value, "at least 0 and below 1")
     if not 0 <= c.objective.attention_noise <= 1:
         fail("objective.attention_noise", c.objective.attention_noise, "from 0 to 1, a share")
+    if not 0 <= c.objective.suffix <= 1:
+        fail("objective.suffix", c.objective.suffix, "from 0 to 1, a share")
+    if c.objective.low_noise > 1:
+        fail("objective.low_noise", c.objective.low_noise, "at most 1, a time")
+    if c.objective.order_kind == "segments" and c.objective.separator < 0:
+        fail("objective.separator", c.objective.separator, "a token id, for order_kind='segments'")
+    if c.objective.form == "score" and c.objective.schedule == "geometric":
+        right = "one that starts without noise, for form='score'"
+        fail("objective.schedule", c.objective.schedule, right)
+    if c.objective.timesteps and c.objective.form == "score":
+        fail("objective.timesteps", c.objective.timesteps, "0, for form='score'")
     if c.objective.block < 1 or (
         c.objective.name == "block" and c.data.seq_len % c.objective.block
     ):

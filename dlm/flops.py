@@ -37,15 +37,19 @@ class Parameters(NamedTuple):
         return self.embedding + self.non_embedding
 
 
-def parameters(*, layers: int, width: int, ff: int, rows: int, tied: bool) -> Parameters:
+def parameters(
+    *, layers: int, width: int, ff: int, rows: int, tied: bool, time: bool = False
+) -> Parameters:
     """Counts what `dlm.model.init` makes.
 
     `rows` is the vocabulary with the objective's extra tokens (BOS, MASK). Per layer: 4D² attention,
     3DF feed-forward, 2D norm scales; then D for the final norm. The paper's formula (section 9)
     has 6lD for norms in place of (2l + 1)D; the difference is below 0.1 % of every size it trains.
+    `time`: adaLN adds 64D, 4D² a layer and 2D², which run once a sequence and count no FLOPs.
     """
     block = 4 * width**2 + 3 * width * ff + 2 * width
-    return Parameters(rows * width * (1 if tied else 2), layers * block + width)
+    timed = (64 * width + (4 * layers + 2) * width**2) if time else 0
+    return Parameters(rows * width * (1 if tied else 2), layers * block + width + timed)
 
 
 def paper_parameters(*, layers: int, width: int, ff: int, vocabulary: int = 50257) -> int:

@@ -128,10 +128,10 @@ def terminal(a: Analysis) -> list[Any]:
         Text(f"left out: {run}: {reason}", style="yellow") for run, reason in a.fit.table.excluded
     ]
     head = Text(f"{a.fit.law.formula}\n{a.fit.law.source}\n")
-    return [head, _grid(HEAD, words.coefficient_rows(a)), *said, *left_out]
+    return [head, grid(HEAD, words.coefficient_rows(a)), *said, *left_out]
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
@@ -227,7 +227,7 @@ def _said(c: Comparison) -> list[str]:
 def comparison_terminal(c: Comparison) -> list[Any]:
     """Rich renderables."""
     title, *parts = comparison_tables(c)
-    return [title, *(_grid(*part) for part in parts), *_said(c)]
+    return [title, *(grid(*part) for part in parts), *_said(c)]
 
 
 def _critical_row(found: Critical) -> list[str]:

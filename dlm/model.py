@@ -26,6 +26,7 @@ Cache = tuple[tuple[Array, Array], ...]
 Mask = str | Bool[Array, "T S"] | Bool[Array, "B T S"]
 
 NORM_EPS = 1e-5  # paper, section 9
+TIME_FEATURES = 64
 
 
 class Transformer(NamedTuple):
@@ -40,10 +41,14 @@ class Transformer(NamedTuple):
 def transformer(model: config.Model, rows: int) -> Transformer:
     """The transformer of a config with `rows` embedding rows, as pure functions.
 
-    `apply(params, inputs, *, mask, positions=None, key=None, cache=None)`:
+    `apply(params, inputs, *, mask, positions=None, queries=None, time=None, key=None, cache=None,
+           hidden=False)`:
       inputs     Int[B T] ids, or Float[B T D] vectors in place of their embeddings
       mask       "causal", "full", or True where a query may see a key, Bool[T S] or Bool[B T S]
       positions  Int[T] or Int[B T] for rotary embedding; 0..T-1 if absent
+      queries    Int[B T] positions that queries ask from, where they are not their inputs'
+      time       Float[B] in [0, 1], read by models with model.time="adaln" and by no other
+      hidden     the last Float[B T D] in place of logits
       key        switches dropout on
       cache      keys and values of S positions, written at `positions` (consecutive); then
                  `apply` returns (logits, cache) and `mask` is over all S
@@ -66,10 +71,14 @@ def transformer(model: config.Model, rows: int) -> Transformer:
         *,
         mask: Mask,
         positions: Int[Array, "*B T"] | None = None,
+        queries: Int[Array, "*B T"] | None = None,
+        time: Float[Array, " B"] | None = None,
         key: PRNGKeyArray | None = None,
         cache: Cache | None = None,
+        hidden: bool = False,
     ) -> Any:
-        return nnx.merge(graph, params)(inputs, mask, positions, key, cache)
+        run = nnx.merge(graph, params)
+        return run(inputs, mask, positions, queries, time, key, cache, hidden)
 
     def cache(batch: int, length: int) -> Cache:
         shape = (batch, length, model.heads, model.width // model.heads)
@@ -86,27 +95,40 @@ class _Transformer(nnx.Module):
         for layer in range(c.layers):
             setattr(self, f"block_{layer:02d}", _Block(c, rngs))
         self.norm = nnx.Param(jnp.ones(c.width))
+        if c.time == "adaln":
+            self.time_in = _normal(rngs, (TIME_FEATURES, c.width), TIME_FEATURES**-0.5)
+            self.time_out = nnx.Param(jnp.zeros((c.width, 2, c.width)))
         if not c.tied:
             self.head = _normal(rngs, (rows, c.width), c.init)
 
-    def __call__(self, inputs, mask, positions, key, cache):
+    def __call__(self, inputs, mask, positions, queries, time, key, cache, hidden):
         c = self.c
         table = self.embedding[...]
         x = (table[inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs).astype(c.dtype)
         if positions is None:
             positions = jnp.arange(x.shape[1])
-        rotation = _rotation(positions, c.width // c.heads, c.rope_theta)
-        keys = (
-            [None] * (3 * c.layers + 1) if key is None else jax.random.split(key, 3 * c.layers + 1)
-        )
+        rotate = functools.partial(_rotation, head=c.width // c.heads, theta=c.rope_theta)
+        rotation = rotate(positions)
+        asking = rotation if queries is None else rotate(queries)
+        condition = None
+        if c.time == "adaln":
+            time = jnp.zeros(x.shape[0]) if time is None else time
+            condition = jax.nn.silu(_time_features(time) @ self.time_in[...]).astype(c.dtype)
+        count = 4 * c.layers + 1
+        keys = [None] * count if key is None else jax.random.split(key, count)
         x = _dropout(x, c.dropout.embedding, keys[-1])
         written = []
         for layer in range(c.layers):
             block = getattr(self, f"block_{layer:02d}")
             past = None if cache is None else (*cache[layer], positions[0])
-            x, present = block(x, mask, rotation, keys[3 * layer : 3 * layer + 3], past)
+            drops = keys[4 * layer : 4 * layer + 4]
+            x, present = block(x, mask, (asking, rotation), condition, drops, past)
             written.append(present)
         x = _rms_norm(x, self.norm[...])
+        if condition is not None:
+            x = _shifted(x, _project(condition[:, None], self.time_out[...]))
+        if hidden:
+            return x.astype(jnp.float32)
         head = table if c.tied else self.head[...]
         logits = jnp.einsum(
             "BTD,RD->BTR", x, head.astype(c.dtype), preferred_element_type=jnp.float32
@@ -127,19 +149,30 @@ class _Block(nnx.Module):
         self.ff_norm = nnx.Param(jnp.ones(c.width))
         self.gate_up = _normal(rngs, (c.width, 2, c.ff), c.init)
         self.down = _normal(rngs, (c.ff, c.width), small)
+        if c.time == "adaln":  # scale and shift of both norms; zeros: the model without time
+            self.time_mod = nnx.Param(jnp.zeros((c.width, 4, c.width)))
 
-    def __call__(self, x, mask, rotation, keys, past):
+    def __call__(self, x, mask, rotations, condition, keys, past):
         c = self.c
-        qkv = _project(_rms_norm(x, self.attention_norm[...]), self.qkv[...])
-        q, k, v = _rotate(qkv[:, :, 0], rotation), _rotate(qkv[:, :, 1], rotation), qkv[:, :, 2]
+        normed = _rms_norm(x, self.attention_norm[...])
+        if condition is not None:
+            changes = _project(condition[:, None], self.time_mod[...])
+            normed = _shifted(normed, changes[:, :, :2])
+        qkv = _project(normed, self.qkv[...])
+        q, k = (_rotate(qkv[:, :, i], rotation) for i, rotation in enumerate(rotations))
+        v = qkv[:, :, 2]
         if past is not None:
             k = jax.lax.dynamic_update_slice_in_dim(past[0], k, past[2], axis=1)
             v = jax.lax.dynamic_update_slice_in_dim(past[1], v, past[2], axis=1)
         mixed = _attention(q, k, v, mask, c, keys[0])
         out = self.out[...].astype(x.dtype).reshape(-1, c.width)
         x = x + _dropout(mixed.reshape(*x.shape[:2], -1) @ out, c.dropout.residual, keys[1])
-        gate_up = _project(_rms_norm(x, self.ff_norm[...]), self.gate_up[...])
+        normed = _rms_norm(x, self.ff_norm[...])
+        if condition is not None:
+            normed = _shifted(normed, changes[:, :, 2:])
+        gate_up = _project(normed, self.gate_up[...])
         hidden = jax.nn.silu(gate_up[:, :, 0]) * gate_up[:, :, 1]
+        hidden = _dropout(hidden, c.dropout.mlp, keys[3])
         x = x + _dropout(hidden @ self.down[...].astype(x.dtype), c.dropout.residual, keys[2])
         return x, (k, v)
 
@@ -195,6 +228,19 @@ def _rms_norm(x: Float[Array, "B T D"], scale: Float[Array, " D"]) -> Float[Arra
     wide = x.astype(jnp.float32)
     wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + NORM_EPS)
     return (wide * scale).astype(x.dtype)
+
+
+def _time_features(time: Float[Array, " B"]) -> Float[Array, "B F"]:
+    """Sines and cosines of 1000 t at geometric frequencies (Vaswani et al. 2017)."""
+    half = TIME_FEATURES // 2
+    frequency = 1e4 ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = 1e3 * time[:, None] * frequency
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def _shifted(x: Float[Array, "B T D"], change: Float[Array, "B 1 2 D"]) -> Float[Array, "B T D"]:
+    """adaLN (Peebles and Xie 2023): x (1 + scale) + shift."""
+    return x * (1 + change[:, :, 0]) + change[:, :, 1]
 
 
 def _rotation(positions: Int[Array, "*B T"], head: int, theta: float) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlm import flops
-from dlm.config import FAMILIES, Config, duration, fail
+from dlm.config import Config, duration, fail
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int) -> Plan:
     if batch * length > unique:
         fail("train.batch_size", batch, f"at most {unique // length}, the windows of the subset")
     model = config.model
-    family = FAMILIES[config.objective.name]
+    family = config.objective.family
     rows, positions = vocab_size + family.extra_tokens, length + family.extra_positions
     sizes = dict(layers=model.layers, width=model.width, ff=model.ff, rows=rows)
-    count = flops.parameters(**sizes, tied=model.tied)
+    count = flops.parameters(**sizes, tied=model.tied, time=model.time == "adaln")
     per_step = batch * flops.training_flops(
         **sizes, length=positions, attention=family.attention, block=config.objective.block
     )

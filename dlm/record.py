@@ -79,7 +79,7 @@ def start(folder: Path, c: config.Config, store: Store, about: dict[str, Any]) -
 def identity(c: config.Config, about: dict[str, Any]) -> dict[str, Any]:
     return {name: about[name] for name in ("experiment", "run", "label")} | dict(
         objective=c.objective.name, seed=c.train.seed, corpus=c.corpus.name,
-        kind="exact" if config.FAMILIES[c.objective.name].exact else "upper bound",
+        kind="exact" if c.objective.family.exact else "upper bound",
     )  # fmt: skip
 
 

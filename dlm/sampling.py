@@ -1,4 +1,4 @@
-"""One sampling driver for every objective."""
+"""Samples from a trained model, by the sampler of its family."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import numpy as np
 from jaxtyping import Int, PRNGKeyArray
 
 from dlm import config, objectives
-from dlm.errors import DlmError
+from dlm.errors import DlmError, nearest
 from dlm.model import Params, transformer
+from dlm.objectives.reveal import ORDERS
+
+EVERY_ORDER = (*ORDERS, "ddim")
 
 
 @functools.lru_cache(maxsize=16)
@@ -21,11 +24,11 @@ def _sampler(
 ) -> Callable:
     goal = objectives.make(objective, vocab_size)
     network = transformer(model, vocab_size + goal.family.extra_tokens)
-    return jax.jit(
-        lambda params, key, prompt: goal.sample(
-            network, params, key, prompt, length, **dict(options)
-        )
-    )
+
+    def run(params, key, prompt, infill):
+        return goal.sample(network, params, key, prompt, length, infill=infill, **dict(options))
+
+    return jax.jit(run)
 
 
 def sample(
@@ -36,32 +39,51 @@ def sample(
     *,
     count: int,
     prompt: Int[np.ndarray, " P"] | None = None,
+    infill: Int[np.ndarray, " L"] | None = None,
     steps: int = 0,
     temperature: float = 1.0,
     top_p: float = 1.0,
     order: str = "ancestral",
+    budget: float = 0.1,
 ) -> Int[np.ndarray, "S L"]:
-    """`count` sequences of L tokens that begin with the prompt.
+    """`count` sequences of L tokens that begin with the prompt, or hold `infill` where it is not -1.
 
     Raises:
       DlmError: the prompt fills the sequence or has unknown ids, or an option is out of range.
     """
+    length = c.data.seq_len
     prompt = np.zeros(0, np.int32) if prompt is None else np.asarray(prompt, np.int32)
-    if len(prompt) >= c.data.seq_len:
+    if len(prompt) and infill is not None:
+        raise DlmError("--infill: holds a prompt already; give one of the two")
+    if len(prompt) >= length:
         raise DlmError(
-            f"--prompt: {len(prompt)} tokens, must be below config.data.seq_len={c.data.seq_len}"
+            f"--prompt: {len(prompt)} tokens, must be below config.data.seq_len={length}"
         )
-    if len(prompt) and not 0 <= prompt.min() <= prompt.max() < vocab_size:
+    if infill is not None:
+        if len(infill) > length:
+            raise DlmError(
+                f"--infill: {len(infill)} tokens, must be at most config.data.seq_len={length}"
+            )
+        infill = np.pad(np.asarray(infill, np.int32), (0, length - len(infill)), constant_values=-1)
+    for name, ids in (("prompt", prompt), ("infill", infill)):
+        if ids is not None and len(ids) and not -1 <= ids.min() <= ids.max() < vocab_size:
+            raise DlmError(f"--{name}: ids must be 0 to {vocab_size - 1}")
+    if len(prompt) and prompt.min() < 0:
         raise DlmError(f"--prompt: ids must be 0 to {vocab_size - 1}")
     if temperature < 0:
         raise DlmError(f"--temperature={temperature}: must be 0 (the most likely) or above")
     if not 0 < top_p <= 1:
         raise DlmError(f"--top-p={top_p}: must be above 0, at most 1")
-    if order not in ("ancestral", "confidence"):
-        raise DlmError(f"--order={order}: must be ancestral or confidence")
+    if order not in EVERY_ORDER:
+        raise DlmError(
+            f"--order={order}: must be one of {', '.join(EVERY_ORDER)}{nearest(order, EVERY_ORDER)}"
+        )
     if steps < 0:
         raise DlmError(f"--steps={steps}: must be above 0, or 0 for one a token")
-    options = dict(steps=steps, temperature=temperature, top_p=top_p, order=order)
-    run = _sampler(c.model, c.objective, vocab_size, c.data.seq_len, tuple(options.items()))
+    if not budget >= 0:
+        raise DlmError(f"--budget={budget}: must be 0 or above, in nats")
+    options = dict(steps=steps, temperature=temperature, top_p=top_p, order=order, budget=budget)
+    run = _sampler(c.model, c.objective, vocab_size, length, tuple(options.items()))
     prompts = jnp.tile(jnp.asarray(prompt), (count, 1))
-    return np.asarray(run(params, key, prompts))
+    wanted = None if infill is None else jnp.tile(jnp.asarray(infill), (count, 1))
+    return np.asarray(run(params, key, prompts, wanted))

@@ -52,7 +52,7 @@ def _build(
     network = transformer(model, vocab_size + goal.family.extra_tokens)
 
     def init(key: PRNGKeyArray) -> State:
-        params = network.init(key)
+        params = goal.init(network.init(key))
         opt = optim.optimizer(optimizer, jnp.float32(0), jnp.float32(0)).init(params)
         return dict(step=jnp.int32(0), params=params, opt=opt, average=params if averaged else {})
 
@@ -60,7 +60,8 @@ def _build(
         step = state["step"]
 
         def loss(params: Params) -> Float[Array, ""]:
-            total = goal.loss(network.apply, params, tokens, jax.random.fold_in(key, step))
+            place = jax.random.fold_in(key, step)
+            total = goal.loss(network.apply, params, tokens, place, step)
             return total.nats / total.tokens
 
         value, gradient = jax.value_and_grad(loss)(state["params"])

@@ -147,7 +147,7 @@ def score(
         (data.training_windows(*subset), data.training_documents(*subset)),
     )
     passes = c.evaluation.final_passes if final else c.evaluation.passes
-    exact = config.FAMILIES[c.objective.name].exact
+    exact = c.objective.family.exact
     found = []
     for windows, ids in parts:
         nats = evaluate.score(c, store.vocab_size, params, windows[:count], passes, mesh)

@@ -245,7 +245,9 @@ def test_an_order_moves_inputs_targets_and_positions_alike(monkeypatch):
         return jax.nn.one_hot(jnp.array([[3, 1, 2, 5, 6, 4]]), 9) * 100.0  # the right answers
 
     objective = objectives.Objective(
-        "orders", config.FAMILIES["orders"], *orders.make(7, 2, "jitter")
+        "orders",
+        config.FAMILIES["orders"],
+        *orders.make(config.Objective(name="orders", orders=2), 7),
     )
     nats = objective.loss(apply, {}, tokens, jax.random.key(0)).nats
     inputs, mask, positions = seen[0]

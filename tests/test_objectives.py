@@ -18,7 +18,7 @@ from dlm.objectives import common
 V, L = 3, 4
 STRINGS = jnp.array(list(itertools.product(range(V), repeat=L)), jnp.int32)
 MODEL = config.Model(layers=1, width=8, heads=2, ff=16, init=0.7, tied=False)
-NAMES = sorted(objectives.OBJECTIVES)
+NAMES = ("any_order", "ar", "block", "masked", "noise", "orders")  # log V string by string
 BOS, MASK = V, V + 1
 KEYS, TILE = 400, 2  # draws of an estimator for each string, and copies of it in a batch
 

@@ -139,7 +139,7 @@ def test_the_prompt_is_kept_and_everything_is_a_symbol(name, order):
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"d3pm", "gaussian"}))  # these start at random
 def test_temperature_zero_takes_the_most_likely(name):
     options = dict(count=4, temperature=0.0, order="confidence")
     found = sample(name, key=0, **options)
@@ -161,7 +161,7 @@ def test_confidence_reveals_the_same_number_each_step_the_surest_first():
     """A model that answers with the number of masks it sees, and is surer further right."""
     length, steps = 12, 4
 
-    def apply(params, inputs, *, mask, key=None):
+    def apply(params, inputs, *, mask, time=None, key=None):
         hidden = jnp.sum(inputs == length + 2, axis=-1)[:, None, None]
         surer = 1.0 + jnp.arange(length + 1)[None, :, None]
         return surer * (jnp.arange(length + 3) == hidden)

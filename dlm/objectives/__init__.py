@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from dlm import config
-from dlm.objectives import ar, block, masked, noise, orders
+from dlm.model import Params
+from dlm.objectives import ar, block, d3pm, flow, gaussian, masked, noise, orders
 from dlm.objectives.common import Sum
 
 __all__ = ["OBJECTIVES", "Objective", "Sum", "make"]
@@ -17,9 +19,11 @@ __all__ = ["OBJECTIVES", "Objective", "Sum", "make"]
 class Objective:
     """Pure functions over `apply` (or the whole model, to sample) and tokens Int[B L].
 
-    loss(apply, params, tokens, key) -> Sum               scalar; what training minimises
+    loss(apply, params, tokens, key, step=None) -> Sum    scalar; what training minimises
     nll(apply, params, tokens, key, passes) -> Sum        Float[B]; the estimator evaluation trusts
-    sample(model, params, key, prompt, length, *, steps, temperature, top_p, order) -> Int[B length]
+    sample(model, params, key, prompt, length, *, infill, steps, temperature, top_p, order, budget)
+        -> Int[B length]; of the options each reads what it knows
+    init(params) -> params                                with what is the objective's own, if any
     """
 
     name: str
@@ -27,19 +31,28 @@ class Objective:
     loss: Callable[..., Sum]
     nll: Callable[..., Sum]
     sample: Callable[..., object]
+    init: Callable[[Params], Params] = lambda params: params
 
 
 # name -> (config, vocabulary size) -> (loss, nll, sample)
 OBJECTIVES: dict[str, Callable[[config.Objective, int], tuple[Callable, Callable, Callable]]] = {
     "ar": lambda c, vocab_size: ar.make(vocab_size),
-    "orders": lambda c, vocab_size: orders.make(vocab_size, c.orders, c.order_kind),
-    "noise": lambda c, vocab_size: noise.make(vocab_size, c.noise, c.noise_kind, c.attention_noise),
-    "masked": lambda c, vocab_size: masked.make(vocab_size, c.estimator),
-    "block": lambda c, vocab_size: block.make(vocab_size, c.estimator, c.block),
+    "orders": orders.make,
+    "any_order": orders.any_order,
+    "noise": noise.make,
+    "masked": masked.make,
+    "block": block.make,
+    "d3pm": d3pm.make,
+    "flow": flow.make,
+    "gaussian": gaussian.make,
 }
 
 
 @functools.lru_cache(maxsize=64)
 def make(c: config.Objective, vocab_size: int) -> Objective:
     """The objective of a config over a vocabulary; one object for equal arguments."""
-    return Objective(c.name, config.FAMILIES[c.name], *OBJECTIVES[c.name](c, vocab_size))
+    built = config.own(c).make if c.file else OBJECTIVES[c.name]
+    made = Objective(c.name, c.family, *built(c, vocab_size))
+    if c.name == "gaussian" and not c.file:
+        return dataclasses.replace(made, init=functools.partial(gaussian.init, c))
+    return made

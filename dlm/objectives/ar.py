@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from dlm.model import Mask, Params, Transformer
-from dlm.objectives.common import Sum, cross_entropy, draw
+from dlm.objectives.common import Sum, cross_entropy, draw, given
 
 
 class View(NamedTuple):
@@ -23,10 +23,21 @@ class View(NamedTuple):
     targets: Int[Array, "B L"]
     positions: Int[Array, "*B L"] | None = None
     mask: Mask = "causal"
+    queries: Int[Array, "*B L"] | None = None  # positions just before the targets'
 
 
 def left_to_right(tokens: Int[Array, "B L"], bos: int) -> View:
     return View(jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=bos), tokens)
+
+
+def score(
+    apply: Callable, params: Params, view: View, key: PRNGKeyArray | None, vocab_size: int
+) -> Float[Array, "B L"]:
+    """-log p of each target, in nats."""
+    where: dict = {} if view.queries is None else {"queries": view.queries}
+    where |= {} if view.positions is None else {"positions": view.positions}
+    logits = apply(params, view.inputs, mask=view.mask, key=key, **where)
+    return cross_entropy(logits, view.targets, vocab_size)
 
 
 def make(vocab_size: int, augment: Callable | None = None) -> tuple[Callable, Callable, Callable]:
@@ -36,21 +47,17 @@ def make(vocab_size: int, augment: Callable | None = None) -> tuple[Callable, Ca
     """
     bos = vocab_size
 
-    def score(apply: Callable, params: Params, view: View, key: PRNGKeyArray | None):
-        logits = apply(params, view.inputs, mask=view.mask, positions=view.positions, key=key)
-        return cross_entropy(logits, view.targets, vocab_size)
-
-    def loss(apply, params, tokens, key) -> Sum:
+    def loss(apply, params, tokens, key, step=None) -> Sum:
         view = left_to_right(tokens, bos)
         if augment is not None:
             view_key, key = jax.random.split(key)
             view = augment(view_key, tokens)
-        nats = jnp.sum(score(apply, params, view, key))
+        nats = jnp.sum(score(apply, params, view, key, vocab_size))
         return Sum(nats, tokens.size, {"nll": nats})
 
     def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
         del key, passes  # exact: nothing is drawn
-        nats = jnp.sum(score(apply, params, left_to_right(tokens, bos), None), axis=-1)
+        nats = jnp.sum(score(apply, params, left_to_right(tokens, bos), None, vocab_size), axis=-1)
         return Sum(nats, tokens.size, {"nll": nats})
 
     def sample(
@@ -60,21 +67,25 @@ def make(vocab_size: int, augment: Callable | None = None) -> tuple[Callable, Ca
         prompt: Int[Array, "B P"],
         length: int,
         *,
-        steps: int = 0,
+        infill: Int[Array, "B L"] | None = None,
         temperature: float = 1.0,
         top_p: float = 1.0,
-        order: str = "",
+        **options,
     ) -> Int[Array, "B L"]:
-        """Left to right with a KV cache: the prompt in one call, then one token at a time."""
-        del steps, order  # there is one order, a step a token
-        batch, given = prompt.shape
+        """Left to right with a KV cache: the prompt in one call, then one token at a time.
+
+        What is filled in follows from what stands before it, not from what comes after.
+        """
+        del options  # there is one order, a step a token
+        batch, start = prompt.shape
+        fixed = given(prompt, length, infill)
         inputs = jnp.pad(prompt, ((0, 0), (1, 0)), constant_values=bos)
         visible = jnp.tri(length, dtype=bool)
         logits, cache = model.apply(
             params,
             inputs,
-            mask=visible[: given + 1],
-            positions=jnp.arange(given + 1),
+            mask=visible[: start + 1],
+            positions=jnp.arange(start + 1),
             cache=model.cache(batch, length),
         )
 
@@ -83,6 +94,7 @@ def make(vocab_size: int, augment: Callable | None = None) -> tuple[Callable, Ca
             drawn = draw(
                 jax.random.fold_in(key, position), logits[:, :vocab_size], temperature, top_p
             )
+            drawn = jnp.where(fixed[:, position] < 0, drawn, fixed[:, position])
             logits, cache = model.apply(
                 params,
                 drawn[:, None],
@@ -92,7 +104,7 @@ def make(vocab_size: int, augment: Callable | None = None) -> tuple[Callable, Ca
             )
             return (logits[:, -1], cache), drawn
 
-        _, drawn = jax.lax.scan(step, (logits[:, -1], cache), jnp.arange(given, length))
+        _, drawn = jax.lax.scan(step, (logits[:, -1], cache), jnp.arange(start, length))
         return jnp.concatenate([prompt, drawn.T], axis=1)
 
     return loss, nll, sample

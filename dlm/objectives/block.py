@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from dlm import config
 from dlm.model import Params, Transformer
-from dlm.objectives.common import Sum, cross_entropy, draw, exact_count_mask, stratified
+from dlm.objectives import reveal
+from dlm.objectives.common import Sum, cross_entropy, exact_count_mask, given, stratified
 
 
 def visible(length: int, block: int) -> Bool[np.ndarray, "T T"]:
@@ -33,9 +35,9 @@ def visible(length: int, block: int) -> Bool[np.ndarray, "T T"]:
     return np.block([[noisy_noisy, noisy_clean], [nothing, clean_clean]])
 
 
-def make(vocab_size: int, estimator: str, block: int) -> tuple[Callable, Callable, Callable]:
+def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`; BOS and MASK follow the vocabulary."""
-    bos, mask_id = vocab_size, vocab_size + 1
+    bos, mask_id, block = vocab_size, vocab_size + 1, c.block
 
     def predict(apply: Callable, params: Params, noisy, clean: Int[Array, "B L"], key) -> Array:
         """Logits at the L noisy positions."""
@@ -64,10 +66,10 @@ def make(vocab_size: int, estimator: str, block: int) -> tuple[Callable, Callabl
     def times(key, batch: int, length: int) -> Float[Array, "B N"]:
         return stratified(key, batch * (length // block)).reshape(batch, -1)
 
-    def loss(apply, params, tokens, key) -> Sum:
+    def loss(apply, params, tokens, key, step=None) -> Sum:
         time_key, mask_key, dropout_key = jax.random.split(key, 3)
         t = times(time_key, *tokens.shape)
-        if estimator == "count":
+        if c.estimator == "count":
             masked, weight = count_form(mask_key, t)
         else:
             rate = jnp.repeat(1 - t, block, axis=1)
@@ -92,42 +94,30 @@ def make(vocab_size: int, estimator: str, block: int) -> tuple[Callable, Callabl
         prompt: Int[Array, "B P"],
         length: int,
         *,
+        infill: Int[Array, "B L"] | None = None,
         steps: int = 0,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        order: str = "ancestral",
+        **options,
     ) -> Int[Array, "B L"]:
-        """Block by block, `steps` calls each over all blocks (0: one a token), with a KV cache.
+        """Block by block, `steps` calls over all blocks (0: one a token), with a KV cache.
 
         The cache holds the clean blocks, so a call reads b tokens (and BOS, in the first block).
         """
-        batch, given = prompt.shape
+        batch = len(prompt)
         calls = max(steps // (length // block), 1) if steps else block
-        blank = jnp.full((batch, length - given), mask_id, prompt.dtype)
-        tokens = jnp.concatenate([prompt, blank], axis=1)
+        tokens = given(prompt, length, infill)
+        tokens = jnp.where(tokens < 0, mask_id, tokens)
         seen = jnp.asarray(visible(length, block))
         noisy_rows = seen[: length + 1, : length + 1]
         clean_rows = seen[length + 1 :, length + 1 :]
 
         def denoise(part, query, number):
             """One block from masks to tokens; query(tokens of it) -> logits Float[B b R]."""
-
-            def step(i, part):
-                place = jax.random.fold_in(jax.random.fold_in(key, number), i)
-                draw_key, reveal_key = jax.random.split(place)
-                hidden = part == mask_id
-                logits = query(part)[..., :vocab_size]
-                drawn = draw(draw_key, logits, temperature, top_p)
-                if order == "confidence":
-                    sure = jnp.max(jax.nn.log_softmax(logits), axis=-1)
-                    rank = jnp.argsort(jnp.argsort(-jnp.where(hidden, sure, -jnp.inf)))
-                    left = jnp.sum(hidden, axis=-1, keepdims=True)
-                    reveal = rank < jnp.ceil(left / (calls - i)).astype(jnp.int32)
-                else:
-                    reveal = jax.random.uniform(reveal_key, part.shape) * (calls - i) < 1
-                return jnp.where(hidden & reveal, drawn, part)
-
-            return jax.lax.fori_loop(0, calls, step, part)
+            return reveal.reveal(
+                lambda part: query(part)[..., :vocab_size],
+                *(jax.random.fold_in(key, number), part, mask_id),
+                steps=calls,
+                **options,
+            )
 
         def call(inputs, start, mask, cache):
             positions = start + jnp.arange(inputs.shape[1])

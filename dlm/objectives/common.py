@@ -48,6 +48,15 @@ def exact_count_mask(
     return rank < counts[:, None]
 
 
+def given(
+    prompt: Int[Array, "B P"], length: int, infill: Int[Array, "B L"] | None
+) -> Int[Array, "B L"]:
+    """What a sample has to hold: the prompt at its start, or `infill`; -1 where it is free."""
+    if infill is not None:
+        return infill
+    return jnp.pad(prompt, ((0, 0), (0, length - prompt.shape[1])), constant_values=-1)
+
+
 def draw(
     key: PRNGKeyArray, logits: Float[Array, "*B V"], temperature: float, top_p: float
 ) -> Int[Array, "*B"]:

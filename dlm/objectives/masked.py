@@ -1,10 +1,11 @@
-"""Masked diffusion with the linear schedule: a token is masked by time t with probability t.
+"""Masked diffusion: by time t a token is masked with probability m(t), independently.
 
--log p(x) <= E_t (1/t) Σ_{masked} -log p(x_i | x_t), t ~ U(0, 1], the continuous-time bound
-(arXiv 2507.15857, section 2.2; Sahoo et al. 2024, Shi et al. 2024). The reconstruction and prior
-terms are zero: at t = 0 nothing is masked, at t = 1 everything is. Its count form draws the number
-of masked tokens, k ~ U{1..L}, and weighs by L/k (Ou et al. 2024): the same expectation, less variance.
-No eps floor and no forced mask, so both are unbiased for the bound. Nothing depends on t but the mask.
+-log p(x) <= int m'(t)/m(t) E Σ_{masked} -log p(x_i | x_t) dt, with a prior and a reconstruction term
+where m does not run from 0 to 1 (Sahoo et al. 2024, Shi et al. 2024; arXiv 2507.15857, section 2.2,
+has m(t) = t). Its count form draws the number of masked tokens k and weighs by L/k (Ou et al. 2024):
+the same expectation, less variance. No eps floor and no forced mask, so both are unbiased.
+
+Nothing depends on t but the mask: a model with time is told the share that it sees masked.
 """
 
 from __future__ import annotations
@@ -13,55 +14,91 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from dlm import config
 from dlm.model import Params, Transformer
-from dlm.objectives.common import Sum, cross_entropy, draw, exact_count_mask, stratified
+from dlm.objectives import reveal, schedules
+from dlm.objectives.common import Sum, cross_entropy, exact_count_mask, given, stratified
 
 
-def make(vocab_size: int, estimator: str) -> tuple[Callable, Callable, Callable]:
+def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`; BOS and MASK follow the vocabulary."""
     bos, mask_id = vocab_size, vocab_size + 1
+    noise = schedules.schedule(c)
 
     def predict(apply: Callable, params: Params, tokens: Int[Array, "B L"], key) -> Array:
         """Logits at the L positions after BOS."""
         inputs = jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=bos)
-        return apply(params, inputs, mask="full", key=key)[:, 1:]
+        share = jnp.mean(tokens == mask_id, axis=-1)
+        return apply(params, inputs, mask="full", time=share, key=key)[:, 1:]
 
-    def weighted(apply, params, tokens, masked, weight, key) -> Float[Array, " B"]:
+    def entropy(apply, params, tokens, masked, key) -> Float[Array, " B"]:
         logits = predict(apply, params, jnp.where(masked, mask_id, tokens), key)
-        entropy = cross_entropy(logits, tokens, vocab_size)
-        return weight * jnp.sum(jnp.where(masked, entropy, 0), axis=-1)
+        return jnp.sum(jnp.where(masked, cross_entropy(logits, tokens, vocab_size), 0), axis=-1)
 
-    def count_form(key, t: Float[Array, " B"], length: int):
-        counts = jnp.clip(jnp.floor(t * length).astype(jnp.int32) + 1, 1, length)
-        return exact_count_mask(key, counts, length), length / counts
+    def counted(u: Float[Array, " B"], length: int) -> Int[Array, " B"]:
+        return jnp.clip(jnp.floor(u * length).astype(jnp.int32) + 1, 1, length)
 
-    def loss(apply, params, tokens, key) -> Sum:
+    def weights(length: int) -> Float[np.ndarray, "2 K"]:
+        """Of k masked positions in the reconstruction and the diffusion term, times L: k is uniform."""
+        parts = schedules.counts(c, length)
+        return length * np.stack([parts["reconstruction"], parts["diffusion"]])
+
+    def rows(key, share: Float[Array, " B"], length: int) -> Bool[Array, "B L"]:
+        return jax.random.uniform(key, (share.shape[0], length)) < share[:, None]
+
+    def loss(apply, params, tokens, key, step=None) -> Sum:
         time_key, mask_key, dropout_key = jax.random.split(key, 3)
-        t = stratified(time_key, tokens.shape[0])
-        if estimator == "count":
-            masked, weight = count_form(mask_key, t, tokens.shape[1])
+        batch, length = tokens.shape
+        u = stratified(time_key, batch)
+        t = 1 - u  # in (0, 1]
+        if c.low_noise_steps and step is not None:
+            t = jnp.where(step < c.low_noise_steps, t * c.low_noise, t)
+        if c.estimator == "count":
+            masked = exact_count_mask(mask_key, counted(u, length), length)
         else:
-            masked, weight = (
-                jax.random.uniform(mask_key, tokens.shape) < 1 - t[:, None],
-                1 / (1 - t),
-            )
-        nats = jnp.sum(weighted(apply, params, tokens, masked, weight, dropout_key))
-        return Sum(nats, tokens.size, {"diffusion": nats})
+            if c.timesteps:
+                at = jnp.ceil(t * c.timesteps)
+                share = noise.share(at / c.timesteps)
+                before = jnp.where(at > 1, noise.share((at - 1) / c.timesteps), 0.0)
+                weight = c.timesteps * (share - before) / share
+            else:
+                share = noise.share(t)
+                weight = noise.rate(t) / share
+            masked = rows(mask_key, share, length)
+        count = jnp.sum(masked, axis=-1)
+        if c.suffix:  # as many masks, at the end: none stays none
+            end = jnp.arange(length) >= length - count[:, None]
+            chosen = jax.random.uniform(jax.random.fold_in(mask_key, 1), (batch, 1)) < c.suffix
+            masked = jnp.where(chosen, end, masked)
+        if c.weighting == "unweighted":  # of every masked token, at the scale of the bound
+            weight = jnp.full(batch, 2.0)
+        elif c.estimator == "count":
+            weight = jnp.asarray(weights(length).sum(0), jnp.float32)[count]
+        found = weight * entropy(apply, params, tokens, masked, dropout_key)
+        ahead = schedules.prior(c, length, vocab_size)
+        nats = jnp.sum(found) + batch * ahead
+        return Sum(
+            nats, tokens.size, {"diffusion": jnp.sum(found), "prior": nats * 0 + batch * ahead}
+        )
 
     def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
         batch, length = tokens.shape
+        table = jnp.asarray(weights(length), jnp.float32)
 
         def one(i, nats):
-            time = (t + i / passes) % 1.0  # each sequence's times are stratified over its passes
-            masked, weight = count_form(jax.random.fold_in(mask_key, i), time, length)
-            return nats + weighted(apply, params, tokens, masked, weight, None)
+            counts = counted((t + i / passes) % 1.0, length)  # stratified over the passes
+            masked = exact_count_mask(jax.random.fold_in(mask_key, i), counts, length)
+            return nats + table[:, counts] * entropy(apply, params, tokens, masked, None)
 
         time_key, mask_key = jax.random.split(key)
         t = stratified(time_key, batch)
-        nats = jax.lax.fori_loop(0, passes, one, jnp.zeros(batch)) / passes
-        return Sum(nats, tokens.size, {"diffusion": nats})
+        parts = jax.lax.fori_loop(0, passes, one, jnp.zeros((2, batch))) / passes
+        ahead = jnp.full(batch, schedules.prior(c, length, vocab_size))
+        terms = {"prior": ahead, "reconstruction": parts[0], "diffusion": parts[1]}
+        return Sum(sum(terms.values(), jnp.zeros(batch)), tokens.size, terms)
 
     def sample(
         model: Transformer,
@@ -70,39 +107,16 @@ def make(vocab_size: int, estimator: str) -> tuple[Callable, Callable, Callable]
         prompt: Int[Array, "B P"],
         length: int,
         *,
-        steps: int = 0,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        order: str = "ancestral",
+        infill: Int[Array, "B L"] | None = None,
+        **options,
     ) -> Int[Array, "B L"]:
-        """From all masks to none in `steps` calls (0: one a token); the prompt is never masked.
-
-        ancestral: each masked token is revealed with probability 1/(steps left), the reverse process
-        at equally spaced times. confidence: the most certain ones first, the same number each step.
-        """
-        batch, given = prompt.shape
-        steps = steps or max(length - given, 1)
-        blank = jnp.full((batch, length - given), mask_id, prompt.dtype)
-
-        def step(i, tokens):
-            draw_key, reveal_key = jax.random.split(jax.random.fold_in(key, i))
-            hidden = tokens == mask_id
-            logits = predict(model.apply, params, tokens, None)[..., :vocab_size]
-            drawn = draw(draw_key, logits, temperature, top_p)
-            if order == "confidence":
-                chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), drawn[..., None], -1)[
-                    ..., 0
-                ]
-                rank = jnp.argsort(
-                    jnp.argsort(-jnp.where(hidden, chosen, -jnp.inf), axis=-1), axis=-1
-                )
-                left = jnp.sum(hidden, axis=-1, keepdims=True)
-                reveal = rank < jnp.ceil(left / (steps - i)).astype(jnp.int32)
-            else:
-                reveal = jax.random.uniform(reveal_key, tokens.shape) * (steps - i) < 1
-            return jnp.where(hidden & reveal, drawn, tokens)
-
-        tokens = jnp.concatenate([prompt, blank], axis=1)
-        return jax.lax.fori_loop(0, steps, step, tokens)
+        """From all masks to none; see `dlm.objectives.reveal`."""
+        known = given(prompt, length, infill)
+        known = jnp.where(known < 0, mask_id, known)
+        return reveal.reveal(
+            lambda tokens: predict(model.apply, params, tokens, None)[..., :vocab_size],
+            *(key, known, mask_id),
+            **options,
+        )
 
     return loss, nll, sample

@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
+from dlm import config
 from dlm.objectives import ar
 
 
-def make(
-    vocab_size: int, rate: float, kind: str, attention: float
-) -> tuple[Callable, Callable, Callable]:
+def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`; BOS and MASK follow the vocabulary."""
     bos, mask_id = vocab_size, vocab_size + 1
+    rate, kind, attention = c.noise, c.noise_kind, c.attention_noise
 
     def augment(key: PRNGKeyArray, tokens: Int[Array, "B L"]) -> ar.View:
         where_key, what_key, row_key, key_key = jax.random.split(key, 4)

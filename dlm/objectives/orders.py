@@ -1,10 +1,17 @@
-"""AR that is trained on several orders of each sequence and evaluated left to right.
+"""AR that is trained on several orders of each sequence.
 
 Finding 8 of arXiv 2507.15857 (section 3.5, algorithms 1 and 2): each sequence is shown in one of N
-fixed orders, its input tokens keeping their original positions; nothing tells the model which token
-comes next. `jitter` sorts positions after adding i times a normal draw, for the i-th order; `uniform`
-draws permutations. The first order is left to right, so one order is AR. With a new order for every
-sequence (0) it is any-order AR without target positions.
+fixed orders, its input tokens keeping their original positions. `jitter` sorts positions after
+adding i times a normal draw, for the i-th order; `uniform` draws permutations; `spans` permutes
+runs of equal length, `segments` what a separator ends (sentences, documents). The first order is
+left to right, so one order is AR. With a new order for every sequence (0) it is any-order AR.
+
+In the paper nothing tells the model which token comes next. With `targets`, queries ask from just
+before the target's position, by rotary embedding (the two positions of sigma-GPT, Pannatier et al.
+2024, arXiv 2404.09562, without its second embedding); left to right that is AR again. Then any
+order can be asked for, and `any_order` scores the mean over orders, E[-log p_s(x)], a bound on the
+likelihood of their mixture (Uria et al. 2014). For a model that only looks at which tokens are
+known, it is the bound of masked diffusion.
 """
 
 from __future__ import annotations
@@ -16,26 +23,78 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
+from dlm import config
 from dlm.objectives import ar
+from dlm.objectives.common import Sum
 
 SEED = 1234  # of the fixed orders: the same for every run
 
 
-def make(vocab_size: int, count: int, kind: str) -> tuple[Callable, Callable, Callable]:
+def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`; BOS is row `vocab_size`."""
 
     def augment(key: PRNGKeyArray, tokens: Int[Array, "B L"]) -> ar.View:
-        batch, length = tokens.shape
-        if count:
-            which = jax.random.randint(key, (batch,), 0, count)
-            order = jnp.asarray(table(count, length, kind))[which]
-        else:
-            order = jnp.argsort(_scores(key, batch, length, kind), axis=-1)
-        shuffled = jnp.take_along_axis(tokens, order, axis=-1)
-        view = ar.left_to_right(shuffled, vocab_size)
-        return view._replace(positions=jnp.pad(order[:, :-1] + 1, ((0, 0), (1, 0))))
+        return shown(tokens, draw(c, key, tokens), vocab_size, c.targets)
 
-    return ar.make(vocab_size, None if count == 1 else augment)
+    return ar.make(vocab_size, None if c.orders == 1 else augment)
+
+
+def any_order(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+    """As `make`, with target positions, scored in the mean over the orders that it is trained on."""
+
+    def augment(key: PRNGKeyArray, tokens: Int[Array, "B L"]) -> ar.View:
+        return shown(tokens, draw(c, key, tokens), vocab_size, targets=True)
+
+    def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
+        def one(i, nats):
+            view = augment(jax.random.fold_in(key, i), tokens)
+            return nats + jnp.sum(ar.score(apply, params, view, None, vocab_size), axis=-1)
+
+        nats = jax.lax.fori_loop(0, passes, one, jnp.zeros(len(tokens))) / passes
+        return Sum(nats, tokens.size, {"nll": nats})
+
+    loss, _, sample = ar.make(vocab_size, augment)
+    return loss, nll, sample
+
+
+def shown(tokens: Int[Array, "B L"], order: Int[Array, "B L"], bos: int, targets: bool) -> ar.View:
+    """The tokens in an order, with their positions; position 0 is BOS."""
+    view = ar.left_to_right(jnp.take_along_axis(tokens, order, axis=-1), bos)
+    positions = jnp.pad(order[:, :-1] + 1, ((0, 0), (1, 0)))
+    return view._replace(positions=positions, queries=order if targets else None)
+
+
+def draw(c: config.Objective, key: PRNGKeyArray, tokens: Int[Array, "B L"]) -> Int[Array, "B L"]:
+    """An order of each sequence: of the fixed ones, or a new one."""
+    batch, length = tokens.shape
+    if c.orders and c.order_kind in ("jitter", "uniform"):
+        which = jax.random.randint(key, (batch,), 0, c.orders)
+        return jnp.asarray(table(c.orders, length, c.order_kind))[which]
+    if c.orders:  # parts depend on the sequence; the noise that orders them is one of N
+        which = jax.random.randint(key, (batch,), 0, c.orders)
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(SEED), i))(which)
+        noise = jax.vmap(lambda k: jax.random.uniform(k, (length,)))(keys)
+        noise = jnp.where(which[:, None] == 0, jnp.arange(length) / length, noise)
+    else:
+        noise = jax.random.uniform(key, (batch, length))
+    if c.order_kind == "spans":
+        return _by_part(noise, jnp.broadcast_to(jnp.arange(length) // c.span, (batch, length)))
+    if c.order_kind == "segments":
+        ends = jnp.cumsum(tokens == c.separator, axis=-1)
+        return _by_part(noise, jnp.pad(ends[:, :-1], ((0, 0), (1, 0))))
+    if c.order_kind == "uniform":
+        return jnp.argsort(noise, axis=-1)
+    scale_key, key = jax.random.split(key)
+    scale = jax.random.uniform(scale_key, (batch, 1)) * length
+    moved = jnp.arange(length) + scale * jax.random.normal(key, (batch, length))
+    return jnp.argsort(moved, axis=-1)
+
+
+def _by_part(noise: Array, part: Int[Array, "B L"]) -> Int[Array, "B L"]:
+    """Positions by the noise of their part, in order within it."""
+    rank = jnp.argsort(jnp.argsort(noise, axis=-1), axis=-1)
+    first = jnp.take_along_axis(rank, part, axis=-1)
+    return jnp.argsort(first * part.shape[1] + jnp.arange(part.shape[1]), axis=-1)
 
 
 def table(count: int, length: int, kind: str) -> Int[np.ndarray, "N L"]:
@@ -46,12 +105,3 @@ def table(count: int, length: int, kind: str) -> Int[np.ndarray, "N L"]:
         jitter = np.argsort(np.arange(length) + i * rng.standard_normal(length), kind="stable")
         rows.append(jitter if kind == "jitter" else rng.permutation(length))
     return np.stack(rows).astype(np.int32)
-
-
-def _scores(key: PRNGKeyArray, batch: int, length: int, kind: str) -> Array:
-    """What a new order sorts by: noise alone, or noise of one deviation of up to L and position."""
-    if kind == "uniform":
-        return jax.random.uniform(key, (batch, length))
-    scale_key, key = jax.random.split(key)
-    scale = jax.random.uniform(scale_key, (batch, 1)) * length
-    return jnp.arange(length) + scale * jax.random.normal(key, (batch, length))

@@ -1,0 +1,183 @@
+"""Gaussian diffusion on learned embeddings: a language model with a true bound on its tokens.
+
+Tokens become vectors e (the model's embeddings, scaled to unit mean square), noise is added, z =
+alpha e + sigma epsilon with alpha^2 + sigma^2 = 1 and log-SNR falling linearly in t, and a rounding
+law reads tokens off z at t = 0 (Ho et al. 2020; Li et al. 2022, arXiv 2205.14217). The bound has
+three terms (Kingma et al. 2021, arXiv 2107.00630, equations 11 to 14; Gulrajani and Hashimoto 2023,
+arXiv 2305.18619):
+
+  -log p(x) <= KL(q(z_1 | x) || N(0, 1)) + 1/2 int -SNR'(t) E ||e - e_p||^2 dt - E log p(x | z_0)
+
+in continuous time, where only the two ends of the log-SNR matter, which may be learned (they are of
+a whole vector of D coordinates: D times the SNR of one). Rounding: p(x | z_0) is proportional to
+the density of z_0 about each token's embedding. `x0` models predict e as a mean of embeddings under
+their distribution over tokens; `epsilon` models give the noise, as sigma z + alpha v, and e follows
+from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from dlm import config
+from dlm.model import Params, Transformer
+from dlm.objectives.common import Sum, draw, given, stratified
+
+ENDS = "log_snr"  # parameters: log-SNR at t = 0 and at t = 1, where they are learned
+
+
+def init(c: config.Objective, params: Params) -> Params:
+    """The model's parameters and the objective's own."""
+    if not c.learned_schedule:
+        return params
+    return params | {ENDS: jnp.array([c.log_snr, -c.log_snr], jnp.float32)}
+
+
+def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+    """loss, nll and sample of `dlm.objectives.Objective`; BOS follows the vocabulary."""
+
+    def ends(params: Params) -> tuple[Array, Array]:
+        """log-SNR of a coordinate; those of the config are of a whole vector."""
+        first, last = jnp.array([c.log_snr, -c.log_snr], jnp.float32)
+        if c.learned_schedule:
+            first, last = params[ENDS]
+        per = jnp.log(params["embedding"].shape[-1])
+        return first - per, last - per
+
+    def table(params: Params) -> Float[Array, "R D"]:
+        """Embeddings of unit mean square."""
+        rows = params["embedding"]
+        return rows * jax.lax.rsqrt(jnp.mean(rows**2, axis=-1, keepdims=True) + 1e-12)
+
+    def scales(snr: Float[Array, " B"]) -> tuple[Array, Array]:
+        """alpha and sigma of a log-SNR, to be multiplied with [B L D]."""
+        pair = jnp.sqrt(jax.nn.sigmoid(snr)), jnp.sqrt(jax.nn.sigmoid(-snr))
+        return tuple(v[:, None, None] for v in pair)  # pyright: ignore
+
+    def denoise(apply: Callable, params: Params, z, snr, t, key) -> Float[Array, "B L D"]:
+        """The predicted e."""
+        rows = table(params)
+        network = {k: v for k, v in params.items() if k != ENDS}
+        bos = jnp.broadcast_to(rows[vocab_size], (len(z), 1, z.shape[-1]))
+        inputs = jnp.concatenate([bos, z], axis=1)
+        options = dict(mask="full", time=t, key=key)
+        if c.prediction == "epsilon":
+            alpha, sigma = scales(snr)
+            velocity = apply(network, inputs, hidden=True, **options)[:, 1:]
+            noise = sigma * z + alpha * velocity
+            return (z - sigma * noise) / alpha
+        logits = apply(network, inputs, **options)[:, 1:, :vocab_size]
+        # What z itself says of the token, beside what its neighbours do: the rounding law.
+        return jax.nn.softmax(logits + rounding(rows, z, snr)) @ rows[:vocab_size]
+
+    def rounding(rows, z, snr) -> Float[Array, "B L V"]:
+        """log density of z about each token's embedding, but for a constant."""
+        alpha, sigma = scales(snr)
+        near = jnp.einsum("BLD,VD->BLV", z, rows[:vocab_size]) * alpha
+        return (near - alpha**2 / 2 * jnp.sum(rows[:vocab_size] ** 2, axis=-1)) / sigma**2
+
+    def parts(apply, params, tokens, u, key, dropout_key) -> dict[str, Float[Array, " B"]]:
+        """The three terms, the middle one drawn at times u."""
+        noise_key, end_key = jax.random.split(key)
+        rows, (first, last) = table(params), ends(params)
+        e = rows[tokens]
+        snr = first + (last - first) * u
+        alpha, sigma = scales(snr)
+        z = alpha * e + sigma * jax.random.normal(noise_key, e.shape)
+        error = jnp.sum((e - denoise(apply, params, z, snr, u, dropout_key)) ** 2, axis=(1, 2))
+        batch = len(tokens)
+        a1, s1 = scales(jnp.full(batch, last))
+        prior = jnp.sum(a1**2 * e**2 + s1**2 - 1 - jnp.log(s1**2), axis=(1, 2)) / 2
+        a0, s0 = scales(jnp.full(batch, first))
+        z0 = a0 * e + s0 * jax.random.normal(end_key, e.shape)
+        read = jax.nn.log_softmax(rounding(rows, z0, jnp.full(batch, first)))
+        chosen = jnp.take_along_axis(read, tokens[..., None], -1)[..., 0]
+        return {
+            "prior": prior,
+            "diffusion": (first - last) / 2 * jnp.exp(snr) * error,
+            "reconstruction": -jnp.sum(chosen, axis=-1),
+        }
+
+    def loss(apply, params, tokens, key, step=None) -> Sum:
+        time_key, noise_key, dropout_key = jax.random.split(key, 3)
+        u = stratified(time_key, len(tokens))
+        terms = parts(apply, params, tokens, u, noise_key, dropout_key)
+        terms = {name: jnp.sum(value) for name, value in terms.items()}
+        return Sum(sum(terms.values(), jnp.zeros(())), tokens.size, terms)
+
+    def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
+        def one(i, total):
+            at = (u + i / passes) % 1.0
+            found = parts(apply, params, tokens, at, jax.random.fold_in(noise_key, i), None)
+            return jax.tree.map(jnp.add, total, found)
+
+        time_key, noise_key = jax.random.split(key)
+        u = stratified(time_key, len(tokens))
+        names = ("prior", "diffusion", "reconstruction")
+        total = jax.lax.fori_loop(0, passes, one, {name: jnp.zeros(len(tokens)) for name in names})
+        terms = {name: value / passes for name, value in total.items()}
+        return Sum(sum(terms.values(), jnp.zeros(len(tokens))), tokens.size, terms)
+
+    def sample(
+        model: Transformer,
+        params: Params,
+        key: PRNGKeyArray,
+        prompt: Int[Array, "B P"],
+        length: int,
+        *,
+        infill: Int[Array, "B L"] | None = None,
+        steps: int = 0,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        order: str = "ancestral",
+        **options,
+    ) -> Int[Array, "B L"]:
+        """From noise in `steps` calls (0: 2L): "ancestral" is DDPM, "ddim" has no noise but the start.
+
+        Steps are equal in log-SNR. A prompt's vectors are set to noisy copies of its embeddings.
+        """
+        del options
+        batch, fixed = len(prompt), given(prompt, length, infill)
+        calls = steps or 2 * length
+        rows, (first, last) = table(params), ends(params)
+        start_key, key = jax.random.split(key)
+        noise = jax.random.normal(start_key, (batch, length, rows.shape[-1]))
+        known = (fixed >= 0)[..., None]
+        clean = rows[jnp.maximum(fixed, 0)]
+
+        def at(i):
+            return jnp.full(batch, last + (first - last) * i / calls)
+
+        def held(z, snr):
+            alpha, sigma = scales(snr)
+            return jnp.where(known, alpha * clean + sigma * noise, z)
+
+        def call(i, z):
+            snr, after = at(i), at(i + 1)
+            alpha, sigma = scales(snr)
+            alpha_s, sigma_s = scales(after)
+            time = 1 - jnp.full(batch, i) / calls
+            e = denoise(model.apply, params, z, snr, time, None)
+            epsilon = (z - alpha * e) / sigma
+            if order == "ddim":
+                z = alpha_s * e + sigma_s * epsilon
+            else:  # the exact posterior of z_s given z_t and e (Kingma et al. 2021, equation 25)
+                left = -jnp.expm1(snr - after)[:, None, None]  # 1 - SNR_t / SNR_s
+                mean = alpha_s / alpha * (1 - left) * z + alpha_s * left * e
+                fresh = jax.random.normal(jax.random.fold_in(key, i), z.shape)
+                z = mean + sigma_s * jnp.sqrt(left) * temperature * fresh
+            return held(z, after)
+
+        z = jax.lax.fori_loop(0, calls, call, held(noise, at(0)))
+        logits = rounding(rows, z, at(calls))
+        if order == "ddim":
+            drawn = jnp.argmax(logits, axis=-1)
+        else:
+            drawn = draw(jax.random.fold_in(key, calls), logits, temperature, top_p)
+        return jnp.where(fixed < 0, drawn, fixed)
+
+    return loss, nll, sample

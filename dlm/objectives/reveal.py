@@ -1,0 +1,78 @@
+"""Sampling by revealing masks, a few positions a call: shared by all families that mask.
+
+ancestral   each mask is revealed with probability 1/(calls left): the reverse process
+confidence  the surest first, the same number each call (MaskGIT, arXiv 2202.04200)
+entropy     the surest first, as many as stay within `budget` nats of summed entropy beyond the most
+            certain one (Ben-Hamu et al. 2025, arXiv 2505.24857)
+remask      ancestral, and a revealed token is masked again with probability sigma (ReMDM, arXiv
+            2503.00307), its largest value that leaves the marginals, but in the last call
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from dlm.objectives.common import draw
+
+ORDERS = ("ancestral", "confidence", "entropy", "remask")
+
+
+def reveal(
+    predict: Callable[[Int[Array, "B L"]], Array],
+    key: PRNGKeyArray,
+    known: Int[Array, "B L"],
+    mask_id: int,
+    *,
+    steps: int = 0,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    order: str = "ancestral",
+    budget: float = 0.1,
+) -> Int[Array, "B L"]:
+    """`known` with its masks filled in at most `steps` calls (0: one a mask); what is given stays.
+
+    `predict(tokens) -> logits Float[B L V]`.
+    """
+    given = known != mask_id
+    calls = steps or known.shape[1]
+
+    def rank(score):
+        return jnp.argsort(jnp.argsort(-score, axis=-1), axis=-1)
+
+    def call(i, tokens):
+        draw_key, reveal_key, mask_key = jax.random.split(jax.random.fold_in(key, i), 3)
+        hidden, left = tokens == mask_id, calls - i
+        logits = predict(tokens)
+        drawn = draw(draw_key, logits, temperature, top_p)
+        logp = jax.nn.log_softmax(logits)
+        chance = jax.random.uniform(reveal_key, tokens.shape)
+        if order == "confidence":
+            sure = jnp.take_along_axis(logp, drawn[..., None], -1)[..., 0]
+            many = jnp.ceil(jnp.sum(hidden, axis=-1, keepdims=True) / left)
+            chosen = rank(jnp.where(hidden, sure, -jnp.inf)) < many
+        elif order == "entropy":
+            spread = jnp.where(hidden, -jnp.sum(jnp.exp(logp) * logp, axis=-1), jnp.inf)
+            ordered = jnp.sort(spread, axis=-1)
+            before = (
+                jnp.cumsum(jnp.where(jnp.isfinite(ordered), ordered, 0.0), axis=-1) - ordered[:, :1]
+            )
+            many = jnp.sum((before <= budget) & jnp.isfinite(ordered), axis=-1, keepdims=True)
+            chosen = (rank(-spread) < jnp.maximum(many, 1)) | (left <= 1)
+        else:
+            chosen = chance * left < 1
+        if order == "remask":
+            # Shares masked before and after this call: s is what stays masked of t.
+            t, s = left / calls, (left - 1) / calls
+            again = jnp.where(t < 1, jnp.minimum(1.0, s / jnp.maximum(1 - t, 1e-9)), 0.0)
+            again = again * (left > 1)
+            stays = (s - (1 - t) * again) / t
+            chosen = chance >= stays
+            back = ~hidden & ~given & (jax.random.uniform(mask_key, tokens.shape) < again)
+            tokens = jnp.where(back, mask_id, tokens)
+        return jnp.where(hidden & chosen, drawn, tokens)
+
+    return jax.lax.fori_loop(0, calls, call, known)

@@ -1,0 +1,98 @@
+"""Noise over time: the share m(t) of tokens that are masked (or random) at time t in [0, 1].
+
+alpha = 1 - m is what is left of the data. A bound that runs from m(0) = 0 to m(1) = 1 does not
+depend on the schedule between (Kingma et al. 2021; Shi et al. 2024, MD4), only its estimator does.
+Sources: MD4, arXiv 2406.04329 (linear, cosine, polynomial, geometric); MDLM, arXiv 2406.07524
+(log-linear, with its epsilon of 1e-3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dlm import config
+
+EPSILON = 1e-3  # of the log-linear schedule
+SIGMA = (1e-4, 20.0)  # of the geometric schedule: total noise at both ends
+
+
+class Schedule(NamedTuple):
+    """`share(t)`: m; `rate(t)`: m'(t). Of arrays, by JAX."""
+
+    share: Callable[[Any], Array]
+    rate: Callable[[Any], Array]
+    start: float  # m(0)
+    end: float  # m(1)
+
+    def hazard(self, t: Float[Array, " B"]) -> Float[Array, " B"]:
+        """-alpha'/alpha: how fast a token that is left is lost."""
+        return self.rate(t) / jnp.maximum(1 - self.share(t), 1e-9)
+
+
+def schedule(c: config.Objective) -> Schedule:
+    low, high = SIGMA
+    shares: dict[str, Callable[[Any], Array]] = {
+        "linear": lambda t: t,
+        "cosine": lambda t: jnp.sin(math.pi / 2 * t),
+        "polynomial": lambda t: t**c.power,
+        "loglinear": lambda t: (1 - EPSILON) * t,
+        "geometric": lambda t: -jnp.expm1(-(low ** (1 - t)) * high**t),
+    }
+    share = shares[c.schedule]
+    ends = {"loglinear": (0.0, 1 - EPSILON)}
+    ends["geometric"] = (-math.expm1(-low), -math.expm1(-high))
+    slope = jax.grad(lambda t: jnp.sum(share(t)))
+    return Schedule(share, slope, *ends.get(c.schedule, (0.0, 1.0)))
+
+
+def counts(c: config.Objective, length: int) -> dict[str, np.ndarray]:
+    """The masked bound in count form: by term, the weight of k masked positions, [L + 1].
+
+    The bound is prior + sum over k of weight[k] times the mean, over sets of k positions, of the
+    cross-entropy summed over the set. With m the share, Bin the chance of k masks and I its upper
+    tail P(at least k), the diffusion term integrates Bin(k; L, m)/m dm to (I(m1) - I(m0))/k; the
+    reconstruction is Bin(k; L, m0). In T steps, the sum over i of (m_i - m_(i-1))/m_i Bin(k; L, m_i),
+    with m_0 = 0, of which the first is the reconstruction (Austin et al. 2021; MD4, section 3).
+    """
+    s, k = schedule(c), np.arange(length + 1)
+    none = np.zeros(length + 1)
+    if c.timesteps:
+        with jax.ensure_compile_time_eval():
+            m = np.asarray(s.share(jnp.arange(1, c.timesteps + 1) / c.timesteps), np.float64)
+        if s.end == 1.0:
+            m[-1] = 1.0
+        before = np.concatenate([[0.0], m[:-1]])
+        parts = ((m - before) / m)[:, None] * _binomial(length, m)
+        return {"reconstruction": parts[0] * (k > 0), "diffusion": parts[1:].sum(0) * (k > 0)}
+    tails = [_binomial(length, np.array([m]))[0, ::-1].cumsum()[::-1] for m in (s.start, s.end)]
+    inner = np.concatenate([[0.0], (tails[1] - tails[0])[1:] / k[1:]])
+    if s.start == 0:
+        return {"reconstruction": none, "diffusion": inner}
+    return {
+        "reconstruction": _binomial(length, np.array([s.start]))[0] * (k > 0),
+        "diffusion": inner,
+    }
+
+
+def prior(c: config.Objective, length: int, vocab_size: int) -> float:
+    """KL from the data at t = 1 to a source that keeps 1 - m(1) of its positions as uniform tokens."""
+    return length * (1 - schedule(c).end) * math.log(vocab_size)
+
+
+def _binomial(length: int, m: np.ndarray) -> np.ndarray:
+    """P(k of `length`) at each share, [M, L + 1]."""
+    k = np.arange(length + 1)
+    log_factorial = np.array([math.lgamma(i + 1) for i in k])
+    choose = log_factorial[-1] - log_factorial - log_factorial[::-1]
+    m = m[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = choose + np.where(k > 0, k * np.log(m), 0.0)
+        logs = logs + np.where(k < length, (length - k) * np.log1p(-m), 0.0)
+    return np.exp(logs)

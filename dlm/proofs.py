@@ -1,0 +1,170 @@
+"""What every objective has to keep, by brute force over all strings of a small alphabet.
+
+The tests run these on every family, and `dlm check-objective FILE` on one's own. A random model
+far from uniform stands in for a trained one; nothing here depends on what it has learnt.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlm import config
+from dlm.model import Params, Transformer, transformer
+from dlm.objectives import Objective
+
+VOCABULARY, LENGTH = 3, 4
+MODEL = config.Model(layers=1, width=8, heads=2, ff=16, init=0.5, tied=False, time="adaln")
+PASSES, KEYS, LIMIT = 32, 12, 4.0  # of a bound; repeats for a standard error; errors allowed
+
+
+class Proof(NamedTuple):
+    law: str
+    holds: bool
+    found: str
+
+
+class Bench(NamedTuple):
+    """An objective over a random model, and its compiled functions."""
+
+    goal: Objective
+    network: Transformer
+    params: Params
+    strings: jax.Array  # all of them
+    nll: Callable
+    loss: Callable
+
+
+@functools.lru_cache(maxsize=32)
+def bench(goal: Objective) -> Bench:
+    network = transformer(MODEL, VOCABULARY + goal.family.extra_tokens)
+    params = goal.init(jax.jit(network.init)(jax.random.key(0)))
+    every = itertools.product(range(VOCABULARY), repeat=LENGTH)
+    nll, loss = (jax.jit(functools.partial(f, network.apply)) for f in (goal.nll, goal.loss))
+    return Bench(goal, network, params, jnp.array(list(every), jnp.int32), nll, loss)
+
+
+def check(goal: Objective) -> list[Proof]:
+    """Every law, in the order of what is the worse to break."""
+    laws = (_sums, _normalised, _repeatable, _rows, _training, _samples)
+    return [proof for law in laws for proof in law(bench(goal))]
+
+
+def _scores(b: Bench, passes: int, keys: int) -> np.ndarray:
+    """Nats of every string under several keys, [keys, strings]."""
+    return np.stack([
+        np.asarray(b.nll(b.params, b.strings, jax.random.key(k), passes).nats, np.float64)
+        for k in range(keys)
+    ])  # fmt: skip
+
+
+def _sums(b: Bench) -> list[Proof]:
+    key, found = jax.random.key(1), []
+    for name, run, shape in (
+        ("loss", lambda: b.loss(b.params, b.strings, key), ()),
+        ("nll", lambda: b.nll(b.params, b.strings, key, 2), (len(b.strings),)),
+    ):
+        total = run()
+        parts = sum(np.asarray(v, np.float64) for v in total.terms.values())
+        right = total.nats.shape == shape and total.tokens == b.strings.size
+        finite = bool(np.isfinite(total.nats).all())
+        adds = np.allclose(parts, total.nats, rtol=1e-4, atol=1e-3)
+        words = f"shape {total.nats.shape}, {total.tokens} tokens, terms {', '.join(total.terms)}"
+        law = f"{name} is a finite sum of its terms, over all tokens"
+        found.append(Proof(law, right and finite and adds, words))
+    return found
+
+
+def _normalised(b: Bench) -> list[Proof]:
+    """Of a likelihood the probabilities of all strings sum to one, of a bound to one or less."""
+    if b.goal.family.exact:
+        total = np.exp(-_scores(b, 1, 1)[0]).sum()
+        law = "exact: the probabilities of all strings sum to one"
+        return [Proof(law, abs(total - 1) < 1e-4, f"{total:.6f}")]
+    draws = _scores(b, PASSES, KEYS)
+    mean = draws.mean(0)
+    # exp is convex: noise in the bound can only raise the sum, by about half its variance.
+    total, noise = np.exp(-mean), draws.std(0, ddof=1) / math.sqrt(KEYS)
+    error = math.sqrt(((total * noise) ** 2).sum()) + (total * noise**2).sum()
+    found = f"{total.sum():.4f} ± {error:.4f}"
+    at_most = total.sum() <= 1 + LIMIT * error
+    return [Proof("bound: the probabilities it allows sum to at most one", bool(at_most), found)]
+
+
+def _repeatable(b: Bench) -> list[Proof]:
+    pairs = []
+    for key in (jax.random.key(3), jax.random.key(3), jax.random.key(4)):
+        pairs.append(np.asarray(b.nll(b.params, b.strings, key, 2).nats))
+    same, other = (pairs[0] == pairs[1]).all(), (pairs[0] != pairs[2]).any()
+    words = "another key changes it" if other else "no key changes it"
+    right = same and (not other if b.goal.family.exact else True)
+    return [Proof("the same key gives the same bits, and an exact value needs none", right, words)]
+
+
+def _rows(b: Bench) -> list[Proof]:
+    """BOS and MASK are inputs only: their rows of the output change nothing."""
+    loud = b.params | {"head": b.params["head"].at[VOCABULARY:].set(40.0)}
+    key = jax.random.key(5)
+    same = all(
+        np.array_equal(run(b.params), run(loud))
+        for run in (
+            lambda p: np.asarray(b.loss(p, b.strings, key).nats),
+            lambda p: np.asarray(b.nll(p, b.strings, key, 2).nats),
+        )
+    )
+    return [Proof("no probability goes to BOS or MASK", same, "" if same else "it does")]
+
+
+def _training(b: Bench) -> list[Proof]:
+    """Gradients, and sixty small steps downhill."""
+    tokens = b.strings[::5]
+
+    @jax.jit
+    def descend(params):
+        def slope(p, key):
+            return jax.grad(lambda q: b.goal.loss(b.network.apply, q, tokens, key).nats)(p)
+
+        def one(i, carry):
+            p, _ = carry
+            g = slope(p, jax.random.fold_in(jax.random.key(7), i))
+            norm = jnp.sqrt(sum((jnp.sum(x**2) for x in jax.tree.leaves(g)), 1e-12))
+            return jax.tree.map(lambda x, d: x - 0.05 * d / norm, p, g), g
+
+        return jax.lax.fori_loop(0, 60, one, (params, params))
+
+    def mean(params):
+        keys = range(100, 100 + KEYS)
+        draws = [b.loss(params, b.strings, jax.random.key(k)).nats for k in keys]
+        return float(np.mean(np.array(draws, np.float64)))
+
+    moved, gradient = descend(b.params)
+    leaves = jax.tree_util.tree_leaves_with_path(gradient)
+    named = {jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(g) for p, g in leaves}
+    bad = [n for n, g in named.items() if not np.isfinite(g).all()]
+    # A model that reads no time has no gradient there, and one of vectors none in the head.
+    idle = [n for n, g in named.items() if not g.any() and "time" not in n and n != "head"]
+    words = f"{len(named)} arrays" + "".join(f"; {n} is not finite" for n in bad)
+    words += "".join(f"; {n} gets none" for n in idle)
+    before, after = mean(b.params), mean(moved)
+    return [
+        Proof("every parameter gets a finite gradient", not bad and not idle, words),
+        Proof("training lowers its loss", after < before, f"{before:.1f} to {after:.1f} nats"),
+    ]
+
+
+def _samples(b: Bench) -> list[Proof]:
+    prompt = jnp.array([[2, 1]] * 16, jnp.int32)
+    run = jax.jit(lambda key: b.goal.sample(b.network, b.params, key, prompt, LENGTH))
+    a, again, other = (np.asarray(run(jax.random.key(k))) for k in (8, 8, 9))
+    right = a.shape == (16, LENGTH) and a.min() >= 0 and a.max() < VOCABULARY
+    kept, same = bool((a[:, :2] == prompt).all()), bool((a == again).all())
+    words = f"{len(np.unique(np.concatenate([a, other]), axis=0))} different of 32"
+    law = "samples are tokens, keep the prompt and follow the key"
+    return [Proof(law, right and kept and same, words)]

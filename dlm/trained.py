@@ -1,0 +1,211 @@
+"""The verbs about objectives and trained runs, from evaluate to check-objective."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlm import config, flops
+from dlm.errors import DlmError, nearest
+
+
+def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
+    """Adds what each verb takes."""
+    for name in ("evaluate", "sample", "quality"):
+        parsers[name].add_argument("run", type=Path, help="a run's folder")
+    parsers["evaluate"].add_argument("--passes", type=int, default=0, help="of a bound")
+    for name in ("sample", "quality"):
+        p = parsers[name]
+        p.add_argument("--seed", type=int, default=0)
+        p.add_argument("--temperature", type=float, default=1.0)
+        p.add_argument("--top-p", type=float, default=1.0)
+        p.add_argument("--order", default="ancestral", help="see the end of dlm sample --help")
+        p.add_argument("--budget", type=float, default=0.1, help="of --order entropy, in nats")
+    sample = parsers["sample"]
+    sample.add_argument("--count", type=int, default=4)
+    sample.add_argument("--prompt", default="", help="text, or token ids where there is no text")
+    sample.add_argument("--infill", default="", help="text or ids with [MASK] where it is free")
+    sample.add_argument("--steps", type=int, default=0, help="calls (default: one a token)")
+    quality = parsers["quality"]
+    quality.add_argument("--count", type=int, default=256, help="samples for each number of steps")
+    quality.add_argument("--judge", type=Path, required=True, help="an autoregressive run's folder")
+    quality.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16, 32, 64])
+    parsers["check-objective"].add_argument("objective", help="a Python file, or a name")
+
+
+def evaluate(a: argparse.Namespace) -> list[Any]:
+    import dataclasses
+
+    from dlm import evaluate, run, worker
+
+    worker.prepare_jax()
+    c, store, params = run.restore_best(a.run)
+    if a.passes < 0:
+        raise DlmError(f"--passes={a.passes}: must be 1 or more")
+    if a.passes:
+        evaluation = dataclasses.replace(c.evaluation, final_passes=a.passes)
+        c = dataclasses.replace(c, evaluation=evaluation)
+    (found, _), (seen, _) = run.final(c, store, params)
+    said = [f"{c.objective.name} on {store.manifest.name}, best weights"]
+    for part, estimate in (("validation", found), ("training windows", seen)):
+        number = f"{estimate.value:.4f} ± {estimate.stderr:.4f} nats/token"
+        said.append(f"  {part}: {number} ({estimate.kind}, {estimate.tokens:,} tokens)")
+    if (bits := evaluate.bits_per_byte(found, store.bytes_per_token)) is not None:
+        said.append(f"  validation: {bits:.4f} bits per byte")
+    if not c.objective.family.exact:
+        said.append(f"  Monte Carlo passes: {c.evaluation.final_passes}")
+    return said
+
+
+def sample(a: argparse.Namespace) -> list[Any]:
+    from dlm import keys, run, sampling, worker
+
+    worker.prepare_jax()
+    _counts(a)
+    c, store, params = run.restore_best(a.run)
+    drawn = sampling.sample(
+        c,
+        store.vocab_size,
+        params,
+        keys.named(a.seed, "sample"),
+        count=a.count,
+        prompt=_ids("--prompt", a.prompt, store),
+        infill=_infill(a.infill, store) if a.infill else None,
+        steps=a.steps,
+        **_options(a),
+    )
+    return ["\n-----\n".join(store.decode(ids) for ids in drawn)]
+
+
+def _options(a: argparse.Namespace) -> dict[str, Any]:
+    return dict(temperature=a.temperature, top_p=a.top_p, order=a.order, budget=a.budget)
+
+
+def _counts(a: argparse.Namespace) -> None:
+    if a.count < 1:
+        raise DlmError(f"--count={a.count}: must be 1 or more")
+    if not 0 <= a.seed < 2**32:
+        raise DlmError(f"--seed={a.seed}: must be 0 or above, and below 2**32")
+
+
+def _ids(option: str, text: str, store: Any) -> Any:
+    if store.tokenizer is not None:
+        return store.tokenizer.encode(text)
+    try:
+        return np.array([int(word) for word in text.split()], np.int32)
+    except ValueError:
+        raise DlmError(
+            f"{option}={text!r}: {store.manifest.name} is no text; give ids, such as '0 3 12'"
+        ) from None
+
+
+def _infill(text: str, store: Any) -> np.ndarray:
+    """Ids, -1 for each [MASK]; "[MASK*3]" is three."""
+    parts = re.split(r"(\[MASK(?:\*\d+)?\])", text)
+    ids: list[int] = []
+    for part in parts:
+        if part.startswith("[MASK"):
+            ids += [-1] * int(part[6:-1] or 1)
+        elif part:
+            ids += list(_ids("--infill", part, store))
+    return np.array(ids, np.int32)
+
+
+def quality(a: argparse.Namespace) -> list[Any]:
+    from dlm import data, html, quality, run, worker
+    from dlm.law_report import grid
+
+    worker.prepare_jax()
+    _counts(a)
+    c, store, params = run.restore_best(a.run)
+    judge, judged, judge_params = run.restore_best(a.judge)
+    if store.fingerprint != judged.fingerprint:
+        raise DlmError(f"--judge {a.judge}: was trained on other tokens than {a.run}")
+    if wrong := [n for n in a.steps if n < 1]:
+        raise DlmError(f"--steps {wrong[0]}: must be 1 or more")
+    windows = data.validation_windows(store, c.data.seq_len)
+    found = quality.curve(
+        *(c, params, judge, judge_params, store.vocab_size, windows, sorted(set(a.steps))),
+        count=a.count,
+        seed=a.seed,
+        **_options(a),
+    )
+    head = ("steps", "nats per token", "perplexity", "entropy of a sample", "distinct 1, 2, 3")
+    rows = [
+        [
+            str(q.steps) if q.steps else "held-out data",
+            f"{q.nats:.3f} ± {q.stderr:.3f}",
+            f"{q.perplexity:.2f}",
+            f"{q.entropy:.3f}",
+            " ".join(f"{share:.3f}" for share in q.distinct),
+        ]
+        for q in found
+    ]
+    import json
+
+    path = a.run / "quality.json"
+    html.replace(path, json.dumps([q._asdict() for q in found], indent=1))
+    return [
+        f"{c.objective.name} on {store.manifest.name}, judged by {judge.objective.name}",
+        grid(head, rows),
+        f"written: {path}",
+    ]
+
+
+def objectives(a: argparse.Namespace) -> list[Any]:
+    from dlm.law_report import grid
+
+    sizes: dict[str, Any] = dict(layers=6, width=512, ff=1344, rows=8192)
+    length = 512
+    base = flops.forward_flops(**sizes, length=length, attention="causal")
+    rows = []
+    for name, family in config.FAMILIES.items():
+        positions = length + family.extra_positions
+        cost = flops.forward_flops(
+            **sizes, length=positions, attention=family.attention, block=config.Objective().block
+        )
+        kind = "exact" if family.exact else "upper bound"
+        rows.append([name, kind, f"{cost / base:.2f}", family.formula, family.source])
+    return [
+        grid(("objective", "number", "FLOPs of AR's", "nats per sequence", "source"), rows),
+        f"FLOPs per token over AR's, 6 layers of width 512 at {length} tokens; a bound is a mean over "
+        "passes, each of that cost. Fields of each: dlm/config.py, class Objective.",
+    ]
+
+
+def check(a: argparse.Namespace) -> list[Any]:
+    from dlm import objectives, proofs, worker
+    from dlm.law_report import grid
+
+    worker.prepare_jax()
+    edited: Any = config.base()
+    if a.objective.endswith(".py"):
+        edited.objective.file, edited.objective.name = a.objective, Path(a.objective).stem
+    elif a.objective in config.FAMILIES:
+        edited.objective.name = a.objective
+    else:
+        names = nearest(a.objective, config.FAMILIES)
+        raise DlmError(f"{a.objective}: must be a Python file or an objective's name{names}")
+    goal = objectives.make(config.resolve(edited).objective, proofs.VOCABULARY)
+    found = proofs.check(goal)
+    rows = [["holds" if p.holds else "BROKEN", p.law, p.found] for p in found]
+    broken = [p for p in found if not p.holds]
+    kind = "exact" if goal.family.exact else "upper bound"
+    head = f"{goal.name} ({kind}), all {proofs.VOCABULARY}^{proofs.LENGTH} strings"
+    if broken:
+        raise DlmError("; ".join(f"{goal.name}: {p.law}: {p.found}" for p in broken))
+    return [head, grid(("", "law", "found"), rows)]
+
+
+ACTIONS: dict[str, Callable[[argparse.Namespace], list[Any]]] = {
+    "evaluate": evaluate,
+    "sample": sample,
+    "quality": quality,
+    "objectives": objectives,
+    "check-objective": check,
+}
