@@ -283,6 +283,8 @@ def _corpus(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> 
         for name, part in (("training", manifest.train), ("validation", manifest.validation)):
             documents = f"{part.documents:,} documents ({part.unique_documents:,} distinct)"
             print(f"  {name}: {documents}, {part.tokens:,} tokens")
+        if manifest.entropy is not None:
+            print(f"  entropy of the source: {manifest.entropy:.4f} nats/token of whole documents")
         print(f"  distinct 13-grams of training tokens: {manifest.unique_ngrams:.1%}")
     return DONE
 

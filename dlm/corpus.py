@@ -191,6 +191,7 @@ def _fill(
         tokenizer_fingerprint=fingerprint,
         python=platform.python_version(),
         document_length=None if made or (lengths != lengths[0]).any() else int(lengths[0]),
+        entropy=source.entropy,
         unique_ngrams=unique_ngrams(stream),
         train=counts[0],
         validation=counts[1],

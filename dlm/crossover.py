@@ -26,8 +26,12 @@ NAMES = {
     EQUAL: "AR at equal settings",
     "orders": "AR in several orders",
     "noise": "AR with noise",
+    "any_order": "any-order AR",
     "masked": "masked diffusion",
     "block": "block diffusion",
+    "d3pm": "jump diffusion",
+    "flow": "flow matching",
+    "gaussian": "Gaussian diffusion",
 }
 RESAMPLES = 2000
 INTERVAL = (0.05, 0.95)  # a 90% interval

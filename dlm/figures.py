@@ -253,6 +253,47 @@ def _epochs_panel(ax: Axes, panel: Panel) -> None:
     ax.set_title(panel.title, loc="left")
 
 
+def every_setting(panels: Sequence[Panel]) -> Figure:
+    """Validation loss of every setting against epochs: exact values solid, upper bounds dashed.
+
+    Ordered by each one's lowest loss, which the legend gives.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _axes(panels)
+        for ax, panel in zip(axes, panels, strict=True):
+            _settings_panel(ax, panel)
+        _finish(figure, axes, "epochs over the unique tokens")
+    return figure
+
+
+def _settings_panel(ax: Axes, panel: Panel) -> None:
+    import matplotlib
+
+    lines = []
+    for family in panel.families.values():
+        for setting in family.settings:
+            x, y = mean_curve(setting, "validation_loss")
+            alone = len(family.settings) == 1
+            name = cross.name_of(family.name) + ("" if alone else f", {setting.name}")
+            lines.append((float(np.nanmin(y)), name, family.kind, x, y))
+    lines.sort(key=lambda line: line[0])
+    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(lines)))
+    for k, (lowest, name, kind, x, y) in enumerate(lines):
+        exact = kind == "exact"
+        label = f"{lowest:.3f} {'' if exact else '(bound) '}{name}"
+        dash = "-" if exact else (0, (4, 1.5))
+        marks = _line(marker="osD^vPX*<>ph"[k % 12], ms=4.5, markevery=_marks(x))
+        ax.plot(x, y, color=shades[k], lw=1.5, ls=dash, label=label, **marks)
+    worst = max(lowest for lowest, *_ in lines)
+    best = min(lowest for lowest, *_ in lines)
+    ax.set_ylim(best - 0.1 * (worst - best) - 0.01, worst + 1.2 * (worst - best) + 0.05)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.set_title(f"{panel.title}; the lowest of each", loc="left")
+
+
 def mean_curve(setting: Setting, field: str) -> tuple[np.ndarray, np.ndarray]:
     """Epochs [E] and the mean over seeds [E], up to where the first seed stops."""
     ends = [run.curve.epoch[-1] for run in setting.runs]
@@ -318,8 +359,9 @@ def _finish(figure: Figure, axes: list[Axes], x_label: str) -> None:
         *(list(entries.values()), list(entries)),
         **_line(loc="lower center", ncols=columns, frameon=False, handlelength=3.2),
     )
-    height = figure.get_figheight()
     below = 0.08 + 0.2 * math.ceil(len(entries) / columns)  # inches that the legend takes
+    height = figure.get_figheight() + max(0.0, below - 0.9)
+    figure.set_figheight(height)
     figure.tight_layout(rect=(0.03, (below + 0.2) / height, 1, 1), w_pad=1.5)
     figure.supxlabel(x_label, fontsize=9.5, y=below / height, va="bottom")
     middle = (axes[0].get_position().y1 + axes[-1].get_position().y0) / 2

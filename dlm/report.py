@@ -26,6 +26,7 @@ from dlm.runs import Panel, Run
 
 SAMPLES = 3  # shown of each family, the first ones drawn
 SAMPLE_LENGTH = 600  # characters
+FEW = 4  # families beyond which every setting is drawn beside the best of each
 
 
 def write(directory: Path | str) -> Path:
@@ -44,6 +45,8 @@ def write(directory: Path | str) -> Path:
         if panels:
             figures.save(figures.frontier(panels), folder / "frontier")
             figures.save(figures.epochs(panels), folder / "epochs")
+            if many := [p for p in panels if len(p.families) > FEW]:
+                figures.save(figures.every_setting(many), folder / "settings")
         return html.replace(folder / "report.html", page(found, panels, excluded))
     except OSError as error:
         raise DlmError(f"{folder}: the report cannot be written ({error.strerror})") from None
@@ -101,10 +104,19 @@ def _figures(panels: Sequence[Panel]) -> str:
             "The best setting of each family. Solid: validation; dashed: the same estimator on "
             "training windows. The distance between the two is memorisation.",
         ),
+        (
+            "Every setting",
+            figures.every_setting,
+            "Validation loss of every setting, by its lowest. Solid lines are exact; dashed lines are "
+            "upper bounds, and the likelihoods behind them may be better.",
+        ),
     ):
+        shown = [p for p in panels if draw is not figures.every_setting or len(p.families) > FEW]
+        if not shown:
+            continue
         drawn = [
             f"<figure>{_svg(draw([panel]), f'{heading}, {panel.title}')}</figure>"
-            for panel in panels
+            for panel in shown
         ]
         parts += [*html.section(heading, f'<div class="pair">{"".join(drawn)}</div>')]
         parts += [f'<p class="soft">{escape(note)}</p>']
@@ -225,6 +237,22 @@ def _real_digits(count: int) -> np.ndarray | None:
     return images[np.linspace(0, len(images) - 1, count).astype(int)]
 
 
+def _above_truth(panel: Panel) -> list[str]:
+    """How far each family's best lies above the entropy of the source, where that is known."""
+    best = {f.name: f.best.runs for f in panel.families.values()}
+    entropy = next(iter(best.values()))[0].result.get("entropy")
+    if entropy is None:
+        return []
+    gaps = ", ".join(
+        f"{name_of(name)} {np.mean([r.result['validation_loss'] for r in rows]) - entropy:+.4f}"
+        for name, rows in best.items()
+    )
+    return [
+        f"{panel.title}: the entropy of the source is {entropy:.4f} nats/token over whole documents; above "
+        f"it lie {gaps}."
+    ]
+
+
 def _compared(panels: Sequence[Panel]) -> list[str]:
     found = []
     for panel in panels:
@@ -236,6 +264,7 @@ def _compared(panels: Sequence[Panel]) -> list[str]:
             f"same validation windows ({' or '.join(f'{n:,}' for n in sorted(tokens))} tokens). "
             f"Seeds of the best setting: {seeds}."
         )
+        found += _above_truth(panel)
         for final in cross.finals(panel):
             seed = "" if final.stderr_seeds is None else f"{final.stderr_seeds:.4f} over seeds, "
             how = "paired, window by window" if final.paired else "not paired, so too large"

@@ -78,6 +78,7 @@ def run(
         fingerprint=store.fingerprint,
         vocab_size=store.vocab_size,
         bytes_per_token=store.bytes_per_token,
+        entropy=store.manifest.entropy,
         seq_len=c.data.seq_len,
         unique_tokens=plan.unique_tokens,
         epochs=tokens / plan.unique_tokens,

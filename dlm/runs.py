@@ -27,6 +27,7 @@ COLUMNS: dict[str, type] = {
         for name in ("experiment", "run", "label", "status", "reason", "objective", "kind")
     },
     **{"seed": int, "corpus": str, "fingerprint": str, "vocab_size": int, "bytes_per_token": float},
+    "entropy": float,
     **{"seq_len": int, "unique_tokens": int, "epochs": float, "steps": int, "tokens": int},
     **{"batch_size": int, "params": int, "params_non_embedding": int},
     **{name: float for name in ("flops", "flops_6nd")},

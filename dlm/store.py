@@ -23,7 +23,7 @@ from dlm import tokenizers
 from dlm.corpora import SHOW
 from dlm.errors import DlmError
 
-FORMAT = "dlm-corpus-1"
+FORMAT = "dlm-corpus-2"
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Manifest:
     tokenizer_fingerprint: str | None
     python: str
     document_length: int | None  # tokens of every document, where all have the same
+    entropy: float | None  # of the source, nats/token of whole documents, where it is known
     unique_ngrams: float  # share of distinct 13-grams, in at most 10M training tokens
     train: Split
     validation: Split

@@ -26,7 +26,8 @@ def numbers(lengths: list[int], validation: list[int] | None = None) -> Store:
     }
     manifest = Manifest(
         format="", name="numbers", options={}, validation_share=0.1, fingerprint="", vocab_size=999,
-        eod=None, tokenizer=None, tokenizer_fingerprint=None, python="", unique_ngrams=1.0,
+        eod=None, tokenizer=None, tokenizer_fingerprint=None, python="", entropy=None,
+        unique_ngrams=1.0,
         document_length=lengths[0] if len({*lengths, *validation}) == 1 else None, **splits,
     )  # fmt: skip
     return Store(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dlm.corpora import digits, files, stdlib, topics
+from dlm.corpora import digits, files, ids, known, stdlib, topics
 from dlm.corpora.source import Source
 
 __all__ = ["CORPORA", "SHOW", "Source"]
@@ -20,6 +20,14 @@ CORPORA: dict[str, Callable[..., Source]] = {
     "digits": digits.digits,
     "topics": topics.topics,
     "files": files.files,
+    "ids": ids.ids,
+    "markov": known.markov,
+    "hmm": known.hmm,
+    "pcfg": known.pcfg,
+    "copies": known.copies,
+    "parity": known.parity,
+    "s5": known.s5,
+    "addition": known.addition,
 }
 
 # How sequences of a corpus of integers are shown; the others as numbers.

@@ -33,7 +33,7 @@ def files(paths: str | list[str], text_field: str = "text") -> Source:
       DlmError: nothing matches, a match is a folder or of no known kind, or cannot be read; while
         reading, a file that is empty or broken (names the file and the byte, line or row).
     """
-    found = _find(paths)
+    found = find(paths, KINDS)
     if not isinstance(text_field, str) or not text_field:
         raise DlmError(f"config.corpus.options.text_field={text_field!r}: must be a field's name")
     state = []
@@ -46,7 +46,7 @@ def files(paths: str | list[str], text_field: str = "text") -> Source:
     return Source(documents=_documents(found, text_field), state=state)
 
 
-def _find(paths: str | list[str]) -> dict[str, Path]:
+def find(paths: str | list[str], kinds: tuple[str, ...]) -> dict[str, Path]:
     """Files by the name that their documents' ids carry, in order of the path."""
     patterns = [paths] if isinstance(paths, str) else list(paths)
     if not patterns or not all(isinstance(p, str) and p for p in patterns):
@@ -63,9 +63,9 @@ def _find(paths: str | list[str]) -> dict[str, Path]:
     for path in sorted(found):
         if path.is_dir():
             raise DlmError(f"{path}: is a folder; name its files, such as '{path}/*.txt'")
-        if _kind(path) not in KINDS:
+        if kind(path) not in kinds:
             raise DlmError(
-                f"{path}: must end in .txt, .jsonl (each also with .gz or .xz) or .parquet"
+                f"{path}: must end in {', '.join(kinds)} (.txt and .jsonl also with .gz or .xz)"
             )
     shared = Path(os.path.commonpath([path.parent for path in found]))
     names = Counter(path.name for path in found)
@@ -73,7 +73,7 @@ def _find(paths: str | list[str]) -> dict[str, Path]:
     return {p.name if distinct else p.relative_to(shared).as_posix(): p for p in sorted(found)}
 
 
-def _kind(path: Path) -> str:
+def kind(path: Path) -> str:
     """ "The suffix below a compression, .jsonl of a.jsonl.gz; parquet has one of its own."""
     if path.suffix in COMPRESSED:
         inner = Path(path.stem).suffix
@@ -83,11 +83,11 @@ def _kind(path: Path) -> str:
 
 def _documents(found: dict[str, Path], text_field: str) -> Iterator[tuple[str, str]]:
     for name, path in found.items():
-        kind, empty = _kind(path), True
+        suffix, empty = kind(path), True
         try:
-            if kind == ".txt":
+            if suffix == ".txt":
                 documents = _text(name, path)
-            elif kind == ".jsonl":
+            elif suffix == ".jsonl":
                 documents = _jsonl(name, path, text_field)
             else:
                 documents = _parquet(name, path, text_field)
@@ -102,7 +102,7 @@ def _documents(found: dict[str, Path], text_field: str) -> Iterator[tuple[str, s
             raise DlmError(f"{path}: is empty; give a file with text, or leave it out")
 
 
-def _open(path: Path) -> BinaryIO:
+def open_any(path: Path) -> BinaryIO:
     opener = {".gz": gzip.open, ".xz": lzma.open}
     return opener[path.suffix](path, "rb") if path.suffix in opener else open(path, "rb")  # pyright: ignore
 
@@ -120,7 +120,7 @@ def _decode(raw: bytes, path: Path, start: int) -> str:
 
 
 def _text(name: str, path: Path) -> Iterator[tuple[str, str]]:
-    with _open(path) as file:
+    with open_any(path) as file:
         text = _decode(file.read(), path, 0)
     if text:
         yield name, text
@@ -128,7 +128,7 @@ def _text(name: str, path: Path) -> Iterator[tuple[str, str]]:
 
 def _jsonl(name: str, path: Path, text_field: str) -> Iterator[tuple[str, str]]:
     start = 0
-    with _open(path) as file:
+    with open_any(path) as file:
         for number, raw in enumerate(file, 1):
             line = _decode(raw, path, start)
             start += len(raw)

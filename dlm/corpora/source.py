@@ -14,10 +14,12 @@ class Source:
     """Documents with unique ids, read only when they are iterated.
 
     Content is text, or, when `vocab_size` is given, 1-D arrays of ids below it: then there is no
-    tokenizer. `state` is what the content depends on beside the options, as plain JSON (the Python
+    tokenizer. `entropy` is that of the source in nats per token of whole documents, where it is
+    known. `state` is what the content depends on beside the options, as plain JSON (the Python
     version, the sizes of files); a store is reused only while it stays the same.
     """
 
     documents: Iterable[tuple[str, str | np.ndarray]]
     vocab_size: int | None = None
     state: Any = None
+    entropy: float | None = None
