@@ -1,7 +1,8 @@
-"""An objective of one's own, in one file: reversed autoregression, read from the right.
+"""Is reading backwards harder than reading forwards?
 
-It is named from the config by this file's path, and needs nothing in `dlm/`. Put it to the laws that
-every objective keeps (probabilities that sum to one, gradients, samples), then train it beside AR:
+An objective of one's own, in one file. It is named from the config by this file's path, and needs
+nothing in `dlm/`. Put it to the laws that every objective keeps (probabilities that sum to one,
+gradients, samples), then train it beside AR:
 
   dlm check-objective experiments/own_objective.py
   dlm run experiments/own_objective.py      under a minute on 2 CPU cores
