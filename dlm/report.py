@@ -248,8 +248,8 @@ def _above_truth(panel: Panel) -> list[str]:
         for name, rows in best.items()
     )
     return [
-        f"{panel.title}: the entropy of the source is {entropy:.4f} nats/token over whole documents; above "
-        f"it lie {gaps}."
+        f"{panel.title}: the entropy of the source is {entropy:.4f} nats/token over whole documents; "
+        f"above it lie {gaps}."
     ]
 
 

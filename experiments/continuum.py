@@ -6,10 +6,10 @@ keep learning, and what is each one's number: an exact likelihood, or an upper b
 
   dlm run experiments/continuum.py      about a quarter of an hour on 2 CPU cores
 
-Expected: AR turns after about 8 epochs (1.76 nats per token), AR with noise after 27, in several orders
-with their positions after 40 (1.58). Most bounds still fall after 160 epochs: jumps to uniform tokens to
-1.50, any order to 1.53, masked diffusion to 1.58; blocks of 8 turn at 91 (1.52). One seed; the report
-draws all of them against epochs on one page.
+Expected: AR turns after about 8 epochs (1.76 nats per token), AR with noise after 27, in several
+orders with their positions after 40 (1.58). Most bounds still fall after 160 epochs: jumps to
+uniform tokens to 1.50, any order to 1.53, masked diffusion to 1.58; blocks of 8 turn at 91 (1.52).
+One seed; the report draws all of them against epochs on one page.
 """
 
 from dlm import config
