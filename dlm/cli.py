@@ -51,14 +51,20 @@ done, 1 a run failed (its error.txt says why), 2 a mistake in the input, 75 inte
   dlm sample runs/quickstart/0123456789 --order confidence --steps 16
   dlm sample runs/quickstart/0123456789 --infill "The [MASK*12] of the"
 
-Orders: of masks, ancestral, confidence, entropy (as many as stay within --budget nats) and remask;
-of Gaussian diffusion, ancestral (DDPM) and ddim. In --infill, [MASK] stands for one token and [MASK*N]
-for N; what follows the text is free.""",
+Orders: of masks, ancestral, confidence, blocks (confidence from left to right, 8 tokens at a
+time), entropy (as many as stay within --budget nats) and remask; of Gaussian diffusion, ancestral
+(DDPM) and ddim. In --infill, [MASK] stands for one token and [MASK*N] for N; what follows the text
+is free.""",
     ),
     "quality": (
         "steps against quality of samples, judged by an autoregressive run",
         """examples:
   dlm quality runs/quickstart/0123456789 --judge runs/quickstart/9876543210 --steps 4 16 64""",
+    ),
+    "spectrum": (
+        "which spatial frequencies of images are settled first, by family",
+        """examples:
+  dlm spectrum runs/continuum/AR_RUN runs/continuum/MASKED_RUN runs/continuum/GAUSSIAN_RUN""",
     ),
     "objectives": (
         "list the families: formula, kind of number, cost, source",

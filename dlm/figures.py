@@ -329,6 +329,28 @@ def digits(rows: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
+def spectrum(found: dict[str, tuple[np.ndarray, np.ndarray]], levels: Sequence[float]) -> Figure:
+    """Explained share of each spatial frequency at several levels of knowledge, a panel per run."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        size = (2.6 * len(found) + 0.9, 2.9)
+        figure = Figure(figsize=size, dpi=150, layout="constrained")
+        axes = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
+        shades = matplotlib.colormaps["viridis"](np.linspace(0.9, 0, len(levels)))
+        for ax, (name, (radius, shares)) in zip(axes, found.items(), strict=True):
+            for k, level in enumerate(levels):
+                style = _line(color=shades[k], marker="os^Dv"[k % 5], ms=4, label=f"{level:.0%}")
+                ax.plot(radius, shares[k], lw=1.5, **style)
+            ax.set(xlabel="cycles per image", ylim=(-0.1, 1.05))
+            ax.set_title(name, loc="left")
+        axes[0].set_ylabel("explained share of variance")
+        axes[-1].legend(frameon=False, title="known", fontsize=8, loc="center left",
+                        bbox_to_anchor=(1, 0.5))  # fmt: skip
+    return figure
+
+
 # --- shared -------------------------------------------------------------------------------------
 
 

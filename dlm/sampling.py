@@ -87,3 +87,17 @@ def sample(
     prompts = jnp.tile(jnp.asarray(prompt), (count, 1))
     wanted = None if infill is None else jnp.tile(jnp.asarray(infill), (count, 1))
     return np.asarray(run(params, key, prompts, wanted))
+
+
+def fill(
+    c: config.Config,
+    vocab_size: int,
+    params: Params,
+    key: PRNGKeyArray,
+    known: Int[np.ndarray, "S L"],
+    steps: int = 16,
+) -> Int[np.ndarray, "S L"]:
+    """One completion of each row, -1 where it is free; ancestral, at temperature one."""
+    run = _sampler(c.model, c.objective, vocab_size, c.data.seq_len, (("steps", steps),))
+    empty = jnp.zeros((len(known), 0), jnp.int32)
+    return np.asarray(run(params, key, empty, jnp.asarray(known)))

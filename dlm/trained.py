@@ -35,6 +35,9 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     quality.add_argument("--count", type=int, default=256, help="samples for each number of steps")
     quality.add_argument("--judge", type=Path, required=True, help="an autoregressive run's folder")
     quality.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16, 32, 64])
+    parsers["spectrum"].add_argument("runs", type=Path, nargs="+", help="folders of runs on images")
+    parsers["spectrum"].add_argument("--count", type=int, default=64, help="validation images")
+    parsers["spectrum"].add_argument("--out", type=Path, default=Path("."), help="a folder")
     parsers["check-objective"].add_argument("objective", help="a Python file, or a name")
 
 
@@ -202,10 +205,34 @@ def check(a: argparse.Namespace) -> list[Any]:
     return [head, grid(("", "law", "found"), rows)]
 
 
+def spectrum(a: argparse.Namespace) -> list[Any]:
+    from dlm import data, figures, run, spectrum, worker
+    from dlm.crossover import name_of
+    from dlm.law_report import grid
+
+    worker.prepare_jax()
+    levels = (0.125, 0.25, 0.5, 0.75)
+    found, rows = {}, []
+    for folder in a.runs:
+        c, store, params = run.restore_best(folder)
+        images = data.validation_windows(store, c.data.seq_len)[: a.count]
+        name = name_of(c.objective.name)
+        found[name] = spectrum.explained(c, store.vocab_size, params, images, levels)
+        radius, shares = found[name]
+        for level, row in zip(levels, shares, strict=True):
+            rows.append([name, f"{level:.1%}", *(f"{share:.3f}" for share in row)])
+    head = ("family", "known", *(f"{r} cycles" for r in radius))
+    a.out.mkdir(parents=True, exist_ok=True)
+    png, _ = figures.save(figures.spectrum(found, levels), a.out / "spectrum")
+    return ["Share of the variance of each spatial frequency that is explained", grid(head, rows),
+            f"written: {png}"]  # fmt: skip
+
+
 ACTIONS: dict[str, Callable[[argparse.Namespace], list[Any]]] = {
     "evaluate": evaluate,
     "sample": sample,
     "quality": quality,
     "objectives": objectives,
     "check-objective": check,
+    "spectrum": spectrum,
 }

@@ -540,6 +540,33 @@ def test_all_is_revealed_and_what_is_given_stays(order, steps):
             np.testing.assert_allclose(shares, law[i], atol=0.04)
 
 
+def test_blocks_are_revealed_from_left_to_right():
+    """Before the last block all of the first are known: three calls of four for twelve tokens."""
+    seen = []
+
+    def predict(tokens):
+        seen.append(tokens)
+        return jnp.broadcast_to(jnp.arange(V, dtype=jnp.float32), (*tokens.shape, V))
+
+    with jax.disable_jit():
+        known = jnp.full((2, 12), MASK)
+        reveal.reveal(predict, jax.random.key(0), known, MASK, steps=6, order="blocks", block=4)
+    for i, tokens in enumerate(seen):
+        hidden = np.asarray(tokens == MASK)
+        assert (hidden.sum(1) == 12 - 2 * i).all()
+        assert hidden[:, 4 * (i // 2 + 1) :].all() and not hidden[:, : 4 * (i // 2)].any()
+
+
+def test_mlp_dropout_drops_in_training_alone():
+    model = config.Model(layers=1, width=8, heads=2, ff=16, dropout=config.Dropout(mlp=0.5))
+    network, params = transformer(model, V + 1), toy(1, "none")[1]
+    params = {k: v for k, v in params.items() if k != "head"}
+    run = functools.partial(network.apply, params, STRINGS, mask="causal")
+    np.testing.assert_array_equal(run(), run())
+    a, b = (run(key=jax.random.key(k)) for k in (0, 1))
+    assert np.abs(a - b).max() > 1e-4 and np.abs(a - run()).max() > 1e-4
+
+
 def test_a_larger_budget_of_entropy_needs_fewer_calls():
     predict, _ = fixed_logits(8)
     known = jnp.full((1, 8), MASK)

@@ -32,7 +32,7 @@ LEFT = (
     ("evaluate", "step"),
     ("train",),
     ("sampling", "proofs"),
-    ("quality",),
+    ("quality", "spectrum"),
     ("record",),
     ("run",),
     ("worker", "sweep"),

@@ -37,53 +37,65 @@ def init(c: config.Objective, params: Params) -> Params:
     return params | {ENDS: jnp.array([c.log_snr, -c.log_snr], jnp.float32)}
 
 
+def ends(c: config.Objective, params: Params) -> tuple[Array, Array]:
+    """log-SNR of a coordinate at t = 0 and t = 1; those of the config are of a whole vector."""
+    first, last = jnp.array([c.log_snr, -c.log_snr], jnp.float32)
+    if c.learned_schedule:
+        first, last = params[ENDS]
+    per = jnp.log(params["embedding"].shape[-1])
+    return first - per, last - per
+
+
+def table(params: Params) -> Float[Array, "R D"]:
+    """Embeddings of unit mean square."""
+    rows = params["embedding"]
+    return rows * jax.lax.rsqrt(jnp.mean(rows**2, axis=-1, keepdims=True) + 1e-12)
+
+
+def scales(snr: Float[Array, " B"]) -> tuple[Array, Array]:
+    """alpha and sigma of a log-SNR, to be multiplied with [B L D]."""
+    pair = jnp.sqrt(jax.nn.sigmoid(snr)), jnp.sqrt(jax.nn.sigmoid(-snr))
+    return tuple(v[:, None, None] for v in pair)  # pyright: ignore
+
+
+def rounding(rows: Float[Array, "V D"], z: Float[Array, "B L D"], snr) -> Float[Array, "B L V"]:
+    """log density of z about each token's embedding, but for a constant."""
+    alpha, sigma = scales(snr)
+    near = jnp.einsum("BLD,VD->BLV", z, rows) * alpha
+    return (near - alpha**2 / 2 * jnp.sum(rows**2, axis=-1)) / sigma**2
+
+
+def predict(
+    c: config.Objective, vocab_size: int, apply: Callable, params: Params, z, snr, t, key=None
+) -> tuple[Float[Array, "B L D"], Float[Array, "B L V"]]:
+    """The predicted e, and log-weights of the tokens behind it."""
+    rows = table(params)
+    network = {k: v for k, v in params.items() if k != ENDS}
+    bos = jnp.broadcast_to(rows[vocab_size], (len(z), 1, z.shape[-1]))
+    inputs = jnp.concatenate([bos, z], axis=1)
+    options = dict(mask="full", time=t, key=key)
+    rows = rows[:vocab_size]
+    if c.prediction == "epsilon":
+        alpha, sigma = scales(snr)
+        velocity = apply(network, inputs, hidden=True, **options)[:, 1:]
+        e = (z - sigma * (sigma * z + alpha * velocity)) / alpha
+        return e, rounding(rows, e, jnp.full(len(z), 4.0))
+    logits = apply(network, inputs, **options)[:, 1:, :vocab_size]
+    # What z itself says of the token, beside what its neighbours do: the rounding law.
+    logits = logits + rounding(rows, z, snr)
+    return jax.nn.softmax(logits) @ rows, logits
+
+
 def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`; BOS follows the vocabulary."""
 
-    def ends(params: Params) -> tuple[Array, Array]:
-        """log-SNR of a coordinate; those of the config are of a whole vector."""
-        first, last = jnp.array([c.log_snr, -c.log_snr], jnp.float32)
-        if c.learned_schedule:
-            first, last = params[ENDS]
-        per = jnp.log(params["embedding"].shape[-1])
-        return first - per, last - per
-
-    def table(params: Params) -> Float[Array, "R D"]:
-        """Embeddings of unit mean square."""
-        rows = params["embedding"]
-        return rows * jax.lax.rsqrt(jnp.mean(rows**2, axis=-1, keepdims=True) + 1e-12)
-
-    def scales(snr: Float[Array, " B"]) -> tuple[Array, Array]:
-        """alpha and sigma of a log-SNR, to be multiplied with [B L D]."""
-        pair = jnp.sqrt(jax.nn.sigmoid(snr)), jnp.sqrt(jax.nn.sigmoid(-snr))
-        return tuple(v[:, None, None] for v in pair)  # pyright: ignore
-
-    def denoise(apply: Callable, params: Params, z, snr, t, key) -> Float[Array, "B L D"]:
-        """The predicted e."""
-        rows = table(params)
-        network = {k: v for k, v in params.items() if k != ENDS}
-        bos = jnp.broadcast_to(rows[vocab_size], (len(z), 1, z.shape[-1]))
-        inputs = jnp.concatenate([bos, z], axis=1)
-        options = dict(mask="full", time=t, key=key)
-        if c.prediction == "epsilon":
-            alpha, sigma = scales(snr)
-            velocity = apply(network, inputs, hidden=True, **options)[:, 1:]
-            noise = sigma * z + alpha * velocity
-            return (z - sigma * noise) / alpha
-        logits = apply(network, inputs, **options)[:, 1:, :vocab_size]
-        # What z itself says of the token, beside what its neighbours do: the rounding law.
-        return jax.nn.softmax(logits + rounding(rows, z, snr)) @ rows[:vocab_size]
-
-    def rounding(rows, z, snr) -> Float[Array, "B L V"]:
-        """log density of z about each token's embedding, but for a constant."""
-        alpha, sigma = scales(snr)
-        near = jnp.einsum("BLD,VD->BLV", z, rows[:vocab_size]) * alpha
-        return (near - alpha**2 / 2 * jnp.sum(rows[:vocab_size] ** 2, axis=-1)) / sigma**2
+    def denoise(apply, params, z, snr, t, key) -> Float[Array, "B L D"]:
+        return predict(c, vocab_size, apply, params, z, snr, t, key)[0]
 
     def parts(apply, params, tokens, u, key, dropout_key) -> dict[str, Float[Array, " B"]]:
         """The three terms, the middle one drawn at times u."""
         noise_key, end_key = jax.random.split(key)
-        rows, (first, last) = table(params), ends(params)
+        rows, (first, last) = table(params), ends(c, params)
         e = rows[tokens]
         snr = first + (last - first) * u
         alpha, sigma = scales(snr)
@@ -94,7 +106,7 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
         prior = jnp.sum(a1**2 * e**2 + s1**2 - 1 - jnp.log(s1**2), axis=(1, 2)) / 2
         a0, s0 = scales(jnp.full(batch, first))
         z0 = a0 * e + s0 * jax.random.normal(end_key, e.shape)
-        read = jax.nn.log_softmax(rounding(rows, z0, jnp.full(batch, first)))
+        read = jax.nn.log_softmax(rounding(rows[:vocab_size], z0, jnp.full(batch, first)))
         chosen = jnp.take_along_axis(read, tokens[..., None], -1)[..., 0]
         return {
             "prior": prior,
@@ -143,7 +155,7 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
         del options
         batch, fixed = len(prompt), given(prompt, length, infill)
         calls = steps or 2 * length
-        rows, (first, last) = table(params), ends(params)
+        rows, (first, last) = table(params), ends(c, params)
         start_key, key = jax.random.split(key)
         noise = jax.random.normal(start_key, (batch, length, rows.shape[-1]))
         known = (fixed >= 0)[..., None]
@@ -173,7 +185,7 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
             return held(z, after)
 
         z = jax.lax.fori_loop(0, calls, call, held(noise, at(0)))
-        logits = rounding(rows, z, at(calls))
+        logits = rounding(rows[:vocab_size], z, at(calls))
         if order == "ddim":
             drawn = jnp.argmax(logits, axis=-1)
         else:

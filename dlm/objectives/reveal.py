@@ -2,6 +2,7 @@
 
 ancestral   each mask is revealed with probability 1/(calls left): the reverse process
 confidence  the surest first, the same number each call (MaskGIT, arXiv 2202.04200)
+blocks      as confidence, within the leftmost `block` tokens that have masks (LLaDA, arXiv 2502.09992)
 entropy     the surest first, as many as stay within `budget` nats of summed entropy beyond the most
             certain one (Ben-Hamu et al. 2025, arXiv 2505.24857)
 remask      ancestral, and a revealed token is masked again with probability sigma (ReMDM, arXiv
@@ -18,7 +19,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from dlm.objectives.common import draw
 
-ORDERS = ("ancestral", "confidence", "entropy", "remask")
+ORDERS = ("ancestral", "confidence", "blocks", "entropy", "remask")
 
 
 def reveal(
@@ -32,6 +33,7 @@ def reveal(
     top_p: float = 1.0,
     order: str = "ancestral",
     budget: float = 0.1,
+    block: int = 8,
 ) -> Int[Array, "B L"]:
     """`known` with its masks filled in at most `steps` calls (0: one a mask); what is given stays.
 
@@ -50,8 +52,10 @@ def reveal(
         drawn = draw(draw_key, logits, temperature, top_p)
         logp = jax.nn.log_softmax(logits)
         chance = jax.random.uniform(reveal_key, tokens.shape)
-        if order == "confidence":
+        if order in ("confidence", "blocks"):
             sure = jnp.take_along_axis(logp, drawn[..., None], -1)[..., 0]
+            if order == "blocks":  # the leftmost first, the surest within
+                sure = jnp.maximum(sure, -500.0) - 1e3 * (jnp.arange(tokens.shape[1]) // block)
             many = jnp.ceil(jnp.sum(hidden, axis=-1, keepdims=True) / left)
             chosen = rank(jnp.where(hidden, sure, -jnp.inf)) < many
         elif order == "entropy":
