@@ -173,12 +173,16 @@ def own(objective: Objective) -> Any:
     """The module of an objective of one's own: FAMILY, and make(objective, vocab_size).
 
     Raises:
-      DlmError: no such file, or it lacks one of the two.
+      DlmError: no such file, or it lacks one of the two, or is not what it was for this run.
     """
     path = Path(objective.file)
     spec = importlib.util.spec_from_file_location(f"own_{objective.digest}", path)
     if spec is None or spec.loader is None or not path.is_file():
         fail("objective.file", objective.file, "a Python file with FAMILY and make")
+    if objective.digest != _digest(path):
+        fail(
+            "objective.file", objective.file, "the file that this run was trained with; it changed"
+        )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     for name in ("FAMILY", "make"):
@@ -314,11 +318,14 @@ def resolve(config: ConfigDict) -> Config:
         path = Path(objective.file).resolve()
         if not path.is_file():
             fail("objective.file", objective.file, "a Python file with FAMILY and make")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        objective = dataclasses.replace(objective, file=str(path), digest=digest)
+        objective = dataclasses.replace(objective, file=str(path), digest=_digest(path))
     resolved = dataclasses.replace(resolved, model=model, objective=objective)
     _check(resolved)
     return resolved
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def from_json(values: dict[str, Any]) -> Config:

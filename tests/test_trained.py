@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dlm import cli, config, quality
+from dlm.errors import DlmError
 
 FAMILIES = ("ar", "masked", "block", "d3pm", "flow", "gaussian", "any_order")
 EXPERIMENT = """
@@ -155,6 +156,12 @@ def test_the_id_of_a_run_follows_the_content_of_the_file_not_its_place(tmp_path)
         return config.run_id(config.resolve(c), "tokens")
 
     assert run_id("a", "pass") == run_id("b", "pass") != run_id("a", "x = 1")
+    c = config.base()
+    c.objective.file, c.objective.name = str(tmp_path / "a" / "mine.py"), "mine"
+    before = config.resolve(c).objective
+    (tmp_path / "a" / "mine.py").write_text(OWN.format(change="x = 2"))
+    with pytest.raises(DlmError, match="that this run was trained with; it changed"):
+        _ = before.family
 
 
 MARKOV = """
