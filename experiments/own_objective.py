@@ -5,9 +5,10 @@ nothing in `dlm/`. Put it to the laws that every objective keeps (probabilities 
 gradients, samples), then train it beside AR:
 
   dlm check-objective experiments/own_objective.py
-  dlm run experiments/own_objective.py      under a minute on 2 CPU cores
+  dlm run experiments/own_objective.py      about a minute on 2 CPU cores
 
-Expected: on handwritten digits reading backwards costs about the same as reading forwards.
+Expected: on 400 handwritten digits reading backwards ends 0.02 nats per token above reading forwards
+(1.431 and 1.410, one seed).
 """
 
 import jax.numpy as jnp
