@@ -266,7 +266,7 @@ def damage_json(path: Path) -> str:
 
 def damage_foreign(path: Path) -> str:
     (path / "manifest.json").write_text(json.dumps({"format": "somebody-else-7"}))
-    return "manifest.json: format 'somebody-else-7', this dlm reads 'dlm-corpus-1'"
+    return "manifest.json: format 'somebody-else-7', this dlm reads 'dlm-corpus-2'"
 
 
 def damage_list(path: Path) -> str:
