@@ -450,8 +450,9 @@ def _check(c: Config) -> None:
         fail("objective.low_noise", c.objective.low_noise, "at most 1, a time")
     if c.objective.order_kind == "segments" and c.objective.separator < 0:
         fail("objective.separator", c.objective.separator, "a token id, for order_kind='segments'")
-    if c.objective.form == "score" and c.objective.schedule == "geometric":
-        right = "one that starts without noise, for form='score'"
+    no_reconstruction = c.objective.form == "score" or c.objective.name == "flow"
+    if no_reconstruction and c.objective.schedule == "geometric":
+        right = "one that starts without noise, for form='score' and for flow: else no bound"
         fail("objective.schedule", c.objective.schedule, right)
     if c.objective.timesteps and c.objective.form == "score":
         fail("objective.timesteps", c.objective.timesteps, "0, for form='score'")
@@ -536,7 +537,7 @@ def convert(key: str, value: Any, kind: type) -> Any:
 
 def _typed(cls: Callable[..., Any], values: dict[str, Any], where: str) -> Any:
     """Builds a dataclass from nested dicts, refusing unknown and missing fields."""
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore (a class is a Callable here)
     for name in values:
         if name not in fields:
             raise DlmError(f"{where}.{name}: no such key{nearest(name, fields)}")
@@ -547,7 +548,7 @@ def _typed(cls: Callable[..., Any], values: dict[str, Any], where: str) -> Any:
         group = getattr(sys.modules[__name__], str(f.type), None)
         value = values[name]
         if dataclasses.is_dataclass(group):
-            built[name] = _typed(group, value, f"{where}.{name}")  # pyright: ignore
+            built[name] = _typed(group, value, f"{where}.{name}")  # pyright: ignore (found by name)
         elif str(f.type).startswith("dict"):
             built[name] = dict(value)
         else:

@@ -43,9 +43,10 @@ def compare(
     first, second = (laws[name] for name in families)
     points, powers = [], []
     for drop in (False, True):
-        points += [critical(first, second, u, drop=drop) for u in unique]
-        if sum(p.status == "crosses" for p in points[-len(unique) :]) > 1:
-            powers.append(critical_law(first, second, unique, drop=drop))
+        found = [critical(first, second, u, drop=drop) for u in unique]
+        points += found
+        if sum(p.status == "crosses" for p in found) > 1:
+            powers.append(critical_law(first, second, unique, drop=drop, points=found))
     seen = []
     if set(families) <= set(tables):
         seen = observed(*(tables[name] for name in families), resamples=resamples)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -331,13 +331,16 @@ def critical_law(
     *,
     drop: bool = False,
     level: float = LEVEL,
+    points: Sequence[Critical] = (),
 ) -> PowerLaw:
     """C_crit(U) as a power law through the crossings at several U, by least squares in logs.
+
+    `points`: those crossings, where they are known already.
 
     Raises:
       DlmError: fewer than two of the U cross.
     """
-    points = [critical(reference, challenger, u, drop=drop) for u in unique_tokens]
+    points = points or [critical(reference, challenger, u, drop=drop) for u in unique_tokens]
     crossing = [p for p in points if p.status == "crosses"]
     if len(crossing) < 2:
         raise DlmError(

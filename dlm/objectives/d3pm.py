@@ -11,8 +11,9 @@ is the divergence of the two jump processes (Campbell et al. 2022, arXiv 2205.14
 Lou et al. 2024, arXiv 2310.16834; Schiff et al. 2024, arXiv 2412.10193). `denoising` models make
 a_p of a distribution over tokens, as the mean of q(. | x) under it; `score` models give log a_p
 itself. In T steps the bound is D3PM's, with the exact posterior (Austin et al. 2021, arXiv
-2107.03006); its posterior under the model is the mean over tokens. States: the vocabulary, and MASK
-as number V on the absorbing chain.
+2107.03006); the model's is proportional to q(x_t | x_s) times its mean of q(x_s | x). Where noise is
+left at t = 0 in continuous time, `nll` adds the reconstruction term and training leaves it out. States:
+the vocabulary, and MASK as number V on the absorbing chain.
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ def table(params: Params) -> Float[Array, "R D"]:
 
 def scales(snr: Float[Array, " B"]) -> tuple[Array, Array]:
     """alpha and sigma of a log-SNR, to be multiplied with [B L D]."""
-    pair = jnp.sqrt(jax.nn.sigmoid(snr)), jnp.sqrt(jax.nn.sigmoid(-snr))
-    return tuple(v[:, None, None] for v in pair)  # pyright: ignore
+    snr = snr[:, None, None]
+    return jnp.sqrt(jax.nn.sigmoid(snr)), jnp.sqrt(jax.nn.sigmoid(-snr))
 
 
 def rounding(rows: Float[Array, "V D"], z: Float[Array, "B L D"], snr) -> Float[Array, "B L V"]:

@@ -3,7 +3,8 @@
 -log p(x) <= int m'(t)/m(t) E Σ_{masked} -log p(x_i | x_t) dt, with a prior and a reconstruction term
 where m does not run from 0 to 1 (Sahoo et al. 2024, Shi et al. 2024; arXiv 2507.15857, section 2.2,
 has m(t) = t). Its count form draws the number of masked tokens k and weighs by L/k (Ou et al. 2024):
-the same expectation, less variance. No eps floor and no forced mask, so both are unbiased.
+the same expectation, less variance. No eps floor and no forced mask, so both are unbiased; but
+where m(0) > 0, drawing times leaves the reconstruction term out of training (never out of `nll`).
 
 Nothing depends on t but the mask: a model with time is told the share that it sees masked.
 """
@@ -53,11 +54,12 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
         time_key, mask_key, dropout_key = jax.random.split(key, 3)
         batch, length = tokens.shape
         u = stratified(time_key, batch)
-        t = 1 - u  # in (0, 1]
+        highest = 1.0
         if c.low_noise_steps and step is not None:
-            t = jnp.where(step < c.low_noise_steps, t * c.low_noise, t)
+            highest = jnp.where(step < c.low_noise_steps, c.low_noise, 1.0)
+        t = (1 - u) * highest  # in (0, 1]
         if c.estimator == "count":
-            masked = exact_count_mask(mask_key, counted(u, length), length)
+            masked = exact_count_mask(mask_key, counted(u * highest, length), length)
         else:
             if c.timesteps:
                 at = jnp.ceil(t * c.timesteps)
