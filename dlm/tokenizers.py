@@ -209,7 +209,7 @@ def _train(vocab_size: int, texts: Iterable[str]) -> bytes:
 
     model = io.BytesIO()
     try:
-        sentencepiece.SentencePieceTrainer.train(  # pyright: ignore
+        sentencepiece.SentencePieceTrainer.train(  # pyright: ignore (no stubs)
             sentence_iterator=_lines(texts),
             model_writer=model,
             model_type="bpe",
@@ -249,7 +249,7 @@ def _sentencepiece(kind: str, files: dict[str, bytes]) -> Tokenizer:
     import sentencepiece
 
     (model,) = files.values()
-    processor: Any = sentencepiece.SentencePieceProcessor(model_proto=model)  # pyright: ignore
+    processor: Any = sentencepiece.SentencePieceProcessor(model_proto=model)  # pyright: ignore (no stubs)
     size, eod = processor.vocab_size(), processor.eos_id()
     spelled = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in BLANK.encode()]
     bytewise = all(i != processor.unk_id() for i in spelled)

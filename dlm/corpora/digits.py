@@ -24,7 +24,7 @@ def digits() -> Source:
 def _documents() -> Iterator[tuple[str, np.ndarray]]:
     from sklearn.datasets import load_digits
 
-    data = load_digits().data  # pyright: ignore
+    data = load_digits().data  # pyright: ignore (a Bunch, or a tuple by option)
     for number, image in enumerate(data.astype(np.int64)):
         yield f"digit-{number:04d}", image
 

@@ -14,7 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dlm.corpora.source import Source
 from dlm.errors import DlmError
@@ -104,7 +104,8 @@ def _documents(found: dict[str, Path], text_field: str) -> Iterator[tuple[str, s
 
 def open_any(path: Path) -> BinaryIO:
     opener = {".gz": gzip.open, ".xz": lzma.open}
-    return opener[path.suffix](path, "rb") if path.suffix in opener else open(path, "rb")  # pyright: ignore
+    opened: Any = opener.get(path.suffix, open)(path, "rb")
+    return opened
 
 
 def _decode(raw: bytes, path: Path, start: int) -> str:
