@@ -1,26 +1,27 @@
 """Checkpoints by Orbax: everything that a run needs to go on, in one atomic step folder.
 
 `state` (step, parameters, optimizer, average), `best` (the weights with the best validation loss so
-far), `data` (grain's iterator), `ledger` (exposures) and `progress` (plain JSON beside them). One
-folder, so a kill between two writes can not leave the best weights ahead of the state.
+far), `ledger` (exposures) and `progress` (plain JSON beside them, with the place in the data). One
+folder, so a kill between two writes can not leave the best weights ahead of the state. Every process
+saves its shards, and restores those of its devices, however many there were when it was saved.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from dlm.errors import DlmError
 
-# Orbax warns that the metadata of grain's iterator is not to be had, which nothing here asks for.
-logging.getLogger("absl").addFilter(lambda record: "Failed to get metadata" not in record.msg)
+# Copies that no later donation reaches.
+copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
 
 @contextlib.contextmanager
@@ -32,13 +33,18 @@ def open_checkpoints(folder: Path) -> Iterator[ocp.training.Checkpointer]:
         yield checkpointer
 
 
-def save(checkpointer: ocp.training.Checkpointer, progress: dict[str, Any], **parts: Any) -> None:
-    """Starts to save; the parts may be changed or donated as soon as it returns.
+def save(
+    checkpointer: ocp.training.Checkpointer,
+    progress: dict[str, Any],
+    ledger: np.ndarray,
+    **parts: Any,
+) -> None:
+    """Starts to save; all may be changed or donated as soon as it returns.
 
     On a CPU a host array is a view of the device's buffer, which the next step would write into
     while Orbax still writes it out: hence the copy. `progress` too is written later.
     """
-    parts = jax.tree.map(lambda x: x.copy() if isinstance(x, jax.Array | np.ndarray) else x, parts)
+    parts = copied(parts) | {"ledger": {"exposures": ledger.copy()}}
     checkpointer.save_checkpointables_async(
         progress["step"], parts, force=True, custom_metadata=dict(progress)
     )

@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
   dlm run experiments/smoke.py --jobs 1                 one run at a time
   dlm run experiments/topics.py --config.model.layers=4 every run with four layers
   dlm run experiments/quickstart.py --dry-run           list the runs and their FLOPs
+  dlm run experiments/quickstart.py --distributed       on every host of a pod: one run at a time
 
 The same command continues what was interrupted and skips what is done. Exit codes: 0 all runs
 done, 1 a run failed (its error.txt says why), 2 a mistake in the input, 75 interrupted, saved.""",
@@ -152,6 +153,10 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         parsers[name].usage = f"dlm {name} EXPERIMENT [options] [--config.GROUP.FIELD=VALUE ...]"
     run = parsers["run"]
     run.add_argument("--jobs", type=int, default=0, help="worker processes (default: a core each)")
+    for name in ("run", "train"):
+        parsers[name].add_argument(
+            "--distributed", action="store_true", help="with the same command in other processes"
+        )
     run.add_argument("--dry-run", action="store_true", help="list the runs, train nothing")
     parsers["train"].add_argument("--run", type=int, help="which run of the sweep, from 0")
     trained.arguments(parsers)
@@ -182,7 +187,12 @@ def _jobs(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> li
         said.add(name)
 
     path, scale = arguments.experiment, arguments.scale
-    return sweep.jobs(path, scale, overrides, arguments.workdir, on_corpus)
+    if not getattr(arguments, "distributed", False):
+        return sweep.jobs(path, scale, overrides, arguments.workdir, on_corpus)
+    from dlm import hosts
+
+    with hosts.primary_first():  # it builds what the others then find
+        return sweep.jobs(path, scale, overrides, arguments.workdir, on_corpus)
 
 
 def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
@@ -191,6 +201,7 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
     if arguments.jobs < 0:
         raise DlmError(f"--jobs={arguments.jobs}: must be 1 or more, or 0 for a core each")
     start = time.monotonic()
+    stop = _join(arguments) if arguments.distributed else None
     jobs = _jobs(arguments, overrides)
     folder = jobs[0].folder.parent
     todo = [job for job in jobs if record.status(job.folder) not in sweep.DONE]
@@ -202,7 +213,13 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
             print(f"  {job.about['run']}  {job.flops:.2e} FLOPs  {state:9} {job.about['label']}")
         return DONE
     ended: dict[str, str] = {}
-    if todo:
+    if stop:
+        from dlm import hosts
+
+        ended = _together(jobs, stop)
+        if not hosts.primary():
+            return DONE
+    elif todo:
         workers = arguments.jobs or sweep.default_workers()
         folder.mkdir(parents=True, exist_ok=True)
         with _terminable(), progress.show(todo) as show:
@@ -217,39 +234,43 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
 
 
 def _train(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
-    from dlm import progress, record, sweep
-
+    stop = _join(arguments)
     jobs = _jobs(arguments, overrides)
     if arguments.run is not None and not 0 <= arguments.run < len(jobs):
         raise DlmError(f"--run={arguments.run}: must be 0 to {len(jobs) - 1}")
     job = jobs[arguments.run or 0]
     print(f"{job.about['label']}: {job.folder}", flush=True)
-    if record.status(job.folder) not in sweep.DONE:
-        from dlm import corpus, run, train, worker
-
-        worker.prepare_jax()
-        stopping: list[int] = []
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, lambda number, frame: stopping.append(number))
-        with run.claim(job.folder) as mine, progress.show([job]) as show:
-            if not mine:
-                raise DlmError(f"{job.folder}: another process is training this run")
-            if record.status(job.folder) in sweep.DONE:  # by another process, meanwhile
-                return _tell(job)
-            try:
-                show("start", job, {})
-                with run.recorded(job.folder, job.config, job.about):
-                    run.run(
-                        job.config,
-                        corpus.load(job.store),
-                        job.folder,
-                        job.about,
-                        stop=lambda: bool(stopping),
-                        report=lambda row: show("progress", job, row),
-                    )
-            except train.Interrupted:
-                raise KeyboardInterrupt from None
+    _together([job], stop)
     return _tell(job)
+
+
+def _join(arguments: argparse.Namespace) -> Callable[[], bool]:
+    """Readies this process to train, alone or with others; returns what asks whether to stop.
+
+    With --distributed all but the primary process are silent.
+    """
+    from dlm import hosts, worker
+
+    worker.prepare_jax()
+    if arguments.distributed:
+        hosts.start()
+        if not hosts.primary():
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
+        return hosts.preempted()
+    stopping: list[int] = []
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda number, frame: stopping.append(number))
+    return lambda: bool(stopping)
+
+
+def _together(jobs: list, stop: Callable[[], bool]) -> dict[str, str]:
+    from dlm import progress, together, train
+
+    with progress.show(jobs) as show:
+        try:
+            return together.execute(jobs, stop, show)
+        except train.Interrupted:
+            raise KeyboardInterrupt from None
 
 
 def _runs(arguments: argparse.Namespace, overrides: list) -> int:

@@ -76,6 +76,8 @@ class Model:
     dropout: Dropout = field(default_factory=Dropout)
     dtype: str = "float32"  # of the computation; parameters are always float32
     attention: str = "xla"  # or cudnn: bfloat16 on a GPU
+    scan: bool = False  # layers in one compiled loop: deep models compile faster, shallow ones slow
+    remat: str = "none"  # or block, dots: what the backward pass computes again, to save memory
     time: str = "none"  # or adaln: norms scaled and shifted by the noise level
 
 
@@ -212,6 +214,7 @@ class Optimizer:
 class Train:
     duration: str = "100 epochs"  # in steps, tokens, epochs or flops
     batch_size: int = 16  # sequences per step
+    microbatches: int = 1  # of a step, one after another: their gradients are added
     seed: int = 0  # initialisation, order of the data, noise
     steps_per_call: int = 16  # optimizer steps in one compiled call; changes no number
     checkpoint_every: str = "20 percent"
@@ -341,11 +344,13 @@ def run_id(config: Config, fingerprint: str) -> str:
     """Ten hex digits of a hash of everything that determines the result.
 
     That is the fingerprint of the tokens, which covers corpus and tokenizer, and the rest of the
-    config without `mesh`, `train.steps_per_call` and `train.checkpoint_every`, which move no number.
+    config without `mesh`, `model.remat`, `train.steps_per_call` and `train.checkpoint_every`, which
+    move no number (mesh and remat: but for rounding).
     """
     values = to_json(config)
     del values["corpus"], values["tokenizer"], values["mesh"]
     del values["objective"]["file"]  # its digest stays
+    del values["model"]["remat"]
     del values["train"]["steps_per_call"], values["train"]["checkpoint_every"]
     text = json.dumps([values, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -366,6 +371,7 @@ def _check(c: Config) -> None:
         "model.dtype": (c.model.dtype, ("float32", "bfloat16")),
         "model.attention": (c.model.attention, ("xla", "cudnn")),
         "model.time": (c.model.time, ("none", "adaln")),
+        "model.remat": (c.model.remat, ("none", "block", "dots")),
         "objective.name": (
             c.objective.name,
             (c.objective.name,) if c.objective.file else tuple(FAMILIES),
@@ -394,6 +400,7 @@ def _check(c: Config) -> None:
         "model.heads": c.model.heads,
         "model.ff": c.model.ff,
         "train.batch_size": c.train.batch_size,
+        "train.microbatches": c.train.microbatches,
         "train.steps_per_call": c.train.steps_per_call,
         "evaluation.batch_size": c.evaluation.batch_size,
         "evaluation.passes": c.evaluation.passes,
@@ -465,6 +472,9 @@ def _check(c: Config) -> None:
         fail("optimizer.final", c.optimizer.final, "from 0 to 1, a share of lr")
     if not 0 < c.corpus.validation < 1:
         fail("corpus.validation", c.corpus.validation, "between 0 and 1, a share of the documents")
+    if c.train.batch_size % c.train.microbatches:
+        right = f"a divisor of train.batch_size={c.train.batch_size}"
+        fail("train.microbatches", c.train.microbatches, right)
     if c.model.width % c.model.heads:
         near = [h for h in range(1, c.model.width + 1) if c.model.width % h == 0]
         best = sorted(near, key=lambda h: abs(h - c.model.heads))[:2]

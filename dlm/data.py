@@ -1,13 +1,15 @@
 """Repeated unique tokens: nested subsets, epochs, batches, and the ledger of what was seen.
 
-Batch i is a pure function of (corpus, unique tokens, seed, i). The order is ours; grain batches,
-prefetches and checkpoints. Three of grain's own orders would break a repetition study, each shown by
+Batch i is a pure function of (corpus, unique tokens, seed, i). The order is ours; grain prefetches
+and keeps the place. Three of grain's own orders would break a repetition study, each shown by
 a test: `shuffle(seed=s)` in epoch e equals `shuffle(seed=s + 1)` in epoch e - 1; shuffle before
 slice leaks rows from outside the subset (google/grain#1200); its index shuffle is slow for small n.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import grain
@@ -17,6 +19,8 @@ from jaxtyping import Int
 from dlm import config
 from dlm.errors import DlmError
 from dlm.store import Store
+
+ALL = slice(None)
 
 
 def training_windows(
@@ -82,58 +86,61 @@ def permutation(seed: int, epoch: int, n: int) -> Int[np.ndarray, " n"]:
     return np.argsort(np.random.Philox(key=[seed, epoch]).random_raw(n), kind="stable")
 
 
-class EpochSource:
-    """Item k is window `permutation(seed, epoch)[i]` with `epoch, i = divmod(k, n)`.
+Where = Callable[[Int[np.ndarray, " n"]], Int[np.ndarray, "n L"]]
 
-    `origin` is the unique window that the tokens are from.
+
+def epochs(windows: int, length: int, seed: int) -> Where:
+    """Where in the unique tokens item k lies: window `permutation(seed, epoch, n)[i]` of n, with
+    `epoch, i = divmod(k, n)`.
     """
+    order = functools.lru_cache(maxsize=2)(lambda epoch: permutation(seed, epoch, windows))
 
-    def __init__(self, windows: Int[np.ndarray, "n L"], seed: int, items: int):
-        self._windows, self._seed, self._items = windows, seed, items
-        self._order = (-1, np.empty(0, int))  # (epoch, its order): one write, as threads share it
+    def where(items: Int[np.ndarray, " n"]) -> Int[np.ndarray, "n L"]:
+        epoch, place = np.divmod(items, windows)
+        origin = np.concatenate([order(int(e))[place[epoch == e]] for e in np.unique(epoch)])
+        return origin[:, None] * length + np.arange(length)
 
-    def __len__(self) -> int:
-        return self._items
-
-    def __getitem__(self, k: int) -> dict[str, Any]:
-        epoch, i = divmod(k, len(self._windows))
-        known, order = self._order
-        if known != epoch:
-            order = permutation(self._seed, epoch, len(self._windows))
-            self._order = epoch, order
-        return {"tokens": self._windows[order[i]], "origin": order[i]}
+    return where
 
 
-class MultisetSource:
+def multiset(
+    windows: int, length: int, offsets: Int[np.ndarray, " d"], seed: int, items: int
+) -> Where:
     """The paper's repetition (section B): E copies of every document shuffled together, then packed.
 
     The stream is cut into windows and these are shuffled, so there is no epoch boundary, and each
-    copy of a document meets other neighbours at another offset. `origin` says of each token which
-    unique window it is from: Int[L].
+    copy of a document meets other neighbours at another offset.
     """
+    unique = windows * length
+    copies = -(-items * length // unique)
+    starts = offsets[offsets < unique]  # `offsets` are document starts, then the end
+    lengths = np.diff(np.append(starts, unique))
+    shuffled = permutation(seed, 0, len(starts) * copies) % len(starts)
+    starts = starts[shuffled]  # of each copy, in the unique tokens
+    ends = np.cumsum(lengths[shuffled])  # of each copy, in the stream
+    order = permutation(seed, 1, copies * unique // length)
 
-    def __init__(
-        self, windows: Int[np.ndarray, "n L"], offsets: Int[np.ndarray, " d"], seed: int, items: int
-    ):
-        self._tokens, self._length, self._items = windows.reshape(-1), windows.shape[1], items
-        unique = len(self._tokens)
-        copies = -(-items * self._length // unique)
-        starts = offsets[offsets < unique]  # `offsets` are document starts, then the end
-        lengths = np.diff(np.append(starts, unique))
-        order = permutation(seed, 0, len(starts) * copies) % len(starts)
-        self._starts = starts[order]  # of each copy, in the unique tokens
-        self._ends = np.cumsum(lengths[order])  # of each copy, in the stream
-        self._order = permutation(seed, 1, copies * unique // self._length)
+    def where(items: Int[np.ndarray, " n"]) -> Int[np.ndarray, "n L"]:
+        at = order[items][:, None] * length + np.arange(length)  # in the stream
+        copy = np.searchsorted(ends, at, side="right")
+        return starts[copy] + at - np.where(copy > 0, ends[copy - 1], 0)
+
+    return where
+
+
+class _Batches:
+    """grain's random access: item i is batch i. All origins, and the tokens of `rows`."""
+
+    def __init__(self, windows: Int[np.ndarray, "n L"], where: Where, size: int, steps: int, rows):
+        self._tokens, self._length = windows.reshape(-1), windows.shape[1]
+        self._where, self._size, self._steps, self._rows = where, size, steps, rows
 
     def __len__(self) -> int:
-        return self._items
+        return self._steps
 
-    def __getitem__(self, k: int) -> dict[str, Any]:
-        at = np.arange(self._length) + self._order[k] * self._length  # in the stream
-        copy = np.searchsorted(self._ends, at, side="right")
-        begin = np.where(copy > 0, self._ends[copy - 1], 0)
-        token = self._starts[copy] + at - begin  # in the unique tokens
-        return {"tokens": self._tokens[token], "origin": token // self._length}
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        at = self._where(np.arange(i * self._size, (i + 1) * self._size))
+        return {"tokens": self._tokens[at[self._rows]], "origin": at // self._length}
 
 
 def batches(
@@ -142,22 +149,26 @@ def batches(
     data: config.Data,
     train: config.Train,
     steps: int,
+    rows: Int[np.ndarray, " b"] | slice = ALL,
 ) -> grain.DatasetIterator:
-    """An iterator over `steps` batches: {"tokens": Int[B L], "origin": Int[B] or Int[B L]}.
+    """An iterator over `steps` batches: {"tokens": Int[b L], "origin": Int[B L]}.
 
-    Its state is one number, saved and restored with the run's checkpoint.
+    `rows` are those of this host; `origin` tells of each token of the whole batch which unique
+    window it is from, so every host keeps the same ledger. The state is one number (`get_state`),
+    the same on every host.
     """
-    items = steps * train.batch_size
+    unique, length = windows.shape
     if data.mode == "multiset":
-        source: Any = MultisetSource(windows, store.train_offsets, train.seed, items)
+        items = steps * train.batch_size
+        where = multiset(unique, length, store.train_offsets, train.seed, items)
     else:
-        source = EpochSource(windows, train.seed, items)
-    dataset = grain.MapDataset.source(source).batch(train.batch_size)
+        where = epochs(unique, length, train.seed)
+    source: Any = _Batches(windows, where, train.batch_size, steps, rows)
     # Tokens are in memory or memory-mapped: one thread keeps ahead of a training step.
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=32)))
+    read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=32)
+    return iter(grain.MapDataset.source(source).to_iter_dataset(read))
 
 
-def record_exposures(ledger: Int[np.ndarray, " n"], origin: np.ndarray, length: int) -> None:
+def record_exposures(ledger: Int[np.ndarray, " n"], origin: Int[np.ndarray, "B L"]) -> None:
     """Adds one batch, in place, to the token exposures of each unique window."""
-    tokens = length if origin.ndim == 1 else 1
-    ledger += tokens * np.bincount(origin.reshape(-1), minlength=len(ledger))
+    ledger += np.bincount(origin.reshape(-1), minlength=len(ledger))

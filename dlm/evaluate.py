@@ -18,11 +18,14 @@ from dlm.model import Params, transformer
 
 
 @functools.lru_cache(maxsize=32)
-def _scorer(model: config.Model, objective: config.Objective, vocab_size: int) -> Callable:
+def _scorer(
+    model: config.Model, objective: config.Objective, vocab_size: int, mesh: jax.sharding.Mesh
+) -> Callable:
     goal = objectives.make(objective, vocab_size)
     apply = transformer(model, vocab_size + goal.family.extra_tokens).apply
     return jax.jit(
-        lambda params, tokens, key, passes: goal.nll(apply, params, tokens, key, passes).nats
+        lambda params, tokens, key, passes: goal.nll(apply, params, tokens, key, passes).nats,
+        out_shardings=sharding.replicated(mesh),
     )
 
 
@@ -39,14 +42,15 @@ def score(
     The key depends on the batch alone, not on run, step or seed (common random numbers), so the
     difference of two models on the same windows is far less noisy than either.
     """
-    scorer = _scorer(c.model, c.objective, vocab_size)
+    scorer = _scorer(c.model, c.objective, vocab_size, mesh)
     size = c.evaluation.batch_size
+    rows = sharding.rows(mesh, size)
     root = keys.named(0, "evaluation")
     pending = []
     for index, start in enumerate(range(0, len(windows), size)):
         batch = windows[start : start + size]
         padding = ((0, size - len(batch)), (0, 0))
-        tokens = sharding.put_batch(mesh, np.pad(batch, padding), axis=0)
+        tokens = sharding.put_batch(mesh, np.pad(batch, padding)[rows], axis=0, size=size)
         pending.append(scorer(params, tokens, jax.random.fold_in(root, index), passes))
     return np.concatenate([np.asarray(nats, np.float64) for nats in pending])[: len(windows)]
 

@@ -25,7 +25,10 @@ class Metrics:
     event file is written again from the rows that stay.
     """
 
-    def __init__(self, folder: Path, hparams: dict[str, Any], resume_step: int):
+    def __init__(self, folder: Path, hparams: dict[str, Any], resume_step: int, write: bool = True):
+        self._writes = write  # of several processes one does
+        if not write:
+            return
         self._path = folder / "metrics.jsonl"
         rows = [row for row in read(self._path) if row["step"] <= resume_step]
         partial = self._path.with_suffix(".partial")
@@ -38,10 +41,14 @@ class Metrics:
             self._board.scalars(row)
 
     def write(self, row: Row) -> None:
+        if not self._writes:
+            return
         self._file.write(json.dumps(row) + "\n")
         self._board.scalars(row)
 
     def close(self) -> None:
+        if not self._writes:
+            return
         self._file.close()
         self._board.close()
 

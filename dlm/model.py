@@ -60,10 +60,16 @@ def transformer(model: config.Model, rows: int) -> Transformer:
     if model.attention == "cudnn" and jax.default_backend() != "gpu":
         right = f"xla: cudnn needs a GPU, and JAX runs on {jax.default_backend()} here"
         config.fail("model.attention", model.attention, right)
-    graph = nnx.graphdef(nnx.eval_shape(lambda: _Transformer(model, rows, nnx.Rngs(0))))
+    whole = nnx.eval_shape(lambda: _Transformer(model, rows, nnx.Rngs(0)))
+    graph = nnx.graphdef(whole)
+    names = [f"block_{layer:02d}" for layer in range(model.layers)]
 
     def init(key: PRNGKeyArray) -> Params:
-        return nnx.to_pure_dict(nnx.state(_Transformer(model, rows, nnx.Rngs(params=key))))
+        params = nnx.to_pure_dict(nnx.state(_Transformer(model, rows, nnx.Rngs(params=key))))
+        if model.scan:
+            layers = [params.pop(name) for name in names]
+            params["layers"] = jax.tree.map(lambda *x: jnp.stack(x), *layers)
+        return params
 
     def apply(
         params: Params,
@@ -77,8 +83,14 @@ def transformer(model: config.Model, rows: int) -> Transformer:
         cache: Cache | None = None,
         hidden: bool = False,
     ) -> Any:
+        layers = params.get("layers")
+        if layers is not None:
+            parts = [jax.tree.map(lambda x, i=i: x[i], layers) for i in range(model.layers)]
+            params = params | dict(zip(names, parts, strict=True))
+            del params["layers"]
+        layers = layers if cache is None else None  # with a cache, one after another
         run = nnx.merge(graph, params)
-        return run(inputs, mask, positions, queries, time, key, cache, hidden)
+        return run(inputs, mask, positions, queries, time, key, cache, hidden, layers)
 
     def cache(batch: int, length: int) -> Cache:
         shape = (batch, length, model.heads, model.width // model.heads)
@@ -101,7 +113,7 @@ class _Transformer(nnx.Module):
         if not c.tied:
             self.head = _normal(rngs, (rows, c.width), c.init)
 
-    def __call__(self, inputs, mask, positions, queries, time, key, cache, hidden):
+    def __call__(self, inputs, mask, positions, queries, time, key, cache, hidden, layers):
         c = self.c
         table = self.embedding[...]
         x = (table[inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs).astype(c.dtype)
@@ -114,16 +126,33 @@ class _Transformer(nnx.Module):
         if c.time == "adaln":
             time = jnp.zeros(x.shape[0]) if time is None else time
             condition = jax.nn.silu(_time_features(time) @ self.time_in[...]).astype(c.dtype)
-        count = 4 * c.layers + 1
-        keys = [None] * count if key is None else jax.random.split(key, count)
-        x = _dropout(x, c.dropout.embedding, keys[-1])
+        drops = None
+        if key is not None:
+            keys = jax.random.split(key, 4 * c.layers + 1)
+            x = _dropout(x, c.dropout.embedding, keys[-1])
+            drops = keys[:-1].reshape(c.layers, 4)
         written = []
-        for layer in range(c.layers):
-            block = getattr(self, f"block_{layer:02d}")
-            past = None if cache is None else (*cache[layer], positions[0])
-            drops = keys[4 * layer : 4 * layer + 4]
-            x, present = block(x, mask, (asking, rotation), condition, drops, past)
-            written.append(present)
+        if layers is not None:
+            graph = nnx.graphdef(self.block_00)
+
+            def body(x, layer):
+                run = nnx.merge(graph, layer[0])
+                return run(x, mask, (asking, rotation), condition, layer[1])[0], None
+
+            x, _ = jax.lax.scan(_remat(body, c.remat), x, (layers, drops))
+        for i in range(c.layers if layers is None else 0):
+            block = getattr(self, f"block_{i:02d}")
+            drop = None if drops is None else drops[i]
+            if cache is None:
+
+                def forward(x, block=block, drop=drop):
+                    return block(x, mask, (asking, rotation), condition, drop)[0]
+
+                x = _remat(forward, c.remat)(x)
+            else:
+                past = (*cache[i], positions[0])
+                x, present = block(x, mask, (asking, rotation), condition, drop, past)
+                written.append(present)
         x = _rms_norm(x, self.norm[...])
         if condition is not None:
             x = _shifted(x, _project(condition[:, None], self.time_out[...]))
@@ -152,8 +181,9 @@ class _Block(nnx.Module):
         if c.time == "adaln":  # scale and shift of both norms; zeros: the model without time
             self.time_mod = nnx.Param(jnp.zeros((c.width, 4, c.width)))
 
-    def __call__(self, x, mask, rotations, condition, keys, past):
+    def __call__(self, x, mask, rotations, condition, keys=None, past=None):
         c = self.c
+        keys = (None,) * 4 if keys is None else keys
         normed = _rms_norm(x, self.attention_norm[...])
         if condition is not None:
             changes = _project(condition[:, None], self.time_mod[...])
@@ -212,6 +242,14 @@ def _attention(
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     weights = _dropout(weights, c.dropout.attention, key)
     return jnp.einsum("BHTS,BSHK->BTHK", weights, v)
+
+
+def _remat(function: Callable, kept: str) -> Callable:
+    """`function`, whose backward pass computes anew: nothing, all but matrix products, or all."""
+    if kept == "none":
+        return function
+    dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    return jax.checkpoint(function, policy=dots if kept == "dots" else None)
 
 
 def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], deviation: float) -> nnx.Param:

@@ -63,11 +63,18 @@ def optimizer(
     return optax.chain(
         optax.clip_by_global_norm(c.clip),
         optax.scale_by_adam(c.b1, c.b2, c.eps),
-        optax.add_decayed_weights(
-            weight_decay, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)
-        ),
+        optax.add_decayed_weights(weight_decay, mask=_decayed),
         optax.scale_by_learning_rate(lr),
     )
+
+
+def _decayed(params: Params) -> Params:
+    """True for what has more than one dimension, the layers' axis of stacked layers aside."""
+
+    def one(path, x) -> bool:
+        return x.ndim > 1 + (jax.tree_util.DictKey("layers") in path)
+
+    return jax.tree.map_with_path(one, params)
 
 
 def average(ema: Params, params: Params, step: Int[Array, ""], decay: Float[Array, ""]) -> Params:

@@ -15,6 +15,7 @@ from dlm import (
     config,
     data,
     evaluate,
+    hosts,
     keys,
     metrics,
     planning,
@@ -55,13 +56,15 @@ def run(
 ) -> dict[str, Any]:
     """Trains and scores one run; returns its result, which is also in result.json.
 
-    `about` holds experiment, run, label, overrides and question. The caller holds the claim.
+    `about` holds experiment, run, label, overrides and question. The caller holds the claim. Of
+    several processes the primary writes.
 
     Raises:
       train.Interrupted: asked to stop, a checkpoint is saved.
       DlmError, or any exception of the training: `recorded` writes it down.
     """
-    record.start(folder, c, store, about)
+    if hosts.primary():
+        record.start(folder, c, store, about)
     outcome = train.train(c, store, folder, stop=stop, report=report)
     plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     progress = outcome.progress
@@ -100,7 +103,6 @@ def run(
         device=record.device(),
         versions=record.versions(),
     )
-    np.save(folder / "ledger.npy", outcome.ledger)
     scored = dict.fromkeys(
         ("validation_loss", "validation_stderr", "validation_tokens", "bits_per_byte")
         + ("train_loss", "train_stderr")
@@ -108,9 +110,12 @@ def run(
     if not progress["reason"]:
         report({"phase": "final evaluation"})
         (found, nats), (seen, _) = final(c, store, outcome.best)
-        documents = data.window_documents(store.validation_offsets, c.data.seq_len, len(nats))
-        np.save(folder / "nll.npy", nats)
-        np.save(folder / "nll_documents.npy", documents)
+        samples = _samples(c, store, outcome.best)
+        if hosts.primary():
+            documents = data.window_documents(store.validation_offsets, c.data.seq_len, len(nats))
+            np.save(folder / "nll.npy", nats)
+            np.save(folder / "nll_documents.npy", documents)
+            _write_samples(store, folder, samples)
         scored = dict(
             validation_loss=found.value,
             validation_stderr=found.stderr,
@@ -119,8 +124,9 @@ def run(
             train_loss=seen.value,
             train_stderr=seen.stderr,
         )
-        _write_samples(c, store, folder, outcome.best)
-    record.write_json(folder / "result.json", result | scored)
+    if hosts.primary():
+        np.save(folder / "ledger.npy", outcome.ledger)
+        record.write_json(folder / "result.json", result | scored)
     return result | scored
 
 
@@ -162,11 +168,16 @@ def restore_best(folder: Path) -> tuple[config.Config, Store, Any]:
     return c, store, saved["best"]
 
 
-def _write_samples(c: config.Config, store: Store, folder: Path, params: Any) -> None:
+def _samples(c: config.Config, store: Store, params: Any) -> np.ndarray:
     if c.evaluation.samples == 0:
-        return
+        return np.zeros((0, c.data.seq_len), np.int32)
     key = keys.named(c.train.seed, "samples")
-    drawn = sampling.sample(c, store.vocab_size, params, key, count=c.evaluation.samples)
+    return sampling.sample(c, store.vocab_size, params, key, count=c.evaluation.samples)
+
+
+def _write_samples(store: Store, folder: Path, drawn: np.ndarray) -> None:
+    if len(drawn) == 0:
+        return
     np.save(folder / "samples.npy", drawn)
     text = "\n-----\n".join(store.decode(x) for x in drawn) + "\n"
     (folder / "samples.txt").write_text(text)

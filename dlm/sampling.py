@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, PRNGKeyArray
 
-from dlm import config, objectives
+from dlm import config, objectives, sharding
 from dlm.errors import DlmError, nearest
 from dlm.model import Params, transformer
 from dlm.objectives.reveal import ORDERS
@@ -86,7 +86,7 @@ def sample(
     run = _sampler(c.model, c.objective, vocab_size, length, tuple(options.items()))
     prompts = jnp.tile(jnp.asarray(prompt), (count, 1))
     wanted = None if infill is None else jnp.tile(jnp.asarray(infill), (count, 1))
-    return np.asarray(run(params, key, prompts, wanted))
+    return sharding.gathered(run(params, key, prompts, wanted))
 
 
 def fill(
@@ -100,4 +100,4 @@ def fill(
     """One completion of each row, -1 where it is free; ancestral, at temperature one."""
     run = _sampler(c.model, c.objective, vocab_size, c.data.seq_len, (("steps", steps),))
     empty = jnp.zeros((len(known), 0), jnp.int32)
-    return np.asarray(run(params, key, empty, jnp.asarray(known)))
+    return sharding.gathered(run(params, key, empty, jnp.asarray(known)))

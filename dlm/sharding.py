@@ -2,8 +2,8 @@
 
 The batch is split over data x fsdp. Parameters follow an ordered table of (regex on the path,
 PartitionSpec); the optimizer's state and the averaged weights follow it too, since their paths end
-in the parameter's path. Inputs carry these shardings into `jax.jit` (once called pjit), which does
-the rest.
+in the parameter's path. Where layers are stacked (`model.scan`), their axis comes first and stays
+whole. Inputs carry these shardings into `jax.jit` (once called pjit), which does the rest.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Int
 
 from dlm import config
 from dlm.errors import DlmError
@@ -42,12 +44,16 @@ def make_mesh(c: config.Config) -> Mesh:
             f"config.mesh: data={m.data} x fsdp={m.fsdp} x tensor={m.tensor} must come to {devices}, "
             "the devices there are"
         )
-    batches = {"train": c.train.batch_size, "evaluation": c.evaluation.batch_size}
-    for name, size in batches.items():
-        if size % (data * m.fsdp):
+    share = data * m.fsdp
+    parts = c.train.microbatches
+    for name, size, multiple, of in (
+        ("train", c.train.batch_size, share * parts, " x train.microbatches" * (parts > 1)),
+        ("evaluation", c.evaluation.batch_size, share, ""),
+    ):
+        if size % multiple:
             raise DlmError(
-                f"config.{name}.batch_size={size}: must be a multiple of {data * m.fsdp}, "
-                "mesh.data x mesh.fsdp"
+                f"config.{name}.batch_size={size}: must be a multiple of {multiple}, "
+                f"mesh.data x mesh.fsdp{of}"
             )
     axes = ("data", "fsdp", "tensor")
     return jax.make_mesh((data, m.fsdp, m.tensor), axes, axis_types=(AxisType.Auto,) * 3)
@@ -63,6 +69,8 @@ def state_shardings(mesh: Mesh, state: Any) -> Any:
     def one(path, leaf) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         spec = next(spec for pattern, spec in RULES if re.search(pattern, name))
+        if "/layers/" in name and leaf.ndim:
+            spec = P(None, *spec)
         for size, axis in zip(leaf.shape, spec, strict=False):
             if axis is not None and size % mesh.shape[axis]:
                 raise DlmError(
@@ -73,7 +81,27 @@ def state_shardings(mesh: Mesh, state: Any) -> Any:
     return jax.tree.map_with_path(one, state)
 
 
-def put_batch(mesh: Mesh, batch: np.ndarray, axis: int) -> jax.Array:
-    """Places a host array on the mesh with `axis` split over data x fsdp."""
-    spec = P(*[None] * axis, ("data", "fsdp"))
-    return jax.device_put(batch, NamedSharding(mesh, spec))
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P())
+
+
+def rows(mesh: Mesh, size: int) -> Int[np.ndarray, " b"]:
+    """Of a batch of `size`, the rows that lie on this process's devices."""
+    spans = NamedSharding(mesh, P(("data", "fsdp"))).addressable_devices_indices_map((size,))
+    return np.unique(np.concatenate([np.arange(size)[span] for span in spans.values()]))
+
+
+def gathered(x: jax.Array) -> np.ndarray:
+    """All of an array, in every process; each has to call it."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return multihost_utils.process_allgather(x, tiled=True)
+
+
+def put_batch(mesh: Mesh, batch: np.ndarray, axis: int, size: int) -> jax.Array:
+    """Places this process's `rows` of a batch of `size` on the mesh, `axis` split over data x fsdp."""
+    sharding = NamedSharding(mesh, P(*[None] * axis, ("data", "fsdp")))
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+    shape = (*batch.shape[:axis], size, *batch.shape[axis + 1 :])
+    return jax.make_array_from_process_local_data(sharding, batch, shape)

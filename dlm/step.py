@@ -22,22 +22,26 @@ State = dict[str, Any]  # step, params, opt, average (empty where no average is 
 class Steps:
     """The compiled functions of one shape. Every rate, the duration and the seed are arguments.
 
-    init(key) -> state
+    init(key) -> state, placed as `sharding.RULES` say
     many(state, batches Int[S B L], count, hyper, key) -> (state, losses Float[S], norms Float[S])
         takes the first `count` batches, a step each; nats/token and gradient norms before clipping.
         `state` is donated.
+
+    Microbatch i of M takes sequences i, i + M, ... of a batch, so that every device has its share of
+    each; it draws noise of its own. Sums are added, and divided once by the tokens of the batch.
     """
 
     init: Callable[[PRNGKeyArray], State]
     many: Callable[..., tuple[State, Float[Array, " S"], Float[Array, " S"]]]
 
 
-def build(c: config.Config, vocab_size: int) -> Steps:
+def build(c: config.Config, vocab_size: int, mesh: jax.sharding.Mesh) -> Steps:
     """The steps of a config, the same object for all that differ only in rates, seed or duration."""
     shape = dataclasses.replace(
         c.optimizer, lr=1.0, weight_decay=0.0, warmup="", decay="", final=0.0, ema=0.0
     )
-    return _build(c.model, c.objective, shape, c.optimizer.ema > 0, vocab_size)
+    averaged = c.optimizer.ema > 0
+    return _build(c.model, c.objective, shape, averaged, c.train.microbatches, vocab_size, mesh)
 
 
 @functools.lru_cache(maxsize=16)
@@ -46,7 +50,9 @@ def _build(
     objective: config.Objective,
     optimizer: config.Optimizer,
     averaged: bool,
+    microbatches: int,
     vocab_size: int,
+    mesh: jax.sharding.Mesh,
 ) -> Steps:
     goal = objectives.make(objective, vocab_size)
     network = transformer(model, vocab_size + goal.family.extra_tokens)
@@ -59,12 +65,11 @@ def _build(
     def one(state: State, tokens: Int[Array, "B L"], hyper: optim.Hyper, key: PRNGKeyArray):
         step = state["step"]
 
-        def loss(params: Params) -> Float[Array, ""]:
-            place = jax.random.fold_in(key, step)
-            total = goal.loss(network.apply, params, tokens, place, step)
-            return total.nats / total.tokens
+        def loss(params: Params, part: Int[Array, "B L"], place: PRNGKeyArray) -> Float[Array, ""]:
+            return goal.loss(network.apply, params, part, place, step).nats / tokens.size
 
-        value, gradient = jax.value_and_grad(loss)(state["params"])
+        found = _added(jax.value_and_grad(loss), microbatches)
+        value, gradient = found(state["params"], tokens, jax.random.fold_in(key, step))
         rate = optim.learning_rate(optimizer.schedule, step, hyper)
         update = optim.optimizer(optimizer, rate, hyper.weight_decay).update
         change, opt = update(gradient, state["opt"], state["params"])
@@ -73,7 +78,7 @@ def _build(
         if averaged:
             average = optim.average(average, params, step, hyper.ema)
         state = dict(step=step + 1, params=params, opt=opt, average=average)
-        return state, value, optax.global_norm(gradient)
+        return state, value, optax.tree.norm(gradient)
 
     def many(
         state: State,
@@ -91,7 +96,32 @@ def _build(
         empty = jnp.zeros(batches.shape[0])
         return jax.lax.fori_loop(0, count, body, (state, empty, empty))
 
-    return Steps(init, jax.jit(many, donate_argnums=0))
+    placed = sharding.state_shardings(mesh, jax.eval_shape(init, keys.named(0, "init")))
+    numbers = sharding.replicated(mesh)
+    return Steps(
+        jax.jit(init, out_shardings=placed),
+        jax.jit(many, donate_argnums=0, out_shardings=(placed, numbers, numbers)),
+    )
+
+
+def _added(found: Callable, parts: int) -> Callable:
+    """`found(params, tokens, key)`, a tree, added up over microbatches, one at a time."""
+    if parts == 1:
+        return found
+
+    def total(params: Params, tokens: Int[Array, "B L"], key: PRNGKeyArray) -> Any:
+        split = tokens.reshape(-1, parts, tokens.shape[-1]).swapaxes(0, 1)
+
+        def add(sums, numbered):
+            i, part = numbered
+            part = found(params, part, jax.random.fold_in(key, i))
+            return jax.tree.map(jnp.add, sums, part), None
+
+        shapes = jax.eval_shape(found, params, split[0], key)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.scan(add, zeros, (jnp.arange(parts), split))[0]
+
+    return total
 
 
 def weights(state: State) -> Params:
@@ -101,7 +131,7 @@ def weights(state: State) -> Params:
 
 def abstract(c: config.Config, vocab_size: int, mesh: jax.sharding.Mesh) -> State:
     """Shapes, types and shardings of a config's state: what a checkpoint is restored into."""
-    shapes = jax.eval_shape(build(c, vocab_size).init, keys.named(0, "init"))
+    shapes = jax.eval_shape(build(c, vocab_size, mesh).init, keys.named(0, "init"))
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         shapes,

@@ -10,11 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from dlm import checkpoint, config, data, evaluate, keys, metrics, optim, planning, sharding, step
+from dlm import (
+    checkpoint,
+    config,
+    data,
+    evaluate,
+    hosts,
+    keys,
+    metrics,
+    optim,
+    planning,
+    sharding,
+    step,
+)
 from dlm.likelihood import Estimate
 from dlm.model import Params
 from dlm.store import Store
@@ -44,48 +55,52 @@ def train(
     """Trains one run in its folder, from its last checkpoint if there is one.
 
     `stop` is asked between calls of the compiled step; `report` is told the progress. All that is
-    random depends on the seed and the step alone, so a resumed run ends in the same bits.
+    random depends on the seed and the step alone, so a resumed run ends in the same bits. Several
+    processes go through it together (`dlm.hosts`): `stop` has to answer all alike.
 
     Raises:
       Interrupted: `stop` said so; a checkpoint was saved.
       DlmError: bad input, found before the first step.
     """
     plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
-    windows = data.training_windows(store, c.data.seq_len, plan.unique_tokens, c.data.subset)
-    batches = data.batches(windows, store, c.data, c.train, plan.steps)
     mesh = sharding.make_mesh(c)
-    many = step.build(c, store.vocab_size).many
+    windows = data.training_windows(store, c.data.seq_len, plan.unique_tokens, c.data.subset)
+    mine = sharding.rows(mesh, c.train.batch_size)
+    batches = data.batches(windows, store, c.data, c.train, plan.steps, mine)
+    many = step.build(c, store.vocab_size, mesh).many
     hyper, noise = optim.hyper(c.optimizer, plan), keys.named(c.train.seed, "noise")
-    length, size = c.data.seq_len, c.train.steps_per_call
+    size, shape = c.train.steps_per_call, (len(mine), c.data.seq_len)
 
     with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:
         state, best, ledger, progress = _start(c, store, mesh, batches, len(windows), checkpoints)
-        log = metrics.Metrics(folder, metrics.hparams(c), progress["step"])
+        log = metrics.Metrics(folder, metrics.hparams(c), progress["step"], hosts.primary())
         clock, saved = _Clock(c, plan, progress), progress["step"]
         for edge in _edges(plan, size, after=progress["step"]):
             if _ended(c, plan, progress):  # killed between its last checkpoint and its result
                 break
-            losses, norms = [], []
+            losses = []
             clock.start()
             while progress["step"] < edge.step and not stop():
                 count = min(size, edge.step - progress["step"])
-                tokens = np.zeros((size, c.train.batch_size, length), np.int32)
+                tokens = np.zeros((size, *shape), np.int32)
                 for i in range(count):
                     batch = next(batches)
                     tokens[i] = batch["tokens"]
-                    data.record_exposures(ledger, batch["origin"], length)
-                placed = sharding.put_batch(mesh, tokens, axis=1)
+                    data.record_exposures(ledger, batch["origin"])
+                placed = sharding.put_batch(mesh, tokens, axis=1, size=c.train.batch_size)
                 state, loss, norm = many(state, placed, count, hyper, noise)
-                losses.append(loss[:count])
-                norms.append(norm[:count])
+                losses.append((loss, count))
                 progress["step"] += count
                 if len(losses) > 1:  # read a call late, while the next one is under way
-                    report(_where(plan, progress) | {"loss": float(losses[-2][-1])})
+                    late, taken = losses[-2]
+                    report(_where(plan, progress) | {"loss": float(np.asarray(late)[taken - 1])})
             if losses:
-                mean = float(np.mean(np.concatenate(losses)))
-                clock.stop(sum(map(len, losses)))
+                read = np.concatenate([np.asarray(loss)[:count] for loss, count in losses])
+                mean = float(np.mean(read))
+                clock.stop(len(read))
                 rate = optim.learning_rate(c.optimizer.schedule, progress["step"] - 1, hyper)
-                row = {"loss": mean, "grad_norm": float(norms[-1][-1]), "lr": float(rate)}
+                last = float(np.asarray(norm)[count - 1])
+                row = {"loss": mean, "grad_norm": last, "lr": float(rate)}
                 row = _where(plan, progress) | row | clock.speed()
                 log.write(row)
                 report(row)
@@ -102,14 +117,12 @@ def train(
                         f"{seen[0].value:.3g} nats/token on training windows at step {row['step']}"
                     )
                 if _improves(progress, found[0].value):
-                    best = jax.tree.map(jnp.copy, step.weights(state))  # `state` is donated
+                    best = checkpoint.copied(step.weights(state))  # `state` is donated
             ended, stopping = _ended(c, plan, progress), stop()
             if (edge.save or ended or stopping) and progress["step"] > saved:
                 saved = progress["step"]
-                ledgers = {"exposures": ledger}
-                checkpoint.save(
-                    checkpoints, progress, state=state, best=best, data=batches, ledger=ledgers
-                )
+                place = {"data": batches.get_state()}
+                checkpoint.save(checkpoints, progress | place, ledger, state=state, best=best)
             if ended:
                 break
             if stopping:
@@ -160,16 +173,13 @@ def _start(
 ) -> tuple[step.State, Params, Any, dict]:
     """State, best weights, ledger and progress: of the last checkpoint, or of a new run."""
     shapes = step.abstract(c, store.vocab_size, mesh)
-    saved = checkpoint.restore(
-        checkpoints, state=shapes, best=step.weights(shapes), data=batches, ledger=None
-    )
+    saved = checkpoint.restore(checkpoints, state=shapes, best=step.weights(shapes), ledger=None)
     if saved:
         ledger = np.array(saved["ledger"]["exposures"])
+        batches.set_state(saved["progress"].pop("data"))
         return saved["state"], saved["best"], ledger, saved["progress"]
-    shardings = jax.tree.map(lambda x: x.sharding, shapes)
-    init = jax.jit(step.build(c, store.vocab_size).init, out_shardings=shardings)
-    state = init(keys.named(c.train.seed, "init"))
-    best = jax.tree.map(jnp.copy, step.weights(state))  # `state` is donated
+    state = step.build(c, store.vocab_size, mesh).init(keys.named(c.train.seed, "init"))
+    best = checkpoint.copied(step.weights(state))  # `state` is donated
     return state, best, np.zeros(windows, np.int64), _fresh()
 
 

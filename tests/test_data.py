@@ -110,15 +110,16 @@ def test_window_documents_names_the_document_a_window_starts_in() -> None:
 @pytest.mark.parametrize("n", [1, 2, 7, 64])
 def test_each_epoch_is_a_permutation_of_exactly_the_unique_windows(n: int) -> None:
     windows = windows_of(n)
-    source = data.EpochSource(windows, seed=3, items=5 * n)
+    where = data.epochs(n, L, seed=3)
     orders = []
     for epoch in range(5):
-        items = [source[epoch * n + i] for i in range(n)]
-        origins = [int(item["origin"]) for item in items]
+        tokens = windows.ravel()[where(epoch * n + np.arange(n))]
+        origins = (tokens[:, 0] // L).tolist()  # token k is the number k
         assert sorted(origins) == list(range(n))
-        for item in items:
-            assert np.array_equal(item["tokens"], windows[item["origin"]])
+        assert np.array_equal(tokens, windows[origins])
         orders.append(tuple(origins))
+    across = where(np.arange(3 * n, 5 * n))  # items of two epochs in one call
+    assert tuple(across[:, 0] // L) == orders[3] + orders[4]
     if n > 6:
         assert len(set(orders)) == 5
 
@@ -168,7 +169,7 @@ def test_exposures_sum_to_steps_times_batch_also_after_a_resume(mode, batch, ste
     windows = data.training_windows(store, L, 44, "documents")
     whole = np.zeros(len(windows), np.int64)
     for item in all_batches(store, windows, mode=mode, batch=batch, steps=steps):
-        data.record_exposures(whole, item["origin"], L)
+        data.record_exposures(whole, item["origin"])
     assert whole.sum() == steps * batch * L
     resumed = np.zeros(len(windows), np.int64)
     iterator = all_batches(store, windows, mode=mode, batch=batch, steps=steps)
@@ -177,7 +178,7 @@ def test_exposures_sum_to_steps_times_batch_also_after_a_resume(mode, batch, ste
             state = iterator.get_state()
             iterator = all_batches(store, windows, mode=mode, batch=batch, steps=steps)
             iterator.set_state(state)
-        data.record_exposures(resumed, next(iterator)["origin"], L)
+        data.record_exposures(resumed, next(iterator)["origin"])
     assert np.array_equal(whole, resumed)
     with pytest.raises(StopIteration):
         next(iterator)
@@ -188,7 +189,7 @@ def test_in_epoch_mode_no_window_is_more_than_one_epoch_ahead() -> None:
     windows = data.training_windows(store, L, 44, "documents")  # 11; 3 a batch
     ledger = np.zeros(11, np.int64)
     for step, item in enumerate(all_batches(store, windows), 1):
-        data.record_exposures(ledger, item["origin"], L)
+        data.record_exposures(ledger, item["origin"])
         seen = step * 3
         assert ledger.max() <= L * -(-seen // 11) and ledger.min() >= L * (seen // 11)
 
@@ -196,9 +197,10 @@ def test_in_epoch_mode_no_window_is_more_than_one_epoch_ahead() -> None:
 # --- multiset -------------------------------------------------------------------------------------
 
 
-def stream(source: data.MultisetSource) -> tuple[np.ndarray, np.ndarray]:
-    items = [source[k] for k in range(len(source))]
-    return np.stack([i["tokens"] for i in items]), np.stack([i["origin"] for i in items])
+def stream(windows: np.ndarray, store, items: int) -> np.ndarray:
+    """The tokens of a multiset; token k of the corpus is the number k, so this is where, too."""
+    where = data.multiset(len(windows), L, store.train_offsets, 0, items)
+    return windows.ravel()[where(np.arange(items))]
 
 
 @pytest.mark.parametrize("lengths", [[8] * 6, [1, 2, 3, 4, 5, 6, 7, 8, 12]])
@@ -207,18 +209,15 @@ def test_multiset_shows_every_token_of_every_document_once_an_epoch(lengths, epo
     store = numbers(lengths)
     unique = sum(lengths)
     windows = data.training_windows(store, L, unique, "documents")
-    source = data.MultisetSource(windows, store.train_offsets, 0, epochs * unique // L)
-    tokens, origins = stream(source)
+    tokens = stream(windows, store, epochs * unique // L)
     assert np.array_equal(np.bincount(tokens.ravel(), minlength=unique), [epochs] * unique)
-    assert np.array_equal(origins, tokens // L)  # token k is the number k
 
 
 def test_multiset_keeps_documents_whole_and_changes_their_neighbours() -> None:
     lengths = [3, 5, 6, 2, 4, 7, 5]
     store = numbers(lengths)
     windows = data.training_windows(store, L, 32, "documents")
-    source = data.MultisetSource(windows, store.train_offsets, 0, 8 * 12)
-    tokens, _ = stream(source)
+    tokens = stream(windows, store, 8 * 12)
     ends = store.train_offsets[1:] - 1
     follows: dict[int, set[int]] = {}
     for row in tokens:
@@ -236,9 +235,8 @@ def test_multiset_keeps_documents_whole_and_changes_their_neighbours() -> None:
 def test_multiset_cuts_the_last_document_where_the_budget_ends() -> None:
     store = numbers([10, 10, 10])
     windows = data.training_windows(store, L, 16, "documents")
-    tokens, origins = stream(data.MultisetSource(windows, store.train_offsets, 0, 12))
+    tokens = stream(windows, store, 12)
     assert sorted(tokens.ravel().tolist()) == sorted(list(range(16)) * 3)
-    assert origins.max() == 3
 
 
 # --- why not grain's own orders -------------------------------------------------------------------
@@ -260,9 +258,8 @@ def test_grains_shuffle_before_slice_leaks_rows_outside_the_subset() -> None:
     dataset = grain.MapDataset.range(n).shuffle(seed=0)[:subset].repeat(epochs)
     rows = [int(dataset[i]) for i in range(len(dataset))]
     assert len(set(rows)) > subset  # the trap, google/grain#1200
-    source = data.EpochSource(windows_of(n)[:subset], seed=0, items=subset * epochs)
-    ours = [int(source[k]["origin"]) for k in range(len(source))]
-    assert set(ours) == set(range(subset))
+    ours = data.epochs(subset, L, seed=0)(np.arange(subset * epochs))
+    assert set((ours // L).ravel()) == set(range(subset))
 
 
 # The third, its slowness for small n (12.8 ms an item at n = 4), is a time and no test.

@@ -27,7 +27,7 @@ LEFT = (
     ("data",),
     ("keys", "model"),
     ("objectives",),
-    ("likelihood",),
+    ("likelihood", "hosts"),
     ("optim", "sharding", "checkpoint", "metrics"),
     ("evaluate", "step"),
     ("train",),
@@ -36,6 +36,7 @@ LEFT = (
     ("record",),
     ("run",),
     ("worker", "sweep"),
+    ("together",),
     ("progress",),
 )
 # The other side of the run directory: these, and of the left only what RIGHT_MAY names.

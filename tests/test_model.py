@@ -277,3 +277,65 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32():
     assert jax.tree.leaves(transformer(model, ROWS).cache(1, 4))[0].dtype == jnp.bfloat16
     error = np.abs(half - full).max() / np.abs(full).max()
     assert 1e-5 < error < 0.05
+
+
+# --- layers in a loop, and what the backward pass computes again -----------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [dict(scan=True), dict(remat="block"), dict(remat="dots"), dict(scan=True, remat="block")],
+)
+def test_scan_and_remat_change_no_logit_and_no_gradient(change) -> None:
+    plain = config.Model(
+        layers=3, width=16, heads=2, ff=32, time="adaln", dropout=config.Dropout(residual=0.2)
+    )
+    tokens = jax.random.randint(jax.random.key(1), (2, 6), 0, 9)
+
+    def gradients(model: config.Model):
+        network = transformer(model, 9)
+
+        def loss(params):
+            logits = network.apply(params, tokens, mask="causal", key=jax.random.key(2))
+            return jnp.mean(logits**2)
+
+        value, found = jax.jit(jax.value_and_grad(loss))(network.init(jax.random.key(0)))
+        if "layers" in found:
+            layers = found.pop("layers")
+            found |= {f"block_{i:02d}": jax.tree.map(lambda x, i=i: x[i], layers) for i in range(3)}
+        return value, found
+
+    expected, found = gradients(plain), gradients(dataclasses.replace(plain, **change))
+    assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-6)
+    for a, b in zip(jax.tree.leaves(expected[1]), jax.tree.leaves(found[1]), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert jax.tree.structure(expected[1]) == jax.tree.structure(found[1])
+
+
+def test_a_scanned_model_reads_its_cache_like_any_other() -> None:
+    model = config.Model(layers=2, width=16, heads=2, ff=32, scan=True)
+    network = transformer(model, 9)
+    params = network.init(jax.random.key(0))
+    tokens = jax.random.randint(jax.random.key(1), (2, 5), 0, 9)
+    whole = network.apply(params, tokens, mask="causal")
+    cached, _ = network.apply(
+        params,
+        tokens,
+        mask=jnp.tri(5, dtype=bool),
+        positions=jnp.arange(5),
+        cache=network.cache(2, 5),
+    )
+    np.testing.assert_allclose(whole, cached, atol=1e-5)
+
+
+def test_norms_of_stacked_layers_are_not_decayed() -> None:
+    from dlm import optim
+
+    for scan in (False, True):
+        model = config.Model(layers=2, width=16, heads=2, ff=32, scan=scan)
+        params = transformer(model, 9).init(jax.random.key(0))
+        rates = jnp.float32(1.0), jnp.float32(0.5)
+        update = optim.optimizer(config.Optimizer(), *rates)
+        change, _ = update.update(jax.tree.map(jnp.zeros_like, params), update.init(params), params)
+        for path, leaf in jax.tree.leaves_with_path(change):
+            assert bool(jnp.any(leaf != 0)) != ("norm" in jax.tree_util.keystr(path)), path

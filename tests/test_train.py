@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tiny
 
-from dlm import checkpoint, config, metrics, planning, run, sharding, step, train
+from dlm import checkpoint, config, metrics, optim, planning, run, sharding, step, train
 from dlm.errors import DlmError
 
 ABOUT = dict(experiment="tiny", run="0", label="tiny", overrides={}, question="?")
@@ -247,7 +247,7 @@ def test_a_checkpoint_moves_between_device_counts(processes, whole, tiny_store) 
 def test_the_batch_lies_on_all_devices(tiny_store) -> None:
     c = tiny.resolved()
     mesh = sharding.make_mesh(c)
-    placed = sharding.put_batch(mesh, np.zeros((3, 8, 16), np.int32), axis=1)
+    placed = sharding.put_batch(mesh, np.zeros((3, 8, 16), np.int32), axis=1, size=8)
     assert len(placed.sharding.device_set) == 8
     assert {shard.data.shape for shard in placed.addressable_shards} == {(3, 1, 16)}
 
@@ -265,6 +265,71 @@ def test_sharded_parameters_train_to_the_same_loss(whole, tiny_store, tmp_path) 
     assert row["validation_loss"] == pytest.approx(first["validation_loss"], abs=1e-5)
     specs = {leaf.sharding.spec for leaf in jax.tree.leaves(step.abstract(c, 16, mesh_of(c)))}
     assert len(specs) > 3
+
+
+def test_a_state_that_is_too_large_for_one_device_is_split_over_all(tiny_store, tmp_path) -> None:
+    """fsdp=8: of parameters, both Adam moments and the average each device holds an eighth."""
+    wide = dict(model_width=64, model_ff=128, model_heads=2)
+    c = tiny.resolved(mesh_fsdp=8, model_scan=True, model_layers=4, **wide)
+    state = step.build(c, 16, mesh_of(c)).init(jax.random.key(0))
+    leaves = jax.tree.leaves(state)
+    here = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves)
+    assert here < sum(leaf.nbytes for leaf in leaves) / 7.5  # norms and counters are on each
+    assert interrupt(tiny_store, c, tmp_path, 8) == 8
+    one = tiny.resolved(model_scan=True, model_layers=4, **wide)
+    assert interrupt(tiny_store, one, tmp_path / "data", 8) == 8
+    rows = [tiny.evaluations(folder)[0] for folder in (tmp_path, tmp_path / "data")]
+    assert rows[0]["validation_loss"] == pytest.approx(rows[1]["validation_loss"], abs=1e-5)
+
+
+# --- microbatches ---------------------------------------------------------------------------------
+
+
+def taken(store, tokens: np.ndarray, **overrides) -> tuple[dict, float, float]:
+    """State, loss and gradient norm after one step on one device."""
+    c = tiny.resolved(train_duration="8 steps", **overrides)
+    kinds = (jax.sharding.AxisType.Auto,) * 3
+    axes = ("data", "fsdp", "tensor")
+    mesh = jax.make_mesh((1, 1, 1), axes, axis_types=kinds, devices=jax.devices()[:1])
+    steps = step.build(c, store.vocab_size, mesh)
+    plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+    hyper = optim.hyper(c.optimizer, plan)
+    state = steps.init(jax.random.key(0))
+    state, loss, norm = steps.many(state, tokens[None], 1, hyper, jax.random.key(1))
+    return state, float(loss[0]), float(norm[0])
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+def test_microbatches_of_an_exact_objective_change_nothing_but_rounding(tiny_store, parts) -> None:
+    tokens = np.random.default_rng(0).integers(0, 16, (8, 16)).astype(np.int32)
+    whole = taken(tiny_store, tokens, objective_name="ar", **NO_DROPOUT)
+    split = taken(tiny_store, tokens, objective_name="ar", **NO_DROPOUT, train_microbatches=parts)
+    assert split[1:] == pytest.approx(whole[1:], rel=1e-5)
+    for a, b in zip(jax.tree.leaves(whole[0]), jax.tree.leaves(split[0]), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_each_microbatch_draws_noise_of_its_own(tiny_store) -> None:
+    """Four copies of two sequences in microbatches of two: were their noise the same, the step would
+    be that of the two alone."""
+    two = np.random.default_rng(0).integers(0, 16, (2, 16)).astype(np.int32)
+    four = np.repeat(two, 4, axis=0)  # microbatch i takes rows i, i + 4: the same two sequences
+    alone = taken(tiny_store, two, train_batch_size=2, **NO_DROPOUT)
+    copies = taken(tiny_store, four, train_batch_size=8, train_microbatches=4, **NO_DROPOUT)
+    assert abs(copies[1] - alone[1]) > 1e-3
+
+
+NO_DROPOUT = {"model_dropout.residual": 0.0}
+
+
+def test_microbatches_must_divide_the_batch(tiny_store, tmp_path) -> None:
+    with pytest.raises(DlmError, match="config.train.microbatches=3: must be a divisor of .*=8"):
+        tiny.resolved(train_microbatches=3)
+    c = tiny.resolved(train_microbatches=2)
+    with pytest.raises(
+        DlmError, match="multiple of 16, mesh.data x mesh.fsdp x train.microbatches"
+    ):
+        train.train(c, tiny_store, tmp_path)
 
 
 def mesh_of(c: config.Config) -> jax.sharding.Mesh:
@@ -467,6 +532,6 @@ def test_a_failing_checkpoint_ends_the_run_at_once(
 def test_a_save_that_fails_in_the_background_comes_out_at_the_end(tmp_path) -> None:
     with pytest.raises(Exception, match=r"create|directory|exist|NOT_FOUND"):  # noqa: SIM117
         with checkpoint.open_checkpoints(tmp_path / "c") as checkpoints:
-            checkpoint.save(checkpoints, {"step": 1}, state={"w": np.ones(1_000_000)})
+            checkpoint.save(checkpoints, {"step": 1}, np.zeros(1), state={"w": np.ones(1_000_000)})
             shutil.rmtree(tmp_path / "c", ignore_errors=True)
             (tmp_path / "c").write_text("")  # where the folder was
