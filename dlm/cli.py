@@ -77,6 +77,17 @@ is free.""",
   dlm check-objective experiments/own_objective.py
   dlm check-objective masked""",
     ),
+    "benchmark": (
+        "time training, scoring and sampling on this device",
+        """examples:
+  dlm benchmark                                         the sizes for this device
+  dlm benchmark --size 1M --config.objective.name=masked
+  dlm benchmark experiments/quickstart.py               the first run of its sweep
+  dlm benchmark --size 5M --compare model.scan=True model.heads=8,train.steps_per_call=1
+
+Each of --compare is one variant: fields and values, with commas. Variants are timed in turn, and
+the ratio is of training tokens per second over the config as it is. Tokens are random.""",
+    ),
     "runs": (
         "list the runs below a folder; write runs.csv and runs.parquet there",
         "examples:\n  dlm runs runs/\n  dlm runs runs/quickstart",
@@ -157,6 +168,14 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         parsers[name].add_argument(
             "--distributed", action="store_true", help="with the same command in other processes"
         )
+    benchmark = parsers["benchmark"]
+    benchmark.add_argument("experiment", nargs="?", help="a Python file with get_config(scale)")
+    benchmark.add_argument("--scale", default="laptop")
+    benchmark.add_argument("--run", type=int, default=0, help="which run of the sweep, from 0")
+    benchmark.add_argument("--size", nargs="+", default=[], help="non-embedding parameters")
+    benchmark.add_argument("--compare", nargs="+", default=[], metavar="FIELD=VALUE[,...]")
+    benchmark.add_argument("--seconds", type=float, default=10.0, help="of timing, each variant")
+    benchmark.add_argument("--out", type=Path, help="a JSON file for what was found")
     run.add_argument("--dry-run", action="store_true", help="list the runs, train nothing")
     parsers["train"].add_argument("--run", type=int, help="which run of the sweep, from 0")
     trained.arguments(parsers)
@@ -167,7 +186,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.arguments(parsers)
 
     arguments, rest = parser.parse_known_args(argv)
-    takes_config = arguments.verb in ("run", "train", "corpus")
+    takes_config = arguments.verb in ("run", "train", "corpus", "benchmark")
     if wrong := [word for word in rest if not (takes_config and word.startswith("--config."))]:
         parsers[arguments.verb].error(f"unknown argument {wrong[0]}")
     return arguments, rest
@@ -316,6 +335,19 @@ def _corpus(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> 
     return DONE
 
 
+def _benchmark(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
+    from dlm import corpus
+
+    given = None
+    if arguments.experiment:
+        jobs = _jobs(arguments, overrides)
+        if not 0 <= arguments.run < len(jobs):
+            raise DlmError(f"--run={arguments.run}: must be 0 to {len(jobs) - 1}")
+        job = jobs[arguments.run]
+        given = job.about["label"], job.config, corpus.load(job.store).vocab_size
+    return _show(trained.benchmark(arguments, overrides, given))
+
+
 def _tensorboard(arguments: argparse.Namespace, overrides: list) -> int:
     folder = arguments.folder or arguments.workdir
     if not folder.is_dir():
@@ -334,6 +366,7 @@ ACTIONS: dict[str, Callable[[argparse.Namespace, list], int]] = {
     "runs": _runs,
     "report": _report,
     "corpus": _corpus,
+    "benchmark": _benchmark,
     "tensorboard": _tensorboard,
     "fit": lambda arguments, overrides: _show(commands.fit(arguments)),
     "critical": lambda arguments, overrides: _show(commands.critical(arguments)),

@@ -145,7 +145,7 @@ class _Batches:
 
 def batches(
     windows: Int[np.ndarray, "n L"],
-    store: Store,
+    offsets: Int[np.ndarray, " d"],
     data: config.Data,
     train: config.Train,
     steps: int,
@@ -153,14 +153,14 @@ def batches(
 ) -> grain.DatasetIterator:
     """An iterator over `steps` batches: {"tokens": Int[b L], "origin": Int[B L]}.
 
-    `rows` are those of this host; `origin` tells of each token of the whole batch which unique
+    `offsets` are document starts, then the end, read by mode "multiset"; `rows` are this host's; `origin` tells of each token of the whole batch which unique
     window it is from, so every host keeps the same ledger. The state is one number (`get_state`),
     the same on every host.
     """
     unique, length = windows.shape
     if data.mode == "multiset":
         items = steps * train.batch_size
-        where = multiset(unique, length, store.train_offsets, train.seed, items)
+        where = multiset(unique, length, offsets, train.seed, items)
     else:
         where = epochs(unique, length, train.seed)
     source: Any = _Batches(windows, where, train.batch_size, steps, rows)

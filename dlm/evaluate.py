@@ -55,13 +55,15 @@ def score(
     return np.concatenate([np.asarray(nats, np.float64) for nats in pending])[: len(windows)]
 
 
-@functools.cache
 def device_peak(dtype: str) -> float:
-    """Peak FLOP/s of one device: from the table, or the best of a few large matrix products here."""
+    """Peak FLOP/s of one device: from the table, or measured where it has none."""
+    return flops.peak(jax.devices()[0].device_kind, dtype) or measured_peak(dtype)
+
+
+@functools.cache
+def measured_peak(dtype: str) -> float:
+    """FLOP/s of one device in the best of a few large matrix products."""
     device = jax.devices()[0]
-    tabled = flops.peak(device.device_kind, dtype)
-    if tabled:
-        return tabled
     size = 1024 if device.platform == "cpu" else 8192  # large enough to be bound by the product
     a = jnp.ones((size, size), dtype)
     product = jax.jit(jnp.matmul)

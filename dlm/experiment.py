@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dlm.config import Config, convert, resolve
+from dlm.config import Config, convert, resolve, to_json
 from dlm.errors import DlmError, nearest
 
 SCALES = ("laptop", "smoke", "gpu", "paper")
@@ -60,10 +60,7 @@ def expand(config: ConfigDict, overrides: Iterable[dict[str, Any]]) -> list[Conf
     """One resolved Config per run of a sweep, in the sweep's order."""
     runs = []
     for values in overrides:
-        run = copy.deepcopy(config)
-        for key, value in values.items():
-            override(run, key, value)
-        runs.append(resolve(run))
+        runs.append(edited(config, values.items()))
     return runs
 
 
@@ -88,6 +85,16 @@ def override(config: ConfigDict, key: str, value: Any) -> None:
     if old is not None and not free:
         value = convert(key, value, type(old))
     node[part] = value
+
+
+def edited(config: Config | ConfigDict, overrides: Iterable[tuple[str, Any]]) -> Config:
+    """A config with some keys changed, resolved again."""
+    if isinstance(config, Config):
+        config = ConfigDict(to_json(config))
+    config = copy.deepcopy(config)
+    for key, value in overrides:
+        override(config, key, value)
+    return resolve(config)
 
 
 def parse_override(text: str) -> tuple[str, Any]:

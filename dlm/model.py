@@ -132,16 +132,17 @@ class _Transformer(nnx.Module):
             x = _dropout(x, c.dropout.embedding, keys[-1])
             drops = keys[:-1].reshape(c.layers, 4)
         written = []
+        blocks = [getattr(self, f"block_{i:02d}") for i in range(c.layers)]
         if layers is not None:
-            graph = nnx.graphdef(self.block_00)
+            graph = nnx.graphdef(blocks[0])
 
             def body(x, layer):
                 run = nnx.merge(graph, layer[0])
                 return run(x, mask, (asking, rotation), condition, layer[1])[0], None
 
             x, _ = jax.lax.scan(_remat(body, c.remat), x, (layers, drops))
-        for i in range(c.layers if layers is None else 0):
-            block = getattr(self, f"block_{i:02d}")
+            blocks = []
+        for i, block in enumerate(blocks):
             drop = None if drops is None else drops[i]
             if cache is None:
 

@@ -66,7 +66,7 @@ def train(
     mesh = sharding.make_mesh(c)
     windows = data.training_windows(store, c.data.seq_len, plan.unique_tokens, c.data.subset)
     mine = sharding.rows(mesh, c.train.batch_size)
-    batches = data.batches(windows, store, c.data, c.train, plan.steps, mine)
+    batches = data.batches(windows, store.train_offsets, c.data, c.train, plan.steps, mine)
     many = step.build(c, store.vocab_size, mesh).many
     hyper, noise = optim.hyper(c.optimizer, plan), keys.named(c.train.seed, "noise")
     size, shape = c.train.steps_per_call, (len(mine), c.data.seq_len)

@@ -205,6 +205,60 @@ def check(a: argparse.Namespace) -> list[Any]:
     return [head, grid(("", "law", "found"), rows)]
 
 
+def benchmark(
+    a: argparse.Namespace,
+    overrides: list[tuple[str, Any]],
+    given: tuple[str, config.Config, int] | None,
+) -> list[Any]:
+    """`given` is a config of the caller's, with its name and vocabulary; else the sizes are timed."""
+    import dataclasses
+    import json
+
+    from dlm import benchmark, experiment, html, record
+    from dlm.law_report import grid
+
+    if not a.seconds > 0:
+        raise DlmError(f"--seconds={a.seconds:g}: must be above 0")
+    cases = [given] if given else []
+    for name in [] if given else a.size or benchmark.default_sizes():
+        c, vocab_size = benchmark.sized(name)
+        cases.append((name, experiment.edited(c, overrides), vocab_size))
+    found = []
+    for name, c, vocab_size in cases:
+        variants = {name: c}
+        for text in a.compare:
+            pairs = (experiment.parse_override(f"--config.{pair}") for pair in text.split(","))
+            variants[f"{name} {text}"] = experiment.edited(c, pairs)
+        found += benchmark.run(variants, vocab_size, a.seconds)
+    training = [
+        [
+            *(s.name, s.objective, f"{s.parameters:,}", f"{s.tokens_per_second:,.0f}"),
+            *(f"{s.low:,.0f} to {s.high:,.0f}", f"{s.mfu:.0%}", f"{s.ratio:.2f}"),
+        ]
+        for s in found
+    ]
+    rest = [
+        [
+            *(s.name, f"{s.compile_seconds:.1f} s", f"{s.step_bytes / 2**20:,.0f} MiB"),
+            f"{s.input_share:.1%}",
+            *(f"{s.evaluation_tokens_per_second:,.0f}", f"{s.sampling_tokens_per_second:,.0f}"),
+        ]
+        for s in found
+    ]
+    head = ("", "objective", "parameters", "training tokens/s", "quartiles", "MFU", "ratio")
+    said = [
+        f"{record.device()}, jax {record.versions()['jax']}",
+        grid(head, training),
+        "",
+        grid(("", "compiling", "step", "input", "scored tokens/s", "sampled tokens/s"), rest),
+    ]
+    if a.out is not None:
+        about = {"device": record.device(), "versions": record.versions()}
+        text = json.dumps(about | {"speeds": [dataclasses.asdict(s) for s in found]}, indent=1)
+        said.append(f"written: {html.replace(a.out, text)}")
+    return said
+
+
 def spectrum(a: argparse.Namespace) -> list[Any]:
     from dlm import data, figures, run, spectrum, worker
     from dlm.crossover import name_of

@@ -49,7 +49,7 @@ def all_batches(
 ):
     settings = config.Data(seq_len=windows.shape[1], mode=mode, subset="documents")
     training = config.Train(batch_size=batch, seed=seed)
-    return data.batches(windows, store, settings, training, steps)
+    return data.batches(windows, store.train_offsets, settings, training, steps)
 
 
 def same(a: dict, b: dict) -> bool:

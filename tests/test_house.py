@@ -32,7 +32,7 @@ LEFT = (
     ("evaluate", "step"),
     ("train",),
     ("sampling", "proofs"),
-    ("quality", "spectrum"),
+    ("quality", "spectrum", "benchmark"),
     ("record",),
     ("run",),
     ("worker", "sweep"),
