@@ -9,6 +9,7 @@ saves its shards, and restores those of its devices, however many there were whe
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
 
 @contextlib.contextmanager
-def open_checkpoints(folder: Path) -> Iterator[ocp.training.Checkpointer]:
-    """The checkpointer of a run; keeps the latest, and waits for a save under way when it closes."""
-    latest: Any = ocp.training.preservation_policies.LatestN(1)
+def open_checkpoints(folder: Path, keep: int | None = 1) -> Iterator[ocp.training.Checkpointer]:
+    """The checkpointer of a run; keeps the latest (`keep` None: all), and waits for a save under way
+    when it closes.
+    """
+    latest: Any = ocp.training.preservation_policies.LatestN(keep)
     place: Any = folder.absolute()
     with ocp.training.Checkpointer(place, preservation_policy=latest) as checkpointer:
         yield checkpointer
@@ -50,15 +53,20 @@ def save(
     )
 
 
-def restore(checkpointer: ocp.training.Checkpointer, **abstract: Any) -> dict[str, Any] | None:
+def restore(
+    checkpointer: ocp.training.Checkpointer, at_most: float = math.inf, **abstract: Any
+) -> dict[str, Any] | None:
     """The parts of the latest checkpoint, placed as `abstract` says, and its `progress`; or None.
+
+    The latest is that of the last step up to `at_most`.
 
     Raises:
       DlmError: the checkpoint can not be read, or names the first leaf of another shape.
     """
-    latest = checkpointer.latest
-    if latest is None:
+    found = [saved for saved in checkpointer.checkpoints if saved.step <= at_most]
+    if not found:
         return None
+    latest = max(found, key=lambda saved: saved.step)
     where = Path(str(checkpointer.directory)) / str(latest.step)
     try:
         _compare_shapes(checkpointer, latest.step, abstract["state"], where)

@@ -356,6 +356,24 @@ def run_id(config: Config, fingerprint: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
+def trunk_id(config: Config, fingerprint: str, warmup: int, every: int) -> str:
+    """Names the part of a run that it shares with others: all before the decay of schedule wsd.
+
+    Runs that differ in duration and decay alone take the same steps until the first of them decays.
+    `warmup` and `every` (of evaluations) are in steps. Empty where nothing can be shared: other
+    schedules turn from the start, and mode "multiset" shuffles all epochs together.
+    """
+    if config.optimizer.schedule != "wsd" or config.data.mode != "epoch":
+        return ""
+    same = {"optimizer": {"warmup": f"{warmup} steps", "decay": "1 steps", "final": 0.0}}
+    same |= {"train": {"duration": "1 steps"}, "evaluation": {"every": f"{every} steps"}}
+    changed = {
+        group: dataclasses.replace(getattr(config, group), **values)
+        for group, values in same.items()
+    }
+    return run_id(dataclasses.replace(config, **changed), fingerprint)
+
+
 # --- checks -------------------------------------------------------------------------------------
 
 

@@ -153,9 +153,9 @@ def batches(
 ) -> grain.DatasetIterator:
     """An iterator over `steps` batches: {"tokens": Int[b L], "origin": Int[B L]}.
 
-    `offsets` are document starts, then the end, read by mode "multiset"; `rows` are this host's; `origin` tells of each token of the whole batch which unique
-    window it is from, so every host keeps the same ledger. The state is one number (`get_state`),
-    the same on every host.
+    `offsets` are document starts, then the end, read by mode "multiset"; `rows` are this host's.
+    `origin` tells of each token of the whole batch which unique window it is from, so every host keeps
+    the same ledger. The state is one number (`get_state`), the same on every host.
     """
     unique, length = windows.shape
     if data.mode == "multiset":

@@ -42,6 +42,10 @@ def start() -> None:
         ) from error
 
 
+def alone() -> bool:
+    return jax.process_count() == 1
+
+
 def primary() -> bool:
     """Whether this process writes what all of them share."""
     return jax.process_index() == 0
@@ -49,7 +53,7 @@ def primary() -> bool:
 
 def agreed(value: bool) -> bool:
     """The primary's answer, in every process. All have to ask."""
-    if jax.process_count() == 1:
+    if alone():
         return value
     return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
 
@@ -57,12 +61,12 @@ def agreed(value: bool) -> bool:
 @contextlib.contextmanager
 def primary_first() -> Iterator[None]:
     """The body runs in the primary process, then in the others."""
-    if jax.process_count() > 1 and not primary():
+    if not alone() and not primary():
         multihost_utils.sync_global_devices("primary_first")
     try:
         yield
     finally:
-        if jax.process_count() > 1 and primary():
+        if not alone() and primary():
             multihost_utils.sync_global_devices("primary_first")
 
 

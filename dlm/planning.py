@@ -20,6 +20,7 @@ class Plan:
     warmup: int  # steps
     decay: int  # steps at the end, for wsd
     checkpoint_every: int  # steps
+    evaluate_every: int  # steps, at first
     evaluate_at: tuple[int, ...]  # steps, increasing; the last is `steps`
     parameters: flops.Parameters
     flops_per_step: float  # analytic, by attention kind
@@ -70,6 +71,7 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int) -> Plan:
         warmup=to_steps("optimizer.warmup", config.optimizer.warmup, **unit),
         decay=to_steps("optimizer.decay", config.optimizer.decay, **unit),
         checkpoint_every=to_steps("train.checkpoint_every", config.train.checkpoint_every, **unit),
+        evaluate_every=every,
         evaluate_at=_evaluation_steps(steps, every, config.evaluation.growth),
         parameters=count,
         flops_per_step=per_step,

@@ -51,6 +51,7 @@ def run(
     folder: Path,
     about: dict[str, Any],
     *,
+    trunk: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def run(
     """
     if hosts.primary():
         record.start(folder, c, store, about)
-    outcome = train.train(c, store, folder, stop=stop, report=report)
+    outcome = train.train(c, store, folder, trunk=trunk, stop=stop, report=report)
     plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     progress = outcome.progress
     if progress["mfu"] > 1:
@@ -92,6 +93,7 @@ def run(
         params_non_embedding=plan.parameters.non_embedding,
         flops=steps * plan.flops_per_step,
         flops_6nd=steps * plan.flops_6nd_per_step,
+        shared_steps=progress["shared_steps"],
         best_step=best,
         best_epoch=best * plan.tokens_per_step / plan.unique_tokens,
         best_flops=best * plan.flops_per_step,

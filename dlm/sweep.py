@@ -7,6 +7,7 @@ belongs to whoever holds the lock on its folder, so several sweeps may share one
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -40,6 +41,7 @@ class Job:
     folder: Path
     about: dict[str, Any]  # experiment, run, label, overrides, question
     plan: planning.Plan
+    trunk: Path | None = None  # of states that it shares with other runs; see `dlm.train.train`
 
     @property
     def flops(self) -> float:
@@ -52,6 +54,7 @@ class Job:
                 store=str(self.store),
                 folder=str(self.folder),
                 about=self.about,
+                trunk=self.trunk and str(self.trunk),
             )
         )
 
@@ -94,7 +97,34 @@ def jobs(
             question=_question(path),
         )
         found.setdefault(key, Job(c, store.path, workdir / name / key, about, plan))
-    return list(found.values())
+    return _trunks(list(found.values()), workdir / name / "trunks")
+
+
+def _trunks(jobs: list[Job], folder: Path) -> list[Job]:
+    """Names the trunk of each run that shares one with another of them."""
+    ids = []
+    for job in jobs:
+        fingerprint = corpus.load(job.store).fingerprint
+        ids.append(
+            config.trunk_id(job.config, fingerprint, job.plan.warmup, job.plan.evaluate_every)
+        )
+    return [
+        dataclasses.replace(job, trunk=folder / key if key and ids.count(key) > 1 else None)
+        for job, key in zip(jobs, ids, strict=True)
+    ]
+
+
+def ordered(jobs: list[Job]) -> list[Job]:
+    """Longest first; runs of one trunk together, the shortest of them first, as each leaves a state
+    that the next goes on from.
+    """
+    longest: dict[Any, float] = {}
+    for job in jobs:
+        key = job.trunk or job.folder
+        longest[key] = max(job.flops, longest.get(key, 0.0))
+    return sorted(
+        jobs, key=lambda job: (-longest[job.trunk or job.folder], str(job.trunk), job.flops)
+    )
 
 
 def label(c: config.Config, overrides: dict[str, Any], told: set[str]) -> str:
@@ -160,7 +190,7 @@ Event = tuple[Worker, dict[str, Any]]
 def execute(
     todo: list[Job], workers: int, log: Path, show: Callable[[str, Job, dict[str, Any]], None]
 ) -> dict[str, str]:
-    """Runs every job that is not done, longest first; returns run id -> status.
+    """Runs every job that is not done (see `ordered`); returns run id -> status.
 
     `show(event, job, row)` is told "start", "progress", "finished", "diverged" and "failed". A run
     that another process holds is looked at again until that process is done with it or gone.
@@ -168,7 +198,7 @@ def execute(
     Raises:
       KeyboardInterrupt: after every worker has saved a checkpoint.
     """
-    waiting = sorted(todo, key=lambda job: -job.flops)
+    waiting = ordered(todo)
     ended: dict[str, str] = {}
     events: queue.Queue[Event] = queue.Queue()
     pool: list[Worker] = []
@@ -179,7 +209,8 @@ def execute(
                 worker = next((w for w in pool if w.number == number), None)
                 if worker and worker.job:
                     continue
-                job = _next(waiting, ended)
+                busy = {w.job.trunk for w in pool if w.job and w.job.trunk}
+                job = _next(waiting, ended, busy)
                 if job is None:
                     continue
                 if worker is None:
@@ -217,10 +248,13 @@ def execute(
     return ended
 
 
-def _next(waiting: list[Job], ended: dict[str, str]) -> Job | None:
-    """Takes the next job; one that another sweep has finished meanwhile is counted, not run."""
-    while waiting:
-        job = waiting.pop(0)
+def _next(waiting: list[Job], ended: dict[str, str], busy: set[Path]) -> Job | None:
+    """Takes the next job whose trunk is not busy; one that another sweep has finished meanwhile is
+    counted, not run.
+    """
+    while free := [job for job in waiting if job.trunk not in busy]:
+        job = free[0]
+        waiting.remove(job)
         status = record.status(job.folder)
         if status not in DONE:
             return job

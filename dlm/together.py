@@ -48,7 +48,10 @@ def _one(job: Job, stop: Callable[[], bool], show: Callable) -> str:
         if hosts.primary():
             stack.enter_context(run.recorded(job.folder, job.config, job.about))
         store = corpus.load(job.store)
-        result = run.run(job.config, store, job.folder, job.about, stop=stop, report=report)
+        trunk = job.trunk if hosts.alone() else None
+        result = run.run(
+            job.config, store, job.folder, job.about, trunk=trunk, stop=stop, report=report
+        )
         hosts.agreed(True)  # the result is written when the primary comes here
     show(result["status"], job, {k: result[k] for k in ("validation_loss", "validation_stderr")})
     return result["status"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from dlm import (
     planning,
     sharding,
     step,
+    trunks,
 )
 from dlm.likelihood import Estimate
 from dlm.model import Params
@@ -40,7 +42,7 @@ class Outcome:
     """What the loop leaves: the best weights by validation, and the numbers of the run."""
 
     best: Params
-    progress: dict[str, Any]  # see `_fresh`
+    progress: dict[str, Any]  # see `_progress`
     ledger: Int[np.ndarray, " n"]  # training tokens seen from each unique window
 
 
@@ -49,6 +51,7 @@ def train(
     store: Store,
     folder: Path,
     *,
+    trunk: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Outcome:
@@ -57,6 +60,10 @@ def train(
     `stop` is asked between calls of the compiled step; `report` is told the progress. All that is
     random depends on the seed and the step alone, so a resumed run ends in the same bits. Several
     processes go through it together (`dlm.hosts`): `stop` has to answer all alike.
+
+    `trunk` is a folder of states that runs of one `config.trunk_id` share: this run begins at the last
+    that lies before its decay, if it has no checkpoint of its own, and leaves its own when it decays.
+    A run that takes over steps ends in the bits of one that takes them itself.
 
     Raises:
       Interrupted: `stop` said so; a checkpoint was saved.
@@ -72,10 +79,15 @@ def train(
     size, shape = c.train.steps_per_call, (len(mine), c.data.seq_len)
 
     with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:
-        state, best, ledger, progress = _start(c, store, mesh, batches, len(windows), checkpoints)
+        decays = plan.steps - plan.decay
+        start = functools.partial(_restored, c, store, mesh, batches)
+        begun = start(checkpoints)
+        if begun is None and trunk is not None:
+            begun = trunks.take(start, trunk, folder, decays)
+        state, best, ledger, progress = begun or _fresh(c, store, mesh, len(windows))
         log = metrics.Metrics(folder, metrics.hparams(c), progress["step"], hosts.primary())
         clock, saved = _Clock(c, plan, progress), progress["step"]
-        for edge in _edges(plan, size, after=progress["step"]):
+        for edge in _edges(plan, size, trunk is not None, after=progress["step"]):
             if _ended(c, plan, progress):  # killed between its last checkpoint and its result
                 break
             losses = []
@@ -125,6 +137,10 @@ def train(
                 checkpoint.save(checkpoints, progress | place, ledger, state=state, best=best)
             if ended:
                 break
+            if edge.step == decays and at_edge and trunk is not None:
+                trunks.leave(
+                    trunk, progress | {"data": batches.get_state()}, ledger, state, best, folder
+                )
             if stopping:
                 log.close()
                 raise Interrupted
@@ -168,25 +184,32 @@ def score(
     return found[0], found[1]
 
 
-def _start(
-    c, store, mesh, batches, windows: int, checkpoints
-) -> tuple[step.State, Params, Any, dict]:
-    """State, best weights, ledger and progress: of the last checkpoint, or of a new run."""
+Begun = tuple[step.State, Params, Any, dict]  # and best weights, ledger, progress
+
+
+def _restored(c, store, mesh, batches, checkpoints, at_most: float = math.inf) -> Begun | None:
+    """Of the last checkpoint up to a step, with the batches put in its place; None without one."""
     shapes = step.abstract(c, store.vocab_size, mesh)
-    saved = checkpoint.restore(checkpoints, state=shapes, best=step.weights(shapes), ledger=None)
-    if saved:
-        ledger = np.array(saved["ledger"]["exposures"])
-        batches.set_state(saved["progress"].pop("data"))
-        return saved["state"], saved["best"], ledger, saved["progress"]
+    parts = dict(state=shapes, best=step.weights(shapes), ledger=None)
+    saved = checkpoint.restore(checkpoints, at_most, **parts)
+    if saved is None:
+        return None
+    ledger = np.array(saved["ledger"]["exposures"])
+    batches.set_state(saved["progress"].pop("data"))
+    return saved["state"], saved["best"], ledger, saved["progress"]
+
+
+def _fresh(c, store, mesh, windows: int) -> Begun:
     state = step.build(c, store.vocab_size, mesh).init(keys.named(c.train.seed, "init"))
     best = checkpoint.copied(step.weights(state))  # `state` is donated
-    return state, best, np.zeros(windows, np.int64), _fresh()
+    return state, best, np.zeros(windows, np.int64), _progress()
 
 
-def _fresh() -> dict[str, Any]:
+def _progress() -> dict[str, Any]:
     """What a checkpoint keeps beside arrays, as plain JSON."""
     return dict(
         step=0,
+        shared_steps=0,  # taken over from a trunk
         seconds=0.0,  # of training, over all sittings
         tokens_per_second=0.0,
         mfu=0.0,
@@ -221,12 +244,13 @@ class _Edge:
     save: bool
 
 
-def _edges(plan: planning.Plan, per_call: int, after: int) -> list[_Edge]:
-    """Where calls end: evaluations, checkpoints, and a row of the log every half percent."""
+def _edges(plan: planning.Plan, per_call: int, branches: bool, after: int) -> list[_Edge]:
+    """Where calls end: evaluations, checkpoints, a branch, a row of the log every half percent."""
     every = -(-max(plan.steps // 200, 1) // per_call) * per_call
     saves = set(range(plan.checkpoint_every, plan.steps, plan.checkpoint_every))
     scored = set(plan.evaluate_at)
-    steps = sorted({*range(every, plan.steps, every), *saves, *scored})
+    branch = {plan.steps - plan.decay} - {0} if branches else set()
+    steps = sorted({*range(every, plan.steps, every), *saves, *scored, *branch})
     return [_Edge(s, s in scored, s in saves) for s in steps if s > after]
 
 

@@ -79,7 +79,10 @@ def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Eve
         try:
             with run.recorded(folder, c, about):
                 store = corpus.load(Path(job["store"]))
-                result = run.run(c, store, folder, about, stop=stopping.is_set, report=report)
+                trunk = job["trunk"] and Path(job["trunk"])
+                result = run.run(
+                    c, store, folder, about, trunk=trunk, stop=stopping.is_set, report=report
+                )
         except train.Interrupted:
             return False
         except Exception:

@@ -24,7 +24,7 @@ sys.modules["dlm.train"].Interrupted = Interrupted
 from dlm import record, run, worker  # noqa: E402
 
 
-def train(c, store, folder: Path, about, *, stop, report):
+def train(c, store, folder: Path, about, *, trunk, stop, report):
     for name in ("result.json", "error.txt"):
         (folder / name).unlink(missing_ok=True)
     record.write_json(folder / "run.json", about | {"status": "running"})

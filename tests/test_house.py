@@ -29,7 +29,7 @@ LEFT = (
     ("objectives",),
     ("likelihood", "hosts"),
     ("optim", "sharding", "checkpoint", "metrics"),
-    ("evaluate", "step"),
+    ("evaluate", "step", "trunks"),
     ("train",),
     ("sampling", "proofs"),
     ("quality", "spectrum", "benchmark"),
