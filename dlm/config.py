@@ -90,6 +90,7 @@ class Family(NamedTuple):
     attention: str  # for counting FLOPs
     formula: str  # of what is scored, per sequence, in nats
     source: str
+    hides: bool = True  # what is asked for is never shown; noise may leave a token as it is
 
 
 FAMILIES: dict[str, Family] = {
@@ -120,14 +121,17 @@ FAMILIES: dict[str, Family] = {
     "d3pm": Family(
         *(False, 2, 1, "full", "int rate sum_y [a_p(y) - a(y) + a(y) log(a(y)/a_p(y))] dt"),
         "D3PM, arXiv 2107.03006; SEDD, arXiv 2310.16834; UDLM, arXiv 2412.10193",
+        hides=False,
     ),
     "flow": Family(
         *(False, 2, 1, "full", "int k'/(1-k) [1 - p(x_t) - [x_t != x](1 + log p(x))] dt"),
         "discrete flow matching, arXiv 2407.15595, 2412.03487",
+        hides=False,
     ),
     "gaussian": Family(
         *(False, 1, 1, "full", "KL(q(z_1)||N) + 1/2 int SNR' ||x - x_p||^2 dt - E log p(x | z_0)"),
         "VDM, arXiv 2107.00630; Diffusion-LM, arXiv 2205.14217; Plaid, arXiv 2305.18619",
+        hides=False,
     ),
 }
 

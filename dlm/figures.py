@@ -351,6 +351,36 @@ def spectrum(found: dict[str, tuple[np.ndarray, np.ndarray]], levels: Sequence[f
     return figure
 
 
+def quality(found: Sequence[Mapping[str, Any]]) -> Figure:
+    """Samples against the calls spent on them: likelihood under a judge, variety. The rows of
+    quality.json; dashed lines are held-out data (steps 0).
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    data, drawn = ([q for q in found if (q["steps"] == 0) == held] for held in (True, False))
+    steps = [q["steps"] for q in drawn]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 2.9), dpi=150, layout="constrained")
+        left, right = figure.subplots(1, 2)
+        nats, errors = ([q[name] for q in drawn] for name in ("nats", "stderr"))
+        left.errorbar(steps, nats, yerr=errors, marker="o", ms=4, lw=1.5, capsize=2)
+        left.set_ylabel("nats per token, by the judge")
+        for k, label in enumerate(("tokens", "pairs", "triples")):
+            shares = [q["distinct"][k] for q in drawn]
+            (line,) = right.plot(steps, shares, marker="os^"[k], ms=4, lw=1.5, label=label)
+            for q in data:
+                right.axhline(q["distinct"][k], color=line.get_color(), ls="--", lw=1)
+        for q in data:
+            left.axhline(q["nats"], color="0.4", ls="--", lw=1, label="held-out data")
+        right.set_ylabel("share of distinct")
+        for ax in (left, right):
+            ax.set_xscale("log", base=2)
+            ax.set_xlabel("calls of the model")
+            ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
 # --- shared -------------------------------------------------------------------------------------
 
 

@@ -54,7 +54,8 @@ def bench(goal: Objective) -> Bench:
 def check(goal: Objective) -> list[Proof]:
     """Every law, in the order of what is the worse to break."""
     laws = (_sums, _normalised, _repeatable, _rows, _training, _samples)
-    return [proof for law in laws for proof in law(bench(goal))]
+    found = [proof for law in laws for proof in law(bench(goal))]
+    return [*found, blind(goal)] if goal.family.hides else found
 
 
 def _scores(b: Bench, passes: int, keys: int) -> np.ndarray:
@@ -96,6 +97,48 @@ def _normalised(b: Bench) -> list[Proof]:
     found = f"{total.sum():.4f} ± {error:.4f}"
     at_most = total.sum() <= 1 + LIMIT * error
     return [Proof("bound: the probabilities it allows sum to at most one", bool(at_most), found)]
+
+
+def blind(goal: Objective) -> Proof:
+    """No logits are scored on a token that reached them: changing token i, under one key, changes
+    no row of logits whose loss, at given logits, depends on token i.
+
+    For objectives that hide what they ask for. Noise that may leave a token as it is shows it by
+    design; there the sum over all strings is the proof.
+    """
+    b = bench(goal)
+
+    @jax.jit
+    def look(tokens: jax.Array, key: jax.Array) -> tuple[list, list]:
+        """Logits of every call of the model, and the loss's slope at fixed ones in their place."""
+        logits = []
+
+        def real(*inputs, **how):
+            logits.append(b.network.apply(*inputs, **how))
+            return logits[-1]
+
+        def slope(given: list) -> jax.Array:
+            rest = iter(given)
+            return goal.loss(lambda *_, **__: next(rest), b.params, tokens, key).nats
+
+        goal.loss(real, b.params, tokens, key)
+        fixed = [jax.random.normal(jax.random.key(6), x.shape) for x in logits]
+        return logits, jax.grad(slope)(fixed)
+
+    scored = leaks = 0
+    for k in range(KEYS):
+        logits, slopes = look(b.strings, jax.random.key(k))
+        for i in range(LENGTH):
+            other = b.strings.at[:, i].set((b.strings[:, i] + 1) % VOCABULARY)
+            moved, turned = look(other, jax.random.key(k))
+            for x, y, s, t in zip(logits, moved, slopes, turned, strict=True):
+                asked = (s != t).any(-1)
+                scored += int(asked.sum())
+                leaks += int((asked & (x != y).any(-1)).sum())
+    words = f"{leaks:,} of {scored:,} scored rows"
+    return Proof(
+        "no logits are scored on a token that reached them", scored > 0 and leaks == 0, words
+    )
 
 
 def _repeatable(b: Bench) -> list[Proof]:

@@ -120,7 +120,7 @@ def _infill(text: str, store: Any) -> np.ndarray:
 
 
 def quality(a: argparse.Namespace) -> list[Any]:
-    from dlm import data, html, quality, run, worker
+    from dlm import data, figures, html, quality, run, worker
     from dlm.law_report import grid
 
     worker.prepare_jax()
@@ -152,11 +152,13 @@ def quality(a: argparse.Namespace) -> list[Any]:
     import json
 
     path = a.run / "quality.json"
-    html.replace(path, json.dumps([q._asdict() for q in found], indent=1))
+    records = [q._asdict() for q in found]
+    html.replace(path, json.dumps(records, indent=1))
+    png, _ = figures.save(figures.quality(records), a.run / "quality")
     return [
         f"{c.objective.name} on {store.manifest.name}, judged by {judge.objective.name}",
         grid(head, rows),
-        f"written: {path}",
+        f"written: {path}, {png}",
     ]
 
 

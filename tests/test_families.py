@@ -126,6 +126,31 @@ def test_a_broken_objective_is_caught(name, bug, law):
     assert any(law in text for text in failed), failed
 
 
+@pytest.mark.parametrize("name, options", [("d3pm", {"chain": "absorbing"}), ("flow", {})])
+def test_masks_hide_what_is_asked_for_in_families_that_need_not_mask(name, options):
+    proof = proofs.blind(goal(name, **options))
+    assert proof.holds, proof
+
+
+@pytest.mark.parametrize("bug", ["sees ahead", "sees itself"])
+def test_a_leak_is_caught_by_the_logits_that_it_reaches(bug):
+    """AR that reads to its right, and AR whose inputs are shifted by one too many."""
+    import dataclasses
+
+    right = goal("ar")
+
+    def loss(apply, params, tokens, key, step=None):
+        def wrong(params, inputs, *, mask, **how):
+            if bug == "sees ahead":
+                return apply(params, inputs, mask="full", **how)
+            return apply(params, jnp.roll(inputs, -1, 1), mask=mask, **how)
+
+        return right.loss(wrong, params, tokens, key)
+
+    proof = proofs.blind(dataclasses.replace(right, loss=loss))
+    assert not proof.holds, proof
+
+
 # --- constants: a model without an opinion ------------------------------------------------------
 
 

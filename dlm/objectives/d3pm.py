@@ -127,14 +127,19 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
         same = 1 - m + m / v
         return length * (same * math.log(same * v) + (v - 1) * m / v * math.log(m))
 
-    def bound(apply, params, tokens, u: Float[Array, " B"], key, dropout_key) -> Float[Array, " B"]:
-        """An unbiased draw of the bound but its prior, by numbers u in [0, 1)."""
+    def bound(apply, params, tokens, u: Float[Array, " B"], key, dropout_key) -> Array:
+        """Unbiased draws of the diffusion and the reconstruction term, Float[2 B], by u in [0, 1).
+
+        Of a chain in T steps the last one back, to the data, reconstructs.
+        """
         if c.timesteps:
             step = jnp.floor(u * c.timesteps) + 1
-            return c.timesteps * leap(apply, params, tokens, step, key, dropout_key)
+            found = c.timesteps * leap(apply, params, tokens, step, key, dropout_key)
+            return jnp.where(jnp.stack([step > 1, step == 1]), found, 0.0)
         # (0, 1): at t = 1 the rate is infinite and what it multiplies is zero.
         t = jnp.clip(u, 1e-6, 1 - 1e-6)
-        return jumps(apply, params, tokens, t, key, dropout_key)
+        found = jumps(apply, params, tokens, t, key, dropout_key)
+        return jnp.stack([found, jnp.zeros_like(found)])
 
     def last(apply, params, tokens, key) -> Float[Array, " B"]:
         """-log p(x | x_0) where noise is left at t = 0."""
@@ -150,9 +155,10 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
     def loss(apply, params, tokens, key, step=None) -> Sum:
         time_key, noise_key, dropout_key = jax.random.split(key, 3)
         u = stratified(time_key, tokens.shape[0])
-        found = jnp.sum(bound(apply, params, tokens, u, noise_key, dropout_key))
+        parts = jnp.sum(bound(apply, params, tokens, u, noise_key, dropout_key), axis=-1)
         prior = jnp.zeros(()) + tokens.shape[0] * ahead(tokens.shape[1])
-        return Sum(found + prior, tokens.size, {"diffusion": found, "prior": prior})
+        terms = {"prior": prior, "reconstruction": parts[1], "diffusion": parts[0]}
+        return Sum(jnp.sum(parts) + prior, tokens.size, terms)
 
     def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
         batch, length = tokens.shape
@@ -161,7 +167,7 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
             place = jax.random.fold_in(noise_key, i)
             found = bound(apply, params, tokens, (u + i / passes) % 1.0, place, None)
             end = last(apply, params, tokens, jax.random.fold_in(place, 1))
-            return parts + jnp.stack([found, end])
+            return parts + found.at[1].add(end)
 
         time_key, noise_key = jax.random.split(key)
         u = stratified(time_key, batch)
