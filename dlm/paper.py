@@ -79,6 +79,7 @@ SCALES: dict[str, dict[str, Any]] = {
     "smoke": DIGITS
     | {
         "model.layers": 1,
+        "optimizer.ema": 0.9,
         "train.batch_size": 8,
         "evaluation.sequences": 16,
         "evaluation.final_passes": 1,
@@ -122,10 +123,10 @@ def documents(unique_tokens: float) -> int:
 
 
 def sized(size: str | int) -> dict[str, Any]:
-    """A row of Table 5 by its name, or a width with heads of 32."""
+    """A row of Table 5 by its name, or a width with heads of 32, two at the least."""
     if isinstance(size, str):
         return {"model.size": size}
-    return {"model.width": size, "model.heads": size // 32}
+    return {"model.width": size, "model.heads": max(2, size // 32)}
 
 
 def run(objective: str, size: str | int, epochs: int) -> dict[str, Any]:
