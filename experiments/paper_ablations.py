@@ -17,8 +17,8 @@ Cost of training, evaluation not counted; times are estimates:
 
 Expected: at scale paper none of them takes AR (3.71 nats per token) to diffusion (3.55). On a laptop
 (two seeds) AR reaches 1.616, 1.606 with attention dropout, 1.573 with masked keys and 1.581 with a
-quarter of its inputs masked; diffusion 1.512 after 300 epochs, passing AR after about 80. Half and
-three quarters of the inputs masked, or that much dropout, still fall when 30 epochs end.
+quarter of its inputs masked; diffusion 1.512 after 300 epochs, passing AR after about 80. With half of
+the inputs masked, or half or more of attention dropped, AR is at its best when its 30 epochs end.
 """
 
 from dlm import paper
