@@ -526,7 +526,7 @@ def _check(c: Config) -> None:
         fail("evaluation.growth", c.evaluation.growth, "1 or above, and below a million")
     if c.tokenizer.kind == "bpe" and c.tokenizer.vocab_size <= 0:
         fail("tokenizer.vocab_size", c.tokenizer.vocab_size, "above 0 for tokenizer.kind=bpe")
-    if c.tokenizer.kind in ("sentencepiece", "hf", "gpt2") and not c.tokenizer.path:
+    if c.tokenizer.kind in ("sentencepiece", "hf") and not c.tokenizer.path:
         fail("tokenizer.path", c.tokenizer.path, f"a path, for tokenizer.kind={c.tokenizer.kind}")
     for name in DURATIONS:
         group, key = name.split(".")

@@ -20,6 +20,7 @@ LEFT = (
     ("flops",),
     ("config",),
     ("experiment", "planning"),
+    ("paper",),
     ("tokenizers",),
     ("corpora",),
     ("store",),
