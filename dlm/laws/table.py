@@ -85,8 +85,9 @@ def make(
     flops: Any = None,
     labels: Any = None,
     source: str = "",
+    raw: bool = False,
 ) -> Table:
-    """A table from arrays; `run` groups rows, flops default to 6ND.
+    """A table from arrays; `run` groups rows, flops default to 6ND. `raw`: counts are known to be.
 
     Raises:
       DlmError: a number that cannot be one, or a mix of units.
@@ -99,7 +100,8 @@ def make(
     for column, values in (("params", N), ("tokens", D), ("unique_tokens", U)):
         for i in np.flatnonzero(~(np.isfinite(values) & (values > 0))):
             raise DlmError(f"{where[i]}: {column}={values[i]:g}: must be a positive number")
-        _units(name, column, values)
+        if not raw:
+            _units(name, column, values)
     C = 6 * N * D if flops is None else np.array(flops, float).ravel()
     for i in np.flatnonzero(~(np.isfinite(C) & (C > 0))):
         raise DlmError(f"{where[i]}: flops={C[i]:g}: must be a positive number")
@@ -250,7 +252,7 @@ def _column(title: str) -> str:
     return ALIASES.get(title.strip(), ALIASES.get(plain, plain))
 
 
-def _from_rows(name: str, rows: list[dict[str, Any]]) -> list[Table]:
+def _from_rows(name: str, rows: list[dict[str, Any]], raw: bool = False) -> list[Table]:
     if not rows:
         raise DlmError(f"{name}: has no rows")
     columns = {_column(str(k)): k for k in rows[0]}
@@ -310,6 +312,7 @@ def _from_rows(name: str, rows: list[dict[str, Any]]) -> list[Table]:
             flops=[row["flops"] for row in part],
             labels=[row["label"] for row in part],
             source=_common([row["source"] for row in part]),
+            raw=raw,
         )
         tables.append(
             dataclasses.replace(table, excluded=tuple(excluded.get(family, ())), notes=tuple(notes))
@@ -372,4 +375,4 @@ def from_runs(found: Iterable[runs.Run], points: str, name: str) -> list[Table]:
     if not rows:
         raise DlmError(f"{name}: no run here")
     keys = ("params", "tokens", "unique_tokens", "loss", "flops", "family", "name", "run", "status")
-    return _from_rows(name, [{key: row.get(key, "") for key in keys} for row in rows])
+    return _from_rows(name, [{key: row.get(key, "") for key in keys} for row in rows], raw=True)
