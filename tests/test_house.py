@@ -37,6 +37,7 @@ LEFT = (
     ("run",),
     ("worker", "sweep"),
     ("progress",),
+    ("executor",),
 )
 # The other side of the run directory: these, and of the left only what RIGHT_MAY names.
 RIGHT = (
