@@ -127,7 +127,7 @@ def execute(todo: list[Job], slurm: submitit.SlurmExecutor, show: Show) -> dict[
 
 def _submit(todo: list[Job], slurm: submitit.SlurmExecutor) -> dict[str, str]:
     """Run id -> job id, of the jobs that are queued or running and of those submitted here."""
-    import submitit
+    from submitit.core.utils import FailedJobError
 
     queue = _queue()
     ids = {job.about["run"]: _job_id(job) for job in todo}
@@ -139,7 +139,7 @@ def _submit(todo: list[Job], slurm: submitit.SlurmExecutor) -> dict[str, str]:
             (job.folder / "result.json").unlink()
     try:
         submitted = slurm.submit_array([Train(job.message()) for job in new]) if new else []
-    except submitit.core.utils.FailedJobError as error:
+    except FailedJobError as error:
         raise DlmError(f"--executor=slurm: sbatch: {error}") from error
     for job, task in zip(new, submitted, strict=True):
         ids[job.about["run"]] = task.job_id
