@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -119,15 +120,27 @@ def slurm(tmp_path_factory, cache) -> Iterator[Path]:
         wait_for(lambda: not call("squeue", "--noheader"), "the jobs to end")
 
 
-LONG = [  # some seconds, so that a signal finds it half way
-    "--config.train.duration=3000 steps",
-    "--config.evaluation.every=500 steps",
-    "--config.train.checkpoint_every=1000 steps",
+# Some seconds, so that a signal finds a run half way.
+LONG = [
+    "--config.train.duration=800 steps",
+    "--config.evaluation.every=200 steps",
+    "--config.train.checkpoint_every=300 steps",
 ]
+SLURM = ["--executor", "slurm", "--slurm", "time=30", "--slurm", "cpus_per_task=1"]
 
 
-def dlm(verb: str, experiment: Path, workdir: Path, *words: str) -> list[str]:
-    return ["dlm", verb, str(experiment), "--workdir", str(workdir), *words]
+def run(experiment: Path, workdir: Path, *words: str) -> list[str]:
+    return ["dlm", "run", str(experiment), "--workdir", str(workdir), *LONG, *words]
+
+
+def folders(workdir: Path) -> dict[str, Path]:
+    """Run id -> folder, in the order of the sweep."""
+    found = {path.parent.name: path.parent for path in workdir.glob("*/*/run.json")}
+    return dict(sorted(found.items(), key=lambda item: "masked" not in read(item[1] / "run.json")))
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 @pytest.fixture(scope="module")
@@ -137,20 +150,16 @@ def experiment(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(slurm, experiment, tmp_path_factory) -> dict[str, Path]:
-    """Run id -> folder of the two long runs, trained without Slurm and without interruption."""
+    """The two runs, trained without Slurm and without interruption."""
     workdir = tmp_path_factory.mktemp("expected")
-    call(*dlm("run", experiment, workdir, "--jobs", "1", *LONG))
+    call(*run(experiment, workdir, "--jobs", "1"))
     return folders(workdir)
 
 
-def folders(workdir: Path) -> dict[str, Path]:
-    return {path.parent.name: path.parent for path in workdir.glob("*/*/run.json")}
-
-
-def same(workdir: Path, expected: dict[str, Path]) -> None:
-    """Results, evaluations, ledgers and nats of every window, bit for bit."""
+def assert_same(workdir: Path, expected: dict[str, Path]) -> None:
+    """Results, evaluations, ledgers, samples and the nats of every window, bit for bit."""
     found = folders(workdir)
-    assert found.keys() == expected.keys()
+    assert list(found) == list(expected)
     for run, folder in found.items():
         assert tiny.result(folder) == tiny.result(expected[run])
         assert tiny.evaluations(folder) == tiny.evaluations(expected[run])
@@ -158,12 +167,108 @@ def same(workdir: Path, expected: dict[str, Path]) -> None:
             assert (folder / name).read_bytes() == (expected[run] / name).read_bytes()
 
 
-SLURM = ["--executor", "slurm", "--slurm", "time=30", "--slurm", "cpus_per_task=1"]
+def queue() -> list[str]:
+    return call("squeue", "--me", "--noheader", "--array", "--format=%i").split()
 
 
-def test_dlm_run_submits_an_array_with_the_same_results(slurm, experiment, expected, tmp_path):
-    out = call(*dlm("run", experiment, tmp_path, *SLURM, *LONG))
-    print(out)
-    assert "2 jobs submitted, 0 in the queue before" in out and "2/2" in out
-    same(tmp_path, expected)
-    assert "0 to do" in call(*dlm("run", experiment, tmp_path, *SLURM, *LONG))
+def wait_half_way(workdir: Path) -> dict[Path, list[dict]]:
+    """Until both runs train; returns what each has recorded by then."""
+
+    def training() -> bool:
+        return len(folders(workdir)) == 2 and all(
+            read(path / "metrics.jsonl").count("\n") > 20 for path in folders(workdir).values()
+        )
+
+    wait_for(training, "both runs to train", 120)
+    return {path: tiny.rows(path) for path in folders(workdir).values()}
+
+
+def assert_resumed(before: dict[Path, list[dict]]) -> None:
+    """What a run had recorded stands, to the millisecond: it was not trained again."""
+    for folder, rows in before.items():
+        assert tiny.rows(folder)[: len(rows)] == rows
+
+
+def test_ctrl_c_leaves_the_jobs_to_the_next_call(slurm, experiment, expected, tmp_path) -> None:
+    words = run(experiment, tmp_path, *SLURM)
+    first = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: len(queue()) == 2, "the array")
+    wait_half_way(tmp_path)
+    first.send_signal(signal.SIGINT)
+    out, err = first.communicate(timeout=60)
+    assert first.returncode == 75 and "Traceback" not in out + err
+    assert "2 jobs submitted, 0 in the queue before" in out
+    assert f"scancel {queue()[0].split('_')[0]} ends them" in out
+    out = call(*words)
+    assert "0 jobs submitted, 2 in the queue before" in out and "[2/2]" in out
+    assert_same(tmp_path, expected)
+    assert "2 runs" in (out := call(*words)) and "0 to do" in out and queue() == []
+
+
+def test_what_is_preempted_and_what_runs_out_of_time_goes_on(
+    slurm, experiment, expected, tmp_path
+) -> None:
+    words = run(experiment, tmp_path, *SLURM)
+    sweep = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: len(queue()) == 2, "the array")
+    before = wait_half_way(tmp_path)
+    first, second = sorted(queue())
+    call("scontrol", "requeue", first)  # as Slurm preempts: SIGTERM, and the job is queued again
+    call("scancel", "--signal=USR2", second)  # as Slurm warns before the time limit
+    out, _ = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0, out
+    assert_resumed(before)
+    assert_same(tmp_path, expected)
+    for job in (first, second):
+        log = read(tmp_path / f"slurm/{job}_0_log.out")
+        assert log.count('"event": "start"') == 2
+        assert log.count('"event": "finished"') == 1
+    assert f"Requeued job {second}" in read(tmp_path / f"slurm/{second}_0_log.out")
+
+
+def test_a_cancelled_job_is_a_failed_run_which_the_next_call_finishes(
+    slurm, experiment, expected, tmp_path
+) -> None:
+    words = run(experiment, tmp_path, *SLURM)
+    sweep = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: len(queue()) == 2, "the array")
+    before = wait_half_way(tmp_path)
+    call("scancel", sorted(queue())[0])
+    out, err = sweep.communicate(timeout=300)
+    assert sweep.returncode == 1, out + err
+    assert "its Slurm job ended, or was cancelled" in out and "error.txt" in err
+    assert "1 jobs submitted, 0 in the queue before" in call(*words)
+    assert_resumed(before)
+    assert_same(tmp_path, expected)
+
+
+def test_the_job_script_trains_an_array_and_queues_it_again(
+    slurm, experiment, expected, tmp_path
+) -> None:
+    words = ["sbatch", "--parsable", "--array=0-1", "--time=30", "--cpus-per-task=1"]
+    words += [f"--output={tmp_path}/%A_%a.out", "launch/slurm.sbatch"]
+    words += [str(experiment), "--workdir", str(tmp_path), *LONG]
+    array = call(*words).strip()
+    before = wait_half_way(tmp_path)
+    call("scancel", "--batch", "--signal=USR1", f"{array}_0")  # as before the time limit
+    call("scancel", "--signal=TERM", f"{array}_1")  # a node that is going down
+    wait_for(lambda: not queue(), "the array to end", 300)
+    assert_resumed(before)
+    assert_same(tmp_path, expected)
+
+
+def test_the_job_script_runs_a_sweep_and_stays_cancelled(
+    slurm, experiment, expected, tmp_path
+) -> None:
+    words = ["sbatch", "--parsable", "--time=30", "--cpus-per-task=2"]
+    words += [f"--output={tmp_path}/%j.out", "launch/slurm.sbatch"]
+    words += [str(experiment), "--workdir", str(tmp_path), "--jobs", "2", *LONG]
+    call(*words)
+    before = wait_half_way(tmp_path)
+    call("scancel", *queue())
+    wait_for(lambda: not queue(), "the job to end")
+    job = call(*words).strip()
+    wait_for(lambda: not queue(), "the job to end", 300)
+    assert_resumed(before)
+    assert_same(tmp_path, expected)
+    assert "report:" in read(tmp_path / f"{job}.out")
