@@ -33,9 +33,8 @@ SLOWEST = 15.0  # seconds between two looks at the queue; the first ones follow 
 def cluster(words: Sequence[str], folder: Path, at_once: int) -> submitit.SlurmExecutor:
     """Slurm with the parameters of `["time=720", "partition=gpu"]`; logs and scripts go to `folder`.
 
-    At most `at_once` jobs run at once, if it is not 0.
-
-    The names are submitit's, which are sbatch's with underscores; `time` is in minutes.
+    The names are submitit's, which are sbatch's with underscores; `time` is in minutes. At most
+    `at_once` jobs run at once, if it is not 0.
 
     Raises:
       DlmError: no Slurm or submitit here, or a parameter that is missing, unknown or not possible.
@@ -50,9 +49,9 @@ def cluster(words: Sequence[str], folder: Path, at_once: int) -> submitit.SlurmE
         if not (key and equals):
             raise DlmError(f"--slurm {word}: must be KEY=VALUE, such as --slurm time=720")
         given[key] = experiment.literal(value)
-    minutes = given.get("time")
+    minutes = given.get("time", "")
     if not isinstance(minutes, int) or minutes < 1:
-        raise DlmError(f"--slurm time={minutes}: the time limit of a job, must be whole minutes")
+        raise DlmError(f"--slurm time={minutes}: must be a job's time limit in whole minutes")
     for key in ("nodes", "ntasks_per_node"):
         if given.get(key, 1) != 1:
             raise DlmError(
@@ -67,11 +66,7 @@ def cluster(words: Sequence[str], folder: Path, at_once: int) -> submitit.SlurmE
     try:
         slurm = submitit.SlurmExecutor(folder, max_num_timeout=REQUEUES)
         slurm.update_parameters(**ours | given)
-    except (
-        RuntimeError,
-        ValueError,
-        TypeError,
-    ) as error:  # no srun; unknown, with those known; a type
+    except (RuntimeError, ValueError, TypeError) as error:
         raise DlmError(f"--executor=slurm: {error}") from error
     return slurm
 

@@ -68,7 +68,9 @@ def test_without_arguments_a_script_shows_its_head(path, fakes) -> None:
     if path.name == "common.sh":
         return
     done = launch(fakes, path.name)
-    assert done.returncode == 2 and "--dry-run" in done.stderr and "source launch" not in done.stderr
+    assert (
+        done.returncode == 2 and "--dry-run" in done.stderr and "source launch" not in done.stderr
+    )
     assert not [call for call in fakes.calls() if call[0] in NAMES]
 
 
