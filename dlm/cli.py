@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
   dlm run experiments/topics.py --config.model.layers=4 every run with four layers
   dlm run experiments/quickstart.py --dry-run           list the runs and their FLOPs
   dlm run experiments/quickstart.py --distributed       on every host of a pod: one run at a time
+  dlm run experiments/quickstart.py --executor slurm --slurm time=720 --slurm gpus_per_node=1
 
 The same command continues what was interrupted and skips what is done. Exit codes: 0 all runs
 done, 1 a run failed (its error.txt says why), 2 a mistake in the input, 75 interrupted, saved.""",
@@ -177,6 +178,19 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     benchmark.add_argument("--seconds", type=float, default=10.0, help="of timing, each variant")
     benchmark.add_argument("--out", type=Path, help="a JSON file for what was found")
     run.add_argument("--dry-run", action="store_true", help="list the runs, train nothing")
+    run.add_argument(
+        "--executor",
+        choices=("local", "slurm"),
+        default="local",
+        help="here, or a job for each run",
+    )
+    run.add_argument(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="for sbatch; time in minutes",
+    )
     parsers["train"].add_argument("--run", type=int, help="which run of the sweep, from 0")
     trained.arguments(parsers)
     for name in ("runs", "report", "tensorboard"):
@@ -215,10 +229,15 @@ def _jobs(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> li
 
 
 def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
-    from dlm import progress, record, report, sweep
+    from dlm import executor, progress, record, report, sweep
 
     if arguments.jobs < 0:
         raise DlmError(f"--jobs={arguments.jobs}: must be 1 or more, or 0 for a core each")
+    if arguments.slurm and arguments.executor != "slurm":
+        raise DlmError(f"--slurm {arguments.slurm[0]}: only with --executor slurm")
+    slurm = None
+    if arguments.executor == "slurm":
+        slurm = executor.cluster(arguments.slurm, arguments.workdir / "slurm", arguments.jobs)
     start = time.monotonic()
     stop = _join(arguments) if arguments.distributed else None
     jobs = _jobs(arguments, overrides)
@@ -242,7 +261,10 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
         workers = arguments.jobs or sweep.default_workers()
         folder.mkdir(parents=True, exist_ok=True)
         with _terminable(), progress.show(todo) as show:
-            ended = sweep.execute(todo, workers, folder / "workers.log", show)
+            if slurm:
+                ended = executor.execute(todo, slurm, show)
+            else:
+                ended = sweep.execute(todo, workers, folder / "workers.log", show)
     page = report.write(folder)
     _print(report.summary(folder))
     print(f"report: {page}   ({time.monotonic() - start:.0f} s)")

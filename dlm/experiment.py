@@ -103,10 +103,15 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not match:
         raise DlmError(f"{text}: an override reads --config.GROUP.FIELD=VALUE")
     key, value = match.groups()
+    return key, literal(value)
+
+
+def literal(text: str) -> Any:
+    """A Python literal, true or false; any other text stays text."""
     try:
-        return key, ast.literal_eval(value)
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return key, {"true": True, "false": False}[value] if value in ("true", "false") else value
+        return {"true": True, "false": False}.get(text, text)
 
 
 def _keys(config: ConfigDict, prefix: str = "") -> list[str]:

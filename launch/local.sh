@@ -6,26 +6,8 @@
 #
 # The first call makes a virtual environment in .venv and installs dlm there, with the CUDA build of
 # JAX where nvidia-smi finds a GPU. The same call continues what was interrupted.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-
-dry=""
-if [[ "${1:-}" == "--dry-run" ]]; then
-  dry=1
-  shift
-fi
-if [[ $# -eq 0 ]]; then
-  sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
-  exit 2
-fi
-do_() {
-  if [[ -n "$dry" ]]; then
-    printf '%q ' "$@"
-    echo
-  else
-    "$@"
-  fi
-}
+cd "$(dirname "$0")/.." || exit
+source launch/common.sh
 
 extra=""
 if nvidia-smi -L >/dev/null 2>&1; then

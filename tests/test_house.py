@@ -39,6 +39,7 @@ LEFT = (
     ("worker", "sweep"),
     ("together",),
     ("progress",),
+    ("executor",),
 )
 # The other side of the run directory: these, and of the left only what RIGHT_MAY names.
 RIGHT = (
