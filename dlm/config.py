@@ -40,7 +40,8 @@ class Tokenizer:
 
     kind: str = "chars"  # chars, bytes, bpe, sentencepiece, hf, gpt2
     vocab_size: int = 0  # of bpe, which is trained on the training split
-    path: str = ""  # of a .model (sentencepiece), a tokenizer.json (hf), a folder (gpt2)
+    # of a .model (sentencepiece), a tokenizer.json (hf), a folder (gpt2; "": fetched from the Hub)
+    path: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -494,7 +495,7 @@ def _check(c: Config) -> None:
         fail("evaluation.growth", c.evaluation.growth, "1 or above, and below a million")
     if c.tokenizer.kind == "bpe" and c.tokenizer.vocab_size <= 0:
         fail("tokenizer.vocab_size", c.tokenizer.vocab_size, "above 0 for tokenizer.kind=bpe")
-    if c.tokenizer.kind in ("sentencepiece", "hf", "gpt2") and not c.tokenizer.path:
+    if c.tokenizer.kind in ("sentencepiece", "hf") and not c.tokenizer.path:
         fail("tokenizer.path", c.tokenizer.path, f"a path, for tokenizer.kind={c.tokenizer.kind}")
     for name in DURATIONS:
         group, key = name.split(".")

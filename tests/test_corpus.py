@@ -243,7 +243,7 @@ def test_a_build_that_is_killed_leaves_no_store_and_is_made_good(tmp_path) -> No
     folder, log = tmp_path / "stores", tmp_path / "log"
     victim = child(folder, log, 10.0)
     deadline = time.monotonic() + 60
-    while not list(folder.glob(".slow-*.partial/spool")) and time.monotonic() < deadline:
+    while not list(folder.glob(".slow-*.partial/documents")) and time.monotonic() < deadline:
         time.sleep(0.02)
     victim.send_signal(signal.SIGKILL)
     victim.communicate()
