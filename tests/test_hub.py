@@ -288,6 +288,7 @@ def test_a_kill_in_the_middle_of_tokenising_keeps_what_is_done(tmp_path) -> None
     ({"field": "score"}, r"options.field='score': must be text; document 1 of train has 0.5"),
     ({"files": "nowhere/*.gz"}, r"options.files='nowhere/\*.gz': must be a file that exists"),
     ({"files": {"train": "pyproject.toml"}, "validation_split": "v"}, "here also of 'v'"),
+    ({"files": [3]}, r"options.files=\[3\]: must be a glob, a list of globs"),
     ({"files": ""}, "options.files='': must be given with dataset=json or parquet"),
     ({"dataset": "allenai/c4"}, "options.files=.*: must be given with dataset=json or parquet"),
     ({"documents": -1}, "options.documents=-1: must be a whole number"),

@@ -7,7 +7,7 @@ import gc
 import glob
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from dlm.corpora.source import Source
 from dlm.errors import DlmError
@@ -33,10 +33,11 @@ def hub(
     "HuggingFaceFW/fineweb-edu", "sample-10BT". Or dataset="json" or "parquet" with `files`: globs, or
     globs by split; files are in order of their path.
 
-    arXiv 2507.15857 takes the first K = ceil(U / 478.625835) documents of C4's training split for U
-    tokens: U = 100M is K = 208,931 documents, which are 99,952,399 tokens of GPT-2 with one end of
-    document each. So `documents` = 208931 gives a training split of that many tokens, all of it with
-    data.unique_tokens = 0; and data.subset = "documents" cuts any split at fewer.
+    arXiv 2507.15857 takes the first K documents of C4's training split for U unique tokens: for
+    U = 100M, K = 208,931, which by its authors' count are 99,952,399 tokens of GPT-2 with one end of
+    document each. `documents` = 208931 gives just these, as the store ends each document once and
+    keeps their order; data.unique_tokens = 0 trains on all of them, and data.subset = "documents"
+    cuts a longer split at its first U tokens.
 
     `revision` is the dataset's; without one it is the newest when the download begins. The store's
     manifest has the one that was read in `places`. An interrupted download goes on with the file that
@@ -171,8 +172,11 @@ def _find(files: Any, splits: list[str]) -> dict[str, list[str]]:
     found = {}
     for split in splits:
         patterns = by_split.get(split, [])
+        patterns = [patterns] if isinstance(patterns, str) else patterns
+        if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
+            _fail("files", files, "a glob, a list of globs, or these by split")
         paths: set[str] = set()
-        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        for pattern in patterns:
             matches = glob.glob(os.path.expanduser(pattern), recursive=True)
             if not matches:
                 _fail("files", pattern, "a file that exists, or a glob that matches one")
@@ -183,5 +187,5 @@ def _find(files: Any, splits: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def _fail(name: str, value: Any, right: str) -> None:
+def _fail(name: str, value: Any, right: str) -> NoReturn:
     raise DlmError(f"config.corpus.options.{name}={value!r}: must be {right}")
