@@ -40,7 +40,8 @@ class Tokenizer:
 
     kind: str = "chars"  # chars, bytes, bpe, sentencepiece, hf, gpt2
     vocab_size: int = 0  # of bpe, which is trained on the training split
-    path: str = ""  # of a .model (sentencepiece), a tokenizer.json (hf), a folder (gpt2)
+    # of a .model (sentencepiece), a tokenizer.json (hf), a folder (gpt2; "": fetched from the Hub)
+    path: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import mmap
 import os
 import platform
 import shutil
-from array import array
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from dlm import config, tokenizers
+from dlm import config, spool, tokenizer_files, tokenizers
 from dlm.corpora import CORPORA, Source
 from dlm.errors import DlmError, nearest
 from dlm.store import FORMAT, Manifest, Split, Store, load, token_dtype
@@ -55,27 +54,27 @@ def options(corpus: config.Corpus) -> dict[str, Any]:
 def build(corpus: config.Corpus, tokenizer: config.Tokenizer, folder: Path) -> Store:
     """The store of a corpus, below `folder`: opened if it is there, else built first.
 
-    Any number of processes may call this at once: one builds, the others wait and open.
+    Any number of processes may call this at once: one builds, the others wait and open. A build that
+    was interrupted starts again, or goes on to the same bits where the source has places (`Source`).
 
     Raises:
       DlmError: an unknown corpus or option, bad input, a store that is there but broken, or a
-        folder that cannot be written (nothing half-written is left).
+        folder that cannot be written.
     """
     import filelock
 
     filled = options(corpus)
     source = CORPORA[corpus.name](**filled)
     text = source.vocab_size is None
-    files = tokenizers.given(tokenizer) if text else {}
     identity = {
         "format": FORMAT,
         "name": corpus.name,
         "options": filled,
-        "validation": corpus.validation,
+        "validation": corpus.validation if source.validation is None else None,
         "state": source.state,
         "kind": tokenizer.kind if text else None,
         "vocab_size": tokenizer.vocab_size if text and tokenizer.kind == "bpe" else None,
-        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        "files": tokenizer_files.digests(tokenizer) if text else {},
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
     path = folder / f"{corpus.name}-{key[:12]}"
@@ -97,14 +96,6 @@ def build(corpus: config.Corpus, tokenizer: config.Tokenizer, folder: Path) -> S
 # --- building -----------------------------------------------------------------------------------
 
 
-class _Documents(NamedTuple):
-    """All documents, spooled to one file, in the order of the source."""
-
-    keys: np.ndarray  # uint64[n, 2]: the first half of the sha256 of the id
-    ends: np.ndarray  # int64[n]: where each ends in the file
-    contents: np.ndarray  # uint64[n]: a hash of each
-
-
 def _build(
     corpus: config.Corpus,
     filled: dict[str, Any],
@@ -112,20 +103,26 @@ def _build(
     source: Source,
     path: Path,
 ) -> None:
-    """Writes a hidden folder beside `path`, then renames it. The caller holds the lock."""
-    temporary = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a build that was killed
+    """Works in a hidden folder beside `path`. The caller holds the lock."""
+    partial = path.with_name(f".{path.name}.partial")
+    kept = hasattr(source.documents, "place")
+    if not kept:
+        shutil.rmtree(partial, ignore_errors=True)  # of a build that was killed
     try:
-        temporary.mkdir()
-        manifest = _fill(corpus, filled, tokenizer, source, temporary)
-        (temporary / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n")
-        for file in [*temporary.rglob("*"), temporary]:
+        partial.mkdir(exist_ok=True)
+        store = partial / "store"
+        shutil.rmtree(store, ignore_errors=True)
+        store.mkdir()
+        manifest = _fill(corpus, filled, tokenizer, source, partial, store)
+        (store / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n")
+        for file in [*store.rglob("*"), store]:
             _sync(file)
-        temporary.rename(path)
+        store.rename(path)
         _sync(path.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        kept = False
+    finally:
+        if not kept:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _fill(
@@ -133,57 +130,53 @@ def _fill(
     filled: dict[str, Any],
     tokenizer: config.Tokenizer,
     source: Source,
-    folder: Path,
+    partial: Path,
+    store: Path,
 ) -> Manifest:
-    """Everything but the manifest, which it returns."""
-    spool = folder / "spool"
-    with open(spool, "wb") as file:
-        documents = _spool(source, file)
-    train, validation = _split(documents, corpus)
-    with open(spool, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
-        starts = np.concatenate([[0], documents.ends])
+    """Everything of the store but the manifest, which it returns; its logs are in `partial`."""
+    documents, places = spool.documents(source, partial / "documents")
+    train, validation = _split(documents, source, corpus)
+    sizes = documents["size"]
+    starts = np.cumsum(sizes) - sizes
+    with open(partial / "documents" / "data", "rb") as file:
 
         def content(i: int) -> bytes:
-            return raw[starts[i] : starts[i + 1]]
+            return os.pread(file.fileno(), sizes[i], starts[i])
 
         made = None
         if source.vocab_size is None:
             made = tokenizers.make(tokenizer, lambda: (content(i).decode() for i in train))
-            (folder / "tokenizer").mkdir()
-            made.save(folder / "tokenizer")
+            (store / "tokenizer").mkdir()
+            made.save(store / "tokenizer")
         vocab_size = made.vocab_size if made else source.vocab_size
         assert vocab_size is not None
-        dtype, digest, offsets = token_dtype(vocab_size), hashlib.sha256(), array("q", [0])
-        with open(folder / "tokens.bin", "wb") as tokens:
-            for i in np.concatenate([train, validation]):
-                ids = _encode(content(i), made).astype(dtype)
-                tokens.write(ids.tobytes())
-                digest.update(ids.tobytes())
-                offsets.append(offsets[-1] + len(ids))
-    spool.unlink()
-    table = np.array(offsets, np.int64)
-    np.save(folder / "offsets.npy", table)
-    lengths = np.diff(table)
+        fingerprint = made.fingerprint if made else None
+        dtype, log = token_dtype(vocab_size), partial / f"tokens-{(fingerprint or 'ids')[:12]}"
+        lengths = _tokenise(content, sizes, np.concatenate([train, validation]), made, dtype, log)
+    tokens = log / "data"
+    table = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    np.save(store / "offsets.npy", table)
     total = int(table[len(train)])
-    fingerprint = made.fingerprint if made else None
+    with open(tokens, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
     digest.update(table.tobytes())
     digest.update(json.dumps([len(train), vocab_size, fingerprint]).encode())
-    sizes = np.diff(starts)
     counts = [
         Split(
             documents=len(part),
             tokens=part_tokens,
             bytes=int(sizes[part].sum()) if made else None,
-            unique_documents=len(np.unique(documents.contents[part])),
+            unique_documents=len(np.unique(documents["content"][part])),
         )
         for part, part_tokens in ((train, total), (validation, int(table[-1]) - total))
     ]
-    stream = np.memmap(folder / "tokens.bin", dtype, "r", shape=(min(total, NGRAM_TOKENS),))
+    ngrams = unique_ngrams(np.memmap(tokens, dtype, "r", shape=(min(total, NGRAM_TOKENS),)))
+    tokens.replace(store / "tokens.bin")
     return Manifest(
         format=FORMAT,
         name=corpus.name,
         options=filled,
-        validation_share=corpus.validation,
+        validation_share=corpus.validation if source.validation is None else None,
         fingerprint=digest.hexdigest(),
         vocab_size=vocab_size,
         eod=made.eod if made else None,
@@ -192,55 +185,22 @@ def _fill(
         python=platform.python_version(),
         document_length=None if made or (lengths != lengths[0]).any() else int(lengths[0]),
         entropy=source.entropy,
-        unique_ngrams=unique_ngrams(stream),
+        unique_ngrams=ngrams,
         train=counts[0],
         validation=counts[1],
+        places=places if hasattr(source.documents, "place") else None,
     )
 
 
-def _spool(source: Source, file: BinaryIO) -> _Documents:
-    """Writes every document to `file`: UTF-8 of text, int32 of integers."""
-    keys, ends, contents = array("Q"), array("q"), array("Q")
-    end = 0
-    for name, content in source.documents:
-        raw = _raw(name, content, source.vocab_size)
-        file.write(raw)
-        end += len(raw)
-        ends.append(end)
-        keys.frombytes(hashlib.sha256(name.encode()).digest()[:16])
-        contents.frombytes(hashlib.sha256(raw).digest()[:8])
-    return _Documents(
-        keys=np.array(keys, np.uint64).view(">u8").reshape(-1, 2),
-        ends=np.array(ends, np.int64),
-        contents=np.array(contents, np.uint64),
-    )
+def _split(
+    documents: np.ndarray, source: Source, corpus: config.Corpus
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the training and of the validation documents.
 
-
-def _raw(name: str, content: str | np.ndarray, vocab_size: int | None) -> bytes:
-    if vocab_size is None:
-        if not isinstance(content, str):
-            raise DlmError(f"document {name}: must be text, or the Source must name a vocab_size")
-        try:
-            return content.encode()
-        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold
-            whole = content.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-            return whole.encode()
-    ids = np.asarray(content)
-    if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise DlmError(f"document {name}: must be a 1-D array of integers")
-    if ids.size and not 0 <= ids.min() <= ids.max() < vocab_size:
-        raise DlmError(
-            f"document {name}: ids {ids.min()} to {ids.max()}, must be 0 to {vocab_size - 1}"
-        )
-    return ids.astype(np.int32).tobytes()
-
-
-def _split(documents: _Documents, corpus: config.Corpus) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the training and of the validation documents, each in order of the ids' hash.
-
-    A document's side and place depend on its id alone, so other documents do not move it across.
+    The source's own split keeps its order. Else each side is in order of the ids' hash, and a
+    document's side and place depend on its id alone, so other documents do not move it across.
     """
-    high, low = documents.keys[:, 0].astype(np.uint64), documents.keys[:, 1].astype(np.uint64)
+    high, low = (documents["key"][:, i].astype(np.uint64) for i in (0, 1))
     order = np.lexsort((low, high))
     same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
     if same.any():
@@ -250,23 +210,50 @@ def _split(documents: _Documents, corpus: config.Corpus) -> tuple[np.ndarray, np
             f"config.corpus.name={corpus.name!r}: documents {first + 1} and {second + 1} have the "
             "same id; ids must be unique"
         )
-    held_out = high[order] * 2.0**-64 < corpus.validation
+    if source.validation is None:
+        held_out = high[order] * 2.0**-64 < corpus.validation
+    else:
+        order = np.arange(len(documents))
+        held_out = documents["side"] == 1
     train, validation = order[~held_out], order[held_out]
-    sizes = np.diff(documents.ends, prepend=0)
     for part, side in ((train, "training"), (validation, "validation")):
-        if not sizes[part].sum():
-            raise DlmError(
-                f"config.corpus.validation={corpus.validation}: leaves no {side} text, with "
-                f"{len(order):,} document{'s' * (len(order) != 1)} split by a hash of the id; "
-                "give more documents (a .jsonl has one a line) or another share"
-            )
+        if documents["size"][part].sum():
+            continue
+        if source.validation is not None:
+            raise DlmError(f"config.corpus.name={corpus.name!r}: its {side} split holds no text")
+        raise DlmError(
+            f"config.corpus.validation={corpus.validation}: leaves no {side} text, with "
+            f"{len(order):,} document{'s' * (len(order) != 1)} split by a hash of the id; "
+            "give more documents (a .jsonl has one a line) or another share"
+        )
     return train, validation
 
 
-def _encode(raw: bytes, tokenizer: tokenizers.Tokenizer | None) -> np.ndarray:
-    if tokenizer is None:
-        return np.frombuffer(raw, np.int32)
-    return np.append(tokenizer.encode(raw.decode()), tokenizer.eod)
+def _tokenise(
+    content: Callable[[int], bytes],
+    sizes: np.ndarray,
+    order: np.ndarray,
+    tokenizer: tokenizers.Tokenizer | None,
+    dtype: np.dtype,
+    log: Path,
+) -> np.ndarray:
+    """How many tokens each document in `order` has, int64; the tokens are in log/data.
+
+    Blocks that an interrupted call finished are kept. They depend on nothing but the documents.
+    """
+    spool.recover(log)
+    todo = order[(log / "rows").stat().st_size // 8 :]
+    block = np.cumsum(sizes[todo]) // spool.BLOCK
+    for part in np.split(todo, np.flatnonzero(np.diff(block)) + 1):
+        raws = [content(i) for i in part]
+        if tokenizer is None:
+            documents = [np.frombuffer(raw, np.int32) for raw in raws]
+        else:
+            texts = tokenizer.encode_batch([raw.decode() for raw in raws])
+            documents = [np.append(ids, tokenizer.eod) for ids in texts]
+        data = b"".join(ids.astype(dtype).tobytes() for ids in documents)
+        spool.append(log, data, np.array([len(ids) for ids in documents], np.int64).tobytes())
+    return np.fromfile(log / "rows", np.int64)
 
 
 def unique_ngrams(tokens: np.ndarray, n: int = NGRAM) -> float:

@@ -39,7 +39,7 @@ class Manifest:
     format: str
     name: str
     options: dict[str, Any]  # with the defaults
-    validation_share: float
+    validation_share: float | None  # None: the source's own split
     fingerprint: str  # sha256 of tokens, offsets, split and tokenizer
     vocab_size: int
     eod: int | None  # None for corpora of integers, as the two below
@@ -51,6 +51,7 @@ class Manifest:
     unique_ngrams: float  # share of distinct 13-grams, in at most 10M training tokens
     train: Split
     validation: Split
+    places: list[Any] | None = None  # where the streams of a source that has places ended
 
 
 @dataclass(frozen=True, eq=False)

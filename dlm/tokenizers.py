@@ -6,11 +6,9 @@ except in a given tokenizer.json that reads its own special tokens in text.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import json
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dlm import config
+from dlm import config, tokenizer_files
 from dlm.errors import DlmError
 
 END = "<|endoftext|>"  # how the end of a document is shown
@@ -27,9 +25,6 @@ BPE_BYTES = 100_000_000  # of training text that BPE learns its merges from
 BPE_LINE = 4000  # bytes; SentencePiece leaves out longer lines
 ENDS = (END, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")  # of given tokenizers
 BLANK = "\u2581"  # SentencePiece's own sign for a space
-# Names that the files of a GPT-2 folder go by; each also with .gz.
-VOCAB = ("vocab.json", "encoder.json", "gpt2-vocab.json")
-MERGES = ("merges.txt", "vocab.bpe", "gpt2-merges.txt")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +37,8 @@ class Tokenizer:
     files: dict[str, bytes]
     encode: Callable[[str], np.ndarray] = field(repr=False)  # int32[tokens], without eod
     words: Callable[[list[int]], str] = field(repr=False)  # text of ids that are not special
+    # `encode` of many texts, on all cores, where the library has it
+    many: Callable[[list[str]], list[np.ndarray]] | None = field(repr=False, default=None)
 
     @property
     def fingerprint(self) -> str:
@@ -50,6 +47,10 @@ class Tokenizer:
         for name, content in sorted(self.files.items()):
             digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
         return digest.hexdigest()
+
+    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+        """The same ids as of `encode` on each."""
+        return self.many(texts) if self.many else [self.encode(text) for text in texts]
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
         """Text of ids; eod as END, ids outside the vocabulary (MASK, BOS) as UNKNOWN."""
@@ -106,7 +107,7 @@ def make(tokenizer: config.Tokenizer, texts: Callable[[], Iterable[str]]) -> Tok
     if tokenizer.kind == "bpe":
         return _build("bpe", {"bpe.model": _train(tokenizer.vocab_size, texts())})
     try:
-        return _build(tokenizer.kind, given(tokenizer))
+        return _build(tokenizer.kind, tokenizer_files.given(tokenizer))
     except DlmError:
         raise
     except Exception as error:  # the libraries raise bare exceptions for a broken file
@@ -114,42 +115,6 @@ def make(tokenizer: config.Tokenizer, texts: Callable[[], Iterable[str]]) -> Tok
             f"config.tokenizer.path={tokenizer.path!r}: not a tokenizer of kind "
             f"{tokenizer.kind}: {error}"
         ) from error
-
-
-def given(tokenizer: config.Tokenizer) -> dict[str, bytes]:
-    """The contents of the files that `tokenizer.path` names; none for kinds that need none.
-
-    Raises:
-      DlmError: a file is missing or unreadable.
-    """
-    path = Path(tokenizer.path).expanduser()
-    if tokenizer.kind in ("chars", "bytes", "bpe"):
-        return {}
-    if tokenizer.kind == "sentencepiece":
-        return {"given.model": _read(path, "a SentencePiece .model file")}
-    if tokenizer.kind == "hf":
-        return {"tokenizer.json": _read(path, "a Hugging Face tokenizer.json")}
-    found = {}
-    for saved, names in (("vocab.json", VOCAB), ("merges.txt", MERGES)):
-        files = [path / (name + end) for name in names for end in ("", ".gz")]
-        file = next((f for f in files if f.is_file()), None)
-        if file is None:
-            raise DlmError(
-                f"config.tokenizer.path={tokenizer.path!r}: must be a folder with "
-                f"{' or '.join(VOCAB)} and {' or '.join(MERGES)} (or .gz); found no "
-                f"{' or '.join(names)}"
-            )
-        found[saved] = _read(file, "a GPT-2 file")
-    return found
-
-
-def _read(path: Path, what: str) -> bytes:
-    try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError, zlib.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DlmError(f"config.tokenizer.path={str(path)!r}: must be {what}: {reason}") from error
 
 
 def _build(kind: str, files: dict[str, bytes]) -> Tokenizer:
@@ -297,15 +262,18 @@ def _gpt2(kind: str, files: dict[str, bytes]) -> Tokenizer:
 def _from_library(
     kind: str, files: dict[str, bytes], tokenizer: Any, size: int, eod: int
 ) -> Tokenizer:
+    def many(texts: list[str]) -> list[np.ndarray]:
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
     return Tokenizer(
         kind,
         vocab_size=size,
         eod=eod,
         files=files,
-        encode=lambda text: np.array(
-            tokenizer.encode(text, add_special_tokens=False).ids, np.int32
-        ),
+        encode=lambda text: many([text])[0],
         words=lambda ids: tokenizer.decode(ids, skip_special_tokens=False),
+        many=many,
     )
 
 

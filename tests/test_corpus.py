@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlm import config, corpora, corpus
+from dlm import config, corpora, corpus, spool
 from dlm.corpora import Source, stdlib, topics
 from dlm.errors import DlmError
 
@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path) -> None
 CHILD = """
 import sys, time
 from pathlib import Path
-from dlm import config, corpora, corpus
+from dlm import config, corpora, corpus, spool
 
 def slow():
     with open(sys.argv[2], "a") as file:
@@ -243,7 +243,7 @@ def test_a_build_that_is_killed_leaves_no_store_and_is_made_good(tmp_path) -> No
     folder, log = tmp_path / "stores", tmp_path / "log"
     victim = child(folder, log, 10.0)
     deadline = time.monotonic() + 60
-    while not list(folder.glob(".slow-*.partial/spool")) and time.monotonic() < deadline:
+    while not list(folder.glob(".slow-*.partial/documents")) and time.monotonic() < deadline:
         time.sleep(0.02)
     victim.send_signal(signal.SIGKILL)
     victim.communicate()
@@ -251,6 +251,112 @@ def test_a_build_that_is_killed_leaves_no_store_and_is_made_good(tmp_path) -> No
     second = child(folder, log, 0.0)
     assert len(second.communicate(timeout=60)[0].strip()) == 64
     assert list(folder.glob("slow-*")) and not list(folder.glob(".slow-*.partial"))
+
+
+# --- a source with places, a source with a split of its own ---------------------------------------
+
+
+class Placed:
+    """Documents that can be read from anywhere; number `bad` raises, or is what `bad` maps it to."""
+
+    def __init__(self, documents, bad: dict | None = None):
+        self.documents, self.bad, self.place, self.read = documents, bad or {}, 0, []
+
+    def __iter__(self):
+        for i in range(self.place, len(self.documents)):
+            if isinstance(self.bad.get(i), BaseException):
+                raise self.bad[i]
+            self.read.append(i)
+            self.place = i + 1
+            yield self.documents[i][0], self.bad.get(i, self.documents[i][1])
+
+
+def same(first: corpus.Store, second: corpus.Store) -> bool:
+    names = ("tokens.bin", "offsets.npy", "tokenizer/kind.json")
+    return first.fingerprint == second.fingerprint and all(
+        (first.path / name).read_bytes() == (second.path / name).read_bytes() for name in names
+    )
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("boom"), KeyboardInterrupt()])
+@pytest.mark.parametrize("at", [0, 1, 57, 199])
+def test_a_source_with_places_goes_on_after_a_fault(monkeypatch, tmp_path, fault, at) -> None:
+    monkeypatch.setattr(spool, "BLOCK", 300)
+    register(monkeypatch, DOCUMENTS)
+    whole = build(tmp_path / "whole")
+    source = Placed(DOCUMENTS, {at: fault})
+    monkeypatch.setitem(corpora.CORPORA, "notes", lambda: Source(documents=source))
+    with pytest.raises(type(fault)):
+        build(tmp_path)
+    source.bad, source.place = {}, -1  # the place must come from the disk...
+    if at == 0:
+        source.place = 0  # ...where there is one
+    assert same(build(tmp_path), whole)
+    assert source.read == list(range(200))
+    assert not list(tmp_path.glob(".notes*.partial"))
+
+
+def test_a_document_that_is_refused_is_not_passed_over(monkeypatch, tmp_path) -> None:
+    source = Placed(DOCUMENTS, {30: 5})
+    monkeypatch.setitem(corpora.CORPORA, "notes", lambda: Source(documents=source))
+    for _ in range(2):
+        with pytest.raises(DlmError, match="document note-30: must be text"):
+            build(tmp_path)
+
+
+@pytest.mark.parametrize("block", [1, 400, 10**9])
+def test_blocks_change_no_bit(monkeypatch, tmp_path, block) -> None:
+    integers = [(i, np.frombuffer(text.encode(), np.uint8)) for i, text in DOCUMENTS]
+    for documents, vocab_size in ((DOCUMENTS, None), (integers, 256)):
+        register(monkeypatch, documents, vocab_size, state=vocab_size)
+        first = build(tmp_path / "a")
+        with monkeypatch.context() as context:
+            context.setattr(spool, "BLOCK", block)
+            register(monkeypatch, documents, vocab_size, state=vocab_size)
+            assert build(tmp_path / "b").fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize("name", spool.FILES)
+@pytest.mark.parametrize("damage", [
+    lambda raw: raw[:-1], lambda raw: raw + b"x", lambda raw: raw[:-2] + b"?" + raw[-1:],
+    lambda raw: b"", lambda raw: raw + raw[-7:],
+])  # fmt: skip
+def test_a_torn_block_is_dropped_and_written_again(tmp_path, name, damage) -> None:
+    log, blocks = tmp_path / "log", [(b"one", b"12345678"), (b"", b""), (b"three!", b"abcdefgh")]
+    assert spool.recover(log) is None
+    for number, block in enumerate(blocks):
+        spool.append(log, *block, {"blocks": number + 1})
+    whole = {file: (log / file).read_bytes() for file in spool.FILES}
+    (log / name).write_bytes(damage(whole[name]))
+    place = spool.recover(log)
+    left = place["blocks"] if place else 0
+    assert (log / "data").read_bytes() == b"".join(data for data, _ in blocks[:left])
+    for number, block in enumerate(blocks[left:], left):
+        spool.append(log, *block, {"blocks": number + 1})
+    assert {file: (log / file).read_bytes() for file in spool.FILES} == whole
+    assert spool.recover(log) == {"blocks": 3}
+
+
+def test_a_split_of_the_sources_own_keeps_its_order(monkeypatch, tmp_path) -> None:
+    def own(held) -> None:
+        source = Source(documents=DOCUMENTS[:150], validation=held)
+        monkeypatch.setitem(corpora.CORPORA, "notes", lambda: source)
+
+    own(DOCUMENTS[150:])
+    store = build(tmp_path)
+    assert texts_of(store, "train") == [text for _, text in DOCUMENTS[:150]]
+    assert texts_of(store, "validation") == [text for _, text in DOCUMENTS[150:]]
+    assert store.manifest.validation_share is None and store.manifest.places is None
+    assert build(tmp_path, validation=0.4).path == store.path
+    own(DOCUMENTS[149:])
+    with pytest.raises(DlmError, match="documents 150 and 151 have the same id"):
+        build(tmp_path / "overlap")
+    own([])
+    with pytest.raises(DlmError, match="corpus.name='notes': its validation split holds no text"):
+        build(tmp_path / "empty")
+
+
+# --- damage ---------------------------------------------------------------------------------------
 
 
 def damage_truncate(path: Path) -> str:

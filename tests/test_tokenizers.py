@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlm import config, tokenizers
+from dlm import config, corpus, tokenizer_files, tokenizers
 from dlm.errors import DlmError
 
 GIVEN = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
@@ -58,6 +59,8 @@ def check_round_trips(tokenizer: tokenizers.Tokenizer, count: int = 300) -> None
         assert tokenizer.decode(ids) == text
         assert tokenizer.eod not in ids
         assert not len(ids) or 0 <= ids.min() <= ids.max() < tokenizer.vocab_size
+    together = tokenizer.encode_batch(ODD)
+    assert [ids.tolist() for ids in together] == [tokenizer.encode(t).tolist() for t in ODD]
 
 
 @pytest.mark.parametrize("kind, fields", [("bytes", {}), ("bpe", {"vocab_size": 420})])
@@ -179,6 +182,55 @@ def test_gpt2_files_merge_as_they_say(tmp_path: Path) -> None:
         make("gpt2", path=str(tmp_path))
 
 
+@pytest.mark.parametrize("parallel", ["false", "true"])
+def test_how_many_threads_encode_changes_nothing(tmp_path, monkeypatch, parallel) -> None:
+    vocabulary = byte_alphabet() | {"th": 256, "the": 257, "<|endoftext|>": 258}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("t h\nth e\n")
+    tokenizer = make("gpt2", path=str(tmp_path))
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", parallel)
+    texts = [f"the {i} {'there ' * (i % 9)}" for i in range(500)]
+    ids = tokenizer.encode_batch(texts)
+    assert [i.tolist() for i in ids] == [tokenizer.encode(text).tolist() for text in texts]
+
+
+def test_gpt2_without_a_path_is_fetched_and_checked(tmp_path, monkeypatch) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="needs the extra [hf]")
+    files = {"vocab.json": json.dumps(byte_alphabet() | {"<|endoftext|>": 256}), "merges.txt": ""}
+    asked = []
+
+    def download(repository: str, name: str) -> str:
+        asked.append((repository, name))
+        (tmp_path / name).write_text(files[name])
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    with pytest.raises(DlmError, match="vocab.json of openai-community/gpt2 is not the GPT-2 file"):
+        make("gpt2")
+    digests = {n: hashlib.sha256(text.encode()).hexdigest() for n, text in files.items()}
+    monkeypatch.setattr(tokenizer_files, "GPT2_FILES", digests)
+    assert make("gpt2").vocab_size == 257
+    assert asked[1:] == [("openai-community/gpt2", name) for name in files]
+    # A store is known by the files, wherever they come from, and is found without them.
+    topics = tmp_path / "a.jsonl"
+    topics.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    chosen = config.Corpus(name="files", options={"paths": str(topics)})
+    given = corpus.build(chosen, config.Tokenizer(kind="gpt2", path=str(tmp_path)), tmp_path / "s")
+    monkeypatch.setattr(hub, "hf_hub_download", None)
+    assert corpus.build(chosen, config.Tokenizer(kind="gpt2"), tmp_path / "s").path == given.path
+
+
+def test_gpt2_without_a_path_or_a_network_asks_for_a_path(monkeypatch, tmp_path) -> None:
+    pytest.importorskip("huggingface_hub", reason="needs the extra [hf]")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(DlmError, match="config.tokenizer.path='': .*give a folder with vocab.json"):
+        make("gpt2")
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(DlmError, match=r"pip install 'dlm\[hf\]'"):
+        make("gpt2")
+
+
 def test_a_tokenizer_json_brings_its_own_end(tmp_path: Path) -> None:
     library = pytest.importorskip("tokenizers", reason="needs the extra [hf]")
     made = library.Tokenizer(library.models.BPE(vocab=byte_alphabet(), merges=[]))
@@ -210,6 +262,8 @@ def test_the_published_gpt2_vocabulary() -> None:
         pytest.skip(f"{GIVEN} is not there")
     pytest.importorskip("tokenizers", reason="needs the extra [hf]")
     tokenizer = make("gpt2", path=str(GIVEN))
+    same = config.Tokenizer(kind="gpt2", path=str(GIVEN))
+    assert tokenizer_files.digests(same) == tokenizer_files.GPT2_FILES
     assert (tokenizer.vocab_size, tokenizer.eod) == (50257, 50256)
     # The example of the GPT-2 release: two tokens, and the space belongs to the second.
     assert tokenizer.encode("Hello world").tolist() == [15496, 995]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dlm.corpora import digits, files, ids, known, stdlib, topics
+from dlm.corpora import digits, files, hub, ids, known, stdlib, topics
 from dlm.corpora.source import Source
 
 __all__ = ["CORPORA", "SHOW", "Source"]
@@ -20,6 +20,7 @@ CORPORA: dict[str, Callable[..., Source]] = {
     "digits": digits.digits,
     "topics": topics.topics,
     "files": files.files,
+    "hub": hub.hub,
     "ids": ids.ids,
     "markov": known.markov,
     "hmm": known.hmm,

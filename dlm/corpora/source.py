@@ -14,12 +14,19 @@ class Source:
     """Documents with unique ids, read only when they are iterated.
 
     Content is text, or, when `vocab_size` is given, 1-D arrays of ids below it: then there is no
-    tokenizer. `entropy` is that of the source in nats per token of whole documents, where it is
-    known. `state` is what the content depends on beside the options, as plain JSON (the Python
-    version, the sizes of files); a store is reused only while it stays the same.
+    tokenizer. `validation` is the source's own held-out documents: then no other is held out, and
+    both sides keep the order of the source. `entropy` is that of the source in nats per token of
+    whole documents, where it is known. `state` is what the content depends on beside the options, as
+    plain JSON (the Python version, the sizes of files); a store is reused only while it stays the
+    same.
+
+    A build that was interrupted goes on where it was, rather than start again, if `documents` and
+    `validation` have an attribute `place`: plain JSON, replaced with each document that is given;
+    iterating begins there.
     """
 
     documents: Iterable[tuple[str, str | np.ndarray]]
     vocab_size: int | None = None
     state: Any = None
     entropy: float | None = None
+    validation: Iterable[tuple[str, str | np.ndarray]] | None = None

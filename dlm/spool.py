@@ -1,0 +1,126 @@
+"""What a build has so far, in logs that survive a kill.
+
+A log is a folder of three files that grow block by block: `data`, `rows` (fixed-size records, one a
+document) and `journal`, a line of JSON for each finished block: the bytes it added to the two, their
+sha256, and any JSON that says where to go on. A block that is torn, or was never finished, is found
+by its sha256 and dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlm.corpora import Source
+from dlm.errors import DlmError
+
+BLOCK = 1 << 22  # bytes of documents: as much is in memory at once, and lost by a kill
+FILES = ("data", "rows", "journal")
+# Of a document: half the sha256 of its id, 64 bits of that of its content, its bytes, and 0 where it
+# is from `Source.documents`, 1 from `Source.validation`.
+ROW = np.dtype([("key", ">u8", 2), ("content", "<u8"), ("size", "<i8"), ("side", "<i8")])
+
+
+def recover(log: Path) -> Any:
+    """What the last whole block said, None if there is none; whatever follows it is cut off."""
+    log.mkdir(exist_ok=True)
+    paths = [log / name for name in FILES]
+    for path in paths:
+        path.touch()
+    place, whole = None, np.zeros(3, np.int64)
+    with (
+        open(paths[0], "rb") as data,
+        open(paths[1], "rb") as rows,
+        open(paths[2], "rb") as journal,
+    ):
+        for line in journal:
+            try:
+                sizes, digest, said = json.loads(line)
+            except (ValueError, TypeError):
+                break
+            added = data.read(sizes[0]), rows.read(sizes[1])
+            if not line.endswith(b"\n") or _digest(*added) != digest:
+                break
+            place, whole = said, whole + [*map(len, added), len(line)]
+    for path, size in zip(paths, whole.tolist(), strict=True):
+        os.truncate(path, size)
+    return place
+
+
+def append(log: Path, data: bytes, rows: bytes, place: Any = None) -> None:
+    """Adds a block to a log that `recover` has opened."""
+    line = json.dumps([[len(data), len(rows)], _digest(data, rows), place]) + "\n"
+    for name, content in zip(FILES, (data, rows, line.encode()), strict=True):
+        with open(log / name, "ab") as file:
+            file.write(content)
+
+
+def _digest(data: bytes, rows: bytes) -> str:
+    return hashlib.sha256(data + rows).hexdigest()
+
+
+def documents(source: Source, log: Path) -> tuple[np.ndarray, list[Any]]:
+    """ROW[documents], their bytes in log/data (UTF-8 of text, int32 of integers), in the order of the
+    source; and the place at which each of its streams ended, None for one that has no places.
+
+    What the log holds already is not read again.
+    """
+    streams = [source.documents, *([] if source.validation is None else [source.validation])]
+    places = recover(log) or [None]  # one for each stream that was begun: its last is read now
+    while len(places) <= len(streams):
+        side = len(places) - 1
+        stream: Any = streams[side]
+        if places[side] is not None:
+            stream.place = places[side]
+        block: list[tuple[bytes, bytes, Any]] = []
+        size = 0
+        try:
+            for name, content in stream:
+                raw = _raw(name, content, source.vocab_size)
+                block.append((raw, _row(name, raw, side), getattr(stream, "place", None)))
+                size += len(raw)
+                if size >= BLOCK:
+                    full, block, size = block, [], 0
+                    _append(log, full, places)
+        finally:  # the network may fail: what came before is kept
+            if block:
+                _append(log, block, places)
+        places.append(None)
+        append(log, b"", b"", places)
+    return np.fromfile(log / "rows", ROW), places[:-1]
+
+
+def _append(log: Path, block: list[tuple[bytes, bytes, Any]], places: list[Any]) -> None:
+    data, rows, passed = zip(*block, strict=True)
+    places[-1] = passed[-1]
+    append(log, b"".join(data), b"".join(rows), places)
+
+
+def _row(name: str, raw: bytes, side: int) -> bytes:
+    key, content = (hashlib.sha256(value).digest() for value in (name.encode(), raw))
+    return key[:16] + content[:8] + struct.pack("<qq", len(raw), side)
+
+
+def _raw(name: str, content: str | np.ndarray, vocab_size: int | None) -> bytes:
+    if vocab_size is None:
+        if not isinstance(content, str):
+            raise DlmError(f"document {name}: must be text, or the Source must name a vocab_size")
+        try:
+            return content.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold
+            whole = content.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+            return whole.encode()
+    ids = np.asarray(content)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise DlmError(f"document {name}: must be a 1-D array of integers")
+    if ids.size and not 0 <= ids.min() <= ids.max() < vocab_size:
+        raise DlmError(
+            f"document {name}: ids {ids.min()} to {ids.max()}, must be 0 to {vocab_size - 1}"
+        )
+    return ids.astype(np.int32).tobytes()
