@@ -75,7 +75,7 @@ def default_sizes() -> list[str]:
     return list(SIZES)[:4] if jax.default_backend() == "cpu" else list(SIZES)[4:]
 
 
-class _Bench:
+class Bench:
     """One variant, compiled, with its state; `call` trains one call's steps and times it."""
 
     def __init__(self, name: str, c: config.Config, vocab_size: int):
@@ -124,7 +124,7 @@ class _Bench:
 
 def run(variants: dict[str, config.Config], vocab_size: int, seconds: float) -> list[Speed]:
     """Times each variant for about `seconds`, in turn; the first is what the others are compared to."""
-    benches = [_Bench(name, c, vocab_size) for name, c in variants.items()]
+    benches = [Bench(name, c, vocab_size) for name, c in variants.items()]
     for bench in benches:
         bench.call()  # the first call after compilation warms caches
     rounds: list[list[tuple[float, float]]] = []
@@ -158,7 +158,7 @@ def run(variants: dict[str, config.Config], vocab_size: int, seconds: float) -> 
     return found
 
 
-def _scoring(bench: _Bench) -> float:
+def _scoring(bench: Bench) -> float:
     c, windows = bench.c, bench.windows[: 2 * bench.c.evaluation.batch_size]
     weights = step.weights(bench.state)
 
@@ -168,7 +168,7 @@ def _scoring(bench: _Bench) -> float:
     return windows.size / _best(score)
 
 
-def _sampling(bench: _Bench) -> float:
+def _sampling(bench: Bench) -> float:
     """In a call a token, diffusion in at most CALLS."""
     c, count = bench.c, bench.c.train.batch_size
     weights, calls = step.weights(bench.state), min(CALLS, bench.c.data.seq_len)

@@ -161,8 +161,10 @@ class _Transformer(nnx.Module):
             return x.astype(jnp.float32)
         head = table if c.tied else self.head[...]
         logits = jnp.einsum(
-            "BTD,RD->BTR", x, head.astype(c.dtype), preferred_element_type=jnp.float32
-        )
+            "ND,RD->NR",
+            *(x.reshape(-1, c.width), head.astype(c.dtype)),
+            preferred_element_type=jnp.float32,
+        ).reshape(*x.shape[:2], -1)
         return logits if cache is None else (logits, tuple(written))
 
 
@@ -196,15 +198,16 @@ class _Block(nnx.Module):
             k = jax.lax.dynamic_update_slice_in_dim(past[0], k, past[2], axis=1)
             v = jax.lax.dynamic_update_slice_in_dim(past[1], v, past[2], axis=1)
         mixed = _attention(q, k, v, mask, c, keys[0])
-        out = self.out[...].astype(x.dtype).reshape(-1, c.width)
-        x = x + _dropout(mixed.reshape(*x.shape[:2], -1) @ out, c.dropout.residual, keys[1])
+        out = self.out[...].reshape(-1, c.width)
+        mixed = _project(mixed.reshape(*x.shape[:2], -1), out)
+        x = x + _dropout(mixed, c.dropout.residual, keys[1])
         normed = _rms_norm(x, self.ff_norm[...])
         if condition is not None:
             normed = _shifted(normed, changes[:, :, 2:])
         gate_up = _project(normed, self.gate_up[...])
         hidden = jax.nn.silu(gate_up[:, :, 0]) * gate_up[:, :, 1]
         hidden = _dropout(hidden, c.dropout.mlp, keys[3])
-        x = x + _dropout(hidden @ self.down[...].astype(x.dtype), c.dropout.residual, keys[2])
+        x = x + _dropout(_project(hidden, self.down[...]), c.dropout.residual, keys[2])
         return x, (k, v)
 
 
@@ -218,8 +221,9 @@ def _attention(
 ) -> Float[Array, "B T H K"]:
     """Scaled dot-product attention; the one place where it is computed.
 
-    cuDNN through `jax.nn.dot_product_attention`; elsewhere written out, which is faster on a CPU
-    (BUILD_NOTES) and lets dropout act on the weights.
+    cuDNN through `jax.nn.dot_product_attention`; elsewhere written out, heads first and divided by
+    the sum of weights at the end, which is faster on a CPU (BUILD_NOTES) and lets dropout act on the
+    weights.
     """
     dropping = key is not None and c.dropout.attention > 0
     if c.attention == "cudnn" and not dropping:
@@ -232,17 +236,20 @@ def _attention(
             is_causal=named and mask == "causal",
             implementation="cudnn",
         )
-    scores = jnp.einsum("BTHK,BSHK->BHTS", q * q.shape[-1] ** -0.5, k)
     if isinstance(mask, str):
         allowed = None if mask == "full" else jnp.tri(q.shape[1], k.shape[1], dtype=bool)
     else:
         allowed = mask if mask.ndim == 2 else mask[:, None]
-    scores = scores.astype(jnp.float32)
+    q, k, v = (x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))
+    scores = jnp.einsum("BHTK,BHSK->BHTS", q, k).astype(jnp.float32)
     if allowed is not None:
         scores = jnp.where(allowed, scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    weights = _dropout(weights, c.dropout.attention, key)
-    return jnp.einsum("BHTS,BSHK->BTHK", weights, v)
+    highest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp(scores - highest)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    weights = _dropout(weights, c.dropout.attention, key).astype(v.dtype)
+    mixed = jnp.einsum("BHTS,BHSK->BHTK", weights, v) / total
+    return mixed.astype(v.dtype).swapaxes(1, 2)
 
 
 def _remat(function: Callable, kept: str) -> Callable:
@@ -258,9 +265,12 @@ def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], deviation: float) -> nnx.Par
 
 
 def _project(x: Float[Array, "B T D"], kernel: Array) -> Array:
-    """x @ kernel over D as one matrix product, whatever the kernel's output axes."""
+    """x @ kernel over D as one product of two matrices, whatever the kernel's output axes.
+
+    On a CPU the products of a backward pass over B and T apart take twice the time (BUILD_NOTES).
+    """
     flat = kernel.astype(x.dtype).reshape(kernel.shape[0], -1)
-    return (x @ flat).reshape(*x.shape[:2], *kernel.shape[1:])
+    return (x.reshape(-1, x.shape[-1]) @ flat).reshape(*x.shape[:2], *kernel.shape[1:])
 
 
 def _rms_norm(x: Float[Array, "B T D"], scale: Float[Array, " D"]) -> Float[Array, "B T D"]:

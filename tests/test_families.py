@@ -27,15 +27,15 @@ VARIANTS: list[tuple[str, dict]] = [  # the quick ones
     ("any_order", {"orders": 0, "order_kind": "uniform"}),
     ("noise", {"noise": 0.3, "attention_noise": 0.5}),
     ("masked", {"schedule": "geometric"}),
-    ("masked", {"timesteps": 3, "schedule": "cosine"}),
     ("block", {"block": 2}),
     ("d3pm", {}),
-    ("d3pm", {"timesteps": 4}),
-    ("d3pm", {"form": "score"}),
     ("flow", {"path": "uniform"}),
     ("gaussian", {"learned_schedule": True}),
 ]
 MORE: list[tuple[str, dict]] = [
+    ("d3pm", {"form": "score"}),
+    ("d3pm", {"timesteps": 4}),
+    ("masked", {"timesteps": 3, "schedule": "cosine"}),
     ("orders", {"orders": 3}),
     ("orders", {"orders": 3, "order_kind": "spans", "span": 2, "targets": True}),
     ("orders", {"orders": 0, "order_kind": "segments", "separator": 1}),

@@ -217,7 +217,9 @@ def of_curves(tracked: Iterable[runs.Run], name: str, family: str) -> Table | No
     if not rows:
         return None
     params, tokens, unique, loss, group, flops = zip(*rows, strict=True)
-    return make(params, tokens, unique, loss, family=family, name=name, run=group, flops=flops)
+    return make(
+        *(params, tokens, unique, loss), family=family, name=name, run=group, flops=flops, raw=True
+    )
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
