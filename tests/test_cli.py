@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from dlm import cli, record, sweep, train
+from dlm import cli, record, sweep, train, usage
 
 
 def dlm(*words: object) -> int:
@@ -48,7 +48,7 @@ def folders(finished: Path) -> dict[str, Path]:
 # --- verbs ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", usage.VERBS)
 def test_help_teaches_by_example(verb, capsys) -> None:
     with pytest.raises(SystemExit) as left:
         dlm(verb, "--help")

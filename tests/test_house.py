@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dlm import cli
+from dlm import usage
 
 PACKAGE = Path(__file__).parents[1] / "dlm"
 
@@ -47,7 +47,7 @@ RIGHT = (
     *("runs", "crossover", "laws", "figures", "law_figures", "html", "findings"),
     *("law_report", "report", "commands"),
 )
-TOP = ("trained", "cli")  # the command line joins both sides
+TOP = ("trained", "usage", "cli")  # the command line joins both sides
 RIGHT_MAY = {"errors", "config", "flops", "likelihood", "corpora"}
 FORBIDDEN = {"tensorflow", "torch", "clu", "tensorboardX", "tensorflow_datasets"}
 
@@ -110,12 +110,12 @@ def test_the_right_side_and_the_command_line_load_no_jax() -> None:
     code = """
 import contextlib, importlib, io, json, pkgutil, sys, time
 import dlm.report, dlm.cli, dlm.sweep, dlm.runs, dlm.progress, dlm.findings, dlm.likelihood
-import dlm.commands, dlm.html, dlm.law_figures, dlm.law_report, dlm.laws
+import dlm.usage, dlm.commands, dlm.html, dlm.law_figures, dlm.law_report, dlm.laws
 for module in pkgutil.iter_modules(dlm.laws.__path__):
     importlib.import_module(f"dlm.laws.{module.name}")
 heavy = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "tensorflow", "torch")
 loaded = {"imports": [name for name in heavy if name in sys.modules]}
-for words in ([], *([verb] for verb in dlm.cli.VERBS)):
+for words in ([], *([verb] for verb in dlm.usage.VERBS)):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         dlm.cli.main([*words, "--help"])
     loaded[" ".join(["dlm", *words])] = [name for name in heavy if name in sys.modules]
@@ -123,5 +123,5 @@ print(json.dumps(loaded))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = json.loads(done.stdout)
-    assert len(loaded) == 2 + len(cli.VERBS)
+    assert len(loaded) == 2 + len(usage.VERBS)
     assert {name: found for name, found in loaded.items() if found} == {}
