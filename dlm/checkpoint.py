@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from dlm import bucket
 from dlm.errors import DlmError
 
 # Copies that no later donation reaches.
@@ -31,7 +32,7 @@ def open_checkpoints(folder: Path, keep: int | None = 1) -> Iterator[ocp.trainin
     when it closes.
     """
     latest: Any = ocp.training.preservation_policies.LatestN(keep)
-    place: Any = folder.absolute()
+    place: Any = bucket.place(folder)
     with ocp.training.Checkpointer(place, preservation_policy=latest) as checkpointer:
         yield checkpointer
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dlm import commands, trained, usage
+from dlm import bucket, commands, trained, usage
 from dlm.errors import DlmError
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from dlm import experiment
 
         overrides = [experiment.parse_override(word) for word in words]
+        arguments.workdir = bucket.local(arguments.workdir)
         return ACTIONS[arguments.verb](arguments, overrides)
     except DlmError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -105,6 +106,7 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
             else:
                 ended = sweep.execute(todo, workers, folder / "workers.log", show)
     page = report.write(folder)
+    bucket.send(folder)
     _print(report.summary(folder))
     print(f"report: {page}   ({time.monotonic() - start:.0f} s)")
     failed = [job for job in todo if ended.get(job.about["run"]) == "failed"]

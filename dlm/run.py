@@ -11,6 +11,7 @@ import filelock
 import numpy as np
 
 from dlm import (
+    bucket,
     checkpoint,
     config,
     data,
@@ -129,6 +130,7 @@ def run(
     if hosts.primary():
         np.save(folder / "ledger.npy", outcome.ledger)
         record.write_json(folder / "result.json", result | scored)
+        bucket.send(folder)
     return result | scored
 
 
@@ -141,6 +143,7 @@ def recorded(folder: Path, c: config.Config, about: dict[str, Any]) -> Iterator[
         raise
     except Exception as error:
         record.fail(folder, c, about, error)
+        bucket.send(folder)
         raise
 
 

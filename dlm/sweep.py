@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlm import config, corpus, experiment, planning, record
+from dlm import bucket, config, corpus, experiment, planning, record
 from dlm.errors import DlmError
 
 # glibc: back large allocations by huge pages and keep them; measured in BUILD_NOTES.md.
@@ -101,7 +101,9 @@ def jobs(
 
 
 def _trunks(jobs: list[Job], folder: Path) -> list[Job]:
-    """Names the trunk of each run that shares one with another of them."""
+    """Names the trunk of each run that shares one with another of them; not in a bucket."""
+    if bucket.place(folder) != folder.absolute():
+        return jobs
     ids = []
     for job in jobs:
         fingerprint = corpus.load(job.store).fingerprint

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dlm import (
+    bucket,
     checkpoint,
     config,
     data,
@@ -135,6 +136,8 @@ def train(
                 saved = progress["step"]
                 place = {"data": batches.get_state()}
                 checkpoint.save(checkpoints, progress | place, ledger, state=state, best=best)
+                if hosts.primary():
+                    bucket.send(folder)
             if ended:
                 break
             if edge.step == decays and at_edge and trunk is not None:

@@ -120,7 +120,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         verb.add_argument(
-            "--workdir", type=Path, default=Path("runs"), help="where runs are kept (default: runs)"
+            "--workdir",
+            default="runs",
+            help="where runs are kept, also gs:// or s3:// (default: runs)",
         )
     for name in ("run", "train", "corpus"):
         parsers[name].add_argument("experiment", help="a Python file with get_config(scale)")

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "dlm"
 # Each row may import the rows above it, never its own neighbours or a row below.
 LEFT = (
     ("errors",),
-    ("flops",),
+    ("flops", "bucket"),
     ("config",),
     ("experiment", "planning"),
     ("paper",),

@@ -1,0 +1,93 @@
+"""A workdir in a bucket: `--workdir gs://BUCKET/FOLDER`, or s3://.
+
+Runs are worked on in a folder of this machine and sent to the bucket after each checkpoint and at the
+end; at the start the small files of all runs are fetched, so that what is done elsewhere is skipped.
+Checkpoints are written to the bucket itself, by every process its shards. Locks hold on one machine:
+one sweep at a time should work on a bucket. Token stores are built on each machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from dlm.errors import DlmError
+
+MARK = ".bucket"  # in the local folder of a workdir: its address
+ELSEWHERE = (
+    "checkpoints",
+    "corpora",
+    "trunks",
+)  # not sent: in the bucket already, or of this machine
+
+
+def local(workdir: str) -> Path:
+    """The folder of this machine in which a workdir is worked on: itself, if it is no address.
+
+    Raises:
+      DlmError: the bucket cannot be read.
+    """
+    if "://" not in workdir:
+        return Path(workdir)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / "dlm" / "buckets" / hashlib.sha256(workdir.encode()).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).write_text(workdir.rstrip("/"))
+    try:
+        _fetch(_address(workdir), folder)
+    except Exception as error:  # each kind of bucket has errors of its own
+        reason = str(error).strip().splitlines()
+        raise DlmError(
+            f"--workdir={workdir}: cannot be read ({type(error).__name__}: "
+            f"{reason[0][:200] if reason else ''}); gs:// needs gcsfs, s3:// needs s3fs"
+        ) from error
+    return folder
+
+
+def place(folder: Path) -> Any:
+    """Where a folder lies: in its workdir's bucket, or here."""
+    folder = folder.absolute()
+    for parent in (folder, *folder.parents):
+        if (parent / MARK).is_file():
+            return _address((parent / MARK).read_text()) / folder.relative_to(parent).as_posix()
+    return folder
+
+
+def send(folder: Path) -> None:
+    """Copies what lies in a folder to its bucket, if it has one; what it holds is small."""
+    to = place(folder)
+    if to == folder.absolute():
+        return
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not set(parts) & set(ELSEWHERE) and not path.name.startswith("."):
+            there = to.joinpath(*parts)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            there.write_bytes(path.read_bytes())
+
+
+def _fetch(there: Any, here: Path) -> None:
+    """Files of the bucket that this machine lacks, or has otherwise, folder by folder."""
+    if not there.exists():
+        return
+    for path in there.iterdir():
+        if path.is_dir():
+            if path.name not in ELSEWHERE:
+                _fetch(path, here / path.name)
+            continue
+        content = path.read_bytes()
+        target = here / path.name
+        if not target.is_file() or target.read_bytes() != content:
+            here.mkdir(parents=True, exist_ok=True)
+            partial = here / f".{path.name}.partial"
+            partial.write_bytes(content)
+            shutil.move(partial, target)
+
+
+def _address(text: str) -> Any:
+    from etils import epath
+
+    return epath.Path(text.rstrip("/"))
