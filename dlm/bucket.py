@@ -17,11 +17,7 @@ from typing import Any
 from dlm.errors import DlmError
 
 MARK = ".bucket"  # in the local folder of a workdir: its address
-ELSEWHERE = (
-    "checkpoints",
-    "corpora",
-    "trunks",
-)  # not sent: in the bucket already, or of this machine
+ELSEWHERE = ("checkpoints", "corpora")  # not sent: in the bucket already, or of this machine
 
 
 def local(workdir: str) -> Path:

@@ -123,7 +123,9 @@ def _train(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> i
     job = jobs[arguments.run or 0]
     print(f"{job.about['label']}: {job.folder}", flush=True)
     _together([job], stop)
-    return _tell(job)
+    from dlm import hosts
+
+    return _tell(job) if hosts.primary() else DONE  # of several hosts one has the result at hand
 
 
 def _join(arguments: argparse.Namespace) -> Callable[[], bool]:
