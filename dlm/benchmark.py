@@ -171,7 +171,8 @@ def _scoring(bench: Bench) -> float:
 def _sampling(bench: Bench) -> float:
     """In a call a token, diffusion in at most CALLS."""
     c, count = bench.c, bench.c.train.batch_size
-    weights, calls = step.weights(bench.state), min(CALLS, bench.c.data.seq_len)
+    weights = step.weights(bench.state)
+    calls = sampling.calls(c, min(CALLS, c.data.seq_len))
 
     def sample() -> None:
         key = keys.named(0, "sample")

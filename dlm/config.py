@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, NoReturn
 from ml_collections import ConfigDict
 
 from dlm.errors import DlmError, nearest
+from dlm.flops import ATTENTION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,10 +192,18 @@ def own(objective: Objective) -> Any:
             "objective.file", objective.file, "the file that this run was trained with; it changed"
         )
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise DlmError(f"{path}: {type(error).__name__}: {error}") from error
     for name in ("FAMILY", "make"):
         if not hasattr(module, name):
             fail("objective.file", objective.file, f"a file that defines {name}")
+    if not isinstance(module.FAMILY, Family):
+        fail("objective.file", objective.file, "a file whose FAMILY is a dlm.config.Family")
+    if module.FAMILY.attention not in ATTENTION:
+        right = f"a file whose FAMILY.attention is one of {', '.join(ATTENTION)}"
+        fail("objective.file", objective.file, right)
     return module
 
 
@@ -288,6 +297,7 @@ LADDER: dict[str, tuple[int, int, int, int]] = {
 }
 
 
+TIMED = ("masked", "d3pm", "flow", "gaussian")  # families that tell the model a noise level
 SCHEDULES = ("linear", "cosine", "polynomial", "loglinear", "geometric")
 
 DURATIONS = (  # fields that hold a number and a unit, such as "60 epochs"
@@ -478,6 +488,11 @@ def _check(c: Config) -> None:
         fail("objective.suffix", c.objective.suffix, "from 0 to 1, a share")
     if c.objective.low_noise > 1:
         fail("objective.low_noise", c.objective.low_noise, "at most 1, a time")
+    if c.objective.name == "any_order" and c.objective.order_kind == "segments":
+        right = "jitter, uniform or spans: an order that depends on the tokens is no bound"
+        fail("objective.order_kind", "segments", right)
+    if c.model.time == "adaln" and not c.objective.file and c.objective.name not in TIMED:
+        fail("model.time", "adaln", f"none, for {c.objective.name}: of use to {', '.join(TIMED)}")
     if c.objective.order_kind == "segments" and c.objective.separator < 0:
         fail("objective.separator", c.objective.separator, "a token id, for order_kind='segments'")
     no_reconstruction = c.objective.form == "score" or c.objective.name == "flow"

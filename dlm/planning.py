@@ -48,6 +48,9 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int) -> Plan:
             f"at most {available:,}: the training split of {config.corpus.name} has "
             f"{train_tokens:,} tokens",
         )
+    objective = config.objective
+    if objective.order_kind == "segments" and objective.separator >= vocab_size:
+        fail("objective.separator", objective.separator, f"below {vocab_size}, the vocabulary")
     unique = config.data.unique_tokens or available
     if batch * length > unique:
         fail("train.batch_size", batch, f"at most {unique // length}, the windows of the subset")

@@ -243,13 +243,20 @@ def _above_truth(panel: Panel) -> list[str]:
     entropy = next(iter(best.values()))[0].result.get("entropy")
     if entropy is None:
         return []
-    gaps = ", ".join(
-        f"{name_of(name)} {np.mean([r.result['validation_loss'] for r in rows]) - entropy:+.4f}"
-        for name, rows in best.items()
-    )
+
+    def gap(name: str, rows: Sequence[Any]) -> str:
+        losses, errors = (
+            np.array([r.result[key] for r in rows], float)
+            for key in ("validation_loss", "validation_stderr")
+        )
+        error = errors.mean()  # over documents, which all seeds share
+        kind = rows[0].result["kind"]
+        return f"{name_of(name)} {losses.mean() - entropy:+.4f} ± {error:.4f} ({kind})"
+
+    gaps = ", ".join(gap(name, rows) for name, rows in best.items())
     return [
-        f"{panel.title}: the entropy of the source is {entropy:.4f} nats/token over whole documents; "
-        f"above it lie {gaps}."
+        f"{panel.title}: the entropy of the source is {entropy:.4f} nats/token over whole documents "
+        f"(windows that cut them can score above or below it); above it lie {gaps}."
     ]
 
 

@@ -18,6 +18,24 @@ from dlm.objectives.reveal import ORDERS
 EVERY_ORDER = (*ORDERS, "ddim")
 
 
+def orders(c: config.Objective) -> tuple[str, ...]:
+    """The orders in which a family can sample, the default first."""
+    if c.file:
+        return EVERY_ORDER
+    if c.name in ("masked", "block") or (c.name == "flow" and c.path == "mask"):
+        return ORDERS
+    return ("ancestral", "ddim") if c.name == "gaussian" else ("ancestral",)
+
+
+def calls(c: config.Config, steps: int) -> int:
+    """Calls of the model that are made where `steps` are asked for."""
+    length, name = c.data.seq_len, "" if c.objective.file else c.objective.name
+    if name in ("ar", "orders", "any_order", "noise"):
+        return length
+    blocks = length // c.objective.block if name == "block" else 1
+    return blocks * max(steps // blocks, 1)
+
+
 @functools.lru_cache(maxsize=16)
 def _sampler(
     model: config.Model, objective: config.Objective, vocab_size: int, length: int, options: tuple
@@ -70,16 +88,19 @@ def sample(
             raise DlmError(f"--{name}: ids must be 0 to {vocab_size - 1}")
     if len(prompt) and prompt.min() < 0:
         raise DlmError(f"--prompt: ids must be 0 to {vocab_size - 1}")
-    if temperature < 0:
+    if not 0 <= temperature < float("inf"):
         raise DlmError(f"--temperature={temperature}: must be 0 (the most likely) or above")
     if not 0 < top_p <= 1:
         raise DlmError(f"--top-p={top_p}: must be above 0, at most 1")
-    if order not in EVERY_ORDER:
+    if order not in (known := orders(c.objective)):
         raise DlmError(
-            f"--order={order}: must be one of {', '.join(EVERY_ORDER)}{nearest(order, EVERY_ORDER)}"
+            f"--order={order}: must be one of {', '.join(known)}, for {c.objective.name}"
+            f"{nearest(order, known)}"
         )
     if steps < 0:
         raise DlmError(f"--steps={steps}: must be above 0, or 0 for one a token")
+    if steps and (taken := calls(c, steps)) != steps:
+        raise DlmError(f"--steps={steps}: must be {taken}, or 0: {c.objective.name} takes as many")
     if not budget >= 0:
         raise DlmError(f"--budget={budget}: must be 0 or above, in nats")
     options = dict(steps=steps, temperature=temperature, top_p=top_p, order=order, budget=budget)

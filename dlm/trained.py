@@ -101,6 +101,8 @@ def _ids(option: str, text: str, store: Any) -> Any:
         return store.tokenizer.encode(text)
     try:
         return np.array([int(word) for word in text.split()], np.int32)
+    except OverflowError:
+        raise DlmError(f"{option}: ids must be 0 to {store.vocab_size - 1}") from None
     except ValueError:
         raise DlmError(
             f"{option}={text!r}: {store.manifest.name} is no text; give ids, such as '0 3 12'"
@@ -113,7 +115,7 @@ def _infill(text: str, store: Any) -> np.ndarray:
     ids: list[int] = []
     for part in parts:
         if part.startswith("[MASK"):
-            ids += [-1] * int(part[6:-1] or 1)
+            ids += [-1] * min(int(part[6:-1] or 1), 10**6)  # more than any run's L is told later
         elif part:
             ids += list(_ids("--infill", part, store))
     return np.array(ids, np.int32)
@@ -273,6 +275,8 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
         c, store, params = run.restore_best(folder)
         images = data.validation_windows(store, c.data.seq_len)[: a.count]
         name = name_of(c.objective.name)
+        while name in found:  # another run of the same family
+            name += "'"
         found[name] = spectrum.explained(c, store.vocab_size, params, images, levels)
         radius, shares = found[name]
         for level, row in zip(levels, shares, strict=True):

@@ -339,3 +339,45 @@ def test_an_experiment_that_is_not_there_names_the_nearest(tmp_path):
         experiment.load(path, "tiny")
     with pytest.raises(DlmError, match="not a Python file"):
         experiment.load(write(tmp_path, GOOD, "question.txt"), "smoke")
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (
+            {"objective.name": "any_order", "objective.order_kind": "segments"},
+            "objective.order_kind='segments'.*depends on the tokens is no bound",
+        ),
+        (
+            {"objective.name": "ar", "model.time": "adaln"},
+            "model.time='adaln': must be none, for ar",
+        ),
+    ],
+)
+def test_what_would_be_no_bound_or_of_no_use_is_refused(changes, said):
+    edited = config.base()
+    for key, value in changes.items():
+        experiment.override(edited, key, value)
+    with pytest.raises(DlmError, match=said):
+        config.resolve(edited)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("def make(:", "SyntaxError"),
+        ("FAMILY = {}\ndef make(c, v): pass", "FAMILY is a dlm.config.Family"),
+        (
+            "from dlm import config\nFAMILY = config.FAMILIES['ar']._replace(attention='both')\n"
+            "def make(c, v): pass",
+            "attention is one of causal, full, block",
+        ),
+    ],
+)
+def test_a_mistake_in_an_objective_of_ones_own_is_one_line(tmp_path, text, said):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    edited = config.base()
+    edited.objective.file, edited.objective.name = str(path), "mine"
+    with pytest.raises(DlmError, match=said):
+        _ = config.resolve(edited).objective.family

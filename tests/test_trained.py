@@ -21,14 +21,14 @@ def get_config(scale="laptop"):
     c.corpus.options = {{"documents": 300, "length": 16, "vocabulary": 5}}
     c.data.seq_len = 16
     c.model.layers, c.model.width, c.model.heads = 1, 16, 2
-    c.model.time = "adaln"
     c.train.duration, c.train.batch_size = "4 steps", 8
     c.evaluation.final_passes, c.evaluation.samples = 16, 1
     return c
 
 def sweep(scale="laptop"):
     for name in {names!r}:
-        yield {{"objective.name": name}}
+        timed = name in config.TIMED
+        yield {{"objective.name": name, "model.time": "adaln" if timed else "none"}}
 """
 
 
@@ -173,7 +173,6 @@ def get_config(scale="laptop"):
     c.corpus.options = {"documents": 20000, "length": 16, "vocabulary": 5}
     c.data.seq_len = 16
     c.model.layers, c.model.width, c.model.heads = 2, 32, 2
-    c.model.time = "adaln"
     c.train.duration, c.train.batch_size = "2500 steps", 64
     c.optimizer.lr = 4e-3
     c.objective.estimator = "count"

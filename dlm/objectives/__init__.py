@@ -52,7 +52,10 @@ OBJECTIVES: dict[str, Callable[[config.Objective, int], tuple[Callable, Callable
 def make(c: config.Objective, vocab_size: int) -> Objective:
     """The objective of a config over a vocabulary; one object for equal arguments."""
     built = config.own(c).make if c.file else OBJECTIVES[c.name]
-    made = Objective(c.name, c.family, *built(c, vocab_size))
+    parts = built(c, vocab_size)
+    if not isinstance(parts, tuple) or len(parts) != 3:
+        config.fail("objective.file", c.file, "a file whose make returns (loss, nll, sample)")
+    made = Objective(c.name, c.family, *parts)
     if c.name == "gaussian" and not c.file:
         return dataclasses.replace(made, init=functools.partial(gaussian.init, c))
     return made
