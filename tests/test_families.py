@@ -147,8 +147,15 @@ def test_a_leak_is_caught_by_the_logits_that_it_reaches(bug):
 
         return right.loss(wrong, params, tokens, key)
 
-    proof = proofs.blind(dataclasses.replace(right, loss=loss))
-    assert not proof.holds, proof
+    def reads_ahead(apply, params, inputs, *, mask, **how):
+        return apply(params, inputs, mask="full", **how)
+
+    def nll_ahead(apply, params, tokens, key, passes):
+        return right.nll(functools.partial(reads_ahead, apply), params, tokens, key, passes)
+
+    for changes in ({"loss": loss}, {"nll": nll_ahead}):
+        proof = proofs.blind(dataclasses.replace(right, **changes))
+        assert not proof.holds, proof
 
 
 # --- constants: a model without an opinion ------------------------------------------------------

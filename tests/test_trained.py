@@ -66,7 +66,8 @@ def test_every_family_samples_and_fills_in(trained, name, capsys):
         drawn = [int(word) for word in line.split()]
         assert len(drawn) == 16 and max(drawn) < 5
         assert (drawn[0], drawn[3], drawn[5]) == (1, 4, 0)
-    assert dlm("sample", trained[name], "--count", 1, "--prompt", "2 3", "--steps", 4) == 0
+    steps = () if name in ("ar", "any_order") else ("--steps", 4)  # they take one a token
+    assert dlm("sample", trained[name], "--count", 1, "--prompt", "2 3", *steps) == 0
     assert capsys.readouterr().out.split()[:2] == ["2", "3"]
 
 
