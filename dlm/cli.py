@@ -75,6 +75,8 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
         raise DlmError(f"--jobs={arguments.jobs}: must be 1 or more, or 0 for a core each")
     if arguments.slurm and arguments.executor != "slurm":
         raise DlmError(f"--slurm {arguments.slurm[0]}: only with --executor slurm")
+    if arguments.distributed and (arguments.jobs or arguments.executor != "local"):
+        raise DlmError("--distributed: goes without --jobs and --executor; it takes run after run")
     slurm = None
     if arguments.executor == "slurm":
         slurm = executor.cluster(arguments.slurm, arguments.workdir / "slurm", arguments.jobs)
@@ -232,6 +234,7 @@ ACTIONS: dict[str, Callable[[argparse.Namespace, list], int]] = {
     "report": _report,
     "corpus": _corpus,
     "benchmark": _benchmark,
+    "check-objective": lambda arguments, overrides: _show(trained.check(arguments, overrides)),
     "tensorboard": _tensorboard,
     "fit": lambda arguments, overrides: _show(commands.fit(arguments)),
     "critical": lambda arguments, overrides: _show(commands.critical(arguments)),

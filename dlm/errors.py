@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any, NoReturn
 
 
 class DlmError(ValueError):
     """Names the field or file, the value found, and what would be right."""
+
+
+def fail(name: str, value: Any, right: str) -> NoReturn:
+    """The error of a config's field: its name, its value, and what would be right."""
+    raise DlmError(f"config.{name}={value!r}: must be {right}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

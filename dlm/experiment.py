@@ -13,8 +13,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dlm.config import Config, convert, resolve, to_json
+from dlm.config import Config, resolve, to_json
 from dlm.errors import DlmError, nearest
+from dlm.rules import convert
 
 SCALES = ("laptop", "smoke", "gpu", "paper")
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from dlm import config
+from dlm import config, errors
 
 Params = dict[str, Any]
 Cache = tuple[tuple[Array, Array], ...]
@@ -59,7 +59,7 @@ def transformer(model: config.Model, rows: int) -> Transformer:
     """
     if model.attention == "cudnn" and jax.default_backend() != "gpu":
         right = f"xla: cudnn needs a GPU, and JAX runs on {jax.default_backend()} here"
-        config.fail("model.attention", model.attention, right)
+        errors.fail("model.attention", model.attention, right)
     whole = nnx.eval_shape(lambda: _Transformer(model, rows, nnx.Rngs(0)))
     graph = nnx.graphdef(whole)
     names = [f"block_{layer:02d}" for layer in range(model.layers)]

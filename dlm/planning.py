@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlm import flops
-from dlm.config import Config, duration, fail
+from dlm.config import Config
+from dlm.errors import fail
+from dlm.rules import duration
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,13 @@ from dlm import bucket, config, corpus, experiment, planning, record
 from dlm.errors import DlmError
 
 # glibc: back large allocations by huge pages and keep them; measured in BUILD_NOTES.md.
-HUGE_PAGES = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=8000000000:glibc.malloc.trim_threshold=16000000000"  # noqa: E501
+HUGE_PAGES = ":".join(
+    (
+        "glibc.malloc.hugetlb=1",
+        "glibc.malloc.mmap_threshold=8000000000",
+        "glibc.malloc.trim_threshold=16000000000",
+    )
+)
 DONE = ("finished", "diverged")
 WORKER = (sys.executable, "-m", "dlm.worker")
 

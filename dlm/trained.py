@@ -78,7 +78,7 @@ def sample(a: argparse.Namespace) -> list[Any]:
         keys.named(a.seed, "sample"),
         count=a.count,
         prompt=_ids("--prompt", a.prompt, store),
-        infill=_infill(a.infill, store) if a.infill else None,
+        infill=_infill(a.infill, store, c.data.seq_len) if a.infill else None,
         steps=a.steps,
         **_options(a),
     )
@@ -109,20 +109,20 @@ def _ids(option: str, text: str, store: Any) -> Any:
         ) from None
 
 
-def _infill(text: str, store: Any) -> np.ndarray:
-    """Ids, -1 for each [MASK]; "[MASK*3]" is three."""
+def _infill(text: str, store: Any, length: int) -> np.ndarray:
+    """Ids, -1 for each [MASK]; "[MASK*3]" is three, and beyond `length` all are one too many."""
     parts = re.split(r"(\[MASK(?:\*\d+)?\])", text)
     ids: list[int] = []
     for part in parts:
         if part.startswith("[MASK"):
-            ids += [-1] * min(int(part[6:-1] or 1), 10**6)  # more than any run's L is told later
+            ids += [-1] * min(int(part[6:-1] or 1), length + 1)
         elif part:
             ids += list(_ids("--infill", part, store))
     return np.array(ids, np.int32)
 
 
 def quality(a: argparse.Namespace) -> list[Any]:
-    from dlm import data, figures, html, quality, run, worker
+    from dlm import data, figures, html, quality, run, sampling, worker
     from dlm.law_report import grid
 
     worker.prepare_jax()
@@ -135,7 +135,8 @@ def quality(a: argparse.Namespace) -> list[Any]:
         raise DlmError(f"--steps {wrong[0]}: must be 1 or more")
     windows = data.validation_windows(store, c.data.seq_len)
     found = quality.curve(
-        *(c, params, judge, judge_params, store.vocab_size, windows, sorted(set(a.steps))),
+        *(c, params, judge, judge_params, store.vocab_size, windows),
+        sorted({sampling.calls(c, steps) for steps in a.steps}),  # as many as are made
         count=a.count,
         seed=a.seed,
         **_options(a),
@@ -181,12 +182,12 @@ def objectives(a: argparse.Namespace) -> list[Any]:
     return [
         grid(("objective", "number", "FLOPs of AR's", "nats per sequence", "source"), rows),
         f"FLOPs per token over AR's, 6 layers of width 512 at {length} tokens; a bound is a mean over "
-        "passes, each of that cost. Fields of each: dlm/config.py, class Objective.",
+        "passes, each of that cost. Fields of each: dlm/schema.py, class Objective.",
     ]
 
 
-def check(a: argparse.Namespace) -> list[Any]:
-    from dlm import objectives, proofs, worker
+def check(a: argparse.Namespace, overrides: list[tuple[str, Any]]) -> list[Any]:
+    from dlm import experiment, objectives, proofs, worker
     from dlm.law_report import grid
 
     worker.prepare_jax()
@@ -198,7 +199,8 @@ def check(a: argparse.Namespace) -> list[Any]:
     else:
         names = nearest(a.objective, config.FAMILIES)
         raise DlmError(f"{a.objective}: must be a Python file or an objective's name{names}")
-    goal = objectives.make(config.resolve(edited).objective, proofs.VOCABULARY)
+    c = experiment.edited(edited, overrides)
+    goal = objectives.make(c.objective, proofs.VOCABULARY)
     found = proofs.check(goal)
     rows = [["holds" if p.holds else "BROKEN", p.law, p.found] for p in found]
     broken = [p for p in found if not p.holds]
@@ -275,8 +277,8 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
         c, store, params = run.restore_best(folder)
         images = data.validation_windows(store, c.data.seq_len)[: a.count]
         name = name_of(c.objective.name)
-        while name in found:  # another run of the same family
-            name += "'"
+        if name in found:  # another run of the family
+            name = f"{name} {folder.name}"
         found[name] = spectrum.explained(c, store.vocab_size, params, images, levels)
         radius, shares = found[name]
         for level, row in zip(levels, shares, strict=True):
@@ -293,6 +295,5 @@ ACTIONS: dict[str, Callable[[argparse.Namespace], list[Any]]] = {
     "sample": sample,
     "quality": quality,
     "objectives": objectives,
-    "check-objective": check,
     "spectrum": spectrum,
 }

@@ -65,7 +65,7 @@ is free.""",
         "put an objective, of the product or of a file, to the laws that all keep",
         """examples:
   dlm check-objective experiments/own_objective.py
-  dlm check-objective masked""",
+  dlm check-objective d3pm --config.objective.chain=absorbing""",
     ),
     "benchmark": (
         "time training, scoring and sampling on this device",
@@ -165,7 +165,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.arguments(parsers)
 
     arguments, rest = parser.parse_known_args(argv)
-    takes_config = arguments.verb in ("run", "train", "corpus", "benchmark")
+    takes_config = arguments.verb in ("run", "train", "corpus", "benchmark", "check-objective")
     if wrong := [word for word in rest if not (takes_config and word.startswith("--config."))]:
         parsers[arguments.verb].error(f"unknown argument {wrong[0]}")
     return arguments, rest

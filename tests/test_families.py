@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlm import config, objectives, proofs
+from dlm import config, objectives, proofs, rules
 from dlm.errors import DlmError
 from dlm.model import transformer
 from dlm.objectives import orders, reveal, schedules
@@ -39,7 +39,7 @@ MORE: list[tuple[str, dict]] = [
     ("orders", {"orders": 3}),
     ("orders", {"orders": 3, "order_kind": "spans", "span": 2, "targets": True}),
     ("orders", {"orders": 0, "order_kind": "segments", "separator": 1}),
-    *(("masked", {"schedule": name}) for name in config.SCHEDULES if name != "geometric"),
+    *(("masked", {"schedule": name}) for name in rules.SCHEDULES if name != "geometric"),
     ("masked", {"estimator": "count"}),
     ("masked", {"weighting": "unweighted"}),
     ("masked", {"suffix": 0.5}),
@@ -204,7 +204,7 @@ def test_the_masked_bound_does_not_depend_on_the_schedule(schedule):
         assert np.abs(linear - other).max() > 0
 
 
-@pytest.mark.parametrize("schedule", config.SCHEDULES)
+@pytest.mark.parametrize("schedule", rules.SCHEDULES)
 def test_the_weights_of_counts_are_the_integral_over_time(schedule):
     c = config.Objective(name="masked", schedule=schedule)
     s = schedules.schedule(c)

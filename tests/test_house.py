@@ -17,7 +17,9 @@ PACKAGE = Path(__file__).parents[1] / "dlm"
 # Each row may import the rows above it, never its own neighbours or a row below.
 LEFT = (
     ("errors",),
-    ("flops", "bucket"),
+    ("flops", "bucket", "families"),
+    ("schema",),
+    ("rules",),
     ("config",),
     ("experiment", "planning"),
     ("paper",),

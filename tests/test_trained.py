@@ -27,7 +27,7 @@ def get_config(scale="laptop"):
 
 def sweep(scale="laptop"):
     for name in {names!r}:
-        timed = name in config.TIMED
+        timed = config.FAMILIES[name].timed
         yield {{"objective.name": name, "model.time": "adaln" if timed else "none"}}
 """
 

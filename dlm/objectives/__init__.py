@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dlm import config
+from dlm import config, errors
 from dlm.model import Params
 from dlm.objectives import ar, block, d3pm, flow, gaussian, masked, noise, orders
 from dlm.objectives.common import Sum
@@ -54,7 +54,7 @@ def make(c: config.Objective, vocab_size: int) -> Objective:
     built = config.own(c).make if c.file else OBJECTIVES[c.name]
     parts = built(c, vocab_size)
     if not isinstance(parts, tuple) or len(parts) != 3:
-        config.fail("objective.file", c.file, "a file whose make returns (loss, nll, sample)")
+        errors.fail("objective.file", c.file, "a file whose make returns (loss, nll, sample)")
     made = Objective(c.name, c.family, *parts)
     if c.name == "gaussian" and not c.file:
         return dataclasses.replace(made, init=functools.partial(gaussian.init, c))

@@ -1,0 +1,65 @@
+"""The families between autoregression and diffusion: what is known of each without JAX."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Family(NamedTuple):
+    """What the rest must know of an objective before JAX is loaded."""
+
+    exact: bool  # is `nll` the likelihood, or an upper bound on it?
+    extra_tokens: int  # rows of the embedding beyond the vocabulary: BOS, then MASK
+    extra_positions: int  # inputs beyond the L tokens that are scored
+    attention: str  # for counting FLOPs
+    formula: str  # of what is scored, per sequence, in nats
+    source: str
+    hides: bool = True  # what is asked for is never shown; noise may leave a token as it is
+    timed: bool = False  # the model is told the noise level, for model.time
+
+
+FAMILIES: dict[str, Family] = {
+    "ar": Family(
+        *(True, 1, 0, "causal", "-sum_j log p(x_j | x_<j)"),
+        "chain rule; arXiv 2507.15857, section 2.1",
+    ),
+    "orders": Family(
+        *(True, 1, 0, "causal", "as ar; trained on N orders of each sequence"),
+        "arXiv 2507.15857, section 3.5; target positions: sigma-GPT, arXiv 2404.09562",
+    ),
+    "any_order": Family(
+        *(False, 1, 0, "causal", "E_s[-sum_j log p(x_s(j) | x_s(<j), positions)]"),
+        "Uria et al. 2014; sigma-GPT, arXiv 2404.09562",
+    ),
+    "noise": Family(
+        *(True, 2, 0, "causal", "as ar; trained with inputs or attention disturbed"),
+        "arXiv 2507.15857, section 3.5",
+    ),
+    "masked": Family(
+        *(False, 2, 1, "full", "int m'(t)/m(t) E sum_masked -log p(x_i | x_t) dt + prior + rec."),
+        "MDLM, arXiv 2406.07524; MD4, arXiv 2406.04329; arXiv 2507.15857",
+        timed=True,
+    ),
+    "block": Family(
+        *(False, 2, 1, "block", "sum over blocks of the masked bound given the blocks before"),
+        "BD3-LM, arXiv 2503.09573",
+    ),
+    "d3pm": Family(
+        *(False, 2, 1, "full", "int rate sum_y [a_p(y) - a(y) + a(y) log(a(y)/a_p(y))] dt"),
+        "D3PM, arXiv 2107.03006; SEDD, arXiv 2310.16834; UDLM, arXiv 2412.10193",
+        hides=False,
+        timed=True,
+    ),
+    "flow": Family(
+        *(False, 2, 1, "full", "int k'/(1-k) [1 - p(x_t) - [x_t != x](1 + log p(x))] dt"),
+        "discrete flow matching, arXiv 2407.15595, 2412.03487",
+        hides=False,
+        timed=True,
+    ),
+    "gaussian": Family(
+        *(False, 1, 1, "full", "KL(q(z_1)||N) + 1/2 int SNR' ||x - x_p||^2 dt - E log p(x | z_0)"),
+        "VDM, arXiv 2107.00630; Diffusion-LM, arXiv 2205.14217; Plaid, arXiv 2305.18619",
+        hides=False,
+        timed=True,
+    ),
+}
