@@ -134,14 +134,15 @@ def run_id(config: Config, fingerprint: str) -> str:
     """Ten hex digits of a hash of everything that determines the result.
 
     That is the fingerprint of the tokens, which covers corpus and tokenizer, and the rest of the
-    config without `mesh`, `model.remat`, `train.steps_per_call` and `train.checkpoint_every`, which
-    move no number (mesh and remat: but for rounding).
+    config without what moves no number: `train.steps_per_call` and `train.checkpoint_every`, and, but
+    for rounding, `mesh`, `model.remat` and `train.microbatches`.
     """
     values = to_json(config)
     del values["corpus"], values["tokenizer"], values["mesh"]
     del values["objective"]["file"]  # its digest stays
     del values["model"]["remat"]
-    del values["train"]["steps_per_call"], values["train"]["checkpoint_every"]
+    for name in ("microbatches", "steps_per_call", "checkpoint_every"):
+        del values["train"][name]
     text = json.dumps([values, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 

@@ -20,6 +20,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from dlm import config, errors
+from dlm.keys import Draws, draws
 
 Params = dict[str, Any]
 Cache = tuple[tuple[Array, Array], ...]
@@ -49,7 +50,7 @@ def transformer(model: config.Model, rows: int) -> Transformer:
       queries    Int[B T] positions that queries ask from, where they are not their inputs'
       time       Float[B] in [0, 1], read by models with model.time="adaln" and by no other
       hidden     the last Float[B T D] in place of logits
-      key        switches dropout on
+      key        switches dropout on; of the batch, or the `keys.Draws` of its rows
       cache      keys and values of S positions, written at `positions` (consecutive); then
                  `apply` returns (logits, cache) and `mask` is over all S
     Returns float32 logits Float[B T R].
@@ -79,7 +80,7 @@ def transformer(model: config.Model, rows: int) -> Transformer:
         positions: Int[Array, "*B T"] | None = None,
         queries: Int[Array, "*B T"] | None = None,
         time: Float[Array, " B"] | None = None,
-        key: PRNGKeyArray | None = None,
+        key: PRNGKeyArray | Draws | None = None,
         cache: Cache | None = None,
         hidden: bool = False,
     ) -> Any:
@@ -127,23 +128,23 @@ class _Transformer(nnx.Module):
             time = jnp.zeros(x.shape[0]) if time is None else time
             condition = jax.nn.silu(_time_features(time) @ self.time_in[...]).astype(c.dtype)
         drops = None
-        if key is not None:
-            keys = jax.random.split(key, 4 * c.layers + 1)
-            x = _dropout(x, c.dropout.embedding, keys[-1])
-            drops = keys[:-1].reshape(c.layers, 4)
+        if key is not None and c.dropout != config.Dropout():
+            drops = draws(key, len(x))
+            x = _dropout(x, c.dropout.embedding, drops.fold_in(c.layers))
         written = []
         blocks = [getattr(self, f"block_{i:02d}") for i in range(c.layers)]
         if layers is not None:
             graph = nnx.graphdef(blocks[0])
 
             def body(x, layer):
-                run = nnx.merge(graph, layer[0])
-                return run(x, mask, (asking, rotation), condition, layer[1])[0], None
+                number, weights = layer
+                run, drop = nnx.merge(graph, weights), drops and drops.fold_in(number)
+                return run(x, mask, (asking, rotation), condition, drop)[0], None
 
-            x, _ = jax.lax.scan(_remat(body, c.remat), x, (layers, drops))
+            x, _ = jax.lax.scan(_remat(body, c.remat), x, (jnp.arange(c.layers), layers))
             blocks = []
         for i, block in enumerate(blocks):
-            drop = None if drops is None else drops[i]
+            drop = drops and drops.fold_in(i)
             if cache is None:
 
                 def forward(x, block=block, drop=drop):
@@ -184,30 +185,29 @@ class _Block(nnx.Module):
         if c.time == "adaln":  # scale and shift of both norms; zeros: the model without time
             self.time_mod = nnx.Param(jnp.zeros((c.width, 4, c.width)))
 
-    def __call__(self, x, mask, rotations, condition, keys=None, past=None):
+    def __call__(self, x, mask, rotations, condition, drop: Draws | None = None, past=None):
         c = self.c
-        keys = (None,) * 4 if keys is None else keys
+        drops = drop.split(4) if drop else [None] * 4
         normed = _rms_norm(x, self.attention_norm[...])
         if condition is not None:
             changes = _project(condition[:, None], self.time_mod[...])
             normed = _shifted(normed, changes[:, :, :2])
-        qkv = _project(normed, self.qkv[...])
-        q, k = (_rotate(qkv[:, :, i], rotation) for i, rotation in enumerate(rotations))
-        v = qkv[:, :, 2]
+        q, k, v = _parts(_project(normed, self.qkv[...]))
+        q, k = (_rotate(x, rotation) for x, rotation in zip((q, k), rotations, strict=True))
         if past is not None:
             k = jax.lax.dynamic_update_slice_in_dim(past[0], k, past[2], axis=1)
             v = jax.lax.dynamic_update_slice_in_dim(past[1], v, past[2], axis=1)
-        mixed = _attention(q, k, v, mask, c, keys[0])
+        mixed = _attention(q, k, v, mask, c, drops[0])
         out = self.out[...].reshape(-1, c.width)
         mixed = _project(mixed.reshape(*x.shape[:2], -1), out)
-        x = x + _dropout(mixed, c.dropout.residual, keys[1])
+        x = x + _dropout(mixed, c.dropout.residual, drops[1])
         normed = _rms_norm(x, self.ff_norm[...])
         if condition is not None:
             normed = _shifted(normed, changes[:, :, 2:])
-        gate_up = _project(normed, self.gate_up[...])
-        hidden = jax.nn.silu(gate_up[:, :, 0]) * gate_up[:, :, 1]
-        hidden = _dropout(hidden, c.dropout.mlp, keys[3])
-        x = x + _dropout(_project(hidden, self.down[...]), c.dropout.residual, keys[2])
+        gate, up = _parts(_project(normed, self.gate_up[...]))
+        hidden = jax.nn.silu(gate) * up
+        hidden = _dropout(hidden, c.dropout.mlp, drops[2])
+        x = x + _dropout(_project(hidden, self.down[...]), c.dropout.residual, drops[3])
         return x, (k, v)
 
 
@@ -217,7 +217,7 @@ def _attention(
     v: Float[Array, "B S H K"],
     mask: Mask,
     c: config.Model,
-    key: PRNGKeyArray | None,
+    drop: Draws | None,
 ) -> Float[Array, "B T H K"]:
     """Scaled dot-product attention; the one place where it is computed.
 
@@ -225,7 +225,7 @@ def _attention(
     the sum of weights at the end, which is faster on a CPU (BUILD_NOTES) and lets dropout act on the
     weights.
     """
-    dropping = key is not None and c.dropout.attention > 0
+    dropping = drop is not None and c.dropout.attention > 0
     if c.attention == "cudnn" and not dropping:
         named = isinstance(mask, str)
         return jax.nn.dot_product_attention(
@@ -240,14 +240,14 @@ def _attention(
         allowed = None if mask == "full" else jnp.tri(q.shape[1], k.shape[1], dtype=bool)
     else:
         allowed = mask if mask.ndim == 2 else mask[:, None]
-    q, k, v = (x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))
-    scores = jnp.einsum("BHTK,BHSK->BHTS", q, k).astype(jnp.float32)
+    q, v = (x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, v))
+    scores = _scores(q, k).astype(jnp.float32)
     if allowed is not None:
         scores = jnp.where(allowed, scores, jnp.finfo(jnp.float32).min)
     highest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp(scores - highest)
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    weights = _dropout(weights, c.dropout.attention, key).astype(v.dtype)
+    weights = _dropout(weights, c.dropout.attention, drop).astype(v.dtype)
     mixed = jnp.einsum("BHTS,BHSK->BHTK", weights, v) / total
     return mixed.astype(v.dtype).swapaxes(1, 2)
 
@@ -271,6 +271,31 @@ def _project(x: Float[Array, "B T D"], kernel: Array) -> Array:
     """
     flat = kernel.astype(x.dtype).reshape(kernel.shape[0], -1)
     return (x.reshape(-1, x.shape[-1]) @ flat).reshape(*x.shape[:2], *kernel.shape[1:])
+
+
+@jax.custom_vjp
+def _parts(x: Float[Array, "B T P *S"]) -> tuple[Float[Array, "B T *S"], ...]:
+    """x[:, :, 0], x[:, :, 1], ...; their gradients are stacked, not padded and added (BUILD_NOTES)."""
+    return tuple(x[:, :, i] for i in range(x.shape[2]))
+
+
+_parts.defvjp(lambda x: (_parts(x), None), lambda _, parts: (jnp.stack(parts, axis=2),))
+
+
+@jax.custom_vjp
+def _scores(q: Float[Array, "B H T K"], k: Float[Array, "B S H K"]) -> Float[Array, "B H T S"]:
+    """q k', whose gradient for k is taken as K x S, at twice the speed on a CPU (BUILD_NOTES)."""
+    return jnp.einsum("BHTK,BSHK->BHTS", q, k)
+
+
+def _scores_backward(saved: tuple[Array, Array], slope: Float[Array, "B H T S"]):
+    q, k = saved
+    of_k = jnp.einsum("BHTK,BHTS->BHKS", q, slope)
+    of_k = jax.lax.optimization_barrier(of_k)  # or XLA would turn the product around
+    return jnp.einsum("BHTS,BSHK->BHTK", slope, k), of_k.transpose(0, 3, 1, 2)
+
+
+_scores.defvjp(lambda q, k: (_scores(q, k), (q, k)), _scores_backward)
 
 
 def _rms_norm(x: Float[Array, "B T D"], scale: Float[Array, " D"]) -> Float[Array, "B T D"]:
@@ -305,7 +330,7 @@ def _rotate(x: Float[Array, "B T H K"], rotation: tuple[Array, Array]) -> Float[
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-def _dropout(x: Array, rate: float, key: PRNGKeyArray | None) -> Array:
-    if key is None or rate == 0:
+def _dropout(x: Float[Array, "B *S"], rate: float, drop: Draws | None) -> Float[Array, "B *S"]:
+    if drop is None or rate == 0:
         return x
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+    return jnp.where(drop.uniform(*x.shape[1:]) < rate, 0, x / (1 - rate))

@@ -62,7 +62,6 @@ def check(c: Config) -> None:
         "model.heads": c.model.heads,
         "model.ff": c.model.ff,
         "train.batch_size": c.train.batch_size,
-        "train.microbatches": c.train.microbatches,
         "train.steps_per_call": c.train.steps_per_call,
         "evaluation.batch_size": c.evaluation.batch_size,
         "evaluation.passes": c.evaluation.passes,
@@ -94,6 +93,7 @@ def check(c: Config) -> None:
         "objective.low_noise_steps": c.objective.low_noise_steps,
         "mesh.data": c.mesh.data,
         "train.seed": c.train.seed,
+        "train.microbatches": c.train.microbatches,
     }
     for name, value in not_negative.items():
         if not value >= 0 or not math.isfinite(value):
@@ -140,7 +140,7 @@ def check(c: Config) -> None:
         fail("optimizer.final", c.optimizer.final, "from 0 to 1, a share of lr")
     if not 0 < c.corpus.validation < 1:
         fail("corpus.validation", c.corpus.validation, "between 0 and 1, a share of the documents")
-    if c.train.batch_size % c.train.microbatches:
+    if c.train.batch_size % (c.train.microbatches or 1):
         right = f"a divisor of train.batch_size={c.train.batch_size}"
         fail("train.microbatches", c.train.microbatches, right)
     if c.model.width % c.model.heads:

@@ -52,7 +52,7 @@ REQUIRED = (
 # `config.run_id`), and what the fingerprint of the corpus stands for.
 NOT_A_SETTING = (
     *("corpus", "tokenizer", "mesh", "train.seed"),
-    *("model.remat", "train.steps_per_call", "train.checkpoint_every"),
+    *("model.remat", "train.microbatches", "train.steps_per_call", "train.checkpoint_every"),
 )
 
 

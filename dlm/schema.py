@@ -165,7 +165,8 @@ class Optimizer:
 class Train:
     duration: str = "100 epochs"  # in steps, tokens, epochs or flops
     batch_size: int = 16  # sequences per step
-    microbatches: int = 1  # of a step, one after another: their gradients are added
+    # of a step, one after another: their gradients are added; moves no number. 0: as is fast
+    microbatches: int = 0
     seed: int = 0  # initialisation, order of the data, noise
     steps_per_call: int = 16  # optimizer steps in one compiled call; changes no number
     checkpoint_every: str = "20 percent"

@@ -45,7 +45,7 @@ def make_mesh(c: config.Config) -> Mesh:
             "the devices there are"
         )
     share = data * m.fsdp
-    parts = c.train.microbatches
+    parts = c.train.microbatches or 1
     for name, size, multiple, of in (
         ("train", c.train.batch_size, share * parts, " x train.microbatches" * (parts > 1)),
         ("evaluation", c.evaluation.batch_size, share, ""),

@@ -28,7 +28,8 @@ class Steps:
         `state` is donated.
 
     Microbatch i of M takes sequences i, i + M, ... of a batch, so that every device has its share of
-    each; it draws noise of its own. Sums are added, and divided once by the tokens of the batch.
+    each, and each sequence the noise that it has in the batch. Sums are added, and divided once by
+    the tokens of the batch.
     """
 
     init: Callable[[PRNGKeyArray], State]
@@ -41,7 +42,18 @@ def build(c: config.Config, vocab_size: int, mesh: jax.sharding.Mesh) -> Steps:
         c.optimizer, lr=1.0, weight_decay=0.0, warmup="", decay="", final=0.0, ema=0.0
     )
     averaged = c.optimizer.ema > 0
-    return _build(c.model, c.objective, shape, averaged, c.train.microbatches, vocab_size, mesh)
+    parts = c.train.microbatches or _fast(c, mesh)
+    return _build(c.model, c.objective, shape, averaged, parts, vocab_size, mesh)
+
+
+def _fast(c: config.Config, mesh: jax.sharding.Mesh) -> int:
+    """Microbatches that keep a step in the caches of a CPU: of half a thousand tokens on each device
+    (BUILD_NOTES). An accelerator takes the batch whole."""
+    if jax.default_backend() != "cpu":
+        return 1
+    rows = c.train.batch_size // (mesh.shape["data"] * mesh.shape["fsdp"])
+    parts = [n for n in range(1, rows + 1) if rows % n == 0 and rows // n * c.data.seq_len >= 512]
+    return max(parts, default=1)
 
 
 @functools.lru_cache(maxsize=16)
@@ -65,11 +77,12 @@ def _build(
     def one(state: State, tokens: Int[Array, "B L"], hyper: optim.Hyper, key: PRNGKeyArray):
         step = state["step"]
 
-        def loss(params: Params, part: Int[Array, "B L"], place: PRNGKeyArray) -> Float[Array, ""]:
-            return goal.loss(network.apply, params, part, place, step).nats / tokens.size
+        def loss(params: Params, part: Int[Array, "B L"], draws: keys.Draws) -> Float[Array, ""]:
+            return goal.loss(network.apply, params, part, draws, step).nats / tokens.size
 
         found = _added(jax.value_and_grad(loss), microbatches)
-        value, gradient = found(state["params"], tokens, jax.random.fold_in(key, step))
+        draws = keys.draws(jax.random.fold_in(key, step), len(tokens))
+        value, gradient = found(state["params"], tokens, draws)
         rate = optim.learning_rate(optimizer.schedule, step, hyper)
         update = optim.optimizer(optimizer, rate, hyper.weight_decay).update
         change, opt = update(gradient, state["opt"], state["params"])
@@ -105,21 +118,22 @@ def _build(
 
 
 def _added(found: Callable, parts: int) -> Callable:
-    """`found(params, tokens, key)`, a tree, added up over microbatches, one at a time."""
+    """`found(params, tokens, draws)`, a tree, added up over microbatches, one at a time."""
     if parts == 1:
         return found
 
-    def total(params: Params, tokens: Int[Array, "B L"], key: PRNGKeyArray) -> Any:
+    def total(params: Params, tokens: Int[Array, "B L"], draws: keys.Draws) -> Any:
         split = tokens.reshape(-1, parts, tokens.shape[-1]).swapaxes(0, 1)
+        rows = draws.rows.reshape(-1, parts).T
 
-        def add(sums, numbered):
-            i, part = numbered
-            part = found(params, part, jax.random.fold_in(key, i))
+        def add(sums, part):
+            tokens, rows = part
+            part = found(params, tokens, draws._replace(rows=rows))
             return jax.tree.map(jnp.add, sums, part), None
 
-        shapes = jax.eval_shape(found, params, split[0], key)
+        shapes = jax.eval_shape(found, params, split[0], draws._replace(rows=rows[0]))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.scan(add, zeros, (jnp.arange(parts), split))[0]
+        return jax.lax.scan(add, zeros, (split, rows))[0]
 
     return total
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlm import config, objectives
+from dlm import config, keys, objectives
 from dlm.model import transformer
 from dlm.objectives import common
 
@@ -46,10 +46,10 @@ def loss(name: str, estimator: str = "time"):
     return jax.jit(functools.partial(goal(name, estimator).loss, toy(name)[0].apply))
 
 
-def scores(name: str, passes: int, keys: int) -> np.ndarray:
-    """Nats of every string under `keys` keys, [keys, 81]."""
+def scores(name: str, passes: int, repeats: int) -> np.ndarray:
+    """Nats of every string under several keys, [repeats, 81]."""
     params = toy(name)[1]
-    several = jax.random.split(jax.random.key(2), keys)
+    several = jax.random.split(jax.random.key(2), repeats)
     return np.stack([nll(name)(params, STRINGS, key, passes).nats for key in several])
 
 
@@ -215,11 +215,11 @@ def deviation(estimate) -> float:
         return estimate(network.apply, params, jnp.tile(string, (TILE, 1)), key) / TILE
 
     @jax.jit
-    def all_strings(keys):
-        return jax.vmap(one)(keys, STRINGS)
+    def all_strings(several):
+        return jax.vmap(one)(several, STRINGS)
 
-    keys = jax.random.split(jax.random.key(7), (KEYS, len(STRINGS)))
-    draws = np.asarray(jax.lax.map(all_strings, keys, batch_size=50), np.float64)
+    several = jax.random.split(jax.random.key(7), (KEYS, len(STRINGS)))
+    draws = np.asarray(jax.lax.map(all_strings, several, batch_size=50), np.float64)
     error = draws - bounds()
     each = error.mean(axis=0) / (error.std(axis=0, ddof=1) / math.sqrt(KEYS))
     pooled = error.mean() / (error.std(ddof=1) / math.sqrt(error.size))
@@ -246,9 +246,9 @@ def test_more_passes_and_the_count_form_are_less_noisy():
     assert eight.mean() < 0.5 * one.mean()
 
     def noise(estimator):
-        keys = jax.random.split(jax.random.key(0), 100)
+        several = jax.random.split(jax.random.key(0), 100)
         params = toy("masked")[1]
-        return np.std([loss("masked", estimator)(params, STRINGS, key).nats for key in keys])
+        return np.std([loss("masked", estimator)(params, STRINGS, key).nats for key in several])
 
     assert noise("count") < noise("time")
 
@@ -257,13 +257,13 @@ def planted(bug: str):
     """The masked estimator with one mistake in it, or none."""
 
     def estimate(apply, params, tokens, key):
-        time_key, mask_key = jax.random.split(key)
-        t = 1 - common.stratified(time_key, tokens.shape[0])
+        times, masks = keys.draws(key, tokens.shape[0]).split(2)
+        t, chance = 1 - times.stratified()[:, 0], masks.uniform(L)
         if bug == "fixed rate":
             t = jnp.full_like(t, 0.5)
         if bug == "floor":
             t = 0.5 + 0.5 * t
-        masked = jax.random.uniform(mask_key, tokens.shape) < t[:, None]
+        masked = chance < t[:, None]
         weight = 1 / t
         if bug == "forced mask":
             weight = 1 / jnp.maximum(t, 1e-2)
@@ -271,7 +271,7 @@ def planted(bug: str):
             masked = masked | (empty & (jnp.arange(L) == 0))
         if bug.startswith("forced count"):
             counts = jnp.clip(jnp.floor(t * L).astype(jnp.int32), 1, L)
-            masked, weight = common.exact_count_mask(mask_key, counts, L), L / counts
+            masked, weight = common.exact_count_mask(chance, counts), L / counts
         if bug == "unweighted":
             weight = 1.0
         if bug == "mean over masked":
@@ -315,8 +315,8 @@ def test_a_planted_bug_is_caught(bug):
 
 def test_masks_have_the_exact_count_and_every_subset_is_as_likely():
     counts = jnp.tile(jnp.arange(L + 1), 2000)
-    exact_count_mask = jax.jit(common.exact_count_mask, static_argnums=2)
-    masks = np.asarray(exact_count_mask(jax.random.key(0), counts, L))
+    chance = jax.random.uniform(jax.random.key(0), (len(counts), L))
+    masks = np.asarray(jax.jit(common.exact_count_mask)(chance, counts))
     np.testing.assert_array_equal(masks.sum(axis=1), counts)
     for k in range(L + 1):
         codes = masks[np.asarray(counts) == k] @ (1 << np.arange(L))
@@ -329,8 +329,9 @@ def test_masks_have_the_exact_count_and_every_subset_is_as_likely():
 
 def test_stratified_draws_are_uniform_each_and_evenly_spread_together():
     batch, n = 5, 4000
-    keys = jax.random.split(jax.random.key(0), n)
-    draws = np.asarray(jax.jit(jax.vmap(lambda key: common.stratified(key, batch)))(keys))
+    many = jax.random.split(jax.random.key(0), n)
+    one = jax.jit(jax.vmap(lambda key: keys.draws(key, batch).stratified()[:, 0]))
+    draws = np.asarray(one(many))
     assert draws.min() >= 0 and draws.max() < 1
     gaps = np.diff(np.sort(draws, axis=1), axis=1)
     np.testing.assert_allclose(gaps, 1 / batch, atol=1e-6)

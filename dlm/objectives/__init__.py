@@ -24,6 +24,8 @@ class Objective:
     sample(model, params, key, prompt, length, *, infill, steps, temperature, top_p, order, budget)
         -> Int[B length]; of the options each reads what it knows
     init(params) -> params                                with what is the objective's own, if any
+
+    `key` is that of the whole batch, or `keys.Draws` where tokens are some rows of it.
     """
 
     name: str

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from dlm import keys
 from dlm.model import Mask, Params, Transformer
 from dlm.objectives.common import Sum, cross_entropy, draw, given
 
@@ -31,7 +32,7 @@ def left_to_right(tokens: Int[Array, "B L"], bos: int) -> View:
 
 
 def score(
-    apply: Callable, params: Params, view: View, key: PRNGKeyArray | None, vocab_size: int
+    apply: Callable, params: Params, view: View, key: keys.Draws | None, vocab_size: int
 ) -> Float[Array, "B L"]:
     """-log p of each target, in nats."""
     where: dict = {} if view.queries is None else {"queries": view.queries}
@@ -43,16 +44,16 @@ def score(
 def make(vocab_size: int, augment: Callable | None = None) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`; BOS is row `vocab_size`.
 
-    `augment(key, tokens) -> View` changes what training shows; nll and samples are left to right.
+    `augment(draws, tokens) -> View` changes what training shows; nll and samples are left to right.
     """
     bos = vocab_size
 
     def loss(apply, params, tokens, key, step=None) -> Sum:
-        view = left_to_right(tokens, bos)
+        view, dropout = left_to_right(tokens, bos), keys.draws(key, len(tokens))
         if augment is not None:
-            view_key, key = jax.random.split(key)
-            view = augment(view_key, tokens)
-        nats = jnp.sum(score(apply, params, view, key, vocab_size))
+            views, dropout = dropout.split(2)
+            view = augment(views, tokens)
+        nats = jnp.sum(score(apply, params, view, dropout, vocab_size))
         return Sum(nats, tokens.size, {"nll": nats})
 
     def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from dlm import config
+from dlm import config, keys
 from dlm.model import Params, Transformer
 from dlm.objectives import reveal
-from dlm.objectives.common import Sum, cross_entropy, exact_count_mask, given, stratified
+from dlm.objectives.common import Sum, cross_entropy, exact_count_mask, given, mean
 
 
 def visible(length: int, block: int) -> Bool[np.ndarray, "T T"]:
@@ -58,33 +58,32 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
         entropy = jnp.where(masked, cross_entropy(logits, tokens, vocab_size), 0)
         return jnp.sum(weight * entropy.reshape(*weight.shape, block).sum(-1), axis=-1)
 
-    def count_form(key, t: Float[Array, "B N"]):
+    def count_form(chance: Float[Array, "B L"], t: Float[Array, "B N"]):
         counts = jnp.clip(jnp.floor(t * block).astype(jnp.int32) + 1, 1, block)
-        masked = exact_count_mask(key, counts.reshape(-1), block)
-        return masked.reshape(t.shape[0], -1), block / counts
-
-    def times(key, batch: int, length: int) -> Float[Array, "B N"]:
-        return stratified(key, batch * (length // block)).reshape(batch, -1)
+        masked = exact_count_mask(chance.reshape(*t.shape, block), counts)
+        return masked.reshape(chance.shape), block / counts
 
     def loss(apply, params, tokens, key, step=None) -> Sum:
-        time_key, mask_key, dropout_key = jax.random.split(key, 3)
-        t = times(time_key, *tokens.shape)
+        batch, length = tokens.shape
+        times, masks, dropout = keys.draws(key, batch).split(3)
+        t, chance = times.stratified(length // block), masks.uniform(length)
         if c.estimator == "count":
-            masked, weight = count_form(mask_key, t)
+            masked, weight = count_form(chance, t)
         else:
-            rate = jnp.repeat(1 - t, block, axis=1)
-            masked, weight = jax.random.uniform(mask_key, tokens.shape) < rate, 1 / (1 - t)
-        nats = jnp.sum(weighted(apply, params, tokens, masked, weight, dropout_key))
+            masked, weight = chance < jnp.repeat(1 - t, block, axis=1), 1 / (1 - t)
+        nats = jnp.sum(weighted(apply, params, tokens, masked, weight, dropout))
         return Sum(nats, tokens.size, {"diffusion": nats})
 
     def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
-        def one(i, nats):
-            masked, weight = count_form(jax.random.fold_in(mask_key, i), (t + i / passes) % 1.0)
-            return nats + weighted(apply, params, tokens, masked, weight, None)
+        def one(i) -> Float[Array, " B"]:
+            chance = masks.fold_in(i).uniform(length)
+            masked, weight = count_form(chance, (t + i / passes) % 1.0)
+            return weighted(apply, params, tokens, masked, weight, None)
 
-        time_key, mask_key = jax.random.split(key)
-        t = times(time_key, *tokens.shape)
-        nats = jax.lax.fori_loop(0, passes, one, jnp.zeros(tokens.shape[0])) / passes
+        batch, length = tokens.shape
+        times, masks = keys.draws(key, batch).split(2)
+        t = times.stratified(length // block)
+        nats = mean(one, passes)
         return Sum(nats, tokens.size, {"diffusion": nats})
 
     def sample(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,17 @@ class Sum(NamedTuple):
     terms: dict[str, Float[Array, "*B"]]
 
 
+def mean(one: Callable[[Any], Any], passes: int | Int[Array, ""]) -> Any:
+    """Of `one(0)`, ..., `one(passes - 1)`, trees of float arrays."""
+    if isinstance(passes, int) and passes == 1:
+        return one(0)
+    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, 0))
+    total = jax.lax.fori_loop(
+        0, passes, lambda i, total: jax.tree.map(jnp.add, total, one(i)), empty
+    )
+    return jax.tree.map(lambda x: x / passes, total)
+
+
 def cross_entropy(
     logits: Float[Array, "B L R"], tokens: Int[Array, "B L"], vocab_size: int
 ) -> Float[Array, "B L"]:
@@ -30,22 +42,10 @@ def cross_entropy(
     return jax.nn.logsumexp(logits, axis=-1) - chosen
 
 
-def stratified(key: PRNGKeyArray, batch: int) -> Float[Array, " B"]:
-    """Numbers in [0, 1), each uniform, spread evenly over the batch: (u + b/B) mod 1 with one u.
-
-    The variance of a mean over them is lower than for independent draws (Kingma et al. 2021,
-    appendix I.1), the expectation the same.
-    """
-    return (jax.random.uniform(key) + jnp.arange(batch) / batch) % 1.0
-
-
-def exact_count_mask(
-    key: PRNGKeyArray, counts: Int[Array, " B"], length: int
-) -> Bool[Array, "B L"]:
-    """A uniformly random set of exactly `counts[b]` positions in each row."""
-    noise = jax.random.uniform(key, (counts.shape[0], length))
-    rank = jnp.argsort(jnp.argsort(noise, axis=-1), axis=-1)
-    return rank < counts[:, None]
+def exact_count_mask(chance: Float[Array, "*B L"], counts: Int[Array, "*B"]) -> Bool[Array, "*B L"]:
+    """Of each row the `counts[b]` positions of least chance: of uniform draws, a random set."""
+    rank = jnp.argsort(jnp.argsort(chance, axis=-1), axis=-1)
+    return rank < counts[..., None]
 
 
 def given(

@@ -26,10 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from dlm import config
+from dlm import config, keys
 from dlm.model import Params, Transformer
 from dlm.objectives import schedules
-from dlm.objectives.common import Sum, draw, given, stratified
+from dlm.objectives.common import Sum, draw, given, mean
 
 TINY = 1e-30
 
@@ -49,12 +49,11 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
     def one_hot(tokens: Int[Array, "*B"]) -> Float[Array, "*B S"]:
         return jax.nn.one_hot(tokens, states)
 
-    def noisy(key, tokens, share: Float[Array, " B"]) -> Int[Array, "B L"]:
-        where_key, what_key = jax.random.split(key)
-        jumped = jax.random.uniform(where_key, tokens.shape) < share[:, None]
-        to = vocab_size
-        if not absorbing:
-            to = jax.random.randint(what_key, tokens.shape, 0, vocab_size, tokens.dtype)
+    def noisy(draws: keys.Draws, tokens, share: Float[Array, " B"]) -> Int[Array, "B L"]:
+        where, what = draws.split(2)
+        length = tokens.shape[1]
+        jumped = where.uniform(length) < share[:, None]
+        to = vocab_size if absorbing else what.below(vocab_size, length)
         return jnp.where(jumped, to, tokens)
 
     def outputs(apply: Callable, params: Params, state, t, key) -> Float[Array, "B L V"]:
@@ -85,11 +84,11 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
         here = jnp.sum(q * one_hot(state), axis=-1, keepdims=True)
         return jnp.log(q + TINY) - jnp.log(here + TINY)
 
-    def jumps(apply, params, tokens, t, key, dropout_key) -> Float[Array, " B"]:
+    def jumps(apply, params, tokens, t, draws, dropout) -> Float[Array, " B"]:
         """The integrand at times t, summed over positions."""
         share = noise.share(t)[:, None, None]
-        state = noisy(key, tokens, noise.share(t))
-        log_p = ratios(outputs(apply, params, state, t, dropout_key), state, share)
+        state = noisy(draws, tokens, noise.share(t))
+        log_p = ratios(outputs(apply, params, state, t, dropout), state, share)
         q = kernel(one_hot(tokens), share)
         here = jnp.sum(q * one_hot(state), axis=-1, keepdims=True)
         a = q / here
@@ -107,13 +106,13 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
         joint = there * kernel(x, before)
         return joint / joint.sum(-1, keepdims=True)
 
-    def leap(apply, params, tokens, step, key, dropout_key) -> Float[Array, " B"]:
+    def leap(apply, params, tokens, step, draws, dropout) -> Float[Array, " B"]:
         """The divergence of one of T steps, from `step` Int[B] to the one before; 1 reconstructs."""
         at = step / c.timesteps
         before = jnp.where(step > 1, noise.share((step - 1) / c.timesteps), 0.0)
         share, before = (v[:, None, None] for v in (noise.share(at), before))
-        state = noisy(key, tokens, share[:, 0, 0])
-        logits = outputs(apply, params, state, at, dropout_key)
+        state = noisy(draws, tokens, share[:, 0, 0])
+        logits = outputs(apply, params, state, at, dropout)
         p = posterior(tokens_of(logits, state, share), state, before, share)
         q = posterior(one_hot(tokens), state, before, share)
         ratio = jnp.log(jnp.maximum(q, TINY)) - jnp.log(jnp.maximum(p, TINY))
@@ -127,35 +126,35 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
         same = 1 - m + m / v
         return length * (same * math.log(same * v) + (v - 1) * m / v * math.log(m))
 
-    def bound(apply, params, tokens, u: Float[Array, " B"], key, dropout_key) -> Array:
+    def bound(apply, params, tokens, u: Float[Array, " B"], draws, dropout) -> Array:
         """Unbiased draws of the diffusion and the reconstruction term, Float[2 B], by u in [0, 1).
 
         Of a chain in T steps the last one back, to the data, reconstructs.
         """
         if c.timesteps:
             step = jnp.floor(u * c.timesteps) + 1
-            found = c.timesteps * leap(apply, params, tokens, step, key, dropout_key)
+            found = c.timesteps * leap(apply, params, tokens, step, draws, dropout)
             return jnp.where(jnp.stack([step > 1, step == 1]), found, 0.0)
         # (0, 1): at t = 1 the rate is infinite and what it multiplies is zero.
         t = jnp.clip(u, 1e-6, 1 - 1e-6)
-        found = jumps(apply, params, tokens, t, key, dropout_key)
+        found = jumps(apply, params, tokens, t, draws, dropout)
         return jnp.stack([found, jnp.zeros_like(found)])
 
-    def last(apply, params, tokens, key) -> Float[Array, " B"]:
+    def last(apply, params, tokens, draws) -> Float[Array, " B"]:
         """-log p(x | x_0) where noise is left at t = 0."""
         if noise.start == 0 or c.timesteps:
             return jnp.zeros(tokens.shape[0])
         share = jnp.full(tokens.shape[0], noise.start)
-        state = noisy(key, tokens, share)
+        state = noisy(draws, tokens, share)
         logits = outputs(apply, params, state, jnp.zeros(len(tokens)), None)
         x = posterior(tokens_of(logits, state, share[:, None, None]), state, 0.0, noise.start)
         chosen = jnp.take_along_axis(x, tokens[..., None], -1)[..., 0]
         return -jnp.sum(jnp.log(jnp.maximum(chosen, TINY)), axis=-1)
 
     def loss(apply, params, tokens, key, step=None) -> Sum:
-        time_key, noise_key, dropout_key = jax.random.split(key, 3)
-        u = stratified(time_key, tokens.shape[0])
-        parts = jnp.sum(bound(apply, params, tokens, u, noise_key, dropout_key), axis=-1)
+        times, noises, dropout = keys.draws(key, len(tokens)).split(3)
+        u = times.stratified()[:, 0]
+        parts = jnp.sum(bound(apply, params, tokens, u, noises, dropout), axis=-1)
         prior = jnp.zeros(()) + tokens.shape[0] * ahead(tokens.shape[1])
         terms = {"prior": prior, "reconstruction": parts[1], "diffusion": parts[0]}
         return Sum(jnp.sum(parts) + prior, tokens.size, terms)
@@ -163,15 +162,15 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
     def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
         batch, length = tokens.shape
 
-        def one(i, parts):
-            place = jax.random.fold_in(noise_key, i)
+        def one(i) -> Float[Array, "2 B"]:
+            place = noises.fold_in(i)
             found = bound(apply, params, tokens, (u + i / passes) % 1.0, place, None)
-            end = last(apply, params, tokens, jax.random.fold_in(place, 1))
-            return parts + found.at[1].add(end)
+            end = last(apply, params, tokens, place.fold_in(1))
+            return found.at[1].add(end)
 
-        time_key, noise_key = jax.random.split(key)
-        u = stratified(time_key, batch)
-        parts = jax.lax.fori_loop(0, passes, one, jnp.zeros((2, batch))) / passes
+        times, noises = keys.draws(key, batch).split(2)
+        u = times.stratified()[:, 0]
+        parts = mean(one, passes)
         prior = jnp.full(batch, ahead(length))
         terms = {"prior": prior, "reconstruction": parts[1], "diffusion": parts[0]}
         return Sum(sum(terms.values(), jnp.zeros(batch)), tokens.size, terms)

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from dlm import config
+from dlm import config, keys
 from dlm.model import Params, Transformer
 from dlm.objectives import reveal, schedules
-from dlm.objectives.common import Sum, draw, given, stratified
+from dlm.objectives.common import Sum, draw, given, mean
 
 
 def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
@@ -43,16 +43,15 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
         own = (1 - share)[:, None, None] * jax.nn.one_hot(state, vocab_size)
         return logits + jnp.log(own + other)
 
-    def bound(apply, params, tokens, u: Float[Array, " B"], key, dropout_key) -> Float[Array, " B"]:
-        where_key, what_key = jax.random.split(key)
+    def bound(apply, params, tokens, u: Float[Array, " B"], draws, dropout) -> Float[Array, " B"]:
+        where, what = draws.split(2)
+        length = tokens.shape[1]
         t = 1 - u  # of the source: 1 at the start; m'/m is k'/(1 - k)
         share = noise.share(t)
-        source = mask_id
-        if c.path == "uniform":
-            source = jax.random.randint(what_key, tokens.shape, 0, vocab_size, tokens.dtype)
-        jumped = jax.random.uniform(where_key, tokens.shape) < share[:, None]
+        source = mask_id if c.path == "mask" else what.below(vocab_size, length)
+        jumped = where.uniform(length) < share[:, None]
         state = jnp.where(jumped, source, tokens)
-        logp = jax.nn.log_softmax(posterior(apply, params, state, share, dropout_key))
+        logp = jax.nn.log_softmax(posterior(apply, params, state, share, dropout))
         chosen = jnp.take_along_axis(logp, tokens[..., None], -1)[..., 0]
         if c.path == "mask":
             cost = jnp.where(jumped, -chosen, 0.0)
@@ -66,22 +65,22 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
         return schedules.prior(c, length, vocab_size)
 
     def loss(apply, params, tokens, key, step=None) -> Sum:
-        time_key, noise_key, dropout_key = jax.random.split(key, 3)
-        u = stratified(time_key, tokens.shape[0])
-        found = jnp.sum(bound(apply, params, tokens, u, noise_key, dropout_key))
+        times, noises, dropout = keys.draws(key, len(tokens)).split(3)
+        u = times.stratified()[:, 0]
+        found = jnp.sum(bound(apply, params, tokens, u, noises, dropout))
         prior = jnp.zeros(()) + tokens.shape[0] * ahead(tokens.shape[1])
         return Sum(found + prior, tokens.size, {"flow": found, "prior": prior})
 
     def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
         batch, length = tokens.shape
 
-        def one(i, nats):
-            place = jax.random.fold_in(noise_key, i)
-            return nats + bound(apply, params, tokens, (u + i / passes) % 1.0, place, None)
+        def one(i) -> Float[Array, " B"]:
+            at = (u + i / passes) % 1.0
+            return bound(apply, params, tokens, at, noises.fold_in(i), None)
 
-        time_key, noise_key = jax.random.split(key)
-        u = stratified(time_key, batch)
-        nats = jax.lax.fori_loop(0, passes, one, jnp.zeros(batch)) / passes
+        times, noises = keys.draws(key, batch).split(2)
+        u = times.stratified()[:, 0]
+        nats = mean(one, passes)
         prior = jnp.full(batch, ahead(length))
         return Sum(nats + prior, tokens.size, {"flow": nats, "prior": prior})
 

@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from dlm import config
+from dlm import config, keys
 from dlm.model import Params, Transformer
-from dlm.objectives.common import Sum, draw, given, stratified
+from dlm.objectives.common import Sum, draw, given, mean
 
 ENDS = "log_snr"  # parameters: log-SNR at t = 0 and at t = 1, where they are learned
 
@@ -92,20 +92,20 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
     def denoise(apply, params, z, snr, t, key) -> Float[Array, "B L D"]:
         return predict(c, vocab_size, apply, params, z, snr, t, key)[0]
 
-    def parts(apply, params, tokens, u, key, dropout_key) -> dict[str, Float[Array, " B"]]:
+    def parts(apply, params, tokens, u, draws, dropout) -> dict[str, Float[Array, " B"]]:
         """The three terms, the middle one drawn at times u."""
-        noise_key, end_key = jax.random.split(key)
+        noises, last_noises = draws.split(2)
         rows, (first, last) = table(params), ends(c, params)
         e = rows[tokens]
         snr = first + (last - first) * u
         alpha, sigma = scales(snr)
-        z = alpha * e + sigma * jax.random.normal(noise_key, e.shape)
-        error = jnp.sum((e - denoise(apply, params, z, snr, u, dropout_key)) ** 2, axis=(1, 2))
+        z = alpha * e + sigma * noises.normal(*e.shape[1:])
+        error = jnp.sum((e - denoise(apply, params, z, snr, u, dropout)) ** 2, axis=(1, 2))
         batch = len(tokens)
         a1, s1 = scales(jnp.full(batch, last))
         prior = jnp.sum(a1**2 * e**2 + s1**2 - 1 - jnp.log(s1**2), axis=(1, 2)) / 2
         a0, s0 = scales(jnp.full(batch, first))
-        z0 = a0 * e + s0 * jax.random.normal(end_key, e.shape)
+        z0 = a0 * e + s0 * last_noises.normal(*e.shape[1:])
         read = jax.nn.log_softmax(rounding(rows[:vocab_size], z0, jnp.full(batch, first)))
         chosen = jnp.take_along_axis(read, tokens[..., None], -1)[..., 0]
         return {
@@ -115,23 +115,20 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
         }
 
     def loss(apply, params, tokens, key, step=None) -> Sum:
-        time_key, noise_key, dropout_key = jax.random.split(key, 3)
-        u = stratified(time_key, len(tokens))
-        terms = parts(apply, params, tokens, u, noise_key, dropout_key)
+        times, noises, dropout = keys.draws(key, len(tokens)).split(3)
+        u = times.stratified()[:, 0]
+        terms = parts(apply, params, tokens, u, noises, dropout)
         terms = {name: jnp.sum(value) for name, value in terms.items()}
         return Sum(sum(terms.values(), jnp.zeros(())), tokens.size, terms)
 
     def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
-        def one(i, total):
+        def one(i) -> dict[str, Float[Array, " B"]]:
             at = (u + i / passes) % 1.0
-            found = parts(apply, params, tokens, at, jax.random.fold_in(noise_key, i), None)
-            return jax.tree.map(jnp.add, total, found)
+            return parts(apply, params, tokens, at, noises.fold_in(i), None)
 
-        time_key, noise_key = jax.random.split(key)
-        u = stratified(time_key, len(tokens))
-        names = ("prior", "diffusion", "reconstruction")
-        total = jax.lax.fori_loop(0, passes, one, {name: jnp.zeros(len(tokens)) for name in names})
-        terms = {name: value / passes for name, value in total.items()}
+        times, noises = keys.draws(key, len(tokens)).split(2)
+        u = times.stratified()[:, 0]
+        terms = mean(one, passes)
         return Sum(sum(terms.values(), jnp.zeros(len(tokens))), tokens.size, terms)
 
     def sample(

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from dlm import config
+from dlm import config, keys
 from dlm.model import Params, Transformer
 from dlm.objectives import reveal, schedules
-from dlm.objectives.common import Sum, cross_entropy, exact_count_mask, given, stratified
+from dlm.objectives.common import Sum, cross_entropy, exact_count_mask, given, mean
 
 
 def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
@@ -47,19 +46,16 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
         parts = schedules.counts(c, length)
         return length * np.stack([parts["reconstruction"], parts["diffusion"]])
 
-    def rows(key, share: Float[Array, " B"], length: int) -> Bool[Array, "B L"]:
-        return jax.random.uniform(key, (share.shape[0], length)) < share[:, None]
-
     def loss(apply, params, tokens, key, step=None) -> Sum:
-        time_key, mask_key, dropout_key = jax.random.split(key, 3)
         batch, length = tokens.shape
-        u = stratified(time_key, batch)
+        times, masks, dropout = keys.draws(key, batch).split(3)
+        u, chance = times.stratified()[:, 0], masks.uniform(length)
         highest = 1.0
         if c.low_noise_steps and step is not None:
             highest = jnp.where(step < c.low_noise_steps, c.low_noise, 1.0)
         t = (1 - u) * highest  # in (0, 1]
         if c.estimator == "count":
-            masked = exact_count_mask(mask_key, counted(u * highest, length), length)
+            masked = exact_count_mask(chance, counted(u * highest, length))
         else:
             if c.timesteps:
                 at = jnp.ceil(t * c.timesteps)
@@ -69,17 +65,17 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
             else:
                 share = noise.share(t)
                 weight = noise.rate(t) / share
-            masked = rows(mask_key, share, length)
+            masked = chance < share[:, None]
         count = jnp.sum(masked, axis=-1)
         if c.suffix:  # as many masks, at the end: none stays none
             end = jnp.arange(length) >= length - count[:, None]
-            chosen = jax.random.uniform(jax.random.fold_in(mask_key, 1), (batch, 1)) < c.suffix
+            chosen = masks.fold_in(1).uniform(1) < c.suffix
             masked = jnp.where(chosen, end, masked)
         if c.weighting == "unweighted":  # of every masked token, at the scale of the bound
             weight = jnp.full(batch, 2.0)
         elif c.estimator == "count":
             weight = jnp.asarray(weights(length).sum(0), jnp.float32)[count]
-        found = weight * entropy(apply, params, tokens, masked, dropout_key)
+        found = weight * entropy(apply, params, tokens, masked, dropout)
         ahead = schedules.prior(c, length, vocab_size)
         nats = jnp.sum(found) + batch * ahead
         return Sum(
@@ -90,14 +86,14 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
         batch, length = tokens.shape
         table = jnp.asarray(weights(length), jnp.float32)
 
-        def one(i, nats):
+        def one(i) -> Float[Array, "2 B"]:
             counts = counted((t + i / passes) % 1.0, length)  # stratified over the passes
-            masked = exact_count_mask(jax.random.fold_in(mask_key, i), counts, length)
-            return nats + table[:, counts] * entropy(apply, params, tokens, masked, None)
+            masked = exact_count_mask(masks.fold_in(i).uniform(length), counts)
+            return table[:, counts] * entropy(apply, params, tokens, masked, None)
 
-        time_key, mask_key = jax.random.split(key)
-        t = stratified(time_key, batch)
-        parts = jax.lax.fori_loop(0, passes, one, jnp.zeros((2, batch))) / passes
+        times, masks = keys.draws(key, batch).split(2)
+        t = times.stratified()[:, 0]
+        parts = mean(one, passes)
         ahead = jnp.full(batch, schedules.prior(c, length, vocab_size))
         terms = {"prior": ahead, "reconstruction": parts[0], "diffusion": parts[1]}
         return Sum(sum(terms.values(), jnp.zeros(batch)), tokens.size, terms)

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int
 
-from dlm import config
+from dlm import config, keys
 from dlm.objectives import ar
 
 
@@ -23,20 +22,20 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
     bos, mask_id = vocab_size, vocab_size + 1
     rate, kind, attention = c.noise, c.noise_kind, c.attention_noise
 
-    def augment(key: PRNGKeyArray, tokens: Int[Array, "B L"]) -> ar.View:
-        where_key, what_key, row_key, key_key = jax.random.split(key, 4)
-        batch, length = tokens.shape
+    def augment(draws: keys.Draws, tokens: Int[Array, "B L"]) -> ar.View:
+        where, what, chances, losses = draws.split(4)
+        length = tokens.shape[1]
         view = ar.left_to_right(tokens, bos)
         if rate:
             other = mask_id
             if kind == "replace":
-                other = jax.random.randint(what_key, tokens.shape, 0, vocab_size, tokens.dtype)
-            changed = jax.random.uniform(where_key, tokens.shape) < rate
+                other = what.below(vocab_size, length)
+            changed = where.uniform(length) < rate
             changed &= jnp.arange(length) > 0
             view = view._replace(inputs=jnp.where(changed, other, view.inputs))
         if attention:
-            chosen, t = jax.random.uniform(row_key, (2, batch, length, 1))
-            lost = jax.random.uniform(key_key, (batch, length, length)) < t
+            chosen, t = jnp.split(chances.uniform(length, 2), 2, axis=-1)
+            lost = losses.uniform(length, length) < t
             lost &= (chosen < attention) & ~jnp.eye(length, dtype=bool)
             view = view._replace(mask=jnp.tri(length, dtype=bool) & ~lost)
         return view

@@ -21,11 +21,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
-from dlm import config
+from dlm import config, keys
 from dlm.objectives import ar
-from dlm.objectives.common import Sum
+from dlm.objectives.common import Sum, mean
 
 SEED = 1234  # of the fixed orders: the same for every run
 
@@ -33,8 +33,8 @@ SEED = 1234  # of the fixed orders: the same for every run
 def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`; BOS is row `vocab_size`."""
 
-    def augment(key: PRNGKeyArray, tokens: Int[Array, "B L"]) -> ar.View:
-        return shown(tokens, draw(c, key, tokens), vocab_size, c.targets)
+    def augment(draws: keys.Draws, tokens: Int[Array, "B L"]) -> ar.View:
+        return shown(tokens, draw(c, draws, tokens), vocab_size, c.targets)
 
     return ar.make(vocab_size, None if c.orders == 1 else augment)
 
@@ -42,15 +42,17 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
 def any_order(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """As `make`, with target positions, scored in the mean over the orders that it is trained on."""
 
-    def augment(key: PRNGKeyArray, tokens: Int[Array, "B L"]) -> ar.View:
-        return shown(tokens, draw(c, key, tokens), vocab_size, targets=True)
+    def augment(draws: keys.Draws, tokens: Int[Array, "B L"]) -> ar.View:
+        return shown(tokens, draw(c, draws, tokens), vocab_size, targets=True)
 
     def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
-        def one(i, nats):
-            view = augment(jax.random.fold_in(key, i), tokens)
-            return nats + jnp.sum(ar.score(apply, params, view, None, vocab_size), axis=-1)
+        draws = keys.draws(key, len(tokens))
 
-        nats = jax.lax.fori_loop(0, passes, one, jnp.zeros(len(tokens))) / passes
+        def one(i) -> Float[Array, " B"]:
+            view = augment(draws.fold_in(i), tokens)
+            return jnp.sum(ar.score(apply, params, view, None, vocab_size), axis=-1)
+
+        nats = mean(one, passes)
         return Sum(nats, tokens.size, {"nll": nats})
 
     loss, _, sample = ar.make(vocab_size, augment)
@@ -64,19 +66,18 @@ def shown(tokens: Int[Array, "B L"], order: Int[Array, "B L"], bos: int, targets
     return view._replace(positions=positions, queries=order if targets else None)
 
 
-def draw(c: config.Objective, key: PRNGKeyArray, tokens: Int[Array, "B L"]) -> Int[Array, "B L"]:
+def draw(c: config.Objective, draws: keys.Draws, tokens: Int[Array, "B L"]) -> Int[Array, "B L"]:
     """An order of each sequence: of the fixed ones, or a new one."""
     batch, length = tokens.shape
     if c.orders and c.order_kind in ("jitter", "uniform"):
-        which = jax.random.randint(key, (batch,), 0, c.orders)
+        which = draws.below(c.orders)
         return jnp.asarray(table(c.orders, length, c.order_kind))[which]
     if c.orders:  # parts depend on the sequence; the noise that orders them is one of N
-        which = jax.random.randint(key, (batch,), 0, c.orders)
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(SEED), i))(which)
-        noise = jax.vmap(lambda k: jax.random.uniform(k, (length,)))(keys)
+        which = draws.below(c.orders)
+        noise = keys.Draws(jax.random.key(SEED), which, c.orders).uniform(length)
         noise = jnp.where(which[:, None] == 0, jnp.arange(length) / length, noise)
     else:
-        noise = jax.random.uniform(key, (batch, length))
+        noise = draws.uniform(length)
     if c.order_kind == "spans":
         return _by_part(noise, jnp.broadcast_to(jnp.arange(length) // c.span, (batch, length)))
     if c.order_kind == "segments":
@@ -84,9 +85,8 @@ def draw(c: config.Objective, key: PRNGKeyArray, tokens: Int[Array, "B L"]) -> I
         return _by_part(noise, jnp.pad(ends[:, :-1], ((0, 0), (1, 0))))
     if c.order_kind == "uniform":
         return jnp.argsort(noise, axis=-1)
-    scale_key, key = jax.random.split(key)
-    scale = jax.random.uniform(scale_key, (batch, 1)) * length
-    moved = jnp.arange(length) + scale * jax.random.normal(key, (batch, length))
+    scales, moves = draws.split(2)
+    moved = jnp.arange(length) + length * scales.uniform(1) * moves.normal(length)
     return jnp.argsort(moved, axis=-1)
 
 

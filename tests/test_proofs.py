@@ -1,0 +1,159 @@
+"""Mistakes in an objective, each caught by the law that it breaks."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from dlm import config, keys, objectives, proofs
+from dlm.objectives import common
+
+V, L = proofs.VOCABULARY, proofs.LENGTH
+BOS, MASK = V, V + 1
+
+
+def goal(name: str, **options) -> objectives.Objective:
+    return objectives.make(config.Objective(name=name, **options), V)
+
+
+def holds(law, wrong: objectives.Objective) -> list[bool]:
+    return [proof.holds for proof in law(proofs.bench(wrong))]
+
+
+# --- weights and normalisation --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ar", "masked", "gaussian"])
+def test_an_nll_that_is_three_percent_too_low_is_caught(name):
+    right = goal(name)
+
+    def nll(apply, params, tokens, key, passes):
+        total = right.nll(apply, params, tokens, key, passes)
+        terms = {name: 0.97 * value for name, value in total.terms.items()}
+        return total._replace(nats=0.97 * total.nats, terms=terms)
+
+    assert holds(proofs.normalised, dataclasses.replace(right, nll=nll)) == [False]
+
+
+@pytest.mark.parametrize("power, right", [(1, True), (2, False)])
+def test_masked_counts_weighted_by_another_power_are_caught(power, right):
+    """L / k is the weight of k masks. L (L / k)^2 / sum(1 / k), like it, gives log V a token to a
+    model that knows nothing, but too little to all masks at once."""
+
+    def nll(apply, params, tokens, key, passes):
+        times, masks = keys.draws(key, len(tokens)).split(2)
+        u = times.stratified()[:, 0]
+
+        def one(i):
+            count = jnp.floor((u + i / passes) % 1 * L).astype(jnp.int32) + 1
+            masked = common.exact_count_mask(masks.fold_in(i).uniform(L), count)
+            inputs = jnp.pad(jnp.where(masked, MASK, tokens), ((0, 0), (1, 0)), constant_values=BOS)
+            logits = apply(params, inputs, mask="full")[:, 1:]
+            entropy = jnp.where(masked, common.cross_entropy(logits, tokens, V), 0)
+            mean = jnp.mean(jnp.arange(1, L + 1) ** (1.0 - power))
+            return L / mean / count**power * entropy.sum(-1)
+
+        nats = common.mean(one, passes)
+        return common.Sum(nats, tokens.size, {"diffusion": nats})
+
+    assert holds(proofs.normalised, dataclasses.replace(goal("masked"), nll=nll)) == [right]
+
+
+# --- sums, samples, training ----------------------------------------------------------------------
+
+
+def test_a_token_too_few_is_caught():
+    right = goal("ar")
+
+    def loss(apply, params, tokens, key, step=None):
+        total = right.loss(apply, params, tokens, key)
+        return total._replace(tokens=total.tokens - 1)
+
+    assert holds(proofs.sums, dataclasses.replace(right, loss=loss)) == [False, True]
+
+
+def test_noise_that_depends_on_the_batch_is_caught():
+    right = goal("masked")
+
+    def loss(apply, params, tokens, key, step=None):
+        draws = keys.draws(key, len(tokens))
+        place = jnp.arange(len(tokens))  # in this part, not in the batch
+        return right.loss(apply, params, tokens, draws._replace(rows=place))
+
+    assert holds(proofs.parts, dataclasses.replace(right, loss=loss)) == [False]
+
+
+def test_a_sample_that_drops_its_prompt_is_caught():
+    def sample(model, params, key, prompt, length, **_):
+        return jnp.zeros((len(prompt), length), jnp.int32)
+
+    assert holds(proofs.samples, dataclasses.replace(goal("ar"), sample=sample)) == [False]
+
+
+def test_training_uphill_is_caught():
+    right = goal("ar")
+
+    def loss(apply, params, tokens, key, step=None):
+        total = right.loss(apply, params, tokens, key)
+        fooled = 2 * jax.lax.stop_gradient(total.nats) - total.nats  # the value, the other slope
+        return total._replace(nats=fooled, terms={"nll": fooled})
+
+    assert holds(proofs.training, dataclasses.replace(right, loss=loss)) == [True, False]
+
+
+def test_a_probability_of_the_mask_is_caught():
+    def nll(apply, params, tokens, key, passes):
+        inputs = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
+        logits = apply(params, inputs, mask="causal")
+        nats = common.cross_entropy(logits, tokens, V + 1).sum(-1)
+        return common.Sum(nats, tokens.size, {"nll": nats})
+
+    assert holds(proofs.rows, dataclasses.replace(goal("ar"), nll=nll)) == [False]
+
+
+# --- leaks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, options", [("d3pm", {"chain": "absorbing"}), ("flow", {})])
+def test_masks_hide_what_is_asked_for_in_families_that_need_not_mask(name, options):
+    assert holds(proofs.blind, goal(name, **options)) == [True]
+
+
+@pytest.mark.parametrize("bug", ["sees ahead", "sees itself"])
+def test_a_leak_is_caught_by_the_logits_that_it_reaches(bug):
+    """AR that reads to its right, and AR whose inputs are shifted by one too many."""
+    right = goal("ar")
+
+    def wrong(apply, params, inputs, *, mask, **how):
+        if bug == "sees ahead":
+            return apply(params, inputs, mask="full", **how)
+        return apply(params, jnp.roll(inputs, -1, 1), mask=mask, **how)
+
+    def loss(apply, params, tokens, key, step=None):
+        return right.loss(functools.partial(wrong, apply), params, tokens, key)
+
+    def nll(apply, params, tokens, key, passes):
+        return right.nll(functools.partial(wrong, apply), params, tokens, key, passes)
+
+    for changes in ({"loss": loss}, {"nll": nll}):
+        assert holds(proofs.blind, dataclasses.replace(right, **changes)) == [False]
+
+
+def test_a_leak_is_caught_in_an_nll_with_a_loop_of_its_own():
+    right = goal("ar")
+
+    def nll(apply, params, tokens, key, passes):
+        def ahead(params, inputs, *, mask, **how):
+            return apply(params, inputs, mask="full", **how)
+
+        def body(i, nats):
+            return nats + right.nll(ahead, params, tokens, key, 1).nats
+
+        nats = jax.lax.fori_loop(0, passes, body, jnp.zeros(len(tokens))) / passes
+        return common.Sum(nats, tokens.size, {"nll": nats})
+
+    assert holds(proofs.blind, dataclasses.replace(right, nll=nll)) == [False]
