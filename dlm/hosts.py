@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from dlm.errors import DlmError
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+PATIENCE = 30  # seconds without a sign of life after which a process is taken for dead
 
 
 def start() -> None:
@@ -32,9 +33,10 @@ def start() -> None:
         raise DlmError(f"{wrong}={os.environ.get(wrong)!r}: must be set, as {VARIABLES} all are")
     try:
         if address:
-            jax.distributed.initialize(address, int(count), int(number))
+            where = (address, int(count), int(number))
+            jax.distributed.initialize(*where, heartbeat_timeout_seconds=PATIENCE)
         else:
-            jax.distributed.initialize()
+            jax.distributed.initialize(heartbeat_timeout_seconds=PATIENCE)
     except (ValueError, RuntimeError) as error:
         raise DlmError(
             f"--distributed: {str(error).splitlines()[0]}; on a TPU pod, Slurm or GKE it needs "

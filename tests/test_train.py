@@ -270,13 +270,13 @@ def test_sharded_parameters_train_to_the_same_loss(whole, tiny_store, tmp_path) 
 def test_a_state_that_is_too_large_for_one_device_is_split_over_all(tiny_store, tmp_path) -> None:
     """fsdp=8: of parameters, both Adam moments and the average each device holds an eighth."""
     wide = dict(model_width=64, model_ff=128, model_heads=2)
-    c = tiny.resolved(mesh_fsdp=8, model_scan=True, model_layers=4, **wide)
+    c = tiny.resolved(mesh_fsdp=8, model_scan=True, model_layers=2, **wide)
     state = step.build(c, 16, mesh_of(c)).init(jax.random.key(0))
     leaves = jax.tree.leaves(state)
     here = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves)
     assert here < sum(leaf.nbytes for leaf in leaves) / 7.5  # norms and counters are on each
     assert interrupt(tiny_store, c, tmp_path, 8) == 8
-    one = tiny.resolved(model_scan=True, model_layers=4, **wide)
+    one = tiny.resolved(model_scan=True, model_layers=2, **wide)
     assert interrupt(tiny_store, one, tmp_path / "data", 8) == 8
     rows = [tiny.evaluations(folder)[0] for folder in (tmp_path, tmp_path / "data")]
     assert rows[0]["validation_loss"] == pytest.approx(rows[1]["validation_loss"], abs=1e-5)
@@ -299,7 +299,7 @@ def taken(store, tokens: np.ndarray, **overrides) -> tuple[dict, float, float]:
     return state, float(loss[0]), float(norm[0])
 
 
-@pytest.mark.parametrize("parts", [2, 4, 8])
+@pytest.mark.parametrize("parts", [2, 8])
 def test_microbatches_change_nothing_but_rounding(tiny_store, parts) -> None:
     """With masks, times and dropout: a sequence draws the same noise in any part of its batch."""
     tokens = np.random.default_rng(0).integers(0, 16, (8, 16)).astype(np.int32)
@@ -392,7 +392,7 @@ def test_a_loss_that_is_no_number_is_marked_as_diverged(tiny_store, tmp_path) ->
     json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)
 
 
-OVERFIT = dict(optimizer_lr=0.1, train_duration="60 steps", data_unique_tokens=128,
+OVERFIT = dict(objective_name="ar", optimizer_lr=0.1, train_duration="60 steps", data_unique_tokens=128,
                evaluation_every="1 steps", evaluation_final_passes=1)  # fmt: skip
 
 
