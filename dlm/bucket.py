@@ -43,6 +43,18 @@ def local(workdir: str) -> Path:
     return folder
 
 
+def run(address: str) -> Path:
+    """The folder of this machine for a run, by its own or by gs://BUCKET/FOLDER/EXPERIMENT/RUN.
+
+    Raises:
+      DlmError: the bucket cannot be read.
+    """
+    if "://" not in address:
+        return Path(address)
+    workdir, experiment, name = address.rstrip("/").rsplit("/", 2)
+    return local(workdir) / experiment / name
+
+
 def place(folder: Path) -> Any:
     """Where a folder lies: in its workdir's bucket, or here."""
     folder = folder.absolute()

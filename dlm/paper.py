@@ -56,6 +56,9 @@ SCALES: dict[str, dict[str, Any]] = {
         "evaluation.growth": 1.0,
         "evaluation.sequences": 2560,
         "evaluation.final_passes": 32,
+        "evaluation.batch_size": 16,
+        "model.scan": True,
+        "model.remat": "block",  # with dropout on its weights attention is written out
     },
     "gpu": C4
     | {

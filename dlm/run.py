@@ -163,7 +163,13 @@ def restore_best(folder: Path) -> tuple[config.Config, Store, Any]:
 
     about = record.read_json(folder / "run.json")
     c = config.from_json(record.read_json(folder / "config.json"))
-    store = corpus.load((folder / about["corpus"]["path"]).resolve())
+    place = (folder / about["corpus"]["path"]).resolve()
+    if place.exists():
+        store = corpus.load(place)
+    else:  # of a run from a bucket: each machine builds its own
+        store = corpus.build(c.corpus, c.tokenizer, place.parent)
+        if store.manifest.fingerprint != about["corpus"]["fingerprint"]:
+            raise DlmError(f"{folder}: was trained on other tokens than {c.corpus.name} gives here")
     mesh = sharding.make_mesh(c)
     abstract = step.abstract(c, store.vocab_size, mesh)
     with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:

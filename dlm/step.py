@@ -47,12 +47,11 @@ def build(c: config.Config, vocab_size: int, mesh: jax.sharding.Mesh) -> Steps:
 
 
 def _fast(c: config.Config, mesh: jax.sharding.Mesh) -> int:
-    """Microbatches that keep a step in the caches of a CPU: of half a thousand tokens on each device
-    (BUILD_NOTES). An accelerator takes the batch whole."""
-    if jax.default_backend() != "cpu":
-        return 1
+    """Microbatches of so many tokens on each device: what the caches of a CPU hold (BUILD_NOTES), or
+    what leaves the memory of an accelerator to the model (not measured)."""
+    least = 512 if jax.default_backend() == "cpu" else 8192
     rows = c.train.batch_size // (mesh.shape["data"] * mesh.shape["fsdp"])
-    parts = [n for n in range(1, rows + 1) if rows % n == 0 and rows // n * c.data.seq_len >= 512]
+    parts = [n for n in range(1, rows + 1) if rows % n == 0 and rows // n * c.data.seq_len >= least]
     return max(parts, default=1)
 
 

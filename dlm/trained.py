@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from dlm import config, flops
+from dlm import bucket, config, flops
 from dlm.errors import DlmError, nearest
 
 
 def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     """Adds what each verb takes."""
     for name in ("evaluate", "sample", "quality"):
-        parsers[name].add_argument("run", type=Path, help="a run's folder")
+        parsers[name].add_argument("run", help="a run's folder, or its address in a bucket")
     parsers["evaluate"].add_argument("--passes", type=int, default=0, help="of a bound")
     for name in ("sample", "quality"):
         p = parsers[name]
@@ -33,9 +33,9 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     sample.add_argument("--steps", type=int, default=0, help="calls (default: one a token)")
     quality = parsers["quality"]
     quality.add_argument("--count", type=int, default=256, help="samples for each number of steps")
-    quality.add_argument("--judge", type=Path, required=True, help="an autoregressive run's folder")
+    quality.add_argument("--judge", required=True, help="an autoregressive run's folder")
     quality.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16, 32, 64])
-    parsers["spectrum"].add_argument("runs", type=Path, nargs="+", help="folders of runs on images")
+    parsers["spectrum"].add_argument("runs", nargs="+", help="folders of runs on images")
     parsers["spectrum"].add_argument("--count", type=int, default=64, help="validation images")
     parsers["spectrum"].add_argument("--out", type=Path, default=Path("."), help="a folder")
     parsers["check-objective"].add_argument("objective", help="a Python file, or a name")
@@ -47,7 +47,7 @@ def evaluate(a: argparse.Namespace) -> list[Any]:
     from dlm import evaluate, run, worker
 
     worker.prepare_jax()
-    c, store, params = run.restore_best(a.run)
+    c, store, params = run.restore_best(bucket.run(a.run))
     if a.passes < 0:
         raise DlmError(f"--passes={a.passes}: must be 1 or more")
     if a.passes:
@@ -70,7 +70,7 @@ def sample(a: argparse.Namespace) -> list[Any]:
 
     worker.prepare_jax()
     _counts(a)
-    c, store, params = run.restore_best(a.run)
+    c, store, params = run.restore_best(bucket.run(a.run))
     drawn = sampling.sample(
         c,
         store.vocab_size,
@@ -127,8 +127,8 @@ def quality(a: argparse.Namespace) -> list[Any]:
 
     worker.prepare_jax()
     _counts(a)
-    c, store, params = run.restore_best(a.run)
-    judge, judged, judge_params = run.restore_best(a.judge)
+    c, store, params = run.restore_best(bucket.run(a.run))
+    judge, judged, judge_params = run.restore_best(bucket.run(a.judge))
     if store.fingerprint != judged.fingerprint:
         raise DlmError(f"--judge {a.judge}: was trained on other tokens than {a.run}")
     if wrong := [n for n in a.steps if n < 1]:
@@ -154,10 +154,11 @@ def quality(a: argparse.Namespace) -> list[Any]:
     ]
     import json
 
-    path = a.run / "quality.json"
+    folder = bucket.run(a.run)
+    path = folder / "quality.json"
     records = [q._asdict() for q in found]
     html.replace(path, json.dumps(records, indent=1))
-    png, _ = figures.save(figures.quality(records), a.run / "quality")
+    png, _ = figures.save(figures.quality(records), folder / "quality")
     return [
         f"{c.objective.name} on {store.manifest.name}, judged by {judge.objective.name}",
         grid(head, rows),
@@ -273,7 +274,7 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
     worker.prepare_jax()
     levels = (0.125, 0.25, 0.5, 0.75)
     found, rows = {}, []
-    for folder in a.runs:
+    for folder in map(bucket.run, a.runs):
         c, store, params = run.restore_best(folder)
         images = data.validation_windows(store, c.data.seq_len)[: a.count]
         name = name_of(c.objective.name)

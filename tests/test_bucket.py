@@ -61,6 +61,11 @@ def test_a_run_lands_in_the_bucket_and_is_known_elsewhere(
     there = bucket.local(ADDRESS) / "tiny_experiment" / folder.name
     assert "validation" in capsys.readouterr().out
     assert cli.main(["evaluate", str(there)]) == 0  # its checkpoint is read from the bucket
+    machine(monkeypatch, tmp_path / "third")  # which has seen nothing of it
+    address = f"{ADDRESS}/tiny_experiment/{folder.name}"
+    assert cli.main(["sample", address, "--count", "1"]) == 0
+    assert cli.main(["sample", f"{ADDRESS}/tiny_experiment/other", "--count", "1"]) == 2
+    assert "other" in capsys.readouterr().err
 
 
 def test_another_machine_goes_on_with_an_interrupted_run(
