@@ -185,17 +185,21 @@ def blind(b: Bench) -> list[Proof]:
                     leaks += int((asked & (x != y).any(-1)).sum())
         return np.array([leaks, scored])
 
-    found = count(jax.jit(functools.partial(look, goal.loss)), KEYS)
+    found = {"loss": count(jax.jit(functools.partial(look, goal.loss)), KEYS)}
     one_pass = functools.partial(look, lambda *given: goal.nll(*given, 1))
     try:
-        found += count(jax.jit(one_pass), KEYS)
+        found["nll"] = count(jax.jit(one_pass), KEYS)
     except jax.errors.UnexpectedTracerError:  # it loops; then a step at a time
         with jax.disable_jit():
-            found += count(one_pass, 2)
-    leaks, scored = found.tolist()
-    words = f"{leaks:,} of {scored:,} rows scored by loss and nll"
-    law = "no logits are scored on a token that reached them"
-    return [Proof(law, scored > 0 and leaks == 0, words)]
+            found["nll"] = count(one_pass, 2)
+    return [
+        Proof(
+            f"{name} scores no logits on a token that reached them",
+            bool(scored > 0 and leaks == 0),
+            f"{leaks:,} of {scored:,} rows",
+        )
+        for name, (leaks, scored) in found.items()
+    ]
 
 
 def repeatable(b: Bench) -> list[Proof]:

@@ -62,7 +62,7 @@ def planned(c: config.Config, corpora: Path) -> planning.Plan:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_the_smoke_variant_trains_two_steps(path: Path, corpora: Path, tmp_path: Path) -> None:
-    """The first run of each family, of the first three, as far as two steps and an evaluation.
+    """The first runs of two families, as far as two steps and an evaluation.
 
     tests/test_trained.py trains every family.
     """
@@ -71,7 +71,7 @@ def test_the_smoke_variant_trains_two_steps(path: Path, corpora: Path, tmp_path:
         experiment.override(base, key, value)
     sweep = [{k: v for k, v in run.items() if k not in SHORT} for run in sweep]
     first = {c.objective.name: c for c in reversed(experiment.expand(base, sweep))}
-    for name, c in list(first.items())[:3]:
+    for name, c in list(first.items())[-2:]:
         store = corpus.build(c.corpus, c.tokenizer, corpora)
         outcome = train.train(c, store, tmp_path / name)
         assert outcome.progress["step"] == 2

@@ -77,7 +77,8 @@ def test_every_family_is_here():
 def test_the_laws_hold(variant):
     name, options = variant
     for proof in proofs.check(goal(name, **options)):
-        assert proof.holds, proof
+        tells = options.get("order_kind") == "segments" and proof.law.startswith("loss scores no")
+        assert proof.holds != tells, proof  # where segments end, which is seen in training alone
 
 
 # --- constants: a model without an opinion ------------------------------------------------------

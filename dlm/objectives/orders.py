@@ -4,7 +4,8 @@ Finding 8 of arXiv 2507.15857 (section 3.5, algorithms 1 and 2): each sequence i
 fixed orders, its input tokens keeping their original positions. `jitter` sorts positions after
 adding i times a normal draw, for the i-th order; `uniform` draws permutations; `spans` permutes
 runs of equal length, `segments` what a separator ends (sentences, documents). The first order is
-left to right, so one order is AR. With a new order for every sequence (0) it is any-order AR.
+left to right, so one order is AR. An order of segments tells where the separators are: in training
+alone, since AR is scored left to right. With a new order for every sequence (0) it is any-order AR.
 
 In the paper nothing tells the model which token comes next. With `targets`, queries ask from just
 before the target's position, by rotary embedding (the two positions of sigma-GPT, Pannatier et al.
