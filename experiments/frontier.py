@@ -3,7 +3,7 @@
 100 digits, AR and masked diffusion, budgets of 20 to 160 epochs: once as separate cosine runs, once
 with schedule wsd, where `dlm run` trains what the runs share only once (dlm/trunks.py).
 
-  dlm run experiments/frontier.py       about four minutes on 2 CPU cores
+  dlm run experiments/frontier.py       about ten minutes on 2 CPU cores (an estimate)
 
 Expected: the wsd runs end near the cosine runs of the same length, for about two thirds of the steps.
 """
