@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dlm import config, keys, objectives, proofs
+from dlm import cli, config, keys, objectives, proofs
 from dlm.objectives import common
 
 V, L = proofs.VOCABULARY, proofs.LENGTH
@@ -159,3 +159,34 @@ def test_a_leak_is_caught_in_an_nll_with_a_loop_of_its_own():
         return common.Sum(nats, tokens.size, {"nll": nats})
 
     assert holds(proofs.blind, dataclasses.replace(right, nll=nll)) == [True, False]
+
+
+# --- one's own ------------------------------------------------------------------------------------
+
+DRAWS_FROM_ITS_KEY = """
+import jax
+from dlm import config
+from dlm.objectives import ar
+
+FAMILY = config.Family(
+    exact=True, extra_tokens=1, extra_positions=0, attention="causal", formula="", source=""
+)
+
+
+def make(objective, vocab_size):
+    ar_loss, nll, sample = ar.make(vocab_size)
+
+    def loss(apply, params, tokens, key, step=None):
+        mine, rest = jax.random.split(key)
+        return ar_loss(apply, params, tokens, rest, step)
+
+    return loss, nll, sample
+"""
+
+
+def test_a_loss_of_ones_own_that_draws_from_its_key_is_told_how(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(DRAWS_FROM_ITS_KEY)
+    assert cli.main(["check-objective", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "dlm.keys.draws(key, len(tokens))" in said and said.count("\n") == 1

@@ -58,6 +58,24 @@ def make(c: config.Objective, vocab_size: int) -> Objective:
     if not isinstance(parts, tuple) or len(parts) != 3:
         errors.fail("objective.file", c.file, "a file whose make returns (loss, nll, sample)")
     made = Objective(c.name, c.family, *parts)
-    if c.name == "gaussian" and not c.file:
+    if c.file:
+        return dataclasses.replace(made, loss=_told(c.file, made.loss))
+    if c.name == "gaussian":
         return dataclasses.replace(made, init=functools.partial(gaussian.init, c))
     return made
+
+
+def _told(file: str, loss: Callable[..., Sum]) -> Callable[..., Sum]:
+    """A loss of one's own, whose author is told that rows draw their own noise."""
+
+    @functools.wraps(loss)
+    def checked(apply, params, tokens, key, step=None) -> Sum:
+        try:
+            return loss(apply, params, tokens, key, step)
+        except TypeError as error:
+            if "Draws" not in str(error):
+                raise
+            right = "must draw from dlm.keys.draws(key, len(tokens)), each row its own"
+            raise errors.DlmError(f"{file}: the loss {right}, not from key itself") from error
+
+    return checked
