@@ -47,11 +47,15 @@ def run(address: str) -> Path:
     """The folder of this machine for a run, by its own or by gs://BUCKET/FOLDER/EXPERIMENT/RUN.
 
     Raises:
-      DlmError: the bucket cannot be read.
+      DlmError: the address is too short, or the bucket cannot be read.
     """
     if "://" not in address:
         return Path(address)
     workdir, experiment, name = address.rstrip("/").rsplit("/", 2)
+    if "://" not in workdir:
+        raise DlmError(
+            f"{address}: must be a workdir, an experiment and a run: gs://B/runs/EXP/RUN"
+        )
     return local(workdir) / experiment / name
 
 

@@ -164,7 +164,7 @@ def restore_best(folder: Path) -> tuple[config.Config, Store, Any]:
     about = record.read_json(folder / "run.json")
     c = config.from_json(record.read_json(folder / "config.json"))
     place = (folder / about["corpus"]["path"]).resolve()
-    if place.exists():
+    if place.exists() or bucket.place(folder) == folder.absolute():
         store = corpus.load(place)
     else:  # of a run from a bucket: each machine builds its own
         store = corpus.build(c.corpus, c.tokenizer, place.parent)

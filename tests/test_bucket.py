@@ -106,6 +106,12 @@ def test_a_plain_workdir_is_left_alone(tmp_path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_needs_a_workdir_and_an_experiment_before_it() -> None:
+    assert bucket.run("runs/smoke/0123") == Path("runs/smoke/0123")
+    with pytest.raises(DlmError, match="gs://bucket: must be a workdir, an experiment and a run"):
+        bucket.run("gs://bucket")
+
+
 def test_a_bucket_that_cannot_be_read_is_one_line(tmp_path, monkeypatch) -> None:
     machine(monkeypatch, tmp_path)
     with pytest.raises(DlmError, match="--workdir=nowhere://x: cannot be read"):
