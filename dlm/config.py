@@ -18,7 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dlm.errors import DlmError, fail, nearest
-from dlm.families import FAMILIES, Family
+from dlm.families import FAMILIES, Family, digest, own
 from dlm.rules import check, convert
 from dlm.schema import (
     Config,
@@ -32,8 +32,6 @@ from dlm.schema import (
     Optimizer,
     Tokenizer,
     Train,
-    digest,
-    own,
 )
 
 __all__ = [

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dlm.errors import DlmError, fail
+from dlm.flops import ATTENTION
 
 
 class Family(NamedTuple):
@@ -63,3 +70,36 @@ FAMILIES: dict[str, Family] = {
         timed=True,
     ),
 }
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=16)
+def own(file: str, known: str) -> Any:
+    """The module of an objective of one's own: FAMILY, and make(objective, vocab_size).
+
+    Raises:
+      DlmError: no such file, or it lacks one of the two, or is not what it was for this run.
+    """
+    path = Path(file)
+    spec = importlib.util.spec_from_file_location(f"own_{known}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        fail("objective.file", file, "a Python file with FAMILY and make")
+    if known != digest(path):
+        fail("objective.file", file, "the file that this run was trained with; it changed")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise DlmError(f"{path}: {type(error).__name__}: {error}") from error
+    for name in ("FAMILY", "make"):
+        if not hasattr(module, name):
+            fail("objective.file", file, f"a file that defines {name}")
+    if not isinstance(module.FAMILY, Family):
+        fail("objective.file", file, "a file whose FAMILY is a dlm.config.Family")
+    if module.FAMILY.attention not in ATTENTION:
+        right = f"a file whose FAMILY.attention is one of {', '.join(ATTENTION)}"
+        fail("objective.file", file, right)
+    return module

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.util
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from dlm.errors import DlmError, fail
-from dlm.families import FAMILIES, Family
-from dlm.flops import ATTENTION
+from dlm.families import FAMILIES, Family, own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,42 +100,7 @@ class Objective:
 
     @property
     def family(self) -> Family:
-        return own(self).FAMILY if self.file else FAMILIES[self.name]
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-@functools.lru_cache(maxsize=16)
-def own(objective: Objective) -> Any:
-    """The module of an objective of one's own: FAMILY, and make(objective, vocab_size).
-
-    Raises:
-      DlmError: no such file, or it lacks one of the two, or is not what it was for this run.
-    """
-    path = Path(objective.file)
-    spec = importlib.util.spec_from_file_location(f"own_{objective.digest}", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        fail("objective.file", objective.file, "a Python file with FAMILY and make")
-    if objective.digest != digest(path):
-        fail(
-            "objective.file", objective.file, "the file that this run was trained with; it changed"
-        )
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise DlmError(f"{path}: {type(error).__name__}: {error}") from error
-    for name in ("FAMILY", "make"):
-        if not hasattr(module, name):
-            fail("objective.file", objective.file, f"a file that defines {name}")
-    if not isinstance(module.FAMILY, Family):
-        fail("objective.file", objective.file, "a file whose FAMILY is a dlm.config.Family")
-    if module.FAMILY.attention not in ATTENTION:
-        right = f"a file whose FAMILY.attention is one of {', '.join(ATTENTION)}"
-        fail("objective.file", objective.file, right)
-    return module
+        return own(self.file, self.digest).FAMILY if self.file else FAMILIES[self.name]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ PACKAGE = Path(__file__).parents[1] / "dlm"
 # Each row may import the rows above it, never its own neighbours or a row below.
 LEFT = (
     ("errors",),
-    ("flops", "bucket", "families"),
+    ("flops", "bucket"),
+    ("families",),
     ("schema",),
     ("rules",),
     ("config",),

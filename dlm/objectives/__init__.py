@@ -53,7 +53,7 @@ OBJECTIVES: dict[str, Callable[[config.Objective, int], tuple[Callable, Callable
 @functools.lru_cache(maxsize=64)
 def make(c: config.Objective, vocab_size: int) -> Objective:
     """The objective of a config over a vocabulary; one object for equal arguments."""
-    built = config.own(c).make if c.file else OBJECTIVES[c.name]
+    built = config.own(c.file, c.digest).make if c.file else OBJECTIVES[c.name]
     parts = built(c, vocab_size)
     if not isinstance(parts, tuple) or len(parts) != 3:
         errors.fail("objective.file", c.file, "a file whose make returns (loss, nll, sample)")
