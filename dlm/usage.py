@@ -138,8 +138,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     benchmark.add_argument("experiment", nargs="?", help="a Python file with get_config(scale)")
     benchmark.add_argument("--scale", default="laptop")
     benchmark.add_argument("--run", type=int, default=0, help="which run of the sweep, from 0")
-    benchmark.add_argument("--size", nargs="+", default=[], help="non-embedding parameters")
-    benchmark.add_argument("--compare", nargs="+", default=[], metavar="FIELD=VALUE[,...]")
+    benchmark.add_argument(
+        "--size", nargs="+", action="extend", default=[], help="non-embedding parameters"
+    )
+    benchmark.add_argument(
+        "--compare", nargs="+", action="extend", default=[], metavar="FIELD=VALUE[,...]"
+    )
     benchmark.add_argument("--seconds", type=float, default=10.0, help="of timing, each variant")
     benchmark.add_argument("--out", type=Path, help="a JSON file for what was found")
     run.add_argument("--dry-run", action="store_true", help="list the runs, train nothing")

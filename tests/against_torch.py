@@ -4,7 +4,9 @@
 
 Llama shape, tied embeddings, float32, autoregressive, AdamW with clipping, equal shapes; torch eager
 and torch.compile. Prints tokens per second and dlm's ratio over each, medians over rounds; --json
-prints them for a machine to read. Not a test: nothing here judges a time.
+prints them for a machine to read. --side-by-side has two processes train at once, a core each, two of
+dlm and two of torch.compile in turn, all with the huge pages that dlm's workers have. Not a test:
+nothing here judges a time.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -23,6 +27,7 @@ import torch
 import torch.nn.functional as F
 
 from dlm import benchmark, config, experiment
+from dlm.sweep import HUGE_PAGES
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -107,14 +112,70 @@ class Torch:
         return time.perf_counter() - began
 
 
+def answer(size: str, name: str, seconds: float) -> None:
+    """For each line that comes in, trains for so many seconds and prints tokens per second."""
+    base, vocab_size = benchmark.sized(size)
+    c = experiment.edited(base, [])
+    ours = benchmark.Bench(size, c, vocab_size)
+    call = (lambda: ours.call()[0]) if name == "dlm" else Torch(c, vocab_size, True).call
+    call()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        spent, calls = 0.0, 0
+        while spent < seconds:
+            spent, calls = spent + call(), calls + 1
+        print(calls * ours.tokens() / spent, flush=True)
+
+
+def side_by_side(size: str, seconds: float, rounds: int = 5) -> None:
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    env = dict(os.environ, GLIBC_TUNABLES=HUGE_PAGES)
+    pairs: dict[str, list[subprocess.Popen[str]]] = {}
+    for name in ("dlm", "torch.compile"):
+        words = [__file__, "--size", size, "--answer", name, "--seconds", str(seconds)]
+        pairs[name] = [
+            subprocess.Popen(
+                ["taskset", "-c", str(core), sys.executable, *words],
+                env=env,
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            for core in cores
+        ]
+        for child in pairs[name]:
+            assert child.stdout and child.stdout.readline() == "ready\n"
+    found: dict[str, list[float]] = {name: [] for name in pairs}
+    for _ in range(rounds):
+        for name, pair in pairs.items():
+            for child in pair:
+                print("go", file=child.stdin, flush=True)
+            found[name].append(
+                sum(float(child.stdout.readline()) for child in pair if child.stdout)
+            )
+    for child in (child for pair in pairs.values() for child in pair):
+        child.communicate()
+    speeds = ", ".join(f"{name} {np.median(rates):,.0f}" for name, rates in found.items())
+    ratio = np.median(np.divide(found["dlm"], found["torch.compile"]))
+    print(f"{size}, two processes side by side, tokens/s of both: {speeds}; ratio {ratio:.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", nargs="+", default=["0.2M", "1M", "5M"])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--config", nargs="*", default=[], metavar="FIELD=VALUE", help="of dlm's")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--side-by-side", action="store_true")
+    parser.add_argument("--answer", choices=["dlm", "torch.compile"], help=argparse.SUPPRESS)
     a = parser.parse_args()
     torch.set_num_threads(CORES)
+    if a.answer:
+        return answer(a.size[0], a.answer, a.seconds)
+    if a.side_by_side:
+        for size in a.size:
+            side_by_side(size, a.seconds)
+        return
     edits = [experiment.parse_override(f"--config.{word}") for word in a.config]
     for size in a.size:
         base, vocab_size = benchmark.sized(size)

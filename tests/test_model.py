@@ -12,7 +12,7 @@ import pytest
 
 from dlm import config, flops
 from dlm.errors import DlmError
-from dlm.model import transformer
+from dlm.model import _swiglu, transformer
 
 ROWS, T = 7, 5
 SMALL = config.Model(layers=2, width=16, heads=2, ff=24, init=0.3)
@@ -178,6 +178,32 @@ def test_a_named_mask_is_its_array(name):
     logits = lambda x: network.apply(params, x, mask=name)[0]  # noqa: E731
     found = jax.jit(jax.jacobian(logits))(vectors)[:, :, 0]
     np.testing.assert_array_equal(np.abs(found).sum(axis=(1, 3)) != 0, MASKS[name])
+
+
+@pytest.mark.parametrize("length", [256, 300, 1100])
+def test_a_causal_mask_in_blocks_is_its_array(length):
+    """Logits and gradients, the last block shorter than the others or not."""
+    network = transformer(SMALL, ROWS)
+    ids = jax.random.randint(jax.random.key(1), (1, length), 0, ROWS)
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def found(params, named):
+        mask = "causal" if named else jnp.tri(length, dtype=bool)
+        return jax.value_and_grad(lambda p: network.apply(p, ids, mask=mask)[0, ::7, 1].sum())(
+            params
+        )
+
+    named, array = found(small()[0], True), found(small()[0], False)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), named, array)
+
+
+def test_the_gradient_of_swiglu_is_that_of_its_formula():
+    x, slope = (
+        jax.random.normal(jax.random.key(i), s) for i, s in ((0, (2, 3, 2, 5)), (1, (2, 3, 5)))
+    )
+    plain = lambda x: jnp.vdot(jax.nn.silu(x[:, :, 0]) * x[:, :, 1], slope)  # noqa: E731
+    found = jax.jit(jax.grad(lambda x: jnp.vdot(_swiglu(x), slope)))(x)
+    np.testing.assert_allclose(found, jax.jit(jax.grad(plain))(x), rtol=1e-5, atol=1e-6)
 
 
 def test_each_sequence_has_its_own_mask_and_no_other_sequence_is_seen():
