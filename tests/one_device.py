@@ -1,7 +1,7 @@
 """Runs in a process of its own, with one device: `python one_device.py WORKDIR`. See test_train.py.
 
-Goes on with the run that was killed, trains the same one undisturbed, and goes on with a run that
-8 devices began. What it finds is left in the folders.
+Goes on with the run that was killed, trains the same one undisturbed and again with more steps in a
+call, and goes on with a run that 8 devices began. What it finds is left in the folders.
 """
 
 import contextlib
@@ -18,8 +18,9 @@ def main(workdir: Path) -> None:
 
     worker.prepare_jax()
     experiment = str(workdir / "tiny_experiment.py")
-    for folder in ("killed", "undisturbed"):
-        code = cli.main(["train", experiment, "--workdir", str(workdir / folder)])
+    for folder, calls in (("killed", 1), ("undisturbed", 1), ("calls-of-8", 8)):
+        words = ["--workdir", str(workdir / folder), f"--config.train.steps_per_call={calls}"]
+        code = cli.main(["train", experiment, *words])
         assert code == 0, code
     store, c = tiny.store(workdir), tiny.resolved()
     np.savez(workdir / "half-on-8.npz", **tiny.final_state(c, store, workdir / "half-on-8"))
