@@ -37,7 +37,11 @@ def fakes(tmp_path) -> Fakes:
 def launch(
     fakes: Fakes, script: str, *words: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("TPU_", "SLURM_", "XPK_"))}
+    clean = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("TPU_", "SLURM_", "XPK_", "PYTHON"))
+    }
     return subprocess.run(
         ["bash", f"launch/{script}", *words],
         cwd=fakes.folder.parent / "root",
