@@ -3,9 +3,10 @@
 100 digits, AR and masked diffusion, budgets of 20 to 160 epochs: once as separate cosine runs, once
 with schedule wsd, where `dlm run` trains what the runs share only once (dlm/trunks.py).
 
-  dlm run experiments/frontier.py       about ten minutes on 2 CPU cores (an estimate)
+  dlm run experiments/frontier.py       about six minutes on 2 CPU cores
 
-Expected: the wsd runs end near the cosine runs of the same length, for about two thirds of the steps.
+Expected: the wsd runs end within 0.03 nats of the cosine runs of the same length, for about two thirds
+of the steps.
 """
 
 from dlm import config
