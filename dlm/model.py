@@ -204,7 +204,8 @@ class _Block(nnx.Module):
         normed = _rms_norm(x, self.ff_norm[...])
         if condition is not None:
             normed = _shifted(normed, changes[:, :, 2:])
-        hidden = _swiglu(_project(normed, self.gate_up[...]))
+        gate, up = _parts(_project(normed, self.gate_up[...]))
+        hidden = jax.nn.silu(gate) * up
         hidden = _dropout(hidden, c.dropout.mlp, drops[2])
         x = x + _dropout(_project(hidden, self.down[...]), c.dropout.residual, drops[3])
         return x, (k, v)
@@ -309,22 +310,6 @@ def _parts(x: Float[Array, "B T P *S"]) -> tuple[Float[Array, "B T *S"], ...]:
 
 
 _parts.defvjp(lambda x: (_parts(x), None), lambda _, parts: (jnp.stack(parts, axis=2),))
-
-
-@jax.custom_vjp
-def _swiglu(x: Float[Array, "B T 2 F"]) -> Float[Array, "B T F"]:
-    """silu(gate) * up; only x is kept for its gradient, which is stacked as in `_parts`."""
-    return jax.nn.silu(x[:, :, 0]) * x[:, :, 1]
-
-
-def _swiglu_backward(x: Float[Array, "B T 2 F"], slope: Float[Array, "B T F"]):
-    gate, up = x[:, :, 0], x[:, :, 1]
-    share = jax.nn.sigmoid(gate)
-    of_gate = slope * up * share * (1 + gate * (1 - share))
-    return (jnp.stack([of_gate, slope * gate * share], axis=2),)
-
-
-_swiglu.defvjp(lambda x: (_swiglu(x), x), _swiglu_backward)
 
 
 @jax.custom_vjp
