@@ -172,6 +172,8 @@ def main() -> None:
     torch.set_num_threads(CORES)
     if a.answer:
         return answer(a.size[0], a.answer, a.seconds)
+    if a.side_by_side and (a.config or a.json):
+        parser.error("--side-by-side takes neither --config nor --json")
     if a.side_by_side:
         for size in a.size:
             side_by_side(size, a.seconds)

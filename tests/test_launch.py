@@ -40,7 +40,7 @@ def launch(
     clean = {
         k: v
         for k, v in os.environ.items()
-        if not k.startswith(("TPU_", "SLURM_", "XPK_", "PYTHON"))
+        if k != "PYTHON" and not k.startswith(("TPU_", "SLURM_", "XPK_"))
     }
     return subprocess.run(
         ["bash", f"launch/{script}", *words],
