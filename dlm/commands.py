@@ -335,7 +335,7 @@ def _draw(
 ) -> tuple[dict[str, Any], list[str]]:
     """The figures, and why some are not drawn."""
     from dlm import law_figures as draw
-    from dlm.laws.table import settings, unique_budgets
+    from dlm.laws.table import unique_budgets
 
     unique = sorted(set(a.unique_tokens)) or unique_budgets(tables)
     made: dict[str, Any] = {}
@@ -352,7 +352,7 @@ def _draw(
         attempt("figure_4", lambda: draw.repetition(tables))
         for t in tables:
             stem = t.family.replace("/", "-")
-            attempt(f"figure_7_8-{stem}", lambda t=t: draw.variants(settings(t)))
+            attempt(f"figure_7_8-{stem}", lambda t=t: draw.variants(*draw.beside(t, tables)))
     elif tables:
         seen = compared.observed if compared is not None else ()
         attempt("figure_1", lambda: draw.pareto(tables, seen))

@@ -21,29 +21,33 @@ from dlm.laws.comparison import Comparison
 from dlm.laws.critical import Critical, Fitted
 from dlm.laws.fits import LEVEL, Fit
 from dlm.laws.intervals import interval, widened
-from dlm.laws.table import Table, settings, unique_budgets, with_unique
+from dlm.laws.table import Table, alike, settings, unique_budgets, with_unique
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ALSO = {"mdm": "masked", "diffusion": "masked", "autoregressive": "ar"}
-GREYS = ("#000000", "#4D4D4D", "#7A7A7A", "#A0A0A0", "#C0C0C0")
+BEST = "best masked diffusion (bound)"
 
 
 def look(family: str) -> tuple[str, str, Any]:
     """Colour, marker and line style of a family, by its name in a table."""
-    key = family.lower().rsplit("/", 1)[-1]
-    key = ALSO.get(key, key)
+    _, key = _parted(family)
     return figures.style([key], key)
 
 
 def named(family: str) -> str:
     """AR or masked diffusion, after the corpus where the family's name has one."""
-    corpus, _, last = family.rpartition("/")
-    key = last.lower()
-    name = NAMES.get(ALSO.get(key, key), last)
+    corpus, key = _parted(family)
+    name = NAMES.get(key, family.rpartition("/")[2])
     return f"{corpus}, {name}" if corpus else name
+
+
+def _parted(family: str) -> tuple[str, str]:
+    """The corpus, where the name has one, and the family's key."""
+    corpus, _, last = family.rpartition("/")
+    return corpus, ALSO.get(last.lower(), last.lower())
 
 
 def _new(columns: int, height: float = 3.2, width: float = 0.0) -> tuple[Figure, list[Axes]]:
@@ -247,10 +251,13 @@ def data_fraction(tables: Sequence[Table], fits: Mapping[str, Fitted] | None = N
 
 @_styled
 def repetition(tables: Sequence[Table]) -> Figure:
-    """Figure 4: loss while training, one line per number of epochs; tables of curves."""
+    """Figure 4: loss while training, one line per number of epochs; tables of curves.
+
+    Where a size was trained on several budgets at one compute, that size and compute alone.
+    """
     figure, axes = _new(len(tables))
     for ax, t in zip(axes, tables, strict=True):
-        parts = sorted(settings(t).values(), key=lambda p: p.epochs.max())
+        parts = sorted(_one_compute(list(settings(t).values())), key=lambda p: p.epochs.max())
         parts = parts[:: max(1, len(parts) // 8)]
         for k, part in enumerate(parts):
             x, mean, stderr, _ = _mean_curve(part)
@@ -260,9 +267,20 @@ def repetition(tables: Sequence[Table]) -> Figure:
             ax.annotate(f" {x[-1]:.0f}", (D[-1], mean[-1]), fontsize=8, va="center")
         ax.set(xlabel="training tokens")
         _log_x(ax)
-        ax.set_title(f"{named(t.family)}; epochs at the end", loc="left", fontsize=9)
+        sizes = sorted({p.N[0] for p in parts})
+        size = " to ".join(dict.fromkeys((count(sizes[0]), count(sizes[-1]))))
+        title = f"{named(t.family)}, {size} parameters; epochs at the end"
+        ax.set_title(title, loc="left", fontsize=9)
     axes[0].set_ylabel("validation loss, nats per token")
     return figure
+
+
+def _one_compute(parts: list[Table]) -> list[Table]:
+    """The most that share a size and a number of training tokens, or all where no two do."""
+    tokens, sizes = (np.array(v) for v in zip(*((p.D.max(), p.N[0]) for p in parts), strict=True))
+    groups = [rows[same] for rows in alike(tokens, 0.05) for same in alike(sizes[rows], 0.02)]
+    largest = max(sorted(groups, key=lambda rows: tokens[rows].min()), key=len)
+    return [parts[i] for i in largest] if len(largest) > 1 else parts
 
 
 def _log_x(ax: Axes) -> None:
@@ -398,13 +416,31 @@ def _crossings(ax: Axes, found: Sequence[Critical], colour: str, marker: str, la
 # --- 7 and 8: orderings, dropout, masking -------------------------------------------------------
 
 
+def beside(t: Table, tables: Sequence[Table]) -> tuple[dict[str, Table], float]:
+    """For `variants`: the settings of a family, of a kind of AR after AR's best, and the lowest mean
+    loss of masked diffusion on the same unique tokens, NaN without any."""
+    (corpus, key), budgets, found = _parted(t.family), unique_budgets([t]), settings(t)
+
+    def best(of: str) -> tuple[float, str, Table]:
+        """The lowest of a family's mean lowest losses, the setting that has it, and its curves."""
+        same = [with_unique(o, budgets[0]) for o in tables if _parted(o.family) == (corpus, of)]
+        parts = [pair for each in same if len(each) for pair in settings(each).items()]
+        means = [(float(_mean_curve(p)[3].mean()), name, p) for name, p in parts]
+        return min(means, key=lambda m: m[0], default=(math.nan, "", t))
+
+    if len(budgets) > 1:
+        return found, math.nan
+    loss, setting, curves = best("ar")
+    if key in ("orders", "any_order", "noise") and not math.isnan(loss):
+        found = {"AR" if setting == "base" else f"AR, {setting}": curves, **found}
+    return found, math.nan if key == "masked" else best("masked")[0]
+
+
 @_styled
-def variants(
-    tables: Mapping[str, Table], best: float = math.nan, best_name: str = "best diffusion"
-) -> Figure:
+def variants(tables: Mapping[str, Table], best: float = math.nan) -> Figure:
     """Figures 7 and 8: curves of loss against epochs, a line per variant, and each one's lowest.
 
-    `best`: a horizontal line, the loss of the best diffusion model.
+    `best`: a horizontal line, the loss of the best masked diffusion model, an upper bound.
     """
     if len(tables) < 2:
         raise DlmError("variants: one setting only, nothing to compare")
@@ -421,7 +457,7 @@ def variants(
         )
     for ax in (left, right):
         if math.isfinite(best):
-            ax.axhline(best, color="#D55E00", ls=(0, (5, 1.5)), lw=1.5, label=best_name)
+            ax.axhline(best, color="#D55E00", ls=(0, (5, 1.5)), lw=1.5, label=BEST)
     left.set(xlabel="epochs", ylabel="validation loss, nats per token")
     _log_x(left)
     right.set_xticks([])
