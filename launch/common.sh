@@ -1,21 +1,25 @@
 # What the scripts of this folder share. Sourced, from the root of the repository, it takes --dry-run
-# off the arguments of the script, and shows the head of the script where none are left.
+# off the arguments of the script, wherever it stands, and shows the head of the script for --help or
+# where no arguments are left.
 # shellcheck shell=bash
 set -euo pipefail
 
-dry=""
-if [[ "${1:-}" == "--dry-run" ]]; then
-  dry=1
-  shift
-fi
-
 usage() {
   sed -n '2,${/^#[^ ]/q;/^[^#]/q;/^$/q;s/^# \{0,1\}//p;}' "$0" >&2
-  exit 2
+  exit "${1:-2}"
 }
-if [[ $# -eq 0 ]]; then
-  usage
-fi
+
+dry=""
+arguments=()
+for word in "$@"; do
+  case "$word" in
+    --dry-run) dry=1 ;;
+    -h | --help) usage 0 ;;
+    *) arguments+=("$word") ;;
+  esac
+done
+[[ ${#arguments[@]} -gt 0 ]] || usage
+set -- "${arguments[@]}"
 
 # Runs a command; in a dry run, prints it as a shell takes it.
 do_() {
@@ -48,8 +52,18 @@ pack() {
   do_ git archive --format=tar.gz --output=build/dlm.tar.gz HEAD
 }
 
-# The command line that installs dlm with an extra where it was unpacked, whatever Python is there.
+# The extras of a run elsewhere: an accelerator's, the Hub's and, for a bucket, those of its store.
+extras() {
+  case "${WORKDIR:-}" in
+    gs://*) echo "$1,hf,gs" ;;
+    s3://*) echo "$1,hf,s3" ;;
+    *) echo "$1,hf" ;;
+  esac
+}
+
+# The command line that installs dlm for an accelerator where it was unpacked, whatever Python is there.
 install_line() {
   echo "curl -LsSf https://astral.sh/uv/install.sh | sh && PATH=~/.local/bin:\$PATH &&" \
-    "uv venv --quiet --allow-existing --python 3.12 .venv && uv pip install --quiet -e '.[$1]'"
+    "uv venv --quiet --allow-existing --python 3.12 .venv &&" \
+    "uv pip install --quiet -e '.[$(extras "$1")]'"
 }

@@ -5,8 +5,9 @@
 #   launch/gpu.sh --dry-run HOST experiments/quickstart.py     prints the commands, runs nothing
 #
 # What is committed goes to ~/dlm there and is installed with the CUDA build of JAX; runs are kept in
-# ~/dlm/runs there and copied to runs/ here, without checkpoints. A worker a GPU. The same call
-# continues what was interrupted. On the machine itself, launch/local.sh does it.
+# ~/dlm/runs there and copied to runs/ here, without checkpoints. A worker has one GPU, or as many as
+# its mesh. The same call continues what was interrupted. On the machine itself, launch/local.sh does
+# it.
 cd "$(dirname "$0")/.." || exit
 source launch/common.sh
 [[ $# -ge 2 ]] || usage

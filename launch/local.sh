@@ -11,7 +11,7 @@ source launch/common.sh
 
 extra=""
 if nvidia-smi -L >/dev/null 2>&1; then
-  extra="[cuda]"
+  extra="[$(extras cuda)]"
 fi
 if [[ ! -x .venv/bin/dlm ]]; then
   do_ "${PYTHON:-python3}" -m venv .venv

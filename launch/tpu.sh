@@ -68,7 +68,7 @@ install() {
 # What a lost connection left behind has to save and go before a TPU is free.
 run() {
   on_all_hosts "cd dlm || exit; pkill -x dlm; while pgrep -x dlm >/dev/null; do sleep 1; done;\
- .venv/bin/dlm run --distributed --workdir=$WORKDIR $(quoted "$@")"
+ .venv/bin/dlm run --distributed $(quoted --workdir="$WORKDIR" "$@")"
 }
 
 fetch() {
@@ -108,9 +108,11 @@ case "$verb" in
 esac
 case "$verb" in
   all | run) [[ $# -ge 1 ]] || usage ;;
-  create | fetch | delete) ;;
-  install) pack ;;
-  status) verb="queued describe" ;;
+  create | install | status | fetch | delete) [[ $# -eq 0 ]] || usage ;;
   *) usage ;;
 esac
-$verb "$@"
+case "$verb" in
+  install) pack && install ;;
+  status) queued describe ;;
+  *) $verb "$@" ;;
+esac

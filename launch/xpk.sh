@@ -29,17 +29,18 @@ run() {
     --tpu-type="${TPU_TYPE:?names the TPU, such as v5litepod-16}" \
     --base-docker-image=python:3.12 --script-dir=build/image \
     --max-restarts=100 --restart-on-exit-codes=75 --termination-grace-period-seconds=120 \
-    --command="pip install --quiet -e '.[tpu]' &&\
- exec dlm run --distributed --workdir=$WORKDIR $(quoted "$@")"
+    --command="pip install --quiet -e '.[$(extras tpu)]' &&\
+ exec dlm run --distributed $(quoted --workdir="$WORKDIR" "$@")"
 }
 
 verb=$1
 shift
 case "$verb" in
-  run)
-    [[ $# -ge 1 ]] || usage
-    run "$@"
-    ;;
+  run) [[ $# -ge 1 ]] || usage ;;
+  status | fetch | delete) [[ $# -eq 0 ]] || usage ;;
+esac
+case "$verb" in
+  run) run "$@" ;;
   status) workload list --filter-by-job="${XPK_WORKLOAD:-dlm}" ;;
   fetch)
     do_ mkdir -p runs

@@ -71,10 +71,10 @@ def test_syntax(path) -> None:
 def test_without_arguments_a_script_shows_its_head(path, fakes) -> None:
     if path.name == "common.sh":
         return
-    done = launch(fakes, path.name)
-    assert (
-        done.returncode == 2 and "--dry-run" in done.stderr and "source launch" not in done.stderr
-    )
+    for words, code in (((), 2), (("--dry-run",), 2), (("--help",), 0), (("run", "-h"), 0)):
+        done = launch(fakes, path.name, *words, WORKDIR="", TPU_ZONE="", XPK_ZONE="")
+        assert done.returncode == code
+        assert "--dry-run" in done.stderr and "source launch" not in done.stderr
     assert not [call for call in fakes.calls() if call[0] in NAMES]
 
 
@@ -93,7 +93,7 @@ CREATE = [
 ]
 INSTALL = [
     "gcloud compute tpus tpu-vm scp build/dlm.tar.gz dlm: --zone=us-west4-a --worker=all",
-    HOSTS.format("mkdir -p dlm && cd dlm && tar -xzf ../dlm.tar.gz && " + UV.format("tpu")),
+    HOSTS.format("mkdir -p dlm && cd dlm && tar -xzf ../dlm.tar.gz && " + UV.format("tpu,hf,gs")),
 ]
 RUN = HOSTS.format(
     "cd dlm || exit; pkill -x dlm; while pgrep -x dlm >/dev/null; do sleep 1; done; "
@@ -106,13 +106,13 @@ FETCH = [
 DELETE = QUEUED.format("delete") + " --force --quiet"
 XPK = "xpk workload {} --cluster=pool --zone=us-west4-a --project=lab "
 DRY = {
-    "local.sh": (WORDS, ["python3 -m venv .venv", ".venv/bin/pip install --quiet -e '.[cuda]'",
+    "local.sh": (WORDS, ["python3 -m venv .venv", ".venv/bin/pip install --quiet -e '.[cuda,hf,gs]'",
                          f"exec .venv/bin/dlm run {QUOTED}"]),
     "gpu.sh": (["me@host", *WORDS], [
         *PACK,
         "ssh me@host 'nvidia-smi -L && mkdir -p dlm'",
         "scp build/dlm.tar.gz me@host:dlm/",
-        f"ssh me@host 'cd dlm && tar -xzf dlm.tar.gz && {UV.format('cuda')}'",
+        f"ssh me@host 'cd dlm && tar -xzf dlm.tar.gz && {UV.format('cuda,hf,gs')}'",
         f"ssh me@host 'cd dlm && .venv/bin/dlm run {AGAIN}'",
         "mkdir -p runs",
         "rsync --archive --exclude=checkpoints me@host:dlm/runs/ runs/",
@@ -132,7 +132,7 @@ DRY = {
         XPK.format("create") + "--workload=dlm --tpu-type=v5litepod-16 "
         "--base-docker-image=python:3.12 --script-dir=build/image --max-restarts=100 "
         "--restart-on-exit-codes=75 --termination-grace-period-seconds=120 "
-        r"'--command=pip install --quiet -e '\''.[tpu]'\'' && "
+        r"'--command=pip install --quiet -e '\''.[tpu,hf,gs]'\'' && "
         f"exec dlm run --distributed --workdir=gs://bucket/runs {AGAIN}'",
     ]),
     "xpk.sh status": ([], [XPK.format("list") + "--filter-by-job=dlm"]),
@@ -151,9 +151,11 @@ DRY = {
 def test_a_dry_run_prints_all_and_does_nothing(script, fakes) -> None:
     words, expected = DRY[script]
     name, *verb = script.split()
-    done = launch(fakes, name, "--dry-run", *verb, *words)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == expected
+    given = [*verb, *words]
+    for place in (0, 1, len(given)):  # wherever it stands
+        done = launch(fakes, name, *given[:place], "--dry-run", *given[place:])
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == expected
     assert {call[0] for call in fakes.calls()} <= {"nvidia-smi"}  # local.sh looks for a GPU
     assert [path.name for path in (fakes.folder.parent / "root").iterdir()] == ["launch"]
 
@@ -167,6 +169,47 @@ def test_every_script_has_a_dry_run_here() -> None:
 def test_what_is_missing_is_named_before_anything_is_done(variable, fakes) -> None:
     done = launch(fakes, "tpu.sh", "--dry-run", "all", *WORDS, **{variable: ""})
     assert done.returncode != 0 and f"{variable}: names" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("tpu.sh", "status", "x.py"), ("tpu.sh", "nonsense"), ("tpu.sh", "run"), ("gpu.sh", "host"),
+     ("xpk.sh", "fetch", "x.py"), ("xpk.sh", "nonsense"), ("xpk.sh", "run")],
+    ids=" ".join,
+)  # fmt: skip
+def test_words_that_a_verb_does_not_take_show_the_head(words, fakes) -> None:
+    done = launch(fakes, *words)
+    assert done.returncode == 2 and "--dry-run" in done.stderr and not fakes.calls()
+
+
+@pytest.mark.parametrize(
+    "workdir, store", [("gs://b/f", ",gs"), ("s3://b/f", ",s3"), ("/shared/runs", "")]
+)
+def test_what_a_workdir_needs_is_installed(workdir, store, fakes, tmp_path) -> None:
+    for words in (("tpu.sh", "all"), ("xpk.sh", "run")):
+        done = launch(fakes, *words, "--dry-run", "x.py", WORKDIR=workdir)
+        assert f"[tpu,hf{store}]" in done.stdout and f"--workdir={workdir} x.py" in done.stdout
+    Fakes(tmp_path / "installers", "curl")
+    uv = tmp_path / ".local/bin/uv"
+    uv.parent.mkdir(parents=True)
+    uv.write_text('#!/bin/sh\necho "$@"\n')
+    uv.chmod(0o755)
+    environment = os.environ | fakes.environment | {"WORKDIR": workdir, "HOME": str(tmp_path)}
+    path = f"{tmp_path / 'installers/bin'}:{environment['PATH']}"
+    setup = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())["setup"]
+    done = subprocess.run(
+        ["bash", "-c", setup], env=environment | {"PATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith(f"-e .[cuda,hf{store}]")
+
+
+@pytest.mark.parametrize("script", ["tpu.sh", "xpk.sh"])
+def test_a_workdir_with_a_space_is_quoted(script, fakes) -> None:
+    done = launch(fakes, script, "--dry-run", "run", "x.py", WORKDIR="gs://a bucket/runs")
+    (line,) = [line for line in done.stdout.splitlines() if "dlm run" in line]
+    remote = shlex.split(line)[-1].removeprefix("--command=")
+    assert shlex.split(remote)[-2:] == ["--workdir=gs://a bucket/runs", "x.py"]
 
 
 def test_uncommitted_changes_are_not_sent(fakes) -> None:
