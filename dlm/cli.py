@@ -64,7 +64,8 @@ def _jobs(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> li
         return sweep.jobs(path, scale, overrides, arguments.workdir, on_corpus)
     from dlm import hosts
 
-    with hosts.primary_first():  # it builds what the others then find
+    here = arguments.workdir.absolute()
+    with hosts.primary_first(shared=bucket.place(here) == here):  # it builds what others then find
         return sweep.jobs(path, scale, overrides, arguments.workdir, on_corpus)
 
 

@@ -7,36 +7,55 @@ them. With one process all of this is free of cost.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import re
+import signal
+import sys
 from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 from dlm.errors import DlmError
 
-VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 PATIENCE = 30  # seconds without a sign of life after which a process is taken for dead
+JOINING = 300  # seconds in which all processes have to start
+A_DAY = 86_400_000  # milliseconds: longer than any corpus takes to build
+FORMS = {  # of VARIABLES
+    "JAX_COORDINATOR_ADDRESS": (r"\S+:\d+", "HOST:PORT, that of the first process"),
+    "JAX_NUM_PROCESSES": (r"\d+", "how many there are"),
+    "JAX_PROCESS_ID": (r"\d+", "0 for the first, 1, ..."),
+}
+VARIABLES = tuple(FORMS)
 
 
 def start() -> None:
     """Joins the processes. A TPU pod, Slurm, MPI and GKE say who they are; elsewhere VARIABLES do.
 
     Raises:
-      DlmError: nothing says how many there are, or some of VARIABLES are missing.
+      DlmError: nothing says how many there are, or one of VARIABLES is missing or wrong.
     """
-    address, count, number = (os.environ.get(name, "") for name in VARIABLES)
-    given = [bool(address), count.isdecimal(), number.isdecimal()]
-    if any(given) and not all(given):
-        wrong = VARIABLES[given.index(False)]
-        raise DlmError(f"{wrong}={os.environ.get(wrong)!r}: must be set, as {VARIABLES} all are")
+    given = [os.environ.get(name, "") for name in VARIABLES]
+    for (name, (form, right)), value in zip(FORMS.items(), given, strict=True):
+        if any(given) and not re.fullmatch(form, value):
+            raise DlmError(f"{name}={value!r}: must be {right}; {', '.join(VARIABLES)} go together")
+    address, count, number = given
+    join = functools.partial(
+        jax.distributed.initialize,
+        heartbeat_timeout_seconds=PATIENCE,
+        initialization_timeout=JOINING,
+    )
     try:
         if address:
-            where = (address, int(count), int(number))
-            jax.distributed.initialize(*where, heartbeat_timeout_seconds=PATIENCE)
+            words = f"process {number} of {count} joins {address}, for at most {JOINING} s"
+            print(words, file=sys.stderr, flush=True)
+            join(address, int(count), int(number))
         else:
-            jax.distributed.initialize(heartbeat_timeout_seconds=PATIENCE)
+            join()
+        agreed(True)  # connects the devices while all are here: that has 30 s on a CPU
     except (ValueError, RuntimeError) as error:
         raise DlmError(
             f"--distributed: {str(error).splitlines()[0]}; on a TPU pod, Slurm or GKE it needs "
@@ -61,23 +80,41 @@ def agreed(value: bool) -> bool:
 
 
 @contextlib.contextmanager
-def primary_first() -> Iterator[None]:
-    """The body runs in the primary process, then in the others."""
-    if not alone() and not primary():
-        multihost_utils.sync_global_devices("primary_first")
+def primary_first(shared: bool) -> Iterator[None]:
+    """The body runs in the primary process, then in the others; in all at once if what it makes is
+    not shared between them. It may take hours, so nobody waits in a collective.
+    """
+    wait = functools.partial(multihost.get_barrier_sync_fn(), timeout_ms=A_DAY)
+
+    def ready() -> None:
+        if shared and primary():
+            wait(key="after the primary")
+        wait(key="all are ready")
+
+    if shared and not primary():
+        wait(key="after the primary")
     try:
         yield
-    finally:
-        if not alone() and primary():
-            multihost_utils.sync_global_devices("primary_first")
+    except Exception:  # the others then find the same; after ctrl-C nobody is waited for
+        ready()
+        raise
+    ready()
 
 
 def preempted() -> Callable[[], bool]:
     """Asks whether any process was sent SIGTERM; all get the same answer at the same call.
 
-    Once it is yes it stays yes. Every process has to ask equally often.
+    Once it is yes it stays yes. Every process has to ask equally often. The first ctrl-C is taken as
+    SIGTERM; a second one ends the process.
     """
     calls, found = [0], [False]
+
+    def interrupted(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("to be saved at the next step; ctrl-C again leaves at once", file=sys.stderr)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGINT, interrupted)
 
     def ask() -> bool:
         calls[0] += 1

@@ -1,4 +1,4 @@
-"""Several processes as one: two over loopback train as one does, through a kill, a move and SIGTERM."""
+"""Several processes as one: two over loopback train as one does, through a kill, a move and ctrl-C."""
 
 from __future__ import annotations
 
@@ -122,8 +122,9 @@ def test_one_of_two_is_killed_and_one_process_goes_on_with_other_devices(one, ca
     assert_same(one / "one", one / "killed")
 
 
-def test_sigterm_to_one_has_all_save_and_leave_and_two_processes_train_as_one(one, cache) -> None:
-    path = disturbed(one, one / "stopped", "SIGTERM")
+def test_ctrl_c_to_one_has_all_save_and_leave_and_two_processes_train_as_one(one, cache) -> None:
+    """It sends itself SIGTERM, which is what schedulers send."""
+    path = disturbed(one, one / "stopped", "SIGINT")
     started = start(path, one / "stopped", cache, 2, 2, *OPTIONS)
     finish(started, code=75)
     (step,) = saved_steps(one / "stopped")
@@ -136,12 +137,26 @@ def test_sigterm_to_one_has_all_save_and_leave_and_two_processes_train_as_one(on
     assert json.loads((folder / "result.json").read_text())["device"].startswith("8 x")
 
 
+@pytest.mark.slow
+def test_a_corpus_may_take_longer_than_a_collective_waits(tmp_path, cache) -> None:
+    slow = """
+import os, time
+
+if os.environ["JAX_PROCESS_ID"] == "0":
+    time.sleep(35)
+"""
+    path = tiny.experiment_file(tmp_path, tiny.EXPERIMENT + slow)
+    finish(start(path, tmp_path / "slow", cache, 2, 2))
+    assert (folder_of(tmp_path / "slow") / "result.json").is_file()
+
+
 @pytest.mark.parametrize(
     "values, wrong",
     [
-        (("127.0.0.1:1", "", "0"), "JAX_NUM_PROCESSES=''"),
-        (("127.0.0.1:1", "2", "zero"), "JAX_PROCESS_ID='zero'"),
-        (("", "2", "1"), "JAX_COORDINATOR_ADDRESS=''"),
+        (("127.0.0.1:1", "", "0"), "JAX_NUM_PROCESSES='': must be how many"),
+        (("127.0.0.1:1", "2", "zero"), "JAX_PROCESS_ID='zero': must be 0 for the first"),
+        (("", "2", "1"), "JAX_COORDINATOR_ADDRESS='': must be HOST:PORT"),
+        (("127.0.0.1", "2", "1"), "JAX_COORDINATOR_ADDRESS='127.0.0.1': must be HOST:PORT"),
     ],
 )
 def test_half_of_the_variables_is_an_error(monkeypatch, values, wrong) -> None:
