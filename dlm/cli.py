@@ -101,7 +101,8 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
         if not hosts.primary():
             return DONE
     elif todo:
-        workers = arguments.jobs or sweep.default_workers()
+        devices = max(job.devices for job in todo)
+        workers = arguments.jobs or sweep.default_workers(devices)
         folder.mkdir(parents=True, exist_ok=True)
         with _terminable(), progress.show(todo) as show:
             if slurm:

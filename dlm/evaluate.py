@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from dlm import config, flops, keys, objectives, sharding
 from dlm.likelihood import Estimate
@@ -23,10 +23,13 @@ def _scorer(
 ) -> Callable:
     goal = objectives.make(objective, vocab_size)
     apply = transformer(model, vocab_size + goal.family.extra_tokens).apply
-    return jax.jit(
-        lambda params, tokens, key, passes: goal.nll(apply, params, tokens, key, passes).nats,
-        out_shardings=sharding.replicated(mesh),
-    )
+
+    def nats(
+        params: Params, tokens: Int[Array, "B L"], key: PRNGKeyArray, passes: Int[Array, ""]
+    ) -> Float[Array, " B"]:
+        return goal.nll(apply, sharding.with_whole_tables(mesh, params), tokens, key, passes).nats
+
+    return jax.jit(nats, out_shardings=sharding.replicated(mesh))
 
 
 def score(

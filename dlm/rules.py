@@ -129,6 +129,13 @@ def _model(c: Config) -> None:
         fail("model.heads", m.heads, right)
     if m.width // m.heads % 2:
         fail("model.heads", m.heads, "such that width / heads is even, for rotary embedding")
+    for axis, count, field, size in (
+        ("tensor", c.mesh.tensor, "model.heads", m.heads),
+        ("tensor", c.mesh.tensor, "model.ff", m.ff),
+        ("fsdp", c.mesh.fsdp, "model.width", m.width),
+    ):
+        if size % count:
+            fail(f"mesh.{axis}", count, f"a divisor of {field}={size}")
     if m.attention == "cudnn":
         if m.dtype != "bfloat16":
             fail("model.dtype", m.dtype, "bfloat16, for model.attention='cudnn'")

@@ -21,8 +21,9 @@ from jaxtyping import Int
 from dlm import config
 from dlm.errors import DlmError
 
+TABLES = r"(embedding|head)$"
 RULES: tuple[tuple[str, P], ...] = (
-    (r"(embedding|head)$", P(None, "fsdp")),
+    (TABLES, P(None, "fsdp")),
     (r"qkv$", P("fsdp", None, "tensor", None)),
     (r"out$", P("tensor", None, "fsdp")),
     (r"gate_up$", P("fsdp", None, "tensor")),
@@ -42,7 +43,7 @@ def make_mesh(c: config.Config) -> Mesh:
     if data * m.fsdp * m.tensor != devices:
         raise DlmError(
             f"config.mesh: data={m.data} x fsdp={m.fsdp} x tensor={m.tensor} must come to {devices}, "
-            "the devices there are"
+            "the devices there are (data=0 is what the other two leave)"
         )
     share = data * m.fsdp
     parts = c.train.microbatches or 1
@@ -79,6 +80,22 @@ def state_shardings(mesh: Mesh, state: Any) -> Any:
         return NamedSharding(mesh, spec if leaf.ndim else P())
 
     return jax.tree.map_with_path(one, state)
+
+
+def with_whole_tables(mesh: Mesh, params: Any) -> Any:
+    """Parameters, the embedding and the head gathered on each device before they are used.
+
+    Rows looked up in a table that is split by columns come out split by columns too, and XLA would
+    replicate these activations to split them by sequences.
+    """
+
+    def one(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if mesh.shape["fsdp"] == 1 or not re.search(TABLES, name):
+            return leaf
+        return jax.lax.with_sharding_constraint(leaf, replicated(mesh))
+
+    return jax.tree.map_with_path(one, params)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -77,6 +77,7 @@ def _build(
         step = state["step"]
 
         def loss(params: Params, part: Int[Array, "B L"], draws: keys.Draws) -> Float[Array, ""]:
+            params = sharding.with_whole_tables(mesh, params)
             return goal.loss(network.apply, params, part, draws, step).nats / tokens.size
 
         found = _added(jax.value_and_grad(loss), microbatches)

@@ -53,6 +53,12 @@ class Job:
     def flops(self) -> float:
         return self.plan.steps * self.plan.flops_per_step
 
+    @property
+    def devices(self) -> int:
+        """The fewest that its mesh takes."""
+        mesh = self.config.mesh
+        return max(mesh.data, 1) * mesh.fsdp * mesh.tensor
+
     def message(self) -> str:
         return json.dumps(
             dict(
@@ -210,7 +216,7 @@ def execute(
     ended: dict[str, str] = {}
     events: queue.Queue[Event] = queue.Queue()
     pool: list[Worker] = []
-    places = placements(workers)
+    places = placements(workers, max((job.devices for job in todo), default=1))
     try:
         while len(ended) < len(todo):
             for number in range(workers):
@@ -270,14 +276,25 @@ def _next(waiting: list[Job], ended: dict[str, str], busy: set[Path]) -> Job | N
     return None
 
 
-def placements(workers: int) -> list[dict[str, Any]]:
-    """For each worker, its cores, and its GPU where there are some: the environment it starts in."""
+def placements(workers: int, devices: int) -> list[dict[str, Any]]:
+    """For each worker its cores and, where there are GPUs, so many of them: the environment it
+    starts in.
+
+    Raises:
+      DlmError: there are fewer GPUs than a run's mesh takes.
+    """
     gpus, cores = _gpus(), record.cores()
+    if gpus and devices > len(gpus):
+        raise DlmError(
+            f"config.mesh: takes {devices} GPUs; this machine shows {len(gpus)}; several machines "
+            "are joined by --distributed"
+        )
+    shares = [",".join(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
     places = []
     for number in range(workers):
         env = {}
         if gpus:
-            env["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+            env["CUDA_VISIBLE_DEVICES"] = shares[number % len(shares)]
         elif sys.platform == "linux":
             env["GLIBC_TUNABLES"] = os.environ.get("GLIBC_TUNABLES") or HUGE_PAGES
         mine = cores if gpus or workers > len(cores) else cores[number::workers]
@@ -285,10 +302,10 @@ def placements(workers: int) -> list[dict[str, Any]]:
     return places
 
 
-def default_workers() -> int:
-    """One per GPU; on CPU one per core; one for a TPU host."""
-    if _gpus():
-        return len(_gpus())
+def default_workers(devices: int) -> int:
+    """One for each `devices` GPUs, what a run's mesh takes; on CPU one per core; one for a TPU host."""
+    if gpus := _gpus():
+        return max(len(gpus) // devices, 1)
     if any(Path("/dev").glob("accel*")):
         return 1
     return len(record.cores())

@@ -173,13 +173,13 @@ def test_several_workers_share_the_runs(tmp_path, fake) -> None:
 def test_cores_are_shared_out_without_overlap(monkeypatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert [p["cores"] for p in sweep.placements(2)] == [[0, 2], [1, 3]]
-    assert [p["cores"] for p in sweep.placements(4)] == [[0], [1], [2], [3]]
-    assert [p["cores"] for p in sweep.placements(5)] == [[0, 1, 2, 3]] * 5
+    assert [p["cores"] for p in sweep.placements(2, 1)] == [[0, 2], [1, 3]]
+    assert [p["cores"] for p in sweep.placements(4, 8)] == [[0], [1], [2], [3]]
+    assert [p["cores"] for p in sweep.placements(5, 1)] == [[0, 1, 2, 3]] * 5
     monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
-    assert [p["env"]["CUDA_VISIBLE_DEVICES"] for p in sweep.placements(3)] == ["0", "3", "0"]
-    assert sweep.default_workers() == 2
+    assert [p["env"]["CUDA_VISIBLE_DEVICES"] for p in sweep.placements(3, 1)] == ["0", "3", "0"]
+    assert sweep.default_workers(1) == 2
 
 
 @pytest.mark.parametrize(
@@ -208,17 +208,37 @@ def test_where_the_environment_shows_none_the_devices_are_counted(monkeypatch, t
     monkeypatch.setattr(sweep.record, "cores", lambda: [0, 1, 2])
     for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
-    assert sweep._gpus() == [] and sweep.default_workers() == 3
-    assert not any("CUDA_VISIBLE_DEVICES" in place["env"] for place in sweep.placements(2))
+    assert sweep._gpus() == [] and sweep.default_workers(8) == 3
+    assert not any("CUDA_VISIBLE_DEVICES" in place["env"] for place in sweep.placements(2, 1))
     for name in ("accel0", "accel1", "accel2", "accel3"):  # one process holds all of a TPU host
         (tmp_path / name).touch()
-    assert sweep.default_workers() == 1
+    assert sweep.default_workers(4) == 1
     for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "nvidia-modeset", "nvidia-caps"):
         (tmp_path / name).touch()
-    assert sweep._gpus() == ["0", "1"] and sweep.default_workers() == 2
-    first, second = sweep.placements(2)
+    assert sweep._gpus() == ["0", "1"] and sweep.default_workers(1) == 2
+    first, second = sweep.placements(2, 1)
     assert first == {"env": {"CUDA_VISIBLE_DEVICES": "0"}, "cores": [0, 1, 2]}
     assert second == {"env": {"CUDA_VISIBLE_DEVICES": "1"}, "cores": [0, 1, 2]}
+
+
+def test_a_worker_gets_as_many_gpus_as_a_mesh_takes(monkeypatch) -> None:
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,5,6,7,8")
+    for devices, shares in ((1, list("0125678")), (2, ["0,1", "2,5", "6,7"]), (4, ["0,1,2,5"])):
+        workers = sweep.default_workers(devices)
+        found = [p["env"]["CUDA_VISIBLE_DEVICES"] for p in sweep.placements(workers, devices)]
+        assert found == shares
+    with pytest.raises(DlmError, match="config.mesh: takes 8 GPUs; this machine shows 7"):
+        sweep.placements(sweep.default_workers(8), 8)
+
+
+@pytest.mark.parametrize(
+    "mesh, devices", [({}, 1), ({"fsdp": 8}, 8), ({"data": 2, "tensor": 2}, 4)]
+)
+def test_the_fewest_devices_of_a_job(mesh, devices) -> None:
+    c = tiny.resolved(**{f"mesh_{axis}": size for axis, size in mesh.items()})
+    job = sweep.Job(c, Path(), Path(), {}, None)  # pyright: ignore (no plan)
+    assert job.devices == devices
 
 
 # --- several sweeps, kills ------------------------------------------------------------------------

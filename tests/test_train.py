@@ -262,13 +262,14 @@ def test_a_batch_must_divide_over_the_devices(tiny_store, tmp_path) -> None:
         train.train(c, tiny_store, tmp_path)
 
 
-def test_sharded_parameters_train_to_the_same_loss(whole, tiny_store, tmp_path) -> None:
+def test_sharded_parameters_train_to_the_same_loss(whole, tiny_store, tmp_path, capfd) -> None:
     c = tiny.resolved(mesh_fsdp=2, mesh_tensor=2)
     assert interrupt(tiny_store, c, tmp_path, 8) == 8
     (row,), first = tiny.evaluations(tmp_path), tiny.evaluations(whole.folder)[0]
     assert row["validation_loss"] == pytest.approx(first["validation_loss"], abs=1e-5)
     specs = {leaf.sharding.spec for leaf in jax.tree.leaves(step.abstract(c, 16, mesh_of(c)))}
     assert len(specs) > 3
+    assert "full rematerialization" not in capfd.readouterr().err  # XLA moves no activations
 
 
 def test_a_state_that_is_too_large_for_one_device_is_split_over_all(tiny_store, tmp_path) -> None:
