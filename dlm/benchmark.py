@@ -44,7 +44,8 @@ class Speed:
     tokens_per_second: float  # of training, median over calls
     low: float
     high: float
-    mfu: float  # counted FLOPs over the peak of large matrix products, measured here
+    peak: float  # FLOP/s of large matrix products, measured here, on all devices
+    mfu: float  # counted FLOPs over that peak
     input_share: float  # of a call's time: waiting for batches and placing them
     step_bytes: int  # arguments, results and scratch of the compiled step, on one device
     evaluation_tokens_per_second: float
@@ -138,6 +139,7 @@ def run(variants: dict[str, config.Config], vocab_size: int, seconds: float) -> 
     for i, bench in enumerate(benches):
         low, median, high = np.quantile(rates[:, i], [0.25, 0.5, 0.75]).tolist()
         flops = median / bench.plan.tokens_per_step * bench.plan.flops_per_step
+        peak = evaluate.measured_peak(bench.c.model.dtype) * jax.device_count()
         scored, sampled = _scoring(bench), _sampling(bench)
         found.append(
             Speed(
@@ -148,7 +150,8 @@ def run(variants: dict[str, config.Config], vocab_size: int, seconds: float) -> 
                 tokens_per_second=median,
                 low=low,
                 high=high,
-                mfu=flops / (evaluate.measured_peak(bench.c.model.dtype) * jax.device_count()),
+                peak=peak,
+                mfu=flops / peak,
                 input_share=float(times[:, i, 1].sum() / times[:, i, 0].sum()),
                 step_bytes=bench.bytes,
                 evaluation_tokens_per_second=scored,

@@ -21,7 +21,7 @@ ELSEWHERE = ("checkpoints", "corpora")  # not sent: in the bucket already, or of
 
 
 def local(workdir: str) -> Path:
-    """The folder of this machine in which a workdir is worked on: itself, if it is no address.
+    """The folder of this machine for a workdir, or for a folder of one: itself, if it is no address.
 
     Raises:
       DlmError: the bucket cannot be read.
@@ -37,7 +37,7 @@ def local(workdir: str) -> Path:
     except Exception as error:  # each kind of bucket has errors of its own
         reason = str(error).strip().splitlines()
         raise DlmError(
-            f"--workdir={workdir}: cannot be read ({type(error).__name__}: "
+            f"{workdir}: cannot be read ({type(error).__name__}: "
             f"{reason[0][:200] if reason else ''}); gs:// needs gcsfs, s3:// needs s3fs"
         ) from error
     return folder

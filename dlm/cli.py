@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         overrides = [experiment.parse_override(word) for word in words]
         arguments.workdir = bucket.local(arguments.workdir)
+        if getattr(arguments, "folder", None):
+            arguments.folder = bucket.local(arguments.folder)
         return ACTIONS[arguments.verb](arguments, overrides)
     except DlmError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -60,8 +62,9 @@ def _jobs(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> li
         said.add(name)
 
     path, scale = arguments.experiment, arguments.scale
-    if not getattr(arguments, "distributed", False):
-        return sweep.jobs(path, scale, overrides, arguments.workdir, on_corpus)
+    dry = getattr(arguments, "dry_run", False)
+    if dry or not getattr(arguments, "distributed", False):
+        return sweep.jobs(path, scale, overrides, arguments.workdir, on_corpus, fetch=not dry)
     from dlm import hosts
 
     here = arguments.workdir.absolute()
@@ -82,7 +85,7 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
     if arguments.executor == "slurm":
         slurm = executor.cluster(arguments.slurm, arguments.workdir / "slurm", arguments.jobs)
     start = time.monotonic()
-    stop = _join(arguments) if arguments.distributed else None
+    stop = _join(arguments) if arguments.distributed and not arguments.dry_run else None
     jobs = _jobs(arguments, overrides)
     folder = jobs[0].folder.parent
     todo = [job for job in jobs if record.status(job.folder) not in sweep.DONE]
@@ -90,7 +93,7 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
     print(f"{len(jobs)} runs in {folder}, {len(todo)} to do, {total:.3g} FLOPs", flush=True)
     if arguments.dry_run:
         for job in jobs:
-            state = record.status(job.folder)
+            state = "no store" if job.about["run"] == sweep.NO_ID else record.status(job.folder)
             print(f"  {job.about['run']}  {job.flops:.2e} FLOPs  {state:9} {job.about['label']}")
         return DONE
     ended: dict[str, str] = {}
@@ -208,6 +211,9 @@ def _benchmark(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) 
     from dlm import corpus
 
     given = None
+    if arguments.experiment and arguments.size:
+        size = arguments.size[0]
+        raise DlmError(f"--size {size}: goes without an experiment, whose model has a size")
     if arguments.experiment:
         jobs = _jobs(arguments, overrides)
         if not 0 <= arguments.run < len(jobs):

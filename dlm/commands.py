@@ -90,7 +90,7 @@ def fit(a: argparse.Namespace) -> list[Any]:
     from dlm.laws import table as tables
 
     named(a.law)
-    _writable(a.out)
+    writable(a.out)
     found = [tables.one(a.table, a.family, points=a.points)] if a.family else _read(a)
     made, refused = _fitted(a, found)
     printed: list[Any] = []
@@ -189,7 +189,7 @@ def critical(a: argparse.Namespace) -> list[Any]:
 
     if a.table is None and a.laws is None:
         raise DlmError("no table; give a CSV, a Parquet file, a folder of runs, or --laws")
-    _writable(a.out)
+    writable(a.out)
     compared, _ = _compared(a, _read(a) if a.table else [], {})
     printed = law_report.comparison_terminal(compared)
     if a.out is not None:
@@ -217,7 +217,7 @@ def _compared(
     return compared, given
 
 
-def _writable(folder: Path | None) -> None:
+def writable(folder: Path | None) -> None:
     """Refuses a folder that cannot be written, before anything is computed.
 
     Raises:
@@ -301,7 +301,7 @@ def figures(a: argparse.Namespace) -> list[Any]:
     if not tables and a.laws is None:
         raise DlmError("nothing to draw: give a table, or --laws, or both")
     out = a.out or Path("figures")
-    _writable(out)
+    writable(out)
     made: list[Analysis] = []
     said: list[Any] = []
     laws: dict[str, Fitted] = {}

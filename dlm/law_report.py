@@ -137,7 +137,7 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
 
     grid = Table(box=None, pad_edge=False)
     for name in head:
-        grid.add_column(name)
+        grid.add_column(name, overflow="fold")
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
     return grid

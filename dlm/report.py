@@ -360,8 +360,9 @@ def summary(directory: Path | str) -> list[Any]:
         return [Text(findings.nothing(found)), *_exclusions(excluded)]
     table = Table(box=None, pad_edge=False)
     for name in ("data", "family", "loss, nats/token", "kind", "training", "best epoch", "FLOPs"):
-        table.add_column(name, justify="left" if name in ("data", "family", "kind") else "right")
-    table.add_column("setting (of how many)")
+        left = name in ("data", "family", "kind")
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
+    table.add_column("setting (of how many)", overflow="fold")
     for panel in panels:
         for row in best_rows(panel):
             loss, setting = f"{row[2]}", f"{row[10]} (of {row[11]})"

@@ -35,6 +35,8 @@ HUGE_PAGES = ":".join(
     )
 )
 DONE = ("finished", "diverged")
+NO_ID = "----------"
+VOCABULARIES = {"bytes": 257, "gpt2": 50_257}  # of tokenizers that no corpus changes
 WORKER = (sys.executable, "-m", "dlm.worker")
 
 
@@ -77,10 +79,13 @@ def jobs(
     overrides: Iterable[tuple[str, Any]],
     workdir: Path,
     on_corpus: Callable[[str], None] = lambda name: None,
+    fetch: bool = True,
 ) -> list[Job]:
     """The runs of an experiment in the order of its sweep. Builds the corpora that are missing.
 
-    Every config is checked, and planned against its corpus, before any run starts.
+    Every config is checked, and planned against its corpus, before any run starts. Without `fetch`
+    a corpus that would have to be fetched is not: its runs are planned by what their configs say,
+    and have no store and no id.
 
     Raises:
       DlmError: anything wrong with the experiment, an override, a corpus or the workdir.
@@ -96,20 +101,28 @@ def jobs(
     found: dict[str, Job] = {}
     told = _differing(sweep)
     for c, run in zip(configs, sweep, strict=True):
+        about = dict(
+            experiment=name, label=label(c, run, told), overrides=run, question=_question(path)
+        )
+        size = VOCABULARIES.get(c.tokenizer.kind)
+        if not fetch and size and c.data.unique_tokens and _to_fetch(c, workdir / "corpora"):
+            plan = planning.plan(c, train_tokens=c.data.unique_tokens, vocab_size=size)
+            job = Job(c, Path(), workdir / name / NO_ID, about | {"run": NO_ID}, plan)
+            found.setdefault(config.run_id(c, NO_ID), job)
+            continue
         on_corpus(c.corpus.name)
         store = corpus.build(c.corpus, c.tokenizer, workdir / "corpora")
         plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
         planning.check_length(c, store.document_length, len(store.validation))
         key = config.run_id(c, store.fingerprint)
-        about = dict(
-            experiment=name,
-            run=key,
-            label=label(c, run, told),
-            overrides=run,
-            question=_question(path),
-        )
-        found.setdefault(key, Job(c, store.path, workdir / name / key, about, plan))
+        job = Job(c, store.path, workdir / name / key, about | {"run": key}, plan)
+        found.setdefault(key, job)
     return _trunks(list(found.values()), workdir / name / "trunks")
+
+
+def _to_fetch(c: config.Config, folder: Path) -> bool:
+    """Whether a corpus of the Hub has no store here."""
+    return c.corpus.name == "hub" and not any(folder.glob("hub-*"))
 
 
 def _trunks(jobs: list[Job], folder: Path) -> list[Job]:
@@ -118,6 +131,9 @@ def _trunks(jobs: list[Job], folder: Path) -> list[Job]:
         return jobs
     ids = []
     for job in jobs:
+        if job.about["run"] == NO_ID:
+            ids.append("")
+            continue
         fingerprint = corpus.load(job.store).fingerprint
         ids.append(
             config.trunk_id(job.config, fingerprint, job.plan.warmup, job.plan.evaluate_every)

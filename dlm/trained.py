@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import re
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -219,24 +222,26 @@ def benchmark(
 ) -> list[Any]:
     """`given` is a config of the caller's, with its name and vocabulary; else the sizes are timed."""
     import dataclasses
-    import json
 
-    from dlm import benchmark, experiment, html, record
+    from dlm import benchmark, experiment, record
+    from dlm.commands import writable
     from dlm.law_report import grid
 
     if not a.seconds > 0:
         raise DlmError(f"--seconds={a.seconds:g}: must be above 0")
+    writable(a.out and a.out.parent)
     cases = [given] if given else []
     for name in [] if given else a.size or benchmark.default_sizes():
         c, vocab_size = benchmark.sized(name)
         cases.append((name, experiment.edited(c, overrides), vocab_size))
-    found = []
+    found, configs = [], {}
     for name, c, vocab_size in cases:
         variants = {name: c}
         for text in a.compare:
             pairs = (experiment.parse_override(f"--config.{pair}") for pair in text.split(","))
             variants[f"{name} {text}"] = experiment.edited(c, pairs)
         found += benchmark.run(variants, vocab_size, a.seconds)
+        configs |= {name: config.to_json(each) for name, each in variants.items()}
     training = [
         [
             *(s.name, s.objective, f"{s.parameters:,}", f"{s.tokens_per_second:,.0f}"),
@@ -257,12 +262,25 @@ def benchmark(
         f"{record.device()}, jax {record.versions()['jax']}",
         grid(head, training),
         "",
-        grid(("", "compiling", "step", "input", "scored tokens/s", "sampled tokens/s"), rest),
+        grid(
+            ("", "compiling", "memory of a step", "input", "scored tokens/s", "sampled tokens/s"),
+            rest,
+        ),
     ]
+    if a.compare:
+        said.append(
+            "Ratio: to the first of a size, the median over rounds in which each has a turn."
+        )
     if a.out is not None:
-        about = {"device": record.device(), "versions": record.versions()}
-        text = json.dumps(about | {"speeds": [dataclasses.asdict(s) for s in found]}, indent=1)
-        said.append(f"written: {html.replace(a.out, text)}")
+        about = {
+            "device": record.device(),
+            "versions": record.versions(),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": shlex.join(["dlm", *sys.argv[1:]]),
+            "speeds": [dataclasses.asdict(s) | {"config": configs[s.name]} for s in found],
+        }
+        record.write_json(a.out, about)
+        said.append(f"written: {a.out}")
     return said
 
 

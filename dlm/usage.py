@@ -163,7 +163,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parsers["train"].add_argument("--run", type=int, help="which run of the sweep, from 0")
     trained.arguments(parsers)
     for name in ("runs", "report", "tensorboard"):
-        parsers[name].add_argument("folder", type=Path, nargs="?", help="default: the workdir")
+        parsers[name].add_argument(
+            "folder", nargs="?", help="or its address (default: the workdir)"
+        )
     parsers["report"].add_argument("--law", default="data-constrained", help="of a table of runs")
     parsers["tensorboard"].add_argument("--port", type=int, default=6006)
     commands.arguments(parsers)

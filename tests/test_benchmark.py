@@ -16,8 +16,12 @@ def test_its_numbers_fit_together(tmp_path, capsys, monkeypatch) -> None:
     compare = ["--compare", "model.scan=True,objective.name=ar"]
     assert cli.main([*words, "--out", str(out), "--run", "0", *compare]) == 0
     table = capsys.readouterr().out
-    assert "model.scan=True" in table and "jax" in table
-    speeds = json.loads(out.read_text())["speeds"]
+    assert "Ratio: to the first" in table and "jax" in table
+    found = json.loads(out.read_text())
+    assert {"device", "versions", "date", "command"} < found.keys()
+    speeds = found["speeds"]
+    assert speeds[1]["name"].endswith(compare[1])
+    assert speeds[1]["config"]["model"]["scan"] and not speeds[0]["config"]["model"]["scan"]
     assert [s["objective"] for s in speeds] == ["masked", "ar"]
     assert speeds[0]["ratio"] == 1.0
     for s in speeds:
@@ -47,6 +51,8 @@ def test_a_size_has_about_the_parameters_of_its_name(name) -> None:
     [
         (["--size", "2M"], "--size 2M: must be one of 0.2M, 1M"),
         (["--size", "0.2M", "--seconds", "0"], "--seconds=0: must be above 0"),
+        (["x.py", "--size", "0.2M"], "--size 0.2M: goes without an experiment"),
+        (["--size", "0.2M", "--out", "/proc/none/x.json"], "/proc/none: cannot be written"),
         (["--size", "0.2M", "--compare", "model.scann=True"], "did you mean model.scan"),
     ],
 )

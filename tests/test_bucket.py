@@ -64,6 +64,9 @@ def test_a_run_lands_in_the_bucket_and_is_known_elsewhere(
     machine(monkeypatch, tmp_path / "third")  # which has seen nothing of it
     address = f"{ADDRESS}/tiny_experiment/{folder.name}"
     assert cli.main(["sample", address, "--count", "1"]) == 0
+    for words in (["runs", ADDRESS], ["report", f"{ADDRESS}/tiny_experiment"]):
+        assert cli.main(words) == 0
+        assert "masked" in capsys.readouterr().out
     assert cli.main(["sample", f"{ADDRESS}/tiny_experiment/other", "--count", "1"]) == 2
     assert "other" in capsys.readouterr().err
 
@@ -114,5 +117,5 @@ def test_a_run_needs_a_workdir_and_an_experiment_before_it() -> None:
 
 def test_a_bucket_that_cannot_be_read_is_one_line(tmp_path, monkeypatch) -> None:
     machine(monkeypatch, tmp_path)
-    with pytest.raises(DlmError, match="--workdir=nowhere://x: cannot be read"):
+    with pytest.raises(DlmError, match="^nowhere://x: cannot be read"):
         bucket.local("nowhere://x")

@@ -89,6 +89,18 @@ def test_a_dry_run_lists_and_trains_nothing(tmp_path, capsys) -> None:
     assert not list(tmp_path.glob("runs/tiny_experiment/*"))
 
 
+def test_a_dry_run_fetches_nothing(tmp_path, capsys, monkeypatch) -> None:
+    """Runs on C4 are planned by their configs, whatever number of hosts would train them."""
+    monkeypatch.setattr("dlm.corpus.build", lambda *_: pytest.fail("builds"))
+    path = Path(__file__).parents[1] / "experiments/paper_orderings.py"
+    words = ("run", path, "--scale", "paper", "--workdir", tmp_path, "--dry-run", "--distributed")
+    assert dlm(*words) == 0
+    out = capsys.readouterr().out
+    assert "10 runs" in out and "1.9e+20 FLOPs" in out
+    assert out.count("----------") == out.count("no store") == 10
+    assert not list(tmp_path.glob("*/*"))
+
+
 def test_evaluate_repeats_the_result(finished, at_home, capsys) -> None:
     """The same estimator, weights and noise, so the same number; other devices, so to 1e-4."""
     folder = folders(finished)["masked"]
