@@ -6,6 +6,7 @@ Each reads in grey: families differ by marker and line style, maps carry labelle
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -265,12 +266,11 @@ def repetition(tables: Sequence[Table]) -> Figure:
             ax.plot(D, mean, color=colour, marker="o", ms=2.5, lw=1.3)
             ax.fill_between(D, mean - stderr, mean + stderr, color=colour, alpha=0.2, lw=0)
             ax.annotate(f" {x[-1]:.0f}", (D[-1], mean[-1]), fontsize=8, va="center")
-        ax.set(xlabel="training tokens")
+        ax.set(xlabel="training tokens; beside each line its epochs")
         _log_x(ax)
         sizes = sorted({p.N[0] for p in parts})
         size = " to ".join(dict.fromkeys((count(sizes[0]), count(sizes[-1]))))
-        title = f"{named(t.family)}, {size} parameters; epochs at the end"
-        ax.set_title(title, loc="left", fontsize=9)
+        ax.set_title(f"{named(t.family)}, {size} parameters", loc="left", fontsize=9)
     axes[0].set_ylabel("validation loss, nats per token")
     return figure
 
@@ -419,7 +419,8 @@ def _crossings(ax: Axes, found: Sequence[Critical], colour: str, marker: str, la
 def beside(t: Table, tables: Sequence[Table]) -> tuple[dict[str, Table], float]:
     """For `variants`: the settings of a family, of a kind of AR after AR's best, and the lowest mean
     loss of masked diffusion on the same unique tokens, NaN without any."""
-    (corpus, key), budgets, found = _parted(t.family), unique_budgets([t]), settings(t)
+    (corpus, key), budgets = _parted(t.family), unique_budgets([t])
+    found = dict(sorted(settings(t).items(), key=lambda pair: _by_numbers(pair[0])))
 
     def best(of: str) -> tuple[float, str, Table]:
         """The lowest of a family's mean lowest losses, the setting that has it, and its curves."""
@@ -434,6 +435,12 @@ def beside(t: Table, tables: Sequence[Table]) -> tuple[dict[str, Table], float]:
     if key in ("orders", "any_order", "noise") and not math.isnan(loss):
         found = {"AR" if setting == "base" else f"AR, {setting}": curves, **found}
     return found, math.nan if key == "masked" else best("masked")[0]
+
+
+def _by_numbers(name: str) -> list[tuple[str, float]]:
+    """A key that sorts orders=2 before orders=16."""
+    parts = re.findall(r"([^\d]*)(\d+\.?\d*)?", name)
+    return [(words, float(number or -1)) for words, number in parts]
 
 
 @_styled

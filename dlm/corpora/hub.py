@@ -119,6 +119,8 @@ class Stream:
             )
             name = ":".join(filter(None, (self.dataset, self.subset, self.split)))
             reason = (str(error) or type(error).__name__).splitlines()[0]
+            if isinstance(error, StopIteration):  # of the library's reader
+                reason = "a file is empty"
             raise DlmError(
                 f"config.corpus.options.dataset: {name} cannot be read: {reason}{kept}"
             ) from error
