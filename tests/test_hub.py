@@ -310,6 +310,10 @@ def test_a_broken_file_is_told_in_one_line(tmp_path) -> None:
     with pytest.raises(DlmError, match="dataset: json:train cannot be read: Compressed") as error:
         texts(stream({"dataset": "json", "files": str(path)}))
     assert "\n" not in str(error.value)
+    path = tmp_path / "empty.jsonl"
+    path.write_text("")
+    with pytest.raises(DlmError, match="dataset: json:train cannot be read: a file is empty"):
+        texts(stream({"dataset": "json", "files": str(path)}))
 
 
 def test_no_network_and_no_package(monkeypatch) -> None:
