@@ -16,8 +16,8 @@ Cost of training, evaluation not counted; times are estimates:
   laptop   20 runs, 3.06e13 FLOPs, 8.5 minutes (2 cores at 3e10 FLOP/s)
 
 Expected: at scale paper more orders postpone over-fitting and lower AR's best loss, with N = 16 close
-to diffusion. On a laptop (two seeds) AR is best at 1.628 after 9 epochs, with 4 uniform orders at 1.510
-after 83, below diffusion's 1.60 after 100; with 8 or 16 orders it still improves when the 100 epochs end.
+to diffusion. On a laptop (two seeds) AR is best at 1.628 after 9 epochs, with 4 uniform orders at
+1.510 after 83, below diffusion's 1.60 after 100; with 8 or 16 it still improves when these end.
 """
 
 from dlm import paper
