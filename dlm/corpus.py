@@ -20,7 +20,7 @@ from dlm.corpora import CORPORA, Source
 from dlm.errors import DlmError, nearest
 from dlm.store import FORMAT, Manifest, Split, Store, load, token_dtype
 
-__all__ = ["Manifest", "Split", "Store", "build", "load", "options", "unique_ngrams"]
+__all__ = ["Manifest", "Split", "Store", "build", "load", "options", "to_fetch", "unique_ngrams"]
 
 NGRAM = 13
 NGRAM_TOKENS = 10_000_000  # of the training split, in which n-grams are counted
@@ -49,6 +49,13 @@ def options(corpus: config.Corpus) -> dict[str, Any]:
             raise DlmError(f"config.corpus.options.{name}: missing; {corpus.name} needs it")
     defaults = {name: p.default for name, p in known.items() if p.default is not p.empty}
     return {**defaults, **corpus.options}
+
+
+def to_fetch(corpus: config.Corpus, tokenizer: config.Tokenizer, folder: Path) -> bool:
+    """Whether a corpus comes from the Hub and has no store below `folder`. Asks no network."""
+    wanted = json.loads(json.dumps(options(corpus), default=str)), tokenizer.kind
+    found = [load(path).manifest for path in folder.glob(f"{corpus.name}-*")]
+    return corpus.name == "hub" and wanted not in [(m.options, m.tokenizer) for m in found]
 
 
 def build(corpus: config.Corpus, tokenizer: config.Tokenizer, folder: Path) -> Store:

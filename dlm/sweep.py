@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlm import bucket, config, corpus, experiment, planning, record
+from dlm import bucket, config, corpus, experiment, planning, record, tokenizers
 from dlm.errors import DlmError
 
 # glibc: back large allocations by huge pages and keep them; measured in BUILD_NOTES.md.
@@ -35,8 +35,7 @@ HUGE_PAGES = ":".join(
     )
 )
 DONE = ("finished", "diverged")
-NO_ID = "----------"
-VOCABULARIES = {"bytes": 257, "gpt2": 50_257}  # of tokenizers that no corpus changes
+NO_ID = "----------"  # of a job that is only planned, its corpus being elsewhere
 WORKER = (sys.executable, "-m", "dlm.worker")
 
 
@@ -104,8 +103,9 @@ def jobs(
         about = dict(
             experiment=name, label=label(c, run, told), overrides=run, question=_question(path)
         )
-        size = VOCABULARIES.get(c.tokenizer.kind)
-        if not fetch and size and c.data.unique_tokens and _to_fetch(c, workdir / "corpora"):
+        known = c.data.unique_tokens and c.tokenizer.kind in tokenizers.SIZES
+        if not fetch and known and corpus.to_fetch(c.corpus, c.tokenizer, workdir / "corpora"):
+            size = tokenizers.SIZES[c.tokenizer.kind]
             plan = planning.plan(c, train_tokens=c.data.unique_tokens, vocab_size=size)
             job = Job(c, Path(), workdir / name / NO_ID, about | {"run": NO_ID}, plan)
             found.setdefault(config.run_id(c, NO_ID), job)
@@ -118,11 +118,6 @@ def jobs(
         job = Job(c, store.path, workdir / name / key, about | {"run": key}, plan)
         found.setdefault(key, job)
     return _trunks(list(found.values()), workdir / name / "trunks")
-
-
-def _to_fetch(c: config.Config, folder: Path) -> bool:
-    """Whether a corpus of the Hub has no store here."""
-    return c.corpus.name == "hub" and not any(folder.glob("hub-*"))
 
 
 def _trunks(jobs: list[Job], folder: Path) -> list[Job]:

@@ -20,6 +20,7 @@ from dlm import config, tokenizer_files
 from dlm.errors import DlmError
 
 END = "<|endoftext|>"  # how the end of a document is shown
+SIZES = {"bytes": 257, "gpt2": 50_257}  # vocabularies that no corpus changes, with eod
 UNKNOWN = "\ufffd"  # how an unknown character, or an id beyond the vocabulary, is shown
 BPE_BYTES = 100_000_000  # of training text that BPE learns its merges from
 BPE_LINE = 4000  # bytes; SentencePiece leaves out longer lines
@@ -157,7 +158,7 @@ def _chars(kind: str, files: dict[str, bytes]) -> Tokenizer:
 def _bytes(kind: str, files: dict[str, bytes]) -> Tokenizer:
     return Tokenizer(
         kind,
-        vocab_size=257,
+        vocab_size=SIZES["bytes"],
         eod=256,
         files=files,
         encode=lambda text: np.frombuffer(text.encode(), np.uint8).astype(np.int32),

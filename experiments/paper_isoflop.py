@@ -16,8 +16,8 @@ Cost of training, evaluation not counted; times are estimates:
 Expected: at scale paper AR is best at about twice the parameters of diffusion for the same compute
 (217M against 117M at 1e19 FLOPs, 724M against 425M at 1e20), and below it at every size: on fresh
 tokens diffusion does not overtake. On a laptop, on prose of Python's standard library, AR is below it
-at every size too (1.70 against 2.71 at 3e12 FLOPs); the smallest size is the best at each compute, so
-this grid lies above N_opt.
+at every size too (1.70 against 2.71, a bound, at 3e12 FLOPs); the smallest size is the best at each
+compute, so this grid lies above N_opt.
 """
 
 from dlm import paper

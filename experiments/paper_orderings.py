@@ -17,7 +17,7 @@ Cost of training, evaluation not counted; times are estimates:
 
 Expected: at scale paper more orders postpone over-fitting and lower AR's best loss, with N = 16 close
 to diffusion. On a laptop (two seeds) AR is best at 1.628 after 9 epochs, with 4 uniform orders at
-1.510 after 83, below diffusion's 1.60 after 100; with 8 or 16 it still improves when these end.
+1.510 after 83, below diffusion's 1.60 (a bound) after 100; with 8 or 16 it still improves then.
 """
 
 from dlm import paper

@@ -18,7 +18,7 @@ Expected: at scale paper 4 epochs cost AR 0.02 nats per token on average over th
 0.11, and diffusion nothing (0.00 for both); at 1e19 FLOPs AR ends at 3.29, 3.37 and 4.07 after 1, 20
 and 100 epochs, diffusion between 3.80 and 3.88 after any. On a laptop (one seed, lower compute) AR
 ends at 1.85, 2.14 and 4.67 after 1, 20 and 100 epochs of ever fewer tokens, diffusion, which is far
-from its best at this compute, between 2.84 and 2.89 after any.
+from its best at this compute, between 2.84 and 2.89 (bounds) after any.
 """
 
 from dlm import paper

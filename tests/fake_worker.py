@@ -21,7 +21,7 @@ class Interrupted(Exception):
 
 sys.modules["dlm.train"].Interrupted = Interrupted
 
-from dlm import record, run, worker  # noqa: E402
+from dlm import record, run, worker  # noqa: E402 (it finds dlm.train replaced)
 
 
 def train(c, store, folder: Path, about, *, trunk, stop, report):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from dlm import cli, record, sweep, train, usage
+from dlm import cli, config, corpus, record, sweep, train, usage
 
 
 def dlm(*words: object) -> int:
@@ -91,6 +91,15 @@ def test_a_dry_run_lists_and_trains_nothing(tmp_path, capsys) -> None:
 
 def test_a_dry_run_fetches_nothing(tmp_path, capsys, monkeypatch) -> None:
     """Runs on C4 are planned by their configs, whatever number of hosts would train them."""
+    (tmp_path / "a.jsonl").write_text('{"text": "some words"}\n' * 60)
+    local = config.Corpus(
+        name="hub", options={"dataset": "json", "files": str(tmp_path / "a.jsonl")}
+    )
+    spelt = config.Tokenizer(kind="bytes")
+    assert corpus.to_fetch(local, spelt, tmp_path / "corpora")
+    corpus.build(local, spelt, tmp_path / "corpora")  # another corpus of the Hub has a store
+    assert not corpus.to_fetch(local, spelt, tmp_path / "corpora")
+    assert corpus.to_fetch(local, config.Tokenizer(kind="gpt2"), tmp_path / "corpora")
     monkeypatch.setattr("dlm.corpus.build", lambda *_: pytest.fail("builds"))
     path = Path(__file__).parents[1] / "experiments/paper_orderings.py"
     words = ("run", path, "--scale", "paper", "--workdir", tmp_path, "--dry-run", "--distributed")
@@ -98,7 +107,7 @@ def test_a_dry_run_fetches_nothing(tmp_path, capsys, monkeypatch) -> None:
     out = capsys.readouterr().out
     assert "10 runs" in out and "1.9e+20 FLOPs" in out
     assert out.count("----------") == out.count("no store") == 10
-    assert not list(tmp_path.glob("*/*"))
+    assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "corpora"}
 
 
 def test_evaluate_repeats_the_result(finished, at_home, capsys) -> None:

@@ -189,8 +189,12 @@ def test_a_causal_mask_in_blocks_is_its_array(length):
     @functools.partial(jax.jit, static_argnums=1)
     def found(params, named):
         mask = "causal" if named else jnp.tri(length, dtype=bool)
-        loss = lambda p: jnp.sum(jnp.sin(network.apply(p, ids, mask=mask)))  # noqa: E731
-        return network.apply(params, ids, mask=mask), jax.grad(loss)(params)
+
+        def loss(params):
+            logits = network.apply(params, ids, mask=mask)
+            return jnp.sum(jnp.sin(logits)), logits
+
+        return jax.grad(loss, has_aux=True)(params)
 
     named, array = found(small()[0], True), found(small()[0], False)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), named, array)
