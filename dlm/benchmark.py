@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlm import config, data, evaluate, keys, optim, planning, sampling, sharding, step
+from dlm import config, data, evaluate, flops, keys, optim, planning, sampling, sharding, step
 from dlm.errors import DlmError, nearest
 
 # Name -> width, layers, heads, L, sequences a step, vocabulary; named by non-embedding parameters.
@@ -45,7 +45,7 @@ class Speed:
     low: float
     high: float
     peak: float  # FLOP/s of large matrix products, measured here, on all devices
-    mfu: float  # counted FLOPs over that peak
+    mfu: float | None  # counted FLOPs over that peak
     input_share: float  # of a call's time: waiting for batches and placing them
     step_bytes: int  # arguments, results and scratch of the compiled step, on one device
     evaluation_tokens_per_second: float
@@ -138,7 +138,7 @@ def run(variants: dict[str, config.Config], vocab_size: int, seconds: float) -> 
     found = []
     for i, bench in enumerate(benches):
         low, median, high = np.quantile(rates[:, i], [0.25, 0.5, 0.75]).tolist()
-        flops = median / bench.plan.tokens_per_step * bench.plan.flops_per_step
+        rate = median / bench.plan.tokens_per_step * bench.plan.flops_per_step
         peak = evaluate.measured_peak(bench.c.model.dtype) * jax.device_count()
         scored, sampled = _scoring(bench), _sampling(bench)
         found.append(
@@ -151,7 +151,7 @@ def run(variants: dict[str, config.Config], vocab_size: int, seconds: float) -> 
                 low=low,
                 high=high,
                 peak=peak,
-                mfu=flops / peak,
+                mfu=flops.utilisation(rate, peak),
                 input_share=float(times[:, i, 1].sum() / times[:, i, 0].sum()),
                 step_bytes=bench.bytes,
                 evaluation_tokens_per_second=scored,

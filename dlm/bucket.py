@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from dlm.errors import DlmError
+from dlm.errors import DlmError, one_line
 
 MARK = ".bucket"  # in the local folder of a workdir: its address
 ELSEWHERE = ("checkpoints", "corpora")  # not sent: in the bucket already, or of this machine
@@ -35,10 +35,8 @@ def local(workdir: str) -> Path:
     try:
         _fetch(_address(workdir), folder)
     except Exception as error:  # each kind of bucket has errors of its own
-        reason = str(error).strip().splitlines()
         raise DlmError(
-            f"{workdir}: cannot be read ({type(error).__name__}: "
-            f"{reason[0][:200] if reason else ''}); gs:// needs gcsfs, s3:// needs s3fs"
+            f"{workdir}: cannot be read ({one_line(error)}); gs:// needs gcsfs, s3:// needs s3fs"
         ) from error
     return folder
 
@@ -79,6 +77,18 @@ def send(folder: Path) -> None:
             there = to.joinpath(*parts)
             there.parent.mkdir(parents=True, exist_ok=True)
             there.write_bytes(path.read_bytes())
+
+
+def try_send(folder: Path) -> str:
+    """Sends a folder (see `send`); returns the reason if that fails, else an empty string.
+
+    What could not be sent stays on this machine and goes with the next call that sends.
+    """
+    try:
+        send(folder)
+    except Exception as error:  # each kind of bucket has errors of its own
+        return f"{place(folder)}: cannot be written: {one_line(error)}"
+    return ""
 
 
 def _fetch(there: Any, here: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dlm import bucket, commands, trained, usage
-from dlm.errors import DlmError
+from dlm.errors import DlmError, one_line
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
 
@@ -112,14 +112,22 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
                 ended = executor.execute(todo, slurm, show)
             else:
                 ended = sweep.execute(todo, workers, folder / "workers.log", show)
-    page = report.write(folder)
-    bucket.send(folder)
-    _print(report.summary(folder))
-    print(f"report: {page}   ({time.monotonic() - start:.0f} s)")
+    try:  # the runs are saved, whatever becomes of their report
+        page = report.write(folder)
+        _print(report.summary(folder))
+        print(f"report: {page}   ({time.monotonic() - start:.0f} s)")
+    except Exception as error:
+        print(
+            f"no report: {one_line(error)}; the runs are saved, dlm report {folder} tries again",
+            file=sys.stderr,
+        )
+        ended["report"] = "failed"
+    if problem := bucket.try_send(folder):
+        print(f"not sent: {problem}; rerun the command to send", file=sys.stderr)
     failed = [job for job in todo if ended.get(job.about["run"]) == "failed"]
     for job in failed:
         print(f"failed: {job.about['label']}: see {job.folder / 'error.txt'}", file=sys.stderr)
-    return SOME_FAILED if failed else DONE
+    return SOME_FAILED if failed or "report" in ended else DONE
 
 
 def _train(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
@@ -253,7 +261,10 @@ ACTIONS: dict[str, Callable[[argparse.Namespace, list], int]] = {
 def _tell(job: Any) -> int:
     from dlm import record
 
-    print(_sentence(record.read_json(job.folder / "result.json")))
+    result = record.read_json(job.folder / "result.json")
+    print(_sentence(result))
+    for warning in result["warnings"]:
+        print(f"warning: {warning}")
     return DONE
 
 

@@ -11,6 +11,12 @@ class DlmError(ValueError):
     """Names the field or file, the value found, and what would be right."""
 
 
+def one_line(error: BaseException) -> str:
+    """The first line of an exception's message, with its kind unless it is a DlmError."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    return lines[0] if isinstance(error, DlmError) else f"{type(error).__name__}: {lines[0]}"
+
+
 def fail(name: str, value: Any, right: str) -> NoReturn:
     """The error of a config's field: its name, its value, and what would be right."""
     raise DlmError(f"config.{name}={value!r}: must be {right}")

@@ -6,6 +6,7 @@ softmax, rotary embedding and the gather of input embeddings are not counted.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import NamedTuple
 
@@ -82,6 +83,16 @@ def forward_flops(
 def training_flops(**sizes) -> float:
     """FLOPs of one training step over one sequence: forward once, backward twice that."""
     return 3 * forward_flops(**sizes)
+
+
+def utilisation(flops_per_second: float, peak: float) -> float | None:
+    """Counted FLOP/s as a share of the peak (MFU); None, unknown, if that is no share.
+
+    A measured peak is a reading: other programs slow the measurement, and training that runs without
+    them comes out above 1.
+    """
+    share = flops_per_second / peak if peak > 0 else math.inf
+    return share if share <= 1 else None
 
 
 def peak(device_kind: str, dtype: str) -> float | None:

@@ -5,15 +5,18 @@ Events are written with tensorboard's own writer and protos, so nothing imports 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import shutil
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dlm import config
-from dlm.errors import DlmError
+from dlm.errors import DlmError, one_line
 
 Row = dict[str, Any]
 
@@ -87,10 +90,14 @@ def write_text(folder: Path, tag: str, text: str) -> None:
 
 
 class _Board:
-    def __init__(self, folder: Path, hparams: dict[str, Any] | None = None):
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    """TensorBoard's events. A failure to write ends the view with a warning; the run goes on."""
 
-        self._writer = EventFileWriter(str(folder))
+    def __init__(self, folder: Path, hparams: dict[str, Any] | None = None):
+        self._writer: Any = None
+        with self._spared():
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+            self._writer = EventFileWriter(str(folder))
         if hparams is not None:
             self._hparams(hparams)
 
@@ -114,7 +121,17 @@ class _Board:
         self._add(step, [summary_pb2.Summary.Value(tag=tag, tensor=tensor, metadata=metadata)])
 
     def close(self) -> None:
-        self._writer.close()
+        with self._spared():
+            if self._writer is not None:
+                self._writer.close()
+
+    @contextlib.contextmanager
+    def _spared(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._writer = None
+            print(f"warning: no more TensorBoard events: {one_line(error)}", file=sys.stderr)
 
     def _hparams(self, hparams: dict[str, Any]) -> None:
         """The session start of the HParams plugin; `hparams.summary` itself needs TensorFlow."""
@@ -144,7 +161,9 @@ class _Board:
     def _add(self, step: int, values: list[Any]) -> None:
         summary = _proto("summary_pb2").Summary(value=values)
         event = _proto("event_pb2").Event(wall_time=time.time(), step=step, summary=summary)
-        self._writer.add_event(event)
+        with self._spared():
+            if self._writer is not None:
+                self._writer.add_event(event)
 
 
 def _proto(name: str) -> Any:

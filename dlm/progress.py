@@ -94,8 +94,10 @@ def _note(row: dict[str, Any]) -> str:
 
 
 def _ending(event: str, job: Job, row: dict[str, Any]) -> str:
+    text = event
     if event == "finished" and "validation_loss" in row:
-        number = f"{row['validation_loss']:.4f} ± {row['validation_stderr']:.4f} nats/token"
-        return f"{job.about['label']}: {number}"
-    reason = row.get("reason")
-    return f"{job.about['label']}: {event}" + (f": {reason}" if reason else "")
+        text = f"{row['validation_loss']:.4f} ± {row['validation_stderr']:.4f} nats/token"
+    elif row.get("reason"):
+        text = f"{event}: {row['reason']}"
+    warnings = [f"\n        warning: {warning}" for warning in row.get("warnings", [])]
+    return "".join([f"{job.about['label']}: {text}", *warnings])

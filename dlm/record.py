@@ -18,8 +18,11 @@ from typing import Any
 import numpy as np
 
 from dlm import config, planning
-from dlm.errors import DlmError
+from dlm.errors import DlmError, one_line
 from dlm.store import Store
+
+# Statuses of a run that is not trained again.
+DONE = ("finished", "diverged")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -85,8 +88,7 @@ def identity(c: config.Config, about: dict[str, Any]) -> dict[str, Any]:
 
 def fail(folder: Path, c: config.Config, about: dict[str, Any], error: BaseException) -> str:
     """Records a failed run with its traceback; returns the reason, one line."""
-    reason = str(error) if isinstance(error, DlmError) else f"{type(error).__name__}: {error}"
-    reason = reason.strip().splitlines()[0]
+    reason = one_line(error)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "error.txt").write_text("".join(traceback.format_exception(error)))
     write_json(folder / "result.json", identity(c, about) | dict(status="failed", reason=reason))

@@ -26,7 +26,7 @@ from dlm import (
     step,
     train,
 )
-from dlm.errors import DlmError
+from dlm.errors import DlmError, one_line
 from dlm.store import Store
 
 
@@ -70,10 +70,11 @@ def run(
     outcome = train.train(c, store, folder, trunk=trunk, stop=stop, report=report)
     plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     progress = outcome.progress
-    if progress["mfu"] > 1:
-        raise DlmError(
-            f"MFU {progress['mfu']:.0%} is above 100 %: the FLOP count or the peak of "
-            f"{record.device()} in dlm/flops.py is wrong"
+    warnings = []
+    if progress["mfu"] is None:
+        warnings.append(
+            f"MFU is unknown: training ran faster than the peak of {record.device()}, a reading "
+            "that other programs lower; no other number depends on it"
         )
     steps, best = progress["step"], progress["best_step"]
     tokens = steps * plan.tokens_per_step
@@ -105,6 +106,7 @@ def run(
         mfu=progress["mfu"],
         device=record.device(),
         versions=record.versions(),
+        warnings=warnings,  # what went wrong and cost no number
     )
     scored = dict.fromkeys(
         ("validation_loss", "validation_stderr", "validation_tokens", "bits_per_byte")
@@ -113,12 +115,14 @@ def run(
     if not progress["reason"]:
         report({"phase": "final evaluation"})
         (found, nats), (seen, _) = final(c, store, outcome.best)
-        samples = _samples(c, store, outcome.best)
         if hosts.primary():
             documents = data.window_documents(store.validation_offsets, c.data.seq_len, len(nats))
             np.save(folder / "nll.npy", nats)
             np.save(folder / "nll_documents.npy", documents)
-            _write_samples(store, folder, samples)
+        with _warned("no samples", warnings):
+            samples = _samples(c, store, outcome.best)
+            if hosts.primary():
+                _write_samples(store, folder, samples)
         scored = dict(
             validation_loss=found.value,
             validation_stderr=found.stderr,
@@ -130,20 +134,35 @@ def run(
     if hosts.primary():
         np.save(folder / "ledger.npy", outcome.ledger)
         record.write_json(folder / "result.json", result | scored)
-        bucket.send(folder)
+        if problem := bucket.try_send(folder):
+            warnings.append(f"{problem}; the next call sends it")
+            record.write_json(folder / "result.json", result | scored)
     return result | scored
 
 
 @contextlib.contextmanager
+def _warned(what: str, warnings: list[str]) -> Iterator[None]:
+    """Notes whatever goes wrong inside; the scores that were made before it stay."""
+    try:
+        yield
+    except Exception as error:
+        warnings.append(f"{what}: {one_line(error)}")
+
+
+@contextlib.contextmanager
 def recorded(folder: Path, c: config.Config, about: dict[str, Any]) -> Iterator[None]:
-    """Whatever goes wrong inside is left in the run's folder (`record.fail`), then raised on."""
+    """Records in the run's folder whatever goes wrong inside (`record.fail`), then raises it on.
+
+    A result that is there stays.
+    """
     try:
         yield
     except train.Interrupted:
         raise
     except Exception as error:
-        record.fail(folder, c, about, error)
-        bucket.send(folder)
+        if record.status(folder) not in record.DONE:
+            record.fail(folder, c, about, error)
+            bucket.try_send(folder)
         raise
 
 

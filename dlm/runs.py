@@ -40,7 +40,7 @@ COLUMNS: dict[str, type] = {
     },
     **{"train_loss": float, "train_stderr": float, "last_validation_loss": float},
     **{name: float for name in ("bits_per_byte", "seconds", "tokens_per_second", "mfu")},
-    **{"device": str, "versions": str, "overrides": str},
+    **{"device": str, "versions": str, "overrides": str, "warnings": str},
 }
 # Numbers without which a finished run cannot be compared.
 REQUIRED = (
@@ -380,6 +380,8 @@ def _field(run: Run, name: str) -> Any:
         return getattr(run, name)
     if name == "overrides":
         return run.start.get("overrides")
+    if name == "warnings":
+        return "; ".join(run.result.get(name) or ()) or None
     value = run.result.get(name)
     return run.start.get(name) if value is None and name in ("device", "versions") else value
 

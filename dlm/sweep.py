@@ -25,6 +25,7 @@ from typing import Any
 
 from dlm import bucket, config, corpus, experiment, planning, record, tokenizers
 from dlm.errors import DlmError
+from dlm.record import DONE
 
 # glibc: back large allocations by huge pages and keep them; measured in BUILD_NOTES.md.
 HUGE_PAGES = ":".join(
@@ -34,7 +35,6 @@ HUGE_PAGES = ":".join(
         "glibc.malloc.trim_threshold=16000000000",
     )
 )
-DONE = ("finished", "diverged")
 NO_ID = "----------"  # of a job that is only planned, its corpus being elsewhere
 WORKER = (sys.executable, "-m", "dlm.worker")
 

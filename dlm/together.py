@@ -53,5 +53,6 @@ def _one(job: Job, stop: Callable[[], bool], show: Callable) -> str:
             job.config, store, job.folder, job.about, trunk=trunk, stop=stop, report=report
         )
         hosts.agreed(True)  # the result is written when the primary comes here
-    show(result["status"], job, {k: result[k] for k in ("validation_loss", "validation_stderr")})
+    told = ("validation_loss", "validation_stderr", "reason", "warnings")
+    show(result["status"], job, {name: result[name] for name in told})
     return result["status"]

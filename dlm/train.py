@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from dlm import (
     config,
     data,
     evaluate,
+    flops,
     hosts,
     keys,
     metrics,
@@ -136,8 +138,8 @@ def train(
                 saved = progress["step"]
                 place = {"data": batches.get_state()}
                 checkpoint.save(checkpoints, progress | place, ledger, state=state, best=best)
-                if hosts.primary():
-                    bucket.send(folder)
+                if hosts.primary() and (problem := bucket.try_send(folder)):
+                    print(f"warning: {problem}; sent again at the next checkpoint", file=sys.stderr)
             if ended:
                 break
             if edge.step == decays and at_edge and trunk is not None:
@@ -215,7 +217,7 @@ def _progress() -> dict[str, Any]:
         shared_steps=0,  # taken over from a trunk
         seconds=0.0,  # of training, over all sittings
         tokens_per_second=0.0,
-        mfu=0.0,
+        mfu=None,  # unknown before training, and if the measured peak is too low to be true
         best_loss=None,  # validation, nats/token
         best_step=0,
         last_loss=None,
@@ -302,9 +304,9 @@ class _Clock:
         self._progress |= dict(
             seconds=round(self._progress["seconds"] + self._spans[-1][0], 3),
             tokens_per_second=rate * self._plan.tokens_per_step,
-            mfu=rate * self._plan.flops_per_step / self._peak,
+            mfu=flops.utilisation(rate * self._plan.flops_per_step, self._peak),
         )
 
-    def speed(self) -> dict[str, float]:
+    def speed(self) -> dict[str, float | None]:
         """Of this sitting; of the last one, where this has not trained."""
         return {name: self._progress[name] for name in ("tokens_per_second", "mfu")}

@@ -245,7 +245,8 @@ def benchmark(
     training = [
         [
             *(s.name, s.objective, f"{s.parameters:,}", f"{s.tokens_per_second:,.0f}"),
-            *(f"{s.low:,.0f} to {s.high:,.0f}", f"{s.mfu:.0%}", f"{s.ratio:.2f}"),
+            f"{s.low:,.0f} to {s.high:,.0f}",
+            *("unknown" if s.mfu is None else f"{s.mfu:.0%}", f"{s.ratio:.2f}"),
         ]
         for s in found
     ]

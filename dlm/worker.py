@@ -86,12 +86,9 @@ def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Eve
         except train.Interrupted:
             return False
         except Exception:
-            tell("failed", reason=record.read_json(folder / "result.json")["reason"])
-            return True
-    tell(
-        result["status"],
-        **{k: result[k] for k in ("validation_loss", "validation_stderr", "reason")},
-    )
+            result = record.read_json(folder / "result.json")
+    told = ("validation_loss", "validation_stderr", "reason", "warnings")
+    tell(result["status"], **{name: result[name] for name in told if name in result})
     return True
 
 

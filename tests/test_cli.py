@@ -81,6 +81,18 @@ def test_a_second_run_does_nothing_and_says_so(finished, capsys, monkeypatch) ->
     assert before == {p: p.stat().st_mtime_ns for p in finished.glob("runs/*/*/result.json")}
 
 
+def test_a_report_that_cannot_be_made_costs_no_run(finished, capsys, monkeypatch) -> None:
+    def broken(folder: Path) -> Path:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dlm.report.write", broken)
+        words = ("run", finished / "tiny_experiment.py", "--workdir", finished / "runs")
+        assert dlm(*words) == 1
+    told = capsys.readouterr().err
+    assert "no report: ZeroDivisionError: no message; the runs are saved" in told
+
+
 def test_a_dry_run_lists_and_trains_nothing(tmp_path, capsys) -> None:
     path = tiny.experiment_file(tmp_path)
     assert dlm("run", path, "--workdir", tmp_path / "runs", "--dry-run") == 0

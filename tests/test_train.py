@@ -10,13 +10,30 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 import tiny
 
-from dlm import checkpoint, config, metrics, optim, planning, run, sharding, step, train
+from dlm import (
+    bucket,
+    checkpoint,
+    config,
+    evaluate,
+    flops,
+    metrics,
+    optim,
+    planning,
+    record,
+    run,
+    runs,
+    sampling,
+    sharding,
+    step,
+    train,
+)
 from dlm.errors import DlmError
 
 ABOUT = dict(experiment="tiny", run="0", label="tiny", overrides={}, question="?")
@@ -88,7 +105,52 @@ def test_a_training_row_says_where_it_is_and_what_it_cost(whole: Trained, tiny_s
         assert row["flops"] == row["step"] * plan.flops_per_step
     last = [row for row in tiny.rows(whole.folder) if "loss" in row][-1]
     assert {"grad_norm", "lr", "tokens_per_second", "mfu", "seconds"} <= last.keys()
-    assert 0 < last["mfu"] < 1
+    assert last["mfu"] is None or 0 < last["mfu"] <= 1
+
+
+def test_nothing_that_follows_the_scores_costs_a_run_its_result(
+    whole, tiny_store, tmp_path, monkeypatch
+) -> None:
+    """A peak read too low, and samples, TensorBoard and a bucket that fail: each is a warning."""
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("planted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "device_peak", lambda dtype: 1.0)
+        patch.setattr(sampling, "sample", broken)
+        patch.setattr(bucket, "send", broken)
+        patch.setattr("tensorboard.summary.writer.event_file_writer.EventFileWriter", broken)
+        result = run.run(whole.config, tiny_store, tmp_path, ABOUT)
+    assert result["status"] == "finished" and result["mfu"] is None
+    assert len(result["warnings"]) == 3
+    for words, text in zip(("MFU", "no samples", "written"), result["warnings"], strict=True):
+        assert words in text
+    written = json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)
+    assert written["warnings"] == result["warnings"]
+    assert tiny.rows(tmp_path)[-1]["step"] == 24
+    assert all(row["mfu"] is None for row in tiny.rows(tmp_path) if "mfu" in row)
+    assert tiny.evaluations(tmp_path) == tiny.evaluations(whole.folder)
+    (record_of,) = runs.load(tmp_path)
+    assert record_of.status == "finished"
+    assert "no samples: RuntimeError: planted" in runs.rows([record_of])[0]["warnings"]
+
+
+def test_a_result_that_is_there_is_not_turned_into_a_failure(tmp_path) -> None:
+    c = tiny.resolved()
+    for status, kept in (("finished", True), ("diverged", True), ("failed", False)):
+        record.write_json(tmp_path / "result.json", {"status": status, "reason": "before"})
+        with pytest.raises(OSError), run.recorded(tmp_path, c, ABOUT):
+            raise OSError("a peer died after the result was written")
+        reason = json.loads((tmp_path / "result.json").read_text())["reason"]
+        assert (reason == "before") is kept
+
+
+@pytest.mark.parametrize(
+    ("rate", "peak", "share"), [(1.0, 4.0, 0.25), (4.0, 4.0, 1.0), (4.3, 4.0, None), (1, 0, None)]
+)
+def test_a_share_above_the_peak_is_unknown(rate, peak, share) -> None:
+    assert flops.utilisation(rate, peak) == share
 
 
 # --- interruption ---------------------------------------------------------------------------------

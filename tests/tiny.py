@@ -38,7 +38,7 @@ def sweep(scale="laptop"):
         yield {{"objective.name": name}}
 '''
 
-TIMES = ("seconds", "tokens_per_second", "mfu", "device")  # and nothing else may differ
+TIMES = ("seconds", "tokens_per_second", "mfu", "device", "warnings")  # and nothing else may differ
 
 
 def tiny_experiment() -> Any:
