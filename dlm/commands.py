@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlm.errors import DlmError, nearest
+from dlm.frontiers import TOO_FEW
 from dlm.laws.forms import LAWS
 from dlm.laws.forms import law as named
 
 if TYPE_CHECKING:
     from dlm.laws.analysis import Analysis
     from dlm.laws.comparison import Comparison
-    from dlm.laws.critical import Fitted
+    from dlm.laws.critical import Constants, Fitted
+    from dlm.laws.forms import Law
     from dlm.laws.table import Table
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -190,8 +192,8 @@ def critical(a: argparse.Namespace) -> list[Any]:
     if a.table is None and a.laws is None:
         raise DlmError("no table; give a CSV, a Parquet file, a folder of runs, or --laws")
     writable(a.out)
-    compared, _ = _compared(a, _read(a) if a.table else [], {})
-    printed = law_report.comparison_terminal(compared)
+    compared, refused = _compared(a, _read(a) if a.table else [], None)
+    printed = [*refused, *law_report.comparison_terminal(compared)]
     if a.out is not None:
         path = a.out / "critical.json"
         text = json.dumps(words.plain(comparison.as_json(compared)), indent=1)
@@ -200,21 +202,31 @@ def critical(a: argparse.Namespace) -> list[Any]:
 
 
 def _compared(
-    a: argparse.Namespace, tables: list[Table], laws: Mapping[str, Fitted]
-) -> tuple[Comparison, dict[str, Fitted]]:
-    """Two families side by side, with the laws given, or read, or fitted."""
+    a: argparse.Namespace, tables: list[Table], laws: Mapping[str, Fitted] | None
+) -> tuple[Comparison, list[str]]:
+    """Two families side by side, and why there are no laws: with the laws given, by their measured
+    frontiers alone where none are; None reads the laws or fits them."""
     from dlm.laws import comparison
     from dlm.laws.table import unique_budgets
 
-    given = dict(laws) or (read_laws(a.laws) if a.laws is not None else {})
+    refused: list[str] = []
     by = {t.family: t for t in tables}
-    families = _families(a, list(given or by))
+    if laws is None and a.laws is not None:
+        laws = read_laws(a.laws)
+    families = _families(a, list(laws or by))
     unique = sorted(set(a.unique_tokens)) or unique_budgets(tables)[:12]
     if not unique:
         raise DlmError("--unique-tokens: give at least one number of raw tokens")
-    given = given or _fit_laws(a, [by[name] for name in families])
-    compared = comparison.compare(families, given, by, unique, a.resamples)
-    return compared, given
+    if laws is None:
+        try:
+            laws = _fit_laws(a, [by[name] for name in families])
+        except DlmError as error:
+            refused = [f"no law: {error}"]
+            compared = comparison.compare(families, {}, by, unique)
+            if all(found.status == TOO_FEW for found in compared.observed):
+                raise
+            return compared, refused
+    return comparison.compare(families, laws, by, unique), refused
 
 
 def writable(folder: Path | None) -> None:
@@ -246,9 +258,6 @@ def read_laws(path: Path) -> dict[str, Fitted]:
     Raises:
       DlmError: no such file, or not of the form that `dlm critical --help` shows.
     """
-    from dlm.laws.critical import Constants
-    from dlm.laws.fits import LEVEL
-
     try:
         said = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -264,12 +273,38 @@ def read_laws(path: Path) -> dict[str, Fitted]:
         for name in law.names:
             if not isinstance(values.get(name), int | float) or not values[name] > 0:
                 raise DlmError(f"{path}: {family}: {name}={values.get(name)!r}: must be above 0")
-        samples = {k: np.array(v, float) for k, v in (each.get("samples") or {}).items()}
-        numbers = {n: float(values[n]) for n in law.names}
-        found[family] = Constants(law, numbers, samples, float(each.get("share", LEVEL)))
+        try:
+            found[family] = _constants(law, each)
+        except (TypeError, ValueError, AttributeError):
+            raise DlmError(
+                f"{path}: {family}: samples, share, fixed or ranges are not as dlm fit --out writes "
+                "them; write the file again, or leave them out"
+            ) from None
     if not found:
         raise DlmError(f"{path}: no laws in it; see dlm critical --help")
     return found
+
+
+def _constants(law: Law, said: dict[str, Any]) -> Constants:
+    """One law of a JSON file, whose coefficients are checked."""
+    from dlm.laws.critical import Constants
+    from dlm.laws.fits import LEVEL
+    from dlm.laws.table import Ranges
+
+    spans: dict[str, Any] = {}
+    for name, value in (said.get("ranges") or {}).items():
+        if isinstance(value, list):
+            low, high = value
+            value = (float(low), float(high))
+        spans[name] = value
+    return Constants(
+        law,
+        {name: float(said["coefficients"][name]) for name in law.names},
+        {k: np.array(v, float) for k, v in (said.get("samples") or {}).items()},
+        float(said.get("share", LEVEL)),
+        tuple(said.get("fixed") or ()),
+        Ranges(**spans) if spans else None,
+    )
 
 
 def _families(a: argparse.Namespace, names: list[str]) -> tuple[str, str]:
@@ -314,9 +349,9 @@ def figures(a: argparse.Namespace) -> list[Any]:
         except DlmError as error:
             said = [f"no law: {error}"]
     compared = None
-    if len(laws) > 1:
+    if len(laws) > 1 or len(tables) > 1:
         try:
-            compared = _compared(a, tables, laws)[0]
+            compared = _compared(a, tables, laws if len(laws) > 1 else {})[0]
         except DlmError as error:
             said.append(f"no critical compute: {error}")
     drawn, undrawn = _draw(a, tables, laws, compared)
@@ -362,7 +397,7 @@ def _draw(
         sizes = np.concatenate([t.N for t in tables]) if tables else np.array([1e8])
         middle = float(np.exp(np.log(sizes).mean()))
         attempt("figure_5", lambda: draw.worth(laws, middle, unique[len(unique) // 2]))
-    if compared is not None:
+    if compared is not None and compared.points:
         first, second = (laws[name] for name in compared.families)
         attempt("figure_6", lambda: draw.gap(first, second, compared))
     return made, said

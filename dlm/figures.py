@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlm import crossover as cross
+from dlm import frontiers
 from dlm.errors import DlmError
 from dlm.runs import Family, Panel, Setting
 
@@ -131,9 +132,8 @@ def _frontier_panel(ax: Axes, panel: Panel, axis: str) -> None:
         lows.append(np.nanmin(edge.loss - band))
         highs.append(np.nanmin(edge.loss))
         tops.append(np.nanmax(edge.loss))
-        equal = cross.equally_set(panel, family)
-        if equal is not None:
-            edge = cross.frontier(equal, axis)
+        edge = cross.equal_frontier(panel, family, axis)
+        if edge is not None:
             colour = style(list(panel.families), cross.REFERENCE)[0]
             x, y = np.append(edge.compute, end), np.append(edge.loss, edge.loss[-1])
             ax.plot(x, y, color=colour, lw=1.3, ls=(0, (5, 2)), label=cross.name_of(cross.EQUAL))
@@ -159,8 +159,7 @@ def _mark_equal(ax: Axes, panel: Panel, found: cross.Crossover, axis: str) -> No
     """A ring where the challenger passes the reference at the challenger's own settings."""
     if found.compute is None:
         return
-    edge = cross.frontier(panel.families[found.challenger], axis)
-    y = np.interp(np.log(found.compute), np.log(edge.compute), edge.loss)
+    y = cross.frontier(panel.families[found.challenger], axis).at(found.compute)
     ax.plot([found.compute], [y], marker="o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=5)
     left, right = ax.get_xlim()
     late = math.log(found.compute / left) > 0.75 * math.log(right / left)
@@ -183,7 +182,7 @@ def _mark(ax: Axes, panel: Panel, found: cross.Crossover, y: float, name: str) -
     text["bbox"] = dict(facecolor="white", alpha=0.85, lw=0, pad=1.5)
     left, right = ax.get_xlim()
     if found.compute is None:
-        words = f"{name}AR's best not crossed: {found.gap:+.3f}"
+        words = f"{name}AR's best: {found.status}, {found.gap:+.3f}"
         words += f" ± {found.gap_stderr:.3f}" if found.gap_stderr is not None else ""
         words += " nats"
         if found.trend is not None and math.isfinite(found.trend.compute):
@@ -193,8 +192,8 @@ def _mark(ax: Axes, panel: Panel, found: cross.Crossover, y: float, name: str) -
         return
     ax.axvline(found.compute, color=INK, lw=1.0, ls=(0, (3, 2)), zorder=2)
     words = f"{name}crossover {scientific(found.compute)}"
-    if found.status == "below from the start":
-        words = f"{name}below from the start, {scientific(found.compute)}"
+    if found.status == frontiers.FROM_START:
+        words = f"{name}{found.status}, {scientific(found.compute)}"
     if found.low is not None and found.high is not None:
         high = min(found.high, right)
         ax.axvspan(found.low, high, color=colour, alpha=0.13, lw=0, zorder=1)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dlm import crossover as cross
+from dlm import frontiers
 from dlm.crossover import Crossover, Final, name_of
 from dlm.figures import interval, scientific
 from dlm.likelihood import Estimate
@@ -157,35 +158,50 @@ def answer(panel: Panel) -> str:
     both = zip(cross.crossovers(panel), cross.finals(panel), strict=True)
     equal = {found.challenger: found for found in cross.equal_crossovers(panel)}
     return f"On {panel.title}: " + " ".join(
-        (f"{_crossing(panel, equal[found.challenger])} " if found.challenger in equal else "")
-        + f"{_crossing(panel, found)} {_ending(panel, found, final)}"
+        (f"{crossing(equal[found.challenger])} " if found.challenger in equal else "")
+        + f"{crossing(found)} {_ending(panel, found, final)}"
         for found, final in both
     )
 
 
-def _crossing(panel: Panel, found: Crossover) -> str:
+def crossing(found: Crossover) -> str:
+    """The crossing of two measured frontiers in sentences, the same at every door."""
     a, b = name_of(found.reference), name_of(found.challenger)
-    if found.reference == cross.REFERENCE and (tried := panel.families[found.reference].trials) > 1:
-        a = f"the best {a} of {tried} settings"
-    if found.compute is None:
-        return f"{b} does not pass {a} within {scientific(found.end)} FLOPs. {_gap(found)} " + (
-            _trend(found)
+    if found.trials > 1 and frontiers.AT_EQUAL not in found.reference:
+        a = f"the best {a} of {found.trials} settings"
+    start = "" if found.basis == frontiers.TRACKED else f"From {found.basis}: "
+    if found.status == frontiers.TOO_FEW:
+        return (
+            f"{start}{b} and {a} are known together at one compute only ({scientific(found.end)} "
+            f"FLOPs): {found.status} to say where they cross."
         )
-    epochs = f"after {found.epochs:.3g} epochs" if found.epochs is not None else ""
-    if found.status == "below from the start":
-        text = f"{b} is below {a} from the first compute at which both have been evaluated"
+    if found.compute is None:
+        text = f"{start}{b} does not pass {a} for good within {scientific(found.end)} FLOPs."
+        if found.status == frontiers.BETWEEN:
+            between = " and ".join(interval(*window) for window in found.windows)
+            text += f" It is below from {between} FLOPs, and above again at the end."
+        return f"{text} {_gap(found)} {_trend(found)}"
+    epochs = f", after {found.epochs:.3g} epochs" if found.epochs is not None else ""
+    if found.status == frontiers.FROM_START:
+        text = f"{start}{b} is below {a} from the first compute at which both have been evaluated"
         text += f" ({scientific(found.compute)} FLOPs)"
     else:
-        text = f"{b} passes {a} for good at C = {scientific(found.compute)} FLOPs, {epochs}"
+        text = f"{start}{b} passes {a} for good at C = {scientific(found.compute)} FLOPs{epochs}"
     if found.low is not None and found.high is not None and found.share is not None:
-        text += f" (90% interval {interval(found.low, found.high)}; it crosses in "
-        text += f"{100 * found.share:.0f}% of resamples of the seeds)"
+        kind = "90% interval" if found.over == "seeds" else "90% spread over settings"
+        text += f" ({kind} {interval(found.low, found.high)}; it crosses in "
+        text += f"{100 * found.share:.0f}% of resamples of the {found.over})"
     else:
         text += " (one seed each: no interval)"
     text += "."
-    if panel.families[found.challenger].kind != "exact":
+    if found.kinds[1] == "upper bound":
         text += f" Since {b} is scored by an upper bound, its likelihood passes there or earlier."
-    if not found.plateau:
+    if found.compute > found.reference_end:
+        text += (
+            f" {a[0].upper()}{a[1:]} was trained up to {scientific(found.reference_end)} FLOPs; "
+            "beyond that its best stands."
+        )
+    if not found.plateau and found.basis == frontiers.TRACKED:
         text += f" {a} was still improving at its last evaluation: it has not shown its best."
     return text
 
@@ -198,7 +214,7 @@ def _gap(found: Crossover) -> str:
 def _trend(found: Crossover) -> str:
     trend = found.trend
     if trend is None or not math.isfinite(trend.compute):
-        return f"Its trend does not cross within {cross.REACH:.0f} times the compute trained."
+        return f"Its trend does not cross within {frontiers.REACH:.0f} times the compute trained."
     text = (
         "Extrapolated, not measured: a power law through the frontier from "
         f"{scientific(trend.start)} FLOPs on (exponent {trend.exponent:.3f}, no floor, so an "
@@ -206,7 +222,7 @@ def _trend(found: Crossover) -> str:
         f"{scientific(trend.compute)} FLOPs"
     )
     if trend.low is not None and trend.high is not None:
-        text += f" (90% interval over seeds {interval(trend.low, trend.high)})"
+        text += f" (90% interval over {found.over} {interval(trend.low, trend.high)})"
     return f"{text}, after {trend.epochs:.3g} epochs." if trend.epochs is not None else f"{text}."
 
 

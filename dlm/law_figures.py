@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlm import figures
+from dlm import figures, frontiers
 from dlm.crossover import NAMES
 from dlm.errors import DlmError
 from dlm.figures import INK, STYLE, scientific
+from dlm.frontiers import CROSSES, Crossover
 from dlm.laws import critical as crit
-from dlm.laws import optimum
+from dlm.laws import measured
 from dlm.laws.comparison import Comparison
 from dlm.laws.critical import Critical, Fitted
 from dlm.laws.fits import LEVEL, Fit
@@ -97,7 +98,7 @@ def count(value: float) -> str:
 
 
 @_styled
-def pareto(tables: Sequence[Table], crossings: Sequence[Critical] = ()) -> Figure:
+def pareto(tables: Sequence[Table], crossings: Sequence[Crossover] = ()) -> Figure:
     """Figures 1 and 9: the lowest loss at or below each compute, a panel per U, with C_crit."""
     budgets = unique_budgets(tables)
     shown = [u for u in budgets if sum(len(with_unique(t, u)) for t in tables) > 2]
@@ -111,14 +112,14 @@ def pareto(tables: Sequence[Table], crossings: Sequence[Critical] = ()) -> Figur
                 continue
             colour, marker, line = look(t.family)
             ax.plot(part.flops, part.loss, ls="", marker=marker, ms=3, color=colour, alpha=0.3)
-            rows = optimum.frontier(part)
-            x, y = part.flops[rows], part.loss[rows]
-            ax.plot(x, y, color=colour, ls=line, marker=marker, ms=5, label=named(t.family))
-            if part.flops.max() > x[-1]:
-                ends = [x[-1], max(s.flops.max() for s in tables)]
-                ax.plot(ends, [y[-1]] * 2, color=colour, lw=1, ls=(0, (1, 1)))
+            for losses in measured.losses(t, [u]):
+                if abs(math.log(losses.unique_tokens / u)) < 0.03:
+                    edge = frontiers.frontier(losses)
+                    style = dict[str, Any](color=colour, ls=line, marker=marker, ms=5)
+                    ax.plot(edge.compute, edge.loss, label=named(t.family), **style)
         for found in crossings:
-            if abs(math.log(found.unique_tokens / u)) < 0.03 and found.status == "crosses":
+            same = abs(math.log(found.unique_tokens / u)) < 0.03
+            if same and found.status == CROSSES and frontiers.AT_EQUAL not in found.reference:
                 _upright(ax, found)
         ax.set(xscale="log", yscale="log", xlabel="training compute, FLOPs")
         _plain_ticks(ax)
@@ -128,9 +129,10 @@ def pareto(tables: Sequence[Table], crossings: Sequence[Critical] = ()) -> Figur
     return figure
 
 
-def _upright(ax: Axes, found: Critical) -> None:
+def _upright(ax: Axes, found: Crossover) -> None:
+    assert found.compute is not None
     ax.axvline(found.compute, color=INK, lw=1.0, ls=(0, (3, 2)))
-    if math.isfinite(found.low) and math.isfinite(found.high):
+    if found.low is not None and found.high is not None and math.isfinite(found.high):
         ax.axvspan(found.low, found.high, color="#999999", alpha=0.2, lw=0)
     ax.annotate(
         f"critical\n{scientific(found.compute)}",
@@ -353,7 +355,7 @@ def gap(reference: Fitted, challenger: Fitted, found: Comparison) -> Figure:
     """
     figure, (left, right) = _new(2, 3.4)
     points = [p for p in found.points if p.irreducible == "kept"]
-    cross = [p for p in points if p.status == "crosses"]
+    cross = [p for p in points if p.status == CROSSES]
     U = np.array([p.unique_tokens for p in points])
     ends = [p.compute for p in cross] or [end for p in points for end in p.searched]
     wider = 30 if cross else 1
@@ -386,7 +388,8 @@ def gap(reference: Fitted, challenger: Fitted, found: Comparison) -> Figure:
         factor = 10**power.intercept
         label = f"E {power.irreducible}: {scientific(factor)} $U^{{{power.exponent:.3f}}}$"
         right.plot(us, factor * us**power.exponent, color="#0072B2", ls=line, label=label)
-    stars = [p for p in found.observed if p.status == "crosses"]
+    best = [p for p in found.observed if frontiers.AT_EQUAL not in p.reference]
+    stars = [p for p in best if p.status == CROSSES]
     if stars:
         _crossings(right, stars, "#D55E00", "*", "from the runs")
     if cross or stars:
@@ -402,10 +405,12 @@ def gap(reference: Fitted, challenger: Fitted, found: Comparison) -> Figure:
     return figure
 
 
-def _crossings(ax: Axes, found: Sequence[Critical], colour: str, marker: str, label: str) -> None:
+def _crossings(
+    ax: Axes, found: Sequence[Critical | Crossover], colour: str, marker: str, label: str
+) -> None:
     """Points with their intervals; an open end has none."""
     x, y, low, high = (
-        np.array([getattr(p, name) for p in found])
+        np.array([getattr(p, name) for p in found], float)
         for name in ("unique_tokens", "compute", "low", "high")
     )
     errors = np.nan_to_num([y - low, high - y], nan=0.0, posinf=0.0).clip(0)

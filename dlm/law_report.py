@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from dlm import figures, html
+from dlm import figures, findings, html
 from dlm.crossover import name_of
 from dlm.errors import DlmError
 from dlm.figures import interval, scientific
+from dlm.frontiers import AT_EQUAL, CROSSES, TOO_FEW, Crossover
 from dlm.laws import analysis as laws
 from dlm.laws import comparison, fits, words
 from dlm.laws import table as tables
@@ -196,32 +196,45 @@ def one_size(panel: Panel) -> list[str]:
 
 CRITICAL_HEAD = ("unique tokens", "E", "status", "C_crit, FLOPs", "90% interval", "epochs", "N")
 EQUAL_HEAD = ("compute, FLOPs", "epochs", "ratio", "90% interval")
+LIKELIHOODS = (
+    "Losses by an upper bound (diffusion's) that lie below exact ones (AR's) show the better model; "
+    "above them they show nothing."
+)
 
 
 def comparison_tables(c: Comparison) -> tuple[Any, ...]:
     """A title, and the tables (head, rows) of the crossings and of compute for equal loss."""
     first, second = (name_of(name) for name in c.families)
-    crossings = [_critical_row(p) for p in (*c.points, *c.observed)]
-    e = c.equivalence
-    ratios = [
-        [scientific(C, 3), words.number(n, 3), words.number(r, 3), words.span(low, high)]
-        for C, n, r, low, high in zip(e.compute, e.epochs, e.ratio, e.low, e.high, strict=True)
-    ]
-    return (
-        f"Critical compute: {second} (challenger) against {first} (reference)",
-        (CRITICAL_HEAD, crossings),
-        (EQUAL_HEAD, ratios),
-    )
+    crossings = [_critical_row(p) for p in c.points]
+    crossings += [_observed_row(found) for found in c.observed if found.status != TOO_FEW]
+    parts: list[Any] = [(CRITICAL_HEAD, crossings)] if crossings else []
+    if (e := c.equivalence) is not None:
+        ratios = [
+            [scientific(C, 3), words.number(n, 3), words.number(r, 3), words.span(low, high)]
+            for C, n, r, low, high in zip(e.compute, e.epochs, e.ratio, e.low, e.high, strict=True)
+        ]
+        parts.append((EQUAL_HEAD, ratios))
+    return f"Critical compute: {second} (challenger) against {first} (reference)", *parts
 
 
 def _said(c: Comparison) -> list[str]:
     first, second = (name_of(name) for name in c.families)
-    ratio = (
-        f"Second table: at U = {words.number(c.unique_tokens)}, the compute of {second} over that of "
-        f"{first} for the same loss, at {first}'s best use of its compute, with {first}'s epochs."
-    )
-    pair = f"Pairs are {first} / {second}."
-    return [pair, ratio, *(power_sentence(p) for p in c.powers), *comparison.cautions(c)]
+    said = [f"Pairs are {first} / {second}."] if c.points else []
+    if c.equivalence is not None:
+        said.append(
+            f"Second table: at U = {words.number(c.unique_tokens)}, the compute of {second} over that "
+            f"of {first} for the same loss, at {first}'s best use of its compute, with {first}'s "
+            "epochs."
+        )
+    said += [power_sentence(p) for p in c.powers]
+    said += [
+        f"U = {words.number(found.unique_tokens)}, runs: {findings.crossing(found)}"
+        for found in c.observed
+        if found.status != TOO_FEW
+    ]
+    few = [words.number(found.unique_tokens) for found in c.observed if found.status == TOO_FEW]
+    said += [f"Runs: {TOO_FEW} to say where they cross at U = {', '.join(few)}."] if few else []
+    return [*said, *comparison.cautions(c), LIKELIHOODS]
 
 
 def comparison_terminal(c: Comparison) -> list[Any]:
@@ -231,26 +244,42 @@ def comparison_terminal(c: Comparison) -> list[Any]:
 
 
 def _critical_row(found: Critical) -> list[str]:
-    crosses = found.status == "crosses"
+    crosses = found.status == CROSSES
     pair = "{} / {}".format
-    from_runs = math.isnan(found.epochs[0])
     around = "no interval"
     if found.low == found.low and found.low > found.searched[0] * (1 + 1e-9):
         around = interval(found.low, found.high)
     elif found.low == found.low:
         around = f"below {scientific(found.high, 2)}" if np.isfinite(found.high) else "any"
-    if from_runs and around != "no interval":
-        around += " (spread)"
     if found.share < 0.995:
         around += f", {found.share:.0%} of resamples cross"
     return [
         words.number(found.unique_tokens),
-        "runs" if from_runs else found.irreducible,
+        found.irreducible,
         found.status if crosses else f"{found.status} within {_range(found.searched)}",
         scientific(found.compute, 3) if crosses else "",
         around,
-        pair(*(words.number(e, 3) for e in found.epochs)) if crosses and not from_runs else "",
-        pair(*(words.number(n, 3) for n in found.params)) if crosses and not from_runs else "",
+        pair(*(words.number(e, 3) for e in found.epochs)) if crosses else "",
+        pair(*(words.number(n, 3) for n in found.params)) if crosses else "",
+    ]
+
+
+def _observed_row(found: Crossover) -> list[str]:
+    """A crossing of measured frontiers, in the columns of the laws' crossings."""
+    crosses = found.status == CROSSES
+    around = "no interval"
+    if found.low is not None and found.high is not None:
+        around = interval(found.low, found.high) + (" (spread)" if found.over == "settings" else "")
+    if found.share is not None and found.share < 0.995:
+        around += f", {found.share:.0%} of resamples cross"
+    return [
+        words.number(found.unique_tokens),
+        "runs, equal settings" if AT_EQUAL in found.reference else "runs",
+        found.status if crosses else f"{found.status} within {_range((found.start, found.end))}",
+        scientific(found.compute, 3) if crosses else "",
+        around,
+        words.number(found.epochs, 3) if crosses and found.epochs is not None else "",
+        "",
     ]
 
 

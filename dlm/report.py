@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dlm import crossover as cross
-from dlm import figures, findings, html, law_report, runs
+from dlm import figures, findings, frontiers, html, law_report, runs
 from dlm.crossover import name_of
 from dlm.errors import DlmError
 from dlm.figures import scientific
@@ -176,15 +176,16 @@ def _critical(panels: Sequence[Panel]) -> str:
 
 def _critical_row(panel: Panel, counted: str, found: cross.Crossover) -> list[str]:
     status, place = found.status, found
-    if found.trend is not None:  # not crossed: the extrapolation, and marked as one
+    if found.trend is not None:  # it does not cross: the extrapolation, and marked as one
         place = found.trend
         meets = math.isfinite(found.trend.compute)
         status += "; extrapolated from its trend" if meets else "; nor does its trend"
     known = place.low is not None and place.high is not None
+    spread = " (spread)" if found.over == "settings" else ""
     return [
         *(panel.title, f"{name_of(found.challenger)} against {name_of(found.reference)}"),
         *(counted, status, scientific(place.compute, 3)),
-        figures.interval(place.low or 0, place.high or 0) if known else "no interval: one seed",
+        figures.interval(place.low or 0, place.high or 0) + spread if known else "no interval",
         "" if found.share is None else f"{100 * found.share:.0f}%",
         _number(place.epochs, ".4g"),
         f"{found.gap:+.4f} at {scientific(found.end)}",
@@ -286,9 +287,11 @@ def _compared(panels: Sequence[Panel]) -> list[str]:
                 f"{final.stderr_windows:.4f} over validation windows ({how})."
             )
     found.append(
-        "Crossovers are read from the losses tracked while training; their interval resamples "
-        f"seeds ({cross.RESAMPLES:,} times) and does not hold the noise of the validation "
-        "windows. With few seeds it is too narrow."
+        "Crossovers are read from the losses tracked while training, by straight lines in log compute. "
+        f"Their interval resamples seeds ({frontiers.RESAMPLES:,} times, widened for few seeds) and "
+        "does not hold the noise of the validation windows. If no setting at the crossing has several "
+        f"seeds and each family has {frontiers.SPREAD} settings or more, settings are resampled "
+        "instead: a spread, not an interval."
     )
     return found + findings.selected(panels)
 

@@ -307,9 +307,7 @@ def panels(runs: Iterable[Run]) -> tuple[list[Panel], list[tuple[Run, str]]]:
     trials: dict[tuple, set[str]] = {}
     excluded: list[tuple[Run, str]] = []
     for run in runs:
-        key = tuple(
-            run.result.get(k) for k in ("corpus", "fingerprint", "unique_tokens", "seq_len")
-        ) + (str(_at(run.config, "data.subset")),)
+        key = panel_key(run)
         setting = json.dumps(setting_of(run.config), sort_keys=True)
         if run.status in ("finished", "diverged"):
             trials.setdefault((key, run.objective), set()).add(setting)
@@ -332,6 +330,12 @@ def panels(runs: Iterable[Run]) -> tuple[list[Panel], list[tuple[Run, str]]]:
         corpus, fingerprint, unique_tokens, seq_len, _ = key
         found.append(Panel(corpus, fingerprint, unique_tokens, seq_len, families))
     return found, excluded
+
+
+def panel_key(run: Run) -> tuple[Any, ...]:
+    """What runs share whose losses may be compared."""
+    names = ("corpus", "fingerprint", "unique_tokens", "seq_len")
+    return (*(run.result.get(name) for name in names), str(_at(run.config, "data.subset")))
 
 
 def _family(name: str, settings: dict[str, dict[int, Run]], trials: int) -> Family:

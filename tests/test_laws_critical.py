@@ -12,7 +12,7 @@ import pytest
 
 from dlm.errors import DlmError
 from dlm.laws import critical as crit
-from dlm.laws import fits, forms, frontiers, holdout, intervals, optimum
+from dlm.laws import fits, forms, holdout, intervals, optimum
 from dlm.laws import table as tables
 from dlm.laws import worth as worths
 from dlm.laws.critical import Constants
@@ -298,65 +298,6 @@ def test_without_e_the_papers_exponent_is_lower():
     assert (law.irreducible, law.exponent) == ("dropped", pytest.approx(2.079, abs=5e-4))
 
 
-# --- from runs alone ----------------------------------------------------------------------------
-
-
-def frontier_of(compute, loss, U=1e8, N=1e7) -> tables.Table:
-    C = np.asarray(compute, float)
-    return tables.make(np.full(len(C), N), C / (6 * N), np.full(len(C), U), loss)
-
-
-def test_frontiers_of_runs_cross_for_good_at_a_run():
-    a = frontier_of([1e16, 4e16, 1e17, 1e18], [4.0, 3.5, 3.0, 3.2])  # the last one is no better
-    b = frontier_of([2e16, 6e16, 4e17, 2e18], [3.9, 3.3, 2.9, 2.8])
-    (found,) = frontiers.observed(a, b, resamples=200)
-    # b is below a at 6e16 too, but a comes back at 1e17.
-    # Past it b falls from 3.3 to 2.9 between 6e16 and 4e17, a stays at 3.0: a line in log C.
-    assert found.status == "crosses"
-    assert found.compute == pytest.approx(6e16 * (4e17 / 6e16) ** 0.75, rel=1e-9)
-    assert found.notes[0] == "from the runs, no law"
-    assert "beyond the reference's last run" not in " ".join(found.notes)
-    early = frontiers.observed(a.only(a.flops < 2e17), b, resamples=0)[0]
-    assert early.compute == pytest.approx(found.compute) and math.isnan(early.low)
-    assert early.notes[1] == "beyond the reference's last run (1e+17 FLOPs), whose best stands"
-    assert found.unique_tokens == pytest.approx(1e8)
-    assert found.searched == pytest.approx((2e16, 2e18))
-    assert found.low <= 1e17 < 4e17 <= found.high  # the runs on either side, at the least
-    assert 0 < found.share <= 1
-    (back,) = frontiers.observed(b, a, resamples=20)
-    assert back.status == "does not cross" and math.isnan(back.compute)
-
-
-def test_the_frontiers_of_a_planted_grid_cross_where_its_laws_do():
-    """A grid of runs is no law: its spread holds the crossing nearly always."""
-    axes = {"sizes": np.geomspace(1e7, 1e9, 9), "epochs": tuple(2**k for k in range(9))}
-    held = []
-    for seed in range(6):
-        pairs = [
-            planted.table(
-                "data-constrained", v, noise=0.003, seed=2 * seed + k, unique=(5e7,), **axes
-            )
-            for k, v in enumerate((AR, MASKED))
-        ]
-        (found,) = frontiers.observed(*pairs, resamples=100)
-        held.append(found.low < crit.critical(*pair(), 5e7).compute < found.high)
-    assert sum(held) >= 4
-
-
-def test_only_compute_that_both_reached_is_compared():
-    a = frontier_of([1e17, 1e18], [4.0, 3.9])
-    b = frontier_of([1e16, 1e17, 1e18], [3.5, 3.4, 3.3])
-    (found,) = frontiers.observed(a, b, resamples=20)
-    assert found.status == "below from the start"
-    assert found.compute == pytest.approx(1e17)
-
-
-def test_observed_crossings_are_of_one_number_of_unique_tokens():
-    a = planted.table("data-constrained", AR, unique=(1e7, 1e8))
-    b = planted.table("data-constrained", MASKED, unique=(1e8, 1e9))
-    assert [round(p.unique_tokens) for p in frontiers.observed(a, b, resamples=5)] == [10**8]
-
-
 # --- what repetition is worth -------------------------------------------------------------------
 
 
@@ -455,7 +396,8 @@ def test_a_vertex_outside_the_sizes_trained_does_not_count():
 
 def test_the_frontier_is_what_nothing_cheaper_beats():
     rng = np.random.default_rng(0)
-    runs = frontier_of(np.exp(rng.uniform(35, 45, 50)) * 100, 3 + rng.random(50), U=1e6)
+    D = np.exp(rng.uniform(35, 45, 50)) / 6e5
+    runs = tables.make(np.full(50, 1e7), D, np.full(50, 1e6), 3 + rng.random(50))
     by_hand = [
         i for i in range(50)
         if all(runs.loss[i] < runs.loss[j] for j in range(50) if runs.flops[j] < runs.flops[i])

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from dlm.errors import DlmError
+from dlm.frontiers import CROSSES, Crossover
+from dlm.laws import measured
 from dlm.laws.critical import Critical, Fitted, PowerLaw, closed_form, critical, critical_law
-from dlm.laws.fits import Fit
-from dlm.laws.frontiers import observed
 from dlm.laws.table import Table
 from dlm.laws.verdicts import unpinned
 from dlm.laws.worth import Equivalence, at_epochs, equivalence
@@ -23,13 +24,15 @@ EPOCHS = (1, 2, 4, 16, 64, 256)  # of the reference's best use of U
 @dataclass(frozen=True, eq=False)
 class Comparison:
     families: tuple[str, str]  # the reference, the challenger
-    points: tuple[Critical, ...]  # by U, under each convention of E
-    powers: tuple[PowerLaw, ...]
-    observed: tuple[Critical, ...]
-    equivalence: Equivalence
-    unique_tokens: float  # of the equivalence
-    closed: float  # C at which the fresh-data optima meet, E left out; NaN
-    unpinned: tuple[str, ...]  # coefficients that the runs leave open, "family: names"
+    points: tuple[Critical, ...] = ()  # of the laws, by U, under each convention of E
+    powers: tuple[PowerLaw, ...] = ()
+    observed: tuple[Crossover, ...] = ()  # of the runs
+    alone: tuple[str, ...] = ()  # "family: unique tokens" on which the other has no run
+    equivalence: Equivalence | None = None
+    unique_tokens: float = math.nan  # of the equivalence
+    closed: float = math.nan  # C at which the fresh-data optima meet, E left out; NaN
+    unpinned: tuple[str, ...] = ()  # coefficients that the runs leave open, "family: names"
+    unknown: tuple[str, ...] = ()  # families whose laws come without the range of their runs
 
 
 def compare(
@@ -37,64 +40,84 @@ def compare(
     laws: Mapping[str, Fitted],
     tables: Mapping[str, Table],
     unique: Sequence[float],
-    resamples: int = 1000,
 ) -> Comparison:
-    """Everything that two laws, and the runs where there are any, say of their crossing."""
-    first, second = (laws[name] for name in families)
+    """Everything that two laws, where there are any, and the runs of two families say of their
+    crossing.
+
+    Raises:
+      DlmError: no laws, and no unique tokens on which both families have runs.
+    """
+    observed, alone = [], {}
+    if set(families) <= set(tables):
+        pair = [tables[name] for name in families]
+        observed, alone = measured.observed(*pair), measured.alone(*pair)
+    listed = [f"{name}: {', '.join(f'{u:.4g}' for u in us)}" for name, us in alone.items() if us]
+    runs = Comparison(families, observed=tuple(observed), alone=tuple(listed))
+    if laws:
+        return _with_laws(runs, laws[families[0]], laws[families[1]], unique)
+    if not observed:
+        raise DlmError(f"{' and '.join(families)} have no runs on the same data")
+    return runs
+
+
+def _with_laws(
+    runs: Comparison, first: Fitted, second: Fitted, unique: Sequence[float]
+) -> Comparison:
     points, powers = [], []
     for drop in (False, True):
         found = [critical(first, second, u, drop=drop) for u in unique]
         points += found
-        if sum(p.status == "crosses" for p in found) > 1:
+        if sum(p.status == CROSSES for p in found) > 1:
             powers.append(critical_law(first, second, unique, drop=drop, points=found))
-    seen = []
-    if set(families) <= set(tables):
-        seen = observed(*(tables[name] for name in families), resamples=resamples)
     U = unique[len(unique) // 2]
     budgets = at_epochs(first, U, EPOCHS)
-    meet = next((p.compute for p in points if p.unique_tokens == U and p.status == "crosses"), None)
+    meet = next((p.compute for p in points if p.unique_tokens == U and p.status == CROSSES), None)
     budgets = np.sort(np.append(budgets[np.isfinite(budgets)], [] if meet is None else [meet]))
-    loose = [
-        f"{name}: {', '.join(found)}"
-        for name, f in zip(families, (first, second), strict=True)
-        if isinstance(f, Fit) and (found := unpinned(f))
-    ]
-    return Comparison(
-        families,
-        tuple(points),
-        tuple(powers),
-        tuple(seen),
-        equivalence(first, second, U, budgets),
-        U,
-        closed_form(first, second),
-        tuple(loose),
+    both = list(zip(runs.families, (first, second), strict=True))
+    return dataclasses.replace(
+        runs,
+        points=tuple(points),
+        powers=tuple(powers),
+        equivalence=equivalence(first, second, U, budgets),
+        unique_tokens=U,
+        closed=closed_form(first, second),
+        unpinned=tuple(f"{name}: {', '.join(loose)}" for name, f in both if (loose := unpinned(f))),
+        unknown=tuple(name for name, f in both if f.ranges is None),
     )
 
 
 def as_json(c: Comparison) -> dict[str, Any]:
-    found = dataclasses.asdict(c)
-    numbers = {k: np.asarray(v).tolist() for k, v in dataclasses.asdict(c.equivalence).items()}
-    return found | {"equivalence": numbers}
+    numbers = None
+    if c.equivalence is not None:
+        numbers = {k: np.asarray(v).tolist() for k, v in dataclasses.asdict(c.equivalence).items()}
+    return dataclasses.asdict(c) | {"equivalence": numbers}
 
 
 def cautions(c: Comparison) -> list[str]:
     """What the crossings rest on, each thing once."""
-    words: list[str] = []
-    for p in (*c.points, *c.observed):
-        source = "runs" if p in c.observed else f"E {p.irreducible}"
-        words += [
-            f"U = {p.unique_tokens:.4g}, {source}: {note}."
-            for note in p.notes
-            if note != "from the runs, no law"
-        ]
+    words = [
+        f"U = {p.unique_tokens:.4g}, E {p.irreducible}: {note}."
+        for p in c.points
+        for note in p.notes
+    ]
+    if c.unknown:
+        words.append(
+            f"The range of the runs behind a law is unknown ({', '.join(c.unknown)}): how far these "
+            "crossings extrapolate cannot be told."
+        )
     if c.unpinned:
         words.append(
             f"Coefficients that resampled runs leave open ({'; '.join(c.unpinned)}) enter these "
             "crossings: beyond the runs they are guesses."
         )
-    if math.isfinite(c.closed) and min(p.unique_tokens for p in c.points) < c.closed < 1e40:
+    if c.points and min(p.unique_tokens for p in c.points) < c.closed < 1e40:
         words.append(
             f"On fresh data alone, E dropped, the two optima meet at {c.closed:.3g} FLOPs (closed "
             "form)."
+        )
+    if c.alone:
+        words.append(
+            f"Unique tokens on which only one family has runs ({'; '.join(c.alone)}): no crossing of "
+            "runs there."
         )
     return words

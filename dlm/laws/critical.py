@@ -18,10 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from dlm.errors import DlmError
+from dlm.frontiers import BETWEEN, CROSSES, FROM_START, NEVER
 from dlm.laws import optimum
-from dlm.laws.fits import LEVEL, Fit
+from dlm.laws.fits import LEVEL
 from dlm.laws.forms import Law
 from dlm.laws.intervals import interval, widened
+from dlm.laws.table import Ranges
 
 CONVENTIONS = ("kept", "dropped")  # the irreducible loss E
 MILLIONS = 1e5
@@ -37,6 +39,10 @@ class Fitted(Protocol):
     def coefficients(self) -> dict[str, float]: ...
     @property
     def samples(self) -> dict[str, np.ndarray]: ...
+    @property
+    def free(self) -> tuple[str, ...]: ...
+    @property
+    def ranges(self) -> Ranges | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +53,12 @@ class Constants:
     coefficients: dict[str, float]
     samples: dict[str, np.ndarray] = field(default_factory=dict)
     share: float = LEVEL  # of the samples, what an interval has to hold (`intervals.widened`)
+    fixed: tuple[str, ...] = ()  # coefficients that were given to the fit, not fitted
+    ranges: Ranges | None = None  # of the runs behind the law; None: not known
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        return tuple(name for name in self.law.names if name not in self.fixed)
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class Critical:
 
     unique_tokens: float
     irreducible: str  # kept or dropped
-    status: str  # crosses, below from the start, below in between, does not cross
+    status: str  # CROSSES, FROM_START, BETWEEN or NEVER
     compute: float
     low: float  # a 90% interval by joint bootstrap: infinite, open; NaN, no samples
     high: float
@@ -191,12 +203,12 @@ def critical(
         low, high = (math.exp(v) for v in interval(found, wide))
         share = float(np.isfinite(found).mean())
     windows = _windows(reference, challenger, U, span, drop)
-    C, status = math.nan, "does not cross"
+    C, status = math.nan, NEVER
     if windows:
         C = windows[-1][0] if windows[-1][1] >= span[1] else math.nan
-        status = "below in between" if math.isnan(C) else "crosses"
-        status = "below from the start" if span[0] >= C else status
-    at = C if status == "crosses" else span[1]
+        status = BETWEEN if math.isnan(C) else CROSSES
+        status = FROM_START if span[0] >= C else status
+    at = C if status == CROSSES else span[1]
     ends = [optimal(f.law, f.coefficients, at, U, drop=drop) for f in (reference, challenger)]
     point = Critical(
         unique_tokens=U,
@@ -218,20 +230,21 @@ def critical(
 def _cautions(found: Critical, *fits: Fitted) -> list[str]:
     """What this crossing rests on beyond the runs."""
     words = []
-    if len(found.windows) > 1 or found.status == "below in between":
+    if len(found.windows) > 1 or found.status == BETWEEN:
         pieces = " and ".join(f"{low:.3g} to {high:.3g}" for low, high in found.windows)
         words.append(f"the challenger is below from {pieces} FLOPs")
-    trained = [f.table for f in fits if isinstance(f, Fit)]
-    if not trained:
+    known = [(f.ranges, e) for f, e in zip(fits, found.epochs, strict=True) if f.ranges]
+    if not known:
         return words
-    if found.status == "crosses":
-        reach = min(float(t.flops.max()) for t in trained)
+    if found.status == CROSSES:
+        reach = min(trained.flops[1] for trained, _ in known)
         if found.compute > reach:
             words.append(f"extrapolated {found.compute / reach:.2g} times beyond {reach:.3g} FLOPs")
-        most = [float(t.epochs.max()) for t in trained]
-        if any(e > m * 1.01 for e, m in zip(found.epochs, most, strict=False)):
-            words.append(f"beyond the epochs trained ({' and '.join(f'{m:.4g}' for m in most)})")
-    low, high = (f(float(f(t.U)) for t in trained) for f in (min, max))
+        if any(epochs > trained.epochs[1] * 1.01 for trained, epochs in known):
+            most = " and ".join(f"{trained.epochs[1]:.4g}" for trained, _ in known)
+            words.append(f"beyond the epochs trained ({most})")
+    low = min(trained.unique_tokens[0] for trained, _ in known)
+    high = max(trained.unique_tokens[1] for trained, _ in known)
     if not low * 0.99 <= found.unique_tokens <= high * 1.01:
         words.append(f"U outside the trained {low:.3g} to {high:.3g}")
     return words
@@ -341,7 +354,7 @@ def critical_law(
       DlmError: fewer than two of the U cross.
     """
     points = points or [critical(reference, challenger, u, drop=drop) for u in unique_tokens]
-    crossing = [p for p in points if p.status == "crosses"]
+    crossing = [p for p in points if p.status == CROSSES]
     if len(crossing) < 2:
         raise DlmError(
             f"the laws cross at {len(crossing)} of {len(points)} values of U: no power law"
@@ -406,7 +419,7 @@ def _typical(f: Fitted) -> float:
     Without runs: laws of paper scale have a data term of many nats at 10^5 tokens (B = 900, beta =
     0.3: 28), those of a laptop do not.
     """
-    if isinstance(f, Fit):
-        return float(np.median(f.table.N))
+    if f.ranges:
+        return f.ranges.typical_params
     c = f.law.complete(f.coefficients)
     return 1e8 if c.B / MILLIONS**c.beta > 10 else 0.0

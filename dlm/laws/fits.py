@@ -21,7 +21,7 @@ from dlm.errors import DlmError
 from dlm.laws.dual import Dual
 from dlm.laws.forms import Coefficient, Law
 from dlm.laws.minimise import minimise
-from dlm.laws.table import Table
+from dlm.laws.table import Ranges, Table
 
 LOSSES = ("huber", "lad", "gaussian")
 DELTA = 1e-3  # Hoffmann et al. 2022; also Muennighoff et al. 2023
@@ -127,6 +127,10 @@ class Fit:
 
     def predict(self, params: Any, tokens: Any, unique: Any) -> np.ndarray:
         return self.law.predict(self.coefficients, params, tokens, unique)
+
+    @property
+    def ranges(self) -> Ranges:
+        return self.table.ranges
 
     @property
     def max_epochs(self) -> float:

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from dlm import runs
+from dlm import crossover, runs
 from dlm.errors import DlmError, nearest
+from dlm.frontiers import FamilyLosses
 
 NEEDED = ("params", "tokens", "loss")
 OPTIONAL = ("unique_tokens", "family", "flops", "run", "name", "source", "status")
@@ -34,6 +35,19 @@ POINTS = ("best", "last", "curve")
 SMALLEST = {"params": 2e3, "tokens": 1e3, "unique_tokens": 1e3}  # of the largest in a column
 LARGEST_LOSS = 1e3  # nats per token: e^1000 symbols
 MIXED = 1e7  # the largest ratio within one column of counts that is taken as one unit
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What the runs behind a law span: the least and the most of each."""
+
+    runs: int
+    typical_params: float  # their median
+    params: tuple[float, float]
+    tokens: tuple[float, float]
+    unique_tokens: tuple[float, float]
+    epochs: tuple[float, float]
+    flops: tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +66,7 @@ class Table:
     source: str  # the common prefix of the source column, or ""
     excluded: tuple[tuple[str, str], ...] = ()  # label and reason
     notes: tuple[str, ...] = ()
+    tracked: tuple[FamilyLosses, ...] = ()  # of a folder: every tracked loss, for each data set
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -63,6 +78,20 @@ class Table:
     @property
     def groups(self) -> int:
         return len(np.unique(self.group))
+
+    @property
+    def ranges(self) -> Ranges:
+        span = {
+            name: (float(values.min()), float(values.max()))
+            for name, values in (
+                ("params", self.N),
+                ("tokens", self.D),
+                ("unique_tokens", self.U),
+                ("epochs", self.epochs),
+                ("flops", self.flops),
+            )
+        }
+        return Ranges(len(self), float(np.median(self.N)), **span)
 
     def only(self, rows: np.ndarray, why: str = "") -> Table:
         """The rows of a mask [R]; `why` names the rule in the list of what was left out."""
@@ -348,9 +377,11 @@ def from_runs(found: Iterable[runs.Run], points: str, name: str) -> list[Table]:
     rows: list[dict[str, Any]] = []
     found = list(found)
     several = len({run.corpus for run in found}) > 1  # losses on different data make no one law
-    for run in found:
-        family = run.objective or "unknown"
-        family = f"{run.corpus}/{family}" if several else family
+    families = [
+        f"{run.corpus}/{run.objective or 'unknown'}" if several else run.objective or "unknown"
+        for run in found
+    ]
+    for run, family in zip(found, families, strict=True):
         base = {"family": family, "name": run.label, "run": run.run}
         if run.status != "finished":
             reason = f"{run.status}: {run.reason}"
@@ -377,4 +408,8 @@ def from_runs(found: Iterable[runs.Run], points: str, name: str) -> list[Table]:
     if not rows:
         raise DlmError(f"{name}: no run here")
     keys = ("params", "tokens", "unique_tokens", "loss", "flops", "family", "name", "run", "status")
-    return _from_rows(name, [{key: row.get(key, "") for key in keys} for row in rows], raw=True)
+    read_tables = _from_rows(
+        name, [{key: row.get(key, "") for key in keys} for row in rows], raw=True
+    )
+    tracked = crossover.tracked(found, families)
+    return [dataclasses.replace(t, tracked=tracked.get(t.family, ())) for t in read_tables]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dlm.laws.fits import LEVEL, Fit, problem
 from dlm.laws.intervals import Profile, deviance, interval, profile, threshold, widened
 from dlm.laws.table import Table
+
+if TYPE_CHECKING:
+    from dlm.laws.critical import Fitted
 
 RULE = "A coefficient is identified where its 90% interval has two ends within a factor of {}."
 
@@ -91,7 +95,7 @@ def rule(fit: Fit) -> str:
     )
 
 
-def unpinned(fit: Fit, level: float = LEVEL) -> list[str]:
+def unpinned(fit: Fitted, level: float = LEVEL) -> list[str]:
     """Coefficients that the bootstrap alone leaves unidentified; none without samples."""
     wide = widened(level, fit)
     found = []

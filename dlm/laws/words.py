@@ -231,6 +231,7 @@ def as_json(a: Analysis) -> dict[str, Any]:
             "loss": dataclasses.asdict(fit.loss),
             "runs": len(fit.table),
             "groups": fit.table.groups,
+            "ranges": dataclasses.asdict(fit.ranges),
             "objective": fit.objective,
             "r2": fit.r2,
             "coefficients": fit.coefficients,

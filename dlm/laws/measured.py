@@ -1,0 +1,89 @@
+"""What tables hold for the crossing of measured frontiers (dlm/frontiers.py), and those crossings.
+
+A table that was read from a folder of runs holds every tracked loss of its runs, as the report does.
+Any other table holds the losses of its rows: with one row a run the crossing is that of the final
+losses only, and is said to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dlm import frontiers
+from dlm.frontiers import Crossover, FamilyLosses, RunLosses, SettingLosses
+from dlm.laws.table import Table, unique_budgets, with_unique
+
+
+def observed(reference: Table, challenger: Table) -> list[Crossover]:
+    """The crossings of measured frontiers on the data that both families have, by unique tokens.
+
+    For each, if the settings are known: once at equal settings, then against the best of all the
+    reference's settings tried.
+    """
+    crossings = []
+    for a, b in _pairs(reference, challenger):
+        equal = frontiers.equally_set(a, b)
+        crossings += [frontiers.crossover(equal, b)] if equal else []
+        crossings.append(frontiers.crossover(a, b))
+    return crossings
+
+
+def alone(reference: Table, challenger: Table) -> dict[str, list[float]]:
+    """The unique tokens of the data on which only one of the two has runs, by family."""
+    budgets = unique_budgets([reference, challenger])
+    both = [_data(a) for a, _ in _pairs(reference, challenger)]
+    return {
+        t.family: [f.unique_tokens for f in losses(t, budgets) if _data(f) not in both]
+        for t in (reference, challenger)
+    }
+
+
+def losses(t: Table, budgets: Sequence[float]) -> list[FamilyLosses]:
+    """The losses of a table's runs, apart for each data set or number of unique tokens."""
+    if t.tracked:
+        return sorted(t.tracked, key=lambda f: f.unique_tokens)
+    parts = [(u, with_unique(t, u)) for u in budgets]
+    return [_listed(part, u) for u, part in parts if len(part)]
+
+
+def _pairs(reference: Table, challenger: Table) -> list[tuple[FamilyLosses, FamilyLosses]]:
+    budgets = unique_budgets([reference, challenger])
+    return [
+        (a, b)
+        for a in losses(reference, budgets)
+        for b in losses(challenger, budgets)
+        if _data(a) == _data(b)
+    ]
+
+
+def _data(losses: FamilyLosses) -> tuple[str, float]:
+    return losses.data, losses.unique_tokens
+
+
+def _listed(t: Table, unique_tokens: float) -> FamilyLosses:
+    """The rows of a table on one number of unique tokens.
+
+    The seeds of a setting are the runs of one size whose labels differ in the word seed=.
+    """
+    settings: dict[tuple[str, ...], dict[str, RunLosses]] = {}
+    one_each = True
+    for group in np.unique(t.group):
+        rows = np.flatnonzero(t.group == group)
+        rows = rows[np.argsort(t.flops[rows], kind="stable")]
+        one_each &= len(rows) == 1
+        words = t.labels[rows[0]].split()
+        seed = " ".join(word for word in words if word.startswith("seed="))
+        key = (f"{t.N[rows[0]]:g}", *(word for word in words if not word.startswith("seed=")))
+        run = RunLosses(t.flops[rows], t.loss[rows], t.epochs[rows])
+        seeds = settings.setdefault(key if seed else (*key, str(group)), {})
+        seeds[seed if seed not in seeds else f"{seed} {group}"] = run
+    return FamilyLosses(
+        family=t.family,
+        kind="",
+        settings=tuple(SettingLosses(tuple(seeds.values())) for seeds in settings.values()),
+        trials=len(settings),
+        unique_tokens=unique_tokens,
+        basis=frontiers.FINAL if one_each else frontiers.LISTED,
+    )
