@@ -52,6 +52,7 @@ __all__ = [
     "own",
     "resolve",
     "run_id",
+    "SAME_RUN",
     "to_json",
     "Tokenizer",
     "Train",
@@ -84,6 +85,13 @@ LADDER: dict[str, tuple[int, int, int, int]] = {
     )
     for name, layers in rows.items()
 }
+
+
+# What moves no number of a run (but for rounding), so that a run keeps its id.
+SAME_RUN = (
+    *("mesh", "model.remat"),
+    *("train.microbatches", "train.steps_per_call", "train.checkpoint_every"),
+)
 
 
 def base() -> ConfigDict:
@@ -132,15 +140,13 @@ def run_id(config: Config, fingerprint: str) -> str:
     """Ten hex digits of a hash of everything that determines the result.
 
     That is the fingerprint of the tokens, which covers corpus and tokenizer, and the rest of the
-    config without what moves no number: `train.steps_per_call` and `train.checkpoint_every`, and, but
-    for rounding, `mesh`, `model.remat` and `train.microbatches`.
+    config without `SAME_RUN`, what moves no number.
     """
     values = to_json(config)
-    del values["corpus"], values["tokenizer"], values["mesh"]
-    del values["objective"]["file"]  # its digest stays
-    del values["model"]["remat"]
-    for name in ("microbatches", "steps_per_call", "checkpoint_every"):
-        del values["train"][name]
+    # The digest of an objective's file stays.
+    for key in ("corpus", "tokenizer", "objective.file", *SAME_RUN):
+        *group, name = key.split(".")
+        del (values[group[0]] if group else values)[name]
     text = json.dumps([values, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 

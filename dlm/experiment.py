@@ -65,8 +65,8 @@ def expand(config: ConfigDict, overrides: Iterable[dict[str, Any]]) -> list[Conf
     return runs
 
 
-def override(config: ConfigDict, key: str, value: Any) -> None:
-    """Sets a dotted key in place, `"model.layers", 6`.
+def override(config: ConfigDict, key: str, value: Any) -> Any:
+    """Sets a dotted key in place, `"model.layers", 6`; returns the value that it replaces.
 
     Raises:
       DlmError: the key does not exist (names the nearest that does) or the value's type is wrong.
@@ -86,6 +86,15 @@ def override(config: ConfigDict, key: str, value: Any) -> None:
     if old is not None and not free:
         value = convert(key, value, type(old))
     node[part] = value
+    return old
+
+
+def value_at(config: ConfigDict, key: str) -> Any:
+    """The value at a dotted key of the config, such as "model.layers"."""
+    node: Any = config
+    for part in key.split("."):
+        node = node[part]
+    return node
 
 
 def edited(config: Config | ConfigDict, overrides: Iterable[tuple[str, Any]]) -> Config:
