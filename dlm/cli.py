@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dlm import bucket, commands, trained, usage
+from dlm import addresses, bucket, commands, trained, usage
 from dlm.errors import DlmError
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         overrides = [experiment.parse_override(word) for word in words]
         arguments.workdir = bucket.local(arguments.workdir)
-        if getattr(arguments, "folder", None):
-            arguments.folder = bucket.local(arguments.folder)
+        if hasattr(arguments, "folder"):
+            arguments.folder = addresses.folder(arguments.folder, arguments.workdir)
         return ACTIONS[arguments.verb](arguments, overrides)
     except DlmError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -167,7 +167,7 @@ def _together(jobs: list, stop: Callable[[], bool]) -> dict[str, str]:
 def _runs(arguments: argparse.Namespace, overrides: list) -> int:
     from dlm import runs
 
-    folder = arguments.folder or arguments.workdir
+    folder = arguments.folder
     found = runs.load(folder)
     for row in runs.rows(found):
         loss = "" if row["validation_loss"] is None else f"{row['validation_loss']:.4f}"
@@ -180,7 +180,7 @@ def _runs(arguments: argparse.Namespace, overrides: list) -> int:
 def _report(arguments: argparse.Namespace, overrides: list) -> int:
     from dlm import report
 
-    folder = arguments.folder or arguments.workdir
+    folder = arguments.folder
     if folder.is_file():
         return _show(commands.report(folder, arguments.law))
     page = report.write(folder)
@@ -224,7 +224,7 @@ def _benchmark(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) 
 
 
 def _tensorboard(arguments: argparse.Namespace, overrides: list) -> int:
-    folder = arguments.folder or arguments.workdir
+    folder = arguments.folder
     if not folder.is_dir():
         raise DlmError(f"{folder}: no such folder of runs")
     words = ["-m", "tensorboard.main", "--logdir", str(folder), "--port", str(arguments.port)]

@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from dlm import bucket, config, flops
+from dlm import addresses, config, flops
 from dlm.errors import DlmError, nearest
+
+RUN = "a run's folder, its id below the workdir or a beginning of that, or its address in a bucket"
 
 
 def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     """Adds what each verb takes."""
     for name in ("evaluate", "sample", "quality"):
-        parsers[name].add_argument("run", help="a run's folder, or its address in a bucket")
+        parsers[name].add_argument("run", help=RUN)
     parsers["evaluate"].add_argument("--passes", type=int, default=0, help="of a bound")
     for name in ("sample", "quality"):
         p = parsers[name]
@@ -36,9 +38,9 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     sample.add_argument("--steps", type=int, default=0, help="calls (default: one a token)")
     quality = parsers["quality"]
     quality.add_argument("--count", type=int, default=256, help="samples for each number of steps")
-    quality.add_argument("--judge", required=True, help="an autoregressive run's folder")
+    quality.add_argument("--judge", required=True, metavar="RUN", help="an autoregressive one")
     quality.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16, 32, 64])
-    parsers["spectrum"].add_argument("runs", nargs="+", help="folders of runs on images")
+    parsers["spectrum"].add_argument("runs", nargs="+", metavar="run", help="one on images")
     parsers["spectrum"].add_argument("--count", type=int, default=64, help="validation images")
     parsers["spectrum"].add_argument("--out", type=Path, default=Path("."), help="a folder")
     parsers["check-objective"].add_argument("objective", help="a Python file, or a name")
@@ -49,10 +51,10 @@ def evaluate(a: argparse.Namespace) -> list[Any]:
 
     from dlm import evaluate, run, worker
 
-    worker.prepare_jax()
-    c, store, params = run.restore_best(bucket.run(a.run))
     if a.passes < 0:
         raise DlmError(f"--passes={a.passes}: must be 1 or more")
+    worker.prepare_jax()
+    c, store, params = run.restore_best(addresses.run(a.run, a.workdir))
     if a.passes:
         evaluation = dataclasses.replace(c.evaluation, final_passes=a.passes)
         c = dataclasses.replace(c, evaluation=evaluation)
@@ -71,9 +73,9 @@ def evaluate(a: argparse.Namespace) -> list[Any]:
 def sample(a: argparse.Namespace) -> list[Any]:
     from dlm import keys, run, sampling, worker
 
-    worker.prepare_jax()
     _counts(a)
-    c, store, params = run.restore_best(bucket.run(a.run))
+    worker.prepare_jax()
+    c, store, params = run.restore_best(addresses.run(a.run, a.workdir))
     drawn = sampling.sample(
         c,
         store.vocab_size,
@@ -128,14 +130,15 @@ def quality(a: argparse.Namespace) -> list[Any]:
     from dlm import data, figures, html, quality, run, sampling, worker
     from dlm.law_report import grid
 
-    worker.prepare_jax()
     _counts(a)
-    c, store, params = run.restore_best(bucket.run(a.run))
-    judge, judged, judge_params = run.restore_best(bucket.run(a.judge))
-    if store.fingerprint != judged.fingerprint:
-        raise DlmError(f"--judge {a.judge}: was trained on other tokens than {a.run}")
     if wrong := [n for n in a.steps if n < 1]:
         raise DlmError(f"--steps {wrong[0]}: must be 1 or more")
+    folder, judge_folder = (addresses.run(word, a.workdir) for word in (a.run, a.judge))
+    worker.prepare_jax()
+    c, store, params = run.restore_best(folder)
+    judge, judged, judge_params = run.restore_best(judge_folder)
+    if store.fingerprint != judged.fingerprint:
+        raise DlmError(f"--judge {a.judge}: was trained on other tokens than {a.run}")
     windows = data.validation_windows(store, c.data.seq_len)
     found = quality.curve(
         *(c, params, judge, judge_params, store.vocab_size, windows),
@@ -157,7 +160,6 @@ def quality(a: argparse.Namespace) -> list[Any]:
     ]
     import json
 
-    folder = bucket.run(a.run)
     path = folder / "quality.json"
     records = [q._asdict() for q in found]
     html.replace(path, json.dumps(records, indent=1))
@@ -292,7 +294,7 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
     worker.prepare_jax()
     levels = (0.125, 0.25, 0.5, 0.75)
     found, rows = {}, []
-    for folder in map(bucket.run, a.runs):
+    for folder in [addresses.run(word, a.workdir) for word in a.runs]:
         c, store, params = run.restore_best(folder)
         images = data.validation_windows(store, c.data.seq_len)[: a.count]
         name = name_of(c.objective.name)
