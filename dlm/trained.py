@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from dlm import addresses, config, flops
+from dlm import addresses, config, flops, prompts
 from dlm.errors import DlmError, nearest
 
 RUN = "a run's folder, its id below the workdir or a beginning of that, or its address in a bucket"
@@ -82,8 +79,8 @@ def sample(a: argparse.Namespace) -> list[Any]:
         params,
         keys.named(a.seed, "sample"),
         count=a.count,
-        prompt=_ids("--prompt", a.prompt, store),
-        infill=_infill(a.infill, store, c.data.seq_len) if a.infill else None,
+        prompt=prompts.encode("--prompt", a.prompt, store),
+        infill=prompts.infill("--infill", a.infill, store, c.data.seq_len) if a.infill else None,
         steps=a.steps,
         **_options(a),
     )
@@ -99,31 +96,6 @@ def _counts(a: argparse.Namespace) -> None:
         raise DlmError(f"--count={a.count}: must be 1 or more")
     if not 0 <= a.seed < 2**32:
         raise DlmError(f"--seed={a.seed}: must be 0 or above, and below 2**32")
-
-
-def _ids(option: str, text: str, store: Any) -> Any:
-    if store.tokenizer is not None:
-        return store.tokenizer.encode(text)
-    try:
-        return np.array([int(word) for word in text.split()], np.int32)
-    except OverflowError:
-        raise DlmError(f"{option}: ids must be 0 to {store.vocab_size - 1}") from None
-    except ValueError:
-        raise DlmError(
-            f"{option}={text!r}: {store.manifest.name} is no text; give ids, such as '0 3 12'"
-        ) from None
-
-
-def _infill(text: str, store: Any, length: int) -> np.ndarray:
-    """Ids, -1 for each [MASK]; "[MASK*3]" is three, and beyond `length` all are one too many."""
-    parts = re.split(r"(\[MASK(?:\*\d+)?\])", text)
-    ids: list[int] = []
-    for part in parts:
-        if part.startswith("[MASK"):
-            ids += [-1] * min(int(part[6:-1] or 1), length + 1)
-        elif part:
-            ids += list(_ids("--infill", part, store))
-    return np.array(ids, np.int32)
 
 
 def quality(a: argparse.Namespace) -> list[Any]:

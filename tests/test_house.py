@@ -51,7 +51,7 @@ RIGHT = (
     *("runs", "crossover", "laws", "figures", "law_figures", "html", "findings"),
     *("law_report", "report", "commands"),
 )
-TOP = ("addresses", "trained", "usage", "cli")  # the command line joins both sides
+TOP = ("addresses", "prompts", "trained", "usage", "cli")  # the command line joins both sides
 RIGHT_MAY = {"errors", "config", "flops", "likelihood", "corpora"}
 FORBIDDEN = {"tensorflow", "torch", "clu", "tensorboardX", "tensorflow_datasets"}
 
