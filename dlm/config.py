@@ -119,6 +119,9 @@ def resolve(config: ConfigDict) -> Config:
     objective = resolved.objective
     if objective.file:
         path = Path(objective.file).resolve()
+        if not path.exists():
+            near = nearest(objective.file, map(str, Path(objective.file).parent.glob("*.py")))
+            raise DlmError(f"config.objective.file={objective.file!r}: no such file{near}")
         if not path.is_file():
             fail("objective.file", objective.file, "a Python file with FAMILY and make")
         objective = dataclasses.replace(objective, file=str(path), digest=digest(path))

@@ -6,7 +6,6 @@ import ast
 import copy
 import importlib.util
 import re
-import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dlm.config import Config, resolve, to_json
-from dlm.errors import DlmError, nearest
+from dlm.errors import DlmError, in_file, nearest
 from dlm.rules import convert
 
 SCALES = ("laptop", "smoke", "gpu", "paper")
@@ -42,14 +41,8 @@ def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
         sweep = list(module.sweep(scale)) if hasattr(module, "sweep") else [{}]
     except DlmError:
         raise
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [
-            frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()
-        ]
-        where = f"{path}:{lines[-1]}" if lines else path
-        text = str(error).strip().splitlines()
-        raise DlmError(f"{where}: {type(error).__name__}: {text[0] if text else ''}") from error
+    except (Exception, SystemExit) as error:
+        raise in_file(path, error) from error
     if not sweep or not all(isinstance(run, dict) for run in sweep):
         raise DlmError(f"{path}: sweep must yield a dict of overrides for each run, at least one")
     if not isinstance(config, ConfigDict):
