@@ -81,20 +81,23 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
         raise DlmError(f"--slurm {arguments.slurm[0]}: only with --executor slurm")
     if arguments.distributed and (arguments.jobs or arguments.executor != "local"):
         raise DlmError("--distributed: goes without --jobs and --executor; it takes run after run")
-    slurm = None
-    if arguments.executor == "slurm":
-        slurm = executor.cluster(arguments.slurm, arguments.workdir / "slurm", arguments.jobs)
+    slurm, dry = None, arguments.dry_run
+    place = arguments.slurm, arguments.workdir / "slurm", arguments.jobs
+    if arguments.executor == "slurm" and not dry:
+        slurm = executor.cluster(*place)
     start = time.monotonic()
-    stop = _join(arguments) if arguments.distributed and not arguments.dry_run else None
+    stop = _join(arguments) if arguments.distributed and not dry else None
     jobs = _jobs(arguments, overrides)
     folder = jobs[0].folder.parent
     todo = [job for job in jobs if record.status(job.folder) not in sweep.DONE]
     total = sum(job.flops for job in todo)
     print(f"{len(jobs)} runs in {folder}, {len(todo)} to do, {total:.3g} FLOPs", flush=True)
-    if arguments.dry_run:
+    if dry:
         for job in jobs:
             state = "no store" if job.about["run"] == sweep.NO_ID else record.status(job.folder)
             print(f"  {job.about['run']}  {job.flops:.2e} FLOPs  {state:9} {job.about['label']}")
+        if arguments.executor == "slurm":
+            print("\n".join(executor.planned(*place, len(todo))))
         return DONE
     ended: dict[str, str] = {}
     if stop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +92,7 @@ def test_what_is_wrong_with_a_sum_is_named(change, told):
     total = common.Sum(jnp.float32(3), 324, {"a": jnp.float32(1), "b": jnp.float32(2)})
     nll = common.Sum(jnp.ones(81), 324, {"nll": jnp.ones(81)})
     b = proofs.Bench(
-        goal("ar"), None, {}, jnp.zeros((81, 4), jnp.int32),
+        goal("ar"), cast(Any, None), {}, jnp.zeros((81, 4), jnp.int32),
         lambda *_: nll, lambda *_: total._replace(**change),
     )  # fmt: skip
     found, right = proofs.sums(b)
