@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dlm import bucket, commands, trained, usage
+from dlm import addresses, bucket, commands, trained, usage
 from dlm.errors import DlmError, one_line
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         overrides = [experiment.parse_override(word) for word in words]
         arguments.workdir = bucket.local(arguments.workdir)
-        if getattr(arguments, "folder", None):
-            arguments.folder = bucket.local(arguments.folder)
+        if hasattr(arguments, "folder"):
+            arguments.folder = addresses.folder(arguments.folder, arguments.workdir)
         return ACTIONS[arguments.verb](arguments, overrides)
     except DlmError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -81,20 +81,23 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
         raise DlmError(f"--slurm {arguments.slurm[0]}: only with --executor slurm")
     if arguments.distributed and (arguments.jobs or arguments.executor != "local"):
         raise DlmError("--distributed: goes without --jobs and --executor; it takes run after run")
-    slurm = None
-    if arguments.executor == "slurm":
-        slurm = executor.cluster(arguments.slurm, arguments.workdir / "slurm", arguments.jobs)
+    slurm, dry = None, arguments.dry_run
+    place = arguments.slurm, arguments.workdir / "slurm", arguments.jobs
+    if arguments.executor == "slurm" and not dry:
+        slurm = executor.cluster(*place)
     start = time.monotonic()
-    stop = _join(arguments) if arguments.distributed and not arguments.dry_run else None
+    stop = _join(arguments) if arguments.distributed and not dry else None
     jobs = _jobs(arguments, overrides)
     folder = jobs[0].folder.parent
     todo = [job for job in jobs if record.status(job.folder) not in sweep.DONE]
     total = sum(job.flops for job in todo)
     print(f"{len(jobs)} runs in {folder}, {len(todo)} to do, {total:.3g} FLOPs", flush=True)
-    if arguments.dry_run:
+    if dry:
         for job in jobs:
             state = "no store" if job.about["run"] == sweep.NO_ID else record.status(job.folder)
             print(f"  {job.about['run']}  {job.flops:.2e} FLOPs  {state:9} {job.about['label']}")
+        if arguments.executor == "slurm":
+            print("\n".join(executor.planned(*place, len(todo))))
         return DONE
     ended: dict[str, str] = {}
     if stop:
@@ -175,7 +178,7 @@ def _together(jobs: list, stop: Callable[[], bool]) -> dict[str, str]:
 def _runs(arguments: argparse.Namespace, overrides: list) -> int:
     from dlm import runs
 
-    folder = arguments.folder or arguments.workdir
+    folder = arguments.folder
     found = runs.load(folder)
     for row in runs.rows(found):
         loss = "" if row["validation_loss"] is None else f"{row['validation_loss']:.4f}"
@@ -188,7 +191,7 @@ def _runs(arguments: argparse.Namespace, overrides: list) -> int:
 def _report(arguments: argparse.Namespace, overrides: list) -> int:
     from dlm import report
 
-    folder = arguments.folder or arguments.workdir
+    folder = arguments.folder
     if folder.is_file():
         return _show(commands.report(folder, arguments.law))
     page = report.write(folder)
@@ -232,7 +235,7 @@ def _benchmark(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) 
 
 
 def _tensorboard(arguments: argparse.Namespace, overrides: list) -> int:
-    folder = arguments.folder or arguments.workdir
+    folder = arguments.folder
     if not folder.is_dir():
         raise DlmError(f"{folder}: no such folder of runs")
     words = ["-m", "tensorboard.main", "--logdir", str(folder), "--port", str(arguments.port)]

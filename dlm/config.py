@@ -52,6 +52,7 @@ __all__ = [
     "own",
     "resolve",
     "run_id",
+    "SAME_RUN",
     "to_json",
     "Tokenizer",
     "Train",
@@ -86,6 +87,13 @@ LADDER: dict[str, tuple[int, int, int, int]] = {
 }
 
 
+# What moves no number of a run (but for rounding), so that a run keeps its id.
+SAME_RUN = (
+    *("mesh", "model.remat"),
+    *("train.microbatches", "train.steps_per_call", "train.checkpoint_every"),
+)
+
+
 def base() -> ConfigDict:
     """The defaults, as a locked ConfigDict; `corpus.options` alone takes new keys."""
     config: Any = ConfigDict(dataclasses.asdict(Config())).lock()
@@ -111,6 +119,9 @@ def resolve(config: ConfigDict) -> Config:
     objective = resolved.objective
     if objective.file:
         path = Path(objective.file).resolve()
+        if not path.exists():
+            near = nearest(objective.file, map(str, Path(objective.file).parent.glob("*.py")))
+            raise DlmError(f"config.objective.file={objective.file!r}: no such file{near}")
         if not path.is_file():
             fail("objective.file", objective.file, "a Python file with FAMILY and make")
         objective = dataclasses.replace(objective, file=str(path), digest=digest(path))
@@ -132,15 +143,13 @@ def run_id(config: Config, fingerprint: str) -> str:
     """Ten hex digits of a hash of everything that determines the result.
 
     That is the fingerprint of the tokens, which covers corpus and tokenizer, and the rest of the
-    config without what moves no number: `train.steps_per_call` and `train.checkpoint_every`, and, but
-    for rounding, `mesh`, `model.remat` and `train.microbatches`.
+    config without `SAME_RUN`, what moves no number.
     """
     values = to_json(config)
-    del values["corpus"], values["tokenizer"], values["mesh"]
-    del values["objective"]["file"]  # its digest stays
-    del values["model"]["remat"]
-    for name in ("microbatches", "steps_per_call", "checkpoint_every"):
-        del values["train"][name]
+    # The digest of an objective's file stays.
+    for key in ("corpus", "tokenizer", "objective.file", *SAME_RUN):
+        *group, name = key.split(".")
+        del (values[group[0]] if group else values)[name]
     text = json.dumps([values, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 
@@ -26,3 +28,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """ "; did you mean layers?", or nothing where no known name is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def in_file(file: str | Path, error: BaseException) -> DlmError:
+    """One line on what went wrong in a Python file of the user's: `mine.py:5: TypeError: ...`."""
+    same = Path(file).resolve()
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).resolve() == same:
+        where = f":{error.lineno}" if error.lineno else ""
+        return DlmError(f"{file}{where}: {type(error).__name__}: {error.msg}")
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame for frame in frames if Path(frame.filename).resolve() == same]
+    text = next(iter(str(error).strip().splitlines()), "")
+    if not text:
+        text = f"no message, at `{inside[-1].line}`" if inside else "no message"
+    where = f":{inside[-1].lineno}" if inside else ""
+    return DlmError(f"{file}{where}: {type(error).__name__}: {text}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlm import experiment, metrics, record
-from dlm.errors import DlmError
+from dlm.errors import DlmError, nearest
 from dlm.progress import Show
 from dlm.sweep import DONE, Job
 
@@ -39,10 +39,45 @@ def cluster(words: Sequence[str], folder: Path, at_once: int) -> submitit.SlurmE
     Raises:
       DlmError: no Slurm or submitit here, or a parameter that is missing, unknown or not possible.
     """
+    parameters = _parameters(words, at_once)
     try:
         import submitit
     except ImportError:
         raise DlmError("--executor=slurm: needs submitit: pip install -e '.[slurm]'") from None
+    return _executor(submitit.SlurmExecutor, folder, parameters)
+
+
+def planned(words: Sequence[str], folder: Path, at_once: int, count: int) -> list[str]:
+    """What `execute` would submit for `count` new jobs, in lines; works where no Slurm is.
+
+    Raises:
+      DlmError: a parameter that is missing, unknown or not possible; unknown ones, and those that
+        sbatch alone knows to be impossible, are told only where submitit is installed.
+    """
+    parameters = _parameters(words, at_once)
+    if not count:
+        return ["nothing would be submitted"]
+    head = f"a job array of {count}, a run to each" if count > 1 else "one job"
+    try:
+        import submitit
+    except ImportError:
+        options = " ".join(f"{key}={value}" for key, value in parameters.items())
+        missing = "submitit is not installed here, so these parameters are not checked"
+        return [f"sbatch would take {head}: {options} ({missing})"]
+
+    class Elsewhere(submitit.SlurmExecutor):
+        @classmethod
+        def affinity(cls) -> int:
+            return 1  # no srun is needed to write a script
+
+    slurm = _executor(Elsewhere, folder, parameters)
+    if count > 1:
+        slurm.parameters["map_count"] = count
+    script = slurm._make_submission_file_text(slurm._submitit_command_str, "plan")
+    return [f"sbatch would take {head}, by this script:", *(f"  {x}" for x in script.splitlines())]
+
+
+def _parameters(words: Sequence[str], at_once: int) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -62,12 +97,25 @@ def cluster(words: Sequence[str], folder: Path, at_once: int) -> submitit.SlurmE
         given["array_parallelism"] = at_once
     if isinstance(given.get("setup"), str):
         given["setup"] = [given["setup"]]
-    ours = {"job_name": "dlm", "additional_parameters": {"requeue": True}}
+    return {"job_name": "dlm", "additional_parameters": {"requeue": True}} | given
+
+
+def _executor(
+    kind: type[submitit.SlurmExecutor], folder: Path, parameters: dict[str, Any]
+) -> submitit.SlurmExecutor:
     try:
-        slurm = submitit.SlurmExecutor(folder, max_num_timeout=REQUEUES)
-        slurm.update_parameters(**ours | given)
+        slurm = kind(folder, max_num_timeout=REQUEUES)
+        known = slurm._valid_parameters()
+        if unknown := [key for key in parameters if key not in known]:
+            raise DlmError(
+                f"--slurm {unknown[0]}={parameters[unknown[0]]}: submitit has no such parameter"
+                f"{nearest(unknown[0], known)}"
+            )
+        slurm.update_parameters(**parameters)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise DlmError(f"--executor=slurm: {error}") from error
+        if isinstance(error, DlmError):
+            raise
+        raise DlmError(f"--executor=slurm: {str(error).splitlines()[0]}") from error
     return slurm
 
 

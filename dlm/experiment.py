@@ -6,7 +6,6 @@ import ast
 import copy
 import importlib.util
 import re
-import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dlm.config import Config, resolve, to_json
-from dlm.errors import DlmError, nearest
+from dlm.errors import DlmError, in_file, nearest
 from dlm.rules import convert
 
 SCALES = ("laptop", "smoke", "gpu", "paper")
@@ -42,14 +41,8 @@ def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
         sweep = list(module.sweep(scale)) if hasattr(module, "sweep") else [{}]
     except DlmError:
         raise
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [
-            frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()
-        ]
-        where = f"{path}:{lines[-1]}" if lines else path
-        text = str(error).strip().splitlines()
-        raise DlmError(f"{where}: {type(error).__name__}: {text[0] if text else ''}") from error
+    except (Exception, SystemExit) as error:
+        raise in_file(path, error) from error
     if not sweep or not all(isinstance(run, dict) for run in sweep):
         raise DlmError(f"{path}: sweep must yield a dict of overrides for each run, at least one")
     if not isinstance(config, ConfigDict):
@@ -65,8 +58,8 @@ def expand(config: ConfigDict, overrides: Iterable[dict[str, Any]]) -> list[Conf
     return runs
 
 
-def override(config: ConfigDict, key: str, value: Any) -> None:
-    """Sets a dotted key in place, `"model.layers", 6`.
+def override(config: ConfigDict, key: str, value: Any) -> Any:
+    """Sets a dotted key in place, `"model.layers", 6`; returns the value that it replaces.
 
     Raises:
       DlmError: the key does not exist (names the nearest that does) or the value's type is wrong.
@@ -86,6 +79,15 @@ def override(config: ConfigDict, key: str, value: Any) -> None:
     if old is not None and not free:
         value = convert(key, value, type(old))
     node[part] = value
+    return old
+
+
+def value_at(config: ConfigDict, key: str) -> Any:
+    """The value at a dotted key of the config, such as "model.layers"."""
+    node: Any = config
+    for part in key.split("."):
+        node = node[part]
+    return node
 
 
 def edited(config: Config | ConfigDict, overrides: Iterable[tuple[str, Any]]) -> Config:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import inspect
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
-from dlm.errors import DlmError, fail
+from dlm.errors import DlmError, fail, in_file
 from dlm.flops import ATTENTION
 
 
@@ -81,7 +83,8 @@ def own(file: str, known: str) -> Any:
     """The module of an objective of one's own: FAMILY, and make(objective, vocab_size).
 
     Raises:
-      DlmError: no such file, or it lacks one of the two, or is not what it was for this run.
+      DlmError: no such file, or it fails to load, lacks one of the two or has another thing in its
+        place, or is not what it was for this run.
     """
     path = Path(file)
     spec = importlib.util.spec_from_file_location(f"own_{known}", path)
@@ -92,14 +95,52 @@ def own(file: str, known: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise DlmError(f"{path}: {type(error).__name__}: {error}") from error
-    for name in ("FAMILY", "make"):
-        if not hasattr(module, name):
-            fail("objective.file", file, f"a file that defines {name}")
-    if not isinstance(module.FAMILY, Family):
-        fail("objective.file", file, "a file whose FAMILY is a dlm.config.Family")
-    if module.FAMILY.attention not in ATTENTION:
-        right = f"a file whose FAMILY.attention is one of {', '.join(ATTENTION)}"
-        fail("objective.file", file, right)
+    except DlmError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise in_file(file, error) from error
+    if missing := [name for name in ("FAMILY", "make") if not hasattr(module, name)]:
+        fail("objective.file", file, f"a file that defines {' and '.join(missing)}")
+    _check_family(file, module.FAMILY)
+    check_call(file, "make", module.make, "(objective, vocab_size)", 2)
     return module
+
+
+def _check_family(file: str, family: Any) -> None:
+    if not isinstance(family, Family):
+        kind = type(family).__name__
+        fail("objective.file", file, f"a file whose FAMILY is a dlm.config.Family, not a {kind}")
+    for name, kind in get_type_hints(Family).items():
+        value = getattr(family, name)
+        if type(value) is not kind:
+            right = f"a file whose FAMILY.{name} is of type {kind.__name__}, not {value!r}"
+            fail("objective.file", file, right)
+        if kind is int and value < 0:
+            fail("objective.file", file, f"a file whose FAMILY.{name} is 0 or above, not {value}")
+    if family.attention not in ATTENTION:
+        names = ", ".join(ATTENTION)
+        right = f"a file whose FAMILY.attention is one of {names}, not {family.attention!r}"
+        fail("objective.file", file, right)
+
+
+def check_call(
+    file: str, name: str, function: Any, right: str, count: int, options: Iterable[str] = ()
+) -> None:
+    """Raises DlmError unless a function of the file takes `count` values and the named options.
+
+    `right` shows how it is called, in parentheses.
+    """
+    if not callable(function):
+        kind = type(function).__name__
+        fail("objective.file", file, f"a file whose {name} is a function {right}, not a {kind}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of a function that is not written in Python
+        return
+    try:
+        signature.bind(*range(count), **dict.fromkeys(options))
+    except TypeError as error:
+        wrong = f"{signature} does not: {error}"
+        raise DlmError(
+            f"config.objective.file={file!r}: its {name} must take {right}; {wrong}"
+        ) from error

@@ -19,7 +19,7 @@ import numpy as np
 
 from dlm import config, keys
 from dlm.model import Params, Transformer, transformer
-from dlm.objectives import Objective
+from dlm.objectives import Objective, Sum
 
 VOCABULARY, LENGTH = 3, 4
 MODEL = config.Model(layers=1, width=8, heads=2, ff=16, init=0.5, tied=False, time="adaln")
@@ -109,14 +109,29 @@ def sums(b: Bench) -> list[Proof]:
         ("nll", lambda: b.nll(b.params, b.strings, key, 2), (len(b.strings),)),
     ):
         total = run()
-        added = sum(np.asarray(v, np.float64) for v in total.terms.values())
-        right = total.nats.shape == shape and total.tokens == b.strings.size
-        finite = bool(np.isfinite(total.nats).all())
-        adds = np.allclose(added, total.nats, rtol=1e-4, atol=1e-3)
-        words = f"shape {total.nats.shape}, {total.tokens} tokens, terms {', '.join(total.terms)}"
+        wrong = _wrong_sum(total, shape, b.strings.size)
+        terms = ", ".join(map(str, total.terms))
+        words = wrong or f"shape {total.nats.shape}, {total.tokens} tokens, terms {terms}"
         law = f"{name} is a finite sum of its terms, over all tokens"
-        found.append(Proof(law, right and finite and adds, words))
+        found.append(Proof(law, not wrong, words))
     return found
+
+
+def _wrong_sum(total: Sum, shape: tuple[int, ...], tokens: int) -> str:
+    """What is wrong with a Sum, or nothing."""
+    if total.nats.shape != shape:
+        return f"nats has shape {total.nats.shape}, must be {shape}"
+    if total.tokens != tokens:
+        return f"tokens is {total.tokens}, must be {tokens}, all there are"
+    if not np.isfinite(total.nats).all():
+        return "nats is not finite"
+    if not total.terms:
+        return "terms is empty; must name the parts that add up to nats, such as {'nll': nats}"
+    added = sum(np.asarray(v, np.float64) for v in total.terms.values())
+    if not np.allclose(added, total.nats, rtol=1e-4, atol=1e-3):
+        words = f"terms {', '.join(map(str, total.terms))} add up to"
+        return f"{words} {np.sum(added):.4f}, must be nats, {np.sum(total.nats):.4f}"
+    return ""
 
 
 def normalised(b: Bench) -> list[Proof]:
@@ -185,13 +200,14 @@ def blind(b: Bench) -> list[Proof]:
                     leaks += int((asked & (x != y).any(-1)).sum())
         return np.array([leaks, scored])
 
-    found = {"loss": count(jax.jit(functools.partial(look, goal.loss)), KEYS)}
-    one_pass = functools.partial(look, lambda *given: goal.nll(*given, 1))
-    try:
-        found["nll"] = count(jax.jit(one_pass), KEYS)
-    except jax.errors.UnexpectedTracerError:  # it loops; then a step at a time
-        with jax.disable_jit():
-            found["nll"] = count(one_pass, 2)
+    found = {}
+    for name, score in (("loss", goal.loss), ("nll", lambda *given: goal.nll(*given, 1))):
+        one = functools.partial(look, score)
+        try:
+            found[name] = count(jax.jit(one), KEYS)
+        except jax.errors.UnexpectedTracerError:  # it loops; then a step at a time
+            with jax.disable_jit():
+                found[name] = count(one, 2)
     return [
         Proof(
             f"{name} scores no logits on a token that reached them",

@@ -148,16 +148,22 @@ def load(directory: Path | str) -> list[Run]:
     directory = Path(directory)
     if not directory.is_dir():
         raise DlmError(f"{directory}: no such directory; must be a workdir or an experiment in it")
-    found = [directory] if _is_run(directory) else []
-    if not found:
-        children = sorted(path for path in directory.iterdir() if path.is_dir())
-        for child in children:
-            inside = [] if _is_run(child) else sorted(p for p in child.iterdir() if p.is_dir())
-            found += [path for path in (child, *inside) if _is_run(path)]
-    return [_read(path) for path in found]
+    return [_read(path) for path in folders(directory)]
 
 
-def _is_run(path: Path) -> bool:
+def folders(directory: Path) -> list[Path]:
+    """The folders of runs that `load` reads; none if the directory does not exist."""
+    if is_run(directory) or not directory.is_dir():
+        return [directory] if directory.is_dir() else []
+    found: list[Path] = []
+    for child in sorted(path for path in directory.iterdir() if path.is_dir()):
+        inside = [] if is_run(child) else sorted(p for p in child.iterdir() if p.is_dir())
+        found += [path for path in (child, *inside) if is_run(path)]
+    return found
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder holds at least one of the files of a run."""
     return any((path / name).is_file() for name in FILES)
 
 

@@ -7,6 +7,7 @@ belongs to whoever holds the lock on its folder, so several sweeps may share one
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -90,15 +91,15 @@ def jobs(
       DlmError: anything wrong with the experiment, an override, a corpus or the workdir.
     """
     base, sweep = experiment.load(path, scale)
-    for key, value in overrides:
-        experiment.override(base, key, value)
-    fixed = {key for key, _ in overrides}
-    sweep = [{k: v for k, v in run.items() if k not in fixed} for run in sweep]
+    by_hand = dict(overrides)
+    told = _told(base, sweep, by_hand)
+    sweep = [run | by_hand for run in sweep]
     configs = experiment.expand(base, sweep)
+    for c in configs:
+        _check_sizes(c, by_hand)
     writable(workdir)
     name = Path(path).stem + ("" if scale == experiment.SCALES[0] else f"-{scale}")
     found: dict[str, Job] = {}
-    told = _differing(sweep)
     for c, run in zip(configs, sweep, strict=True):
         about = dict(
             experiment=name, label=label(c, run, told), overrides=run, question=_question(path)
@@ -153,15 +154,42 @@ def ordered(jobs: list[Job]) -> list[Job]:
 
 
 def label(c: config.Config, overrides: dict[str, Any], told: set[str]) -> str:
-    """What tells a run from its siblings on the same data: `digits ar lr=0.004 seed=1`."""
-    words = [
-        f"{key.split('.')[-1]}={value:.4g}"
-        if isinstance(value, float)
-        else f"{key.split('.')[-1]}={value}"
-        for key, value in overrides.items()
-        if key in told
-    ]
+    """What tells a run from others on the same data: `digits ar lr=0.004 seed=1`."""
+    words = []
+    for key, value in overrides.items():
+        if key in told:
+            text = f"{value:.4g}" if isinstance(value, float) else str(value)
+            words.append(f"{_short(key, told)}={text}")
     return " ".join([c.corpus.name, c.objective.name, *words])
+
+
+def _short(key: str, keys: set[str]) -> str:
+    """The last parts of a key, as few as no other key ends in; `train.seed` is always "seed"."""
+    if key == "train.seed":
+        return "seed"
+    parts = key.split(".")
+    endings = (".".join(parts[-count:]) for count in range(1, len(parts)))
+    alone = (e for e in endings if not any(k.endswith(f".{e}") for k in keys - {key}))
+    return next(alone, key)
+
+
+def _told(base: Any, sweep: list[dict[str, Any]], by_hand: dict[str, Any]) -> set[str]:
+    """Keys that a label names: those that differ between runs of one corpus and one objective, and
+    overrides from the command line that change the base config or a key of the sweep.
+
+    Overrides that move no number (`config.SAME_RUN`) are left out, as they leave the run's id alone.
+    """
+    changed = copy.deepcopy(base)
+    before = {key: experiment.override(changed, key, value) for key, value in by_hand.items()}
+    swept = {key for run in sweep for key in run}
+    told = {
+        key
+        for key, value in before.items()
+        if (key in swept or value != experiment.value_at(changed, key))
+        and key not in ("corpus.name", "objective.name")
+        and not any(f"{key}.".startswith(f"{same}.") for same in config.SAME_RUN)
+    }
+    return told | _differing([run | by_hand for run in sweep])
 
 
 def _differing(sweep: list[dict[str, Any]]) -> set[str]:
@@ -176,6 +204,17 @@ def _differing(sweep: list[dict[str, Any]]) -> set[str]:
         for key in keys
         if any(len({repr(run.get(key)) for run in group}) > 1 for group in groups.values())
     }
+
+
+def _check_sizes(c: config.Config, by_hand: dict[str, Any]) -> None:
+    """Raises DlmError if `model.size`, which is not set by hand, undoes a size that is."""
+    for name in ("layers", "width", "heads", "ff"):
+        value, size = by_hand.get(f"model.{name}"), getattr(c.model, name)
+        if c.model.size and "model.size" not in by_hand and value not in (None, size):
+            raise DlmError(
+                f"config.model.{name}={value}: has no effect, as model.size={c.model.size!r} of the "
+                f"experiment sets {size}; add --config.model.size="
+            )
 
 
 def writable(folder: Path) -> None:

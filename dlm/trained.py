@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from dlm import bucket, config, flops
+from dlm import addresses, config, flops, prompts
 from dlm.errors import DlmError, nearest
+
+RUN = "a run's folder, its id below the workdir or a beginning of that, or its address in a bucket"
 
 
 def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     """Adds what each verb takes."""
     for name in ("evaluate", "sample", "quality"):
-        parsers[name].add_argument("run", help="a run's folder, or its address in a bucket")
+        parsers[name].add_argument("run", help=RUN)
     parsers["evaluate"].add_argument("--passes", type=int, default=0, help="of a bound")
     for name in ("sample", "quality"):
         p = parsers[name]
@@ -36,9 +35,9 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     sample.add_argument("--steps", type=int, default=0, help="calls (default: one a token)")
     quality = parsers["quality"]
     quality.add_argument("--count", type=int, default=256, help="samples for each number of steps")
-    quality.add_argument("--judge", required=True, help="an autoregressive run's folder")
+    quality.add_argument("--judge", required=True, metavar="RUN", help="an autoregressive one")
     quality.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16, 32, 64])
-    parsers["spectrum"].add_argument("runs", nargs="+", help="folders of runs on images")
+    parsers["spectrum"].add_argument("runs", nargs="+", metavar="run", help="one on images")
     parsers["spectrum"].add_argument("--count", type=int, default=64, help="validation images")
     parsers["spectrum"].add_argument("--out", type=Path, default=Path("."), help="a folder")
     parsers["check-objective"].add_argument("objective", help="a Python file, or a name")
@@ -49,10 +48,10 @@ def evaluate(a: argparse.Namespace) -> list[Any]:
 
     from dlm import evaluate, run, worker
 
-    worker.prepare_jax()
-    c, store, params = run.restore_best(bucket.run(a.run))
     if a.passes < 0:
         raise DlmError(f"--passes={a.passes}: must be 1 or more")
+    worker.prepare_jax()
+    c, store, params = run.restore_best(addresses.run(a.run, a.workdir))
     if a.passes:
         evaluation = dataclasses.replace(c.evaluation, final_passes=a.passes)
         c = dataclasses.replace(c, evaluation=evaluation)
@@ -71,17 +70,17 @@ def evaluate(a: argparse.Namespace) -> list[Any]:
 def sample(a: argparse.Namespace) -> list[Any]:
     from dlm import keys, run, sampling, worker
 
-    worker.prepare_jax()
     _counts(a)
-    c, store, params = run.restore_best(bucket.run(a.run))
+    worker.prepare_jax()
+    c, store, params = run.restore_best(addresses.run(a.run, a.workdir))
     drawn = sampling.sample(
         c,
         store.vocab_size,
         params,
         keys.named(a.seed, "sample"),
         count=a.count,
-        prompt=_ids("--prompt", a.prompt, store),
-        infill=_infill(a.infill, store, c.data.seq_len) if a.infill else None,
+        prompt=prompts.encode("--prompt", a.prompt, store),
+        infill=prompts.infill("--infill", a.infill, store, c.data.seq_len) if a.infill else None,
         steps=a.steps,
         **_options(a),
     )
@@ -99,43 +98,19 @@ def _counts(a: argparse.Namespace) -> None:
         raise DlmError(f"--seed={a.seed}: must be 0 or above, and below 2**32")
 
 
-def _ids(option: str, text: str, store: Any) -> Any:
-    if store.tokenizer is not None:
-        return store.tokenizer.encode(text)
-    try:
-        return np.array([int(word) for word in text.split()], np.int32)
-    except OverflowError:
-        raise DlmError(f"{option}: ids must be 0 to {store.vocab_size - 1}") from None
-    except ValueError:
-        raise DlmError(
-            f"{option}={text!r}: {store.manifest.name} is no text; give ids, such as '0 3 12'"
-        ) from None
-
-
-def _infill(text: str, store: Any, length: int) -> np.ndarray:
-    """Ids, -1 for each [MASK]; "[MASK*3]" is three, and beyond `length` all are one too many."""
-    parts = re.split(r"(\[MASK(?:\*\d+)?\])", text)
-    ids: list[int] = []
-    for part in parts:
-        if part.startswith("[MASK"):
-            ids += [-1] * min(int(part[6:-1] or 1), length + 1)
-        elif part:
-            ids += list(_ids("--infill", part, store))
-    return np.array(ids, np.int32)
-
-
 def quality(a: argparse.Namespace) -> list[Any]:
     from dlm import data, figures, html, quality, run, sampling, worker
     from dlm.law_report import grid
 
-    worker.prepare_jax()
     _counts(a)
-    c, store, params = run.restore_best(bucket.run(a.run))
-    judge, judged, judge_params = run.restore_best(bucket.run(a.judge))
-    if store.fingerprint != judged.fingerprint:
-        raise DlmError(f"--judge {a.judge}: was trained on other tokens than {a.run}")
     if wrong := [n for n in a.steps if n < 1]:
         raise DlmError(f"--steps {wrong[0]}: must be 1 or more")
+    folder, judge_folder = (addresses.run(word, a.workdir) for word in (a.run, a.judge))
+    worker.prepare_jax()
+    c, store, params = run.restore_best(folder)
+    judge, judged, judge_params = run.restore_best(judge_folder)
+    if store.fingerprint != judged.fingerprint:
+        raise DlmError(f"--judge {a.judge}: was trained on other tokens than {a.run}")
     windows = data.validation_windows(store, c.data.seq_len)
     found = quality.curve(
         *(c, params, judge, judge_params, store.vocab_size, windows),
@@ -157,7 +132,6 @@ def quality(a: argparse.Namespace) -> list[Any]:
     ]
     import json
 
-    folder = bucket.run(a.run)
     path = folder / "quality.json"
     records = [q._asdict() for q in found]
     html.replace(path, json.dumps(records, indent=1))
@@ -293,7 +267,7 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
     worker.prepare_jax()
     levels = (0.125, 0.25, 0.5, 0.75)
     found, rows = {}, []
-    for folder in map(bucket.run, a.runs):
+    for folder in [addresses.run(word, a.workdir) for word in a.runs]:
         c, store, params = run.restore_best(folder)
         images = data.validation_windows(store, c.data.seq_len)[: a.count]
         name = name_of(c.objective.name)

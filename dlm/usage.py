@@ -164,7 +164,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     trained.arguments(parsers)
     for name in ("runs", "report", "tensorboard"):
         parsers[name].add_argument(
-            "folder", nargs="?", help="or its address (default: the workdir)"
+            "folder",
+            nargs="?",
+            help="path, address, or name below the workdir (default: all of it)",
         )
     parsers["report"].add_argument("--law", default="data-constrained", help="of a table of runs")
     parsers["tensorboard"].add_argument("--port", type=int, default=6006)

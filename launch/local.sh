@@ -8,6 +8,7 @@
 # JAX where nvidia-smi finds a GPU. The same call continues what was interrupted.
 cd "$(dirname "$0")/.." || exit
 source launch/common.sh
+check_experiment here "$@"
 
 extra=""
 if nvidia-smi -L >/dev/null 2>&1; then

@@ -3,6 +3,7 @@
 #
 #   launch/tpu.sh all experiments/quickstart.py [options of dlm run]
 #   launch/tpu.sh create | install | run EXPERIMENT [options] | status | fetch | delete
+#   launch/tpu.sh --checkpoints fetch     also the weights
 #   launch/tpu.sh --dry-run VERB ...     prints the commands, runs nothing
 #
 # `all` creates a queued resource, waits for it, installs what is committed on all hosts, runs, copies
@@ -14,6 +15,7 @@
 #   WORKDIR=gs://BUCKET/FOLDER     where all hosts keep the runs
 #   TPU_NAME=dlm TPU_SPOT=1        may be left out
 cd "$(dirname "$0")/.." || exit
+takes_checkpoints=1
 source launch/common.sh
 : "${TPU_ZONE:?names the zone, such as us-west4-a}"
 name=${TPU_NAME:-dlm}
@@ -71,11 +73,6 @@ run() {
  .venv/bin/dlm run --distributed $(quoted --workdir="$WORKDIR" "$@")"
 }
 
-fetch() {
-  do_ mkdir -p runs
-  do_ gcloud storage rsync --recursive --exclude='.*/checkpoints/.*' "$WORKDIR" runs
-}
-
 delete() {
   queued delete --force --quiet
 }
@@ -83,8 +80,8 @@ delete() {
 # Exit code 75 is dlm's: told to stop, and saved. 255 is ssh's: a host is gone, or not reached.
 all() {
   local code lost=0
-  trap delete EXIT
   pack
+  trap delete EXIT
   while :; do
     code=0
     create
@@ -97,7 +94,7 @@ all() {
       [[ $code -eq 255 && $((++lost)) -lt 5 ]] || break
     fi
   done
-  fetch
+  fetch_bucket
   exit "$code"
 }
 
@@ -107,12 +104,16 @@ case "$verb" in
   all | run | fetch) : "${WORKDIR:?names the folder of runs, such as gs://BUCKET/FOLDER}" ;;
 esac
 case "$verb" in
-  all | run) [[ $# -ge 1 ]] || usage ;;
+  all | run)
+    [[ $# -ge 1 ]] || usage
+    check_experiment commit "$@"
+    ;;
   create | install | status | fetch | delete) [[ $# -eq 0 ]] || usage ;;
   *) usage ;;
 esac
 case "$verb" in
   install) pack && install ;;
   status) queued describe ;;
+  fetch) fetch_bucket ;;
   *) $verb "$@" ;;
 esac

@@ -3,6 +3,7 @@
 #
 #   launch/xpk.sh run experiments/quickstart.py [options of dlm run]
 #   launch/xpk.sh status | fetch | delete
+#   launch/xpk.sh --checkpoints fetch     also the weights
 #   launch/xpk.sh --dry-run VERB ...     prints the commands, runs nothing
 #
 # What is committed is laid over a Python image and installed on every host. Where hosts are taken away
@@ -12,6 +13,7 @@
 #   WORKDIR=gs://BUCKET/FOLDER     where all hosts keep the runs
 #   XPK_WORKLOAD=dlm               may be left out
 cd "$(dirname "$0")/.." || exit
+takes_checkpoints=1
 source launch/common.sh
 : "${XPK_CLUSTER:?names the GKE cluster}" "${XPK_ZONE:?names its zone}" "${XPK_PROJECT:?names its project}"
 : "${WORKDIR:?names the folder of runs, such as gs://BUCKET/FOLDER}"
@@ -36,16 +38,16 @@ run() {
 verb=$1
 shift
 case "$verb" in
-  run) [[ $# -ge 1 ]] || usage ;;
+  run)
+    [[ $# -ge 1 ]] || usage
+    check_experiment commit "$@"
+    ;;
   status | fetch | delete) [[ $# -eq 0 ]] || usage ;;
 esac
 case "$verb" in
   run) run "$@" ;;
   status) workload list --filter-by-job="${XPK_WORKLOAD:-dlm}" ;;
-  fetch)
-    do_ mkdir -p runs
-    do_ gcloud storage rsync --recursive --exclude='.*/checkpoints/.*' "$WORKDIR" runs
-    ;;
+  fetch) fetch_bucket ;;
   delete) workload delete --workload="${XPK_WORKLOAD:-dlm}" ;;
   *) usage ;;
 esac

@@ -264,7 +264,7 @@ def test_other_wrong_words(experiment, capsys, tmp_path) -> None:
     assert "--config.model.layers" in refused(capsys, "run", experiment, "--config.model.layers")
     workdir = ("--workdir", tmp_path / "runs")
     assert "--run=2: must be 0 to 1" in refused(capsys, "train", experiment, "--run", 2, *workdir)
-    assert "no such file" in refused(capsys, "evaluate", tmp_path / "nothing")
+    assert "no such run" in refused(capsys, "evaluate", tmp_path / "nothing")
     assert str(tmp_path / "nothing") in refused(capsys, "sample", tmp_path / "nothing")
     refused(capsys, "runs", tmp_path / "nothing")
     refused(capsys, "report", tmp_path / "nothing")

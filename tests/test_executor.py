@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -63,6 +64,51 @@ def test_where_there_is_no_slurm_it_says_so(tmp_path, monkeypatch) -> None:
         executor.cluster(TIME, tmp_path, 0)
     with pytest.raises(DlmError, match="no squeue"):
         executor._queue()
+
+
+SLURM = ["--executor", "slurm", "--slurm", "time=30", "--slurm", "gpus_per_node=1", "--jobs", "1"]
+
+
+def dry_run(folder: Path, *words: str) -> int:
+    path = str(tiny.experiment_file(folder))
+    return cli.main(["run", path, "--workdir", str(folder / "runs"), "--dry-run", *words])
+
+
+def test_a_dry_run_prints_off_a_cluster_what_would_be_submitted(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no sbatch, no srun
+    assert dry_run(tmp_path, *SLURM) == 0
+    out = capsys.readouterr().out
+    assert (
+        "2 runs in" in out and "sbatch would take a job array of 2, a run to each, by this" in out
+    )
+    wanted = (
+        "job-name=dlm",
+        "time=30",
+        "gpus-per-node=1",
+        "array=0-1%1",
+        "requeue",
+        "signal=USR2@90",
+    )
+    assert all(f"  #SBATCH --{word}\n" in out for word in wanted)
+    assert "export SUBMITIT_EXECUTOR=slurm" in out
+    assert not list(tmp_path.glob("runs/slurm")) and not list(tmp_path.glob("runs/tiny*"))
+    assert dry_run(tmp_path, *SLURM[:2]) == 2
+    assert dry_run(tmp_path, *SLURM, "--slurm", "gpu_per_node=1") == 2
+    err = capsys.readouterr().err
+    assert "--slurm time=: must be" in err and "did you mean gpus_per_node?" in err
+    assert err.count("\n") == 2
+
+
+def test_a_dry_run_needs_no_submitit(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    assert dry_run(tmp_path, *SLURM) == 0
+    assert "time=30 gpus_per_node=1" in (out := capsys.readouterr().out)
+    assert "submitit is not installed here, so these parameters are not checked" in out
+    assert executor.planned(SLURM[3:4], tmp_path, 0, 0) == ["nothing would be submitted"]
+    assert cli.main(["run", "x.py", *SLURM]) == 2
+    assert "needs submitit" in capsys.readouterr().err
 
 
 def test_slurm_words_without_slurm_are_an_error(tmp_path, capsys) -> None:

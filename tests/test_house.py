@@ -51,7 +51,14 @@ RIGHT = (
     *("runs", "frontiers", "crossover", "laws", "figures", "law_figures", "html", "findings"),
     *("law_report", "report", "commands"),
 )
-TOP = ("trained", "usage", "cli")  # the command line joins both sides
+TOP = (
+    "addresses",
+    "prompts",
+    "trained",
+    "usage",
+    "sending",
+    "cli",
+)  # the command line joins both sides
 RIGHT_MAY = {"errors", "config", "flops", "likelihood", "corpora"}
 FORBIDDEN = {"tensorflow", "torch", "clu", "tensorboardX", "tensorflow_datasets"}
 

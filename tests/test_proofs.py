@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +75,28 @@ def test_a_token_too_few_is_caught():
         return total._replace(tokens=total.tokens - 1)
 
     assert holds(proofs.sums, dataclasses.replace(right, loss=loss)) == [False, True]
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({}, "shape (), 324 tokens, terms a, b"),
+        ({"terms": {}}, "terms is empty; must name the parts that add up to nats, such as {'nll'"),
+        ({"terms": {"a": 1.0}}, "terms a add up to 1.0000, must be nats, 3.0000"),
+        ({"tokens": 323}, "tokens is 323, must be 324, all there are"),
+        ({"nats": jnp.zeros(1)}, "nats has shape (1,), must be ()"),
+        ({"nats": jnp.float32(jnp.nan)}, "nats is not finite"),
+    ],
+)
+def test_what_is_wrong_with_a_sum_is_named(change, told):
+    total = common.Sum(jnp.float32(3), 324, {"a": jnp.float32(1), "b": jnp.float32(2)})
+    nll = common.Sum(jnp.ones(81), 324, {"nll": jnp.ones(81)})
+    b = proofs.Bench(
+        goal("ar"), cast(Any, None), {}, jnp.zeros((81, 4), jnp.int32),
+        lambda *_: nll, lambda *_: total._replace(**change),
+    )  # fmt: skip
+    found, right = proofs.sums(b)
+    assert right.holds and found.holds == (not change) and told in found.found
 
 
 def test_noise_that_depends_on_the_batch_is_caught():
@@ -190,3 +213,74 @@ def test_a_loss_of_ones_own_that_draws_from_its_key_is_told_how(tmp_path, capsys
     assert cli.main(["check-objective", str(path)]) == 2
     said = capsys.readouterr().err
     assert "dlm.keys.draws(key, len(tokens))" in said and said.count("\n") == 1
+
+
+OWN = """
+import jax.numpy as jnp
+
+from dlm import config
+from dlm.objectives import Sum, ar
+
+FAMILY = config.Family(
+    exact=True, extra_tokens=1, extra_positions=0, attention="causal", formula="", source=""
+)
+
+
+def make(objective, vocab_size):
+    right_loss, right_nll, right_sample = ar.make(vocab_size)
+
+    def loss(apply, params, tokens, key, step=None):
+        total = right_loss(apply, params, tokens, key, step)
+        return total
+
+    def nll(apply, params, tokens, key, passes):
+        total = right_nll(apply, params, tokens, key, passes)
+        return total
+
+    def sample(model, params, key, prompt, length, *, infill=None, **options):
+        drawn = right_sample(model, params, key, prompt, length, infill=infill, **options)
+        return drawn
+
+    return loss, nll, sample
+"""
+# What is written in place of what, and what is told after the file's name.
+MISTAKES = [
+    ("FAMILY = config", "FAMILY = (", ":7: SyntaxError: invalid syntax"),
+    ("import jax.numpy as jnp", "import jax.nunpy", ":2: ModuleNotFoundError: No module named"),
+    ("import jax.numpy as jnp", "raise SystemExit", ":2: SystemExit: no message, at `raise Sys"),
+    ("    exact=True, ", "", ":7: TypeError: "),
+    ("FAMILY =", "FAMILI =", "must be a file that defines FAMILY"),
+    ("def make(", "def meke(", "must be a file that defines make"),
+    ("FAMILY = config.Family", "FAMILY = dict", "FAMILY is a dlm.config.Family, not a dict"),
+    ("exact=True", "exact='yes'", "FAMILY.exact is of type bool, not 'yes'"),
+    ("extra_tokens=1", "extra_tokens=True", "FAMILY.extra_tokens is of type int, not True"),
+    ("extra_tokens=1", "extra_tokens=-1", "FAMILY.extra_tokens is 0 or above, not -1"),
+    ('"causal"', '"casual"', "FAMILY.attention is one of "),
+    ("make(objective, vocab_size)", "make(c)", "its make must take (objective, vocab_size); (c)"),
+    ("def make(", "make = 3\ndef other(", "make is a function (objective, vocab_size), not a int"),
+    ("    return loss, nll, sample", "    return loss, nll", "(loss, nll, sample), not 2 values"),
+    ("    return loss, nll, sample", "    return 'it'", "(loss, nll, sample), not a str"),
+    ("    return loss, nll, sample", "    return loss, None, sample", "nll is a function (apply"),
+    ("    return loss, nll, sample", "    assert not vocab_size",
+     ":27: AssertionError: no message, at `assert not vocab_size`"),
+    ("tokens, key, step=None)", "tokens, key)", "its loss must take (apply, params, tokens, key,"),
+    ("key, passes)", "key)", "its nll must take (apply, params, tokens, key, passes)"),
+    ("infill=None, **options)", "infill=None)", "its sample must take (model, params, key, prompt"),
+    ("return total\n", "raise ValueError\n", ":17: ValueError: no message, at `raise ValueError`"),
+    ("return total\n", "return total.nats\n", ":15: loss must return dlm.objectives.Sum(nats, tok"),
+    ("return total\n", "return total._replace(terms=[1])\n", ":15: loss: terms must be a dict of"),
+    ("return total\n", "return total._replace(terms={'a': 0.0})\n", "a must be a float array"),
+    ("return total\n", "return total._replace(nats=tokens.sum())\n", "must be a float array, not i"),
+    ("return total\n", "return total._replace(nats=total.nats[None])\n", "nats must be a scalar, t"),
+    ("return total\n", "return total._replace(tokens=total.nats)\n", "tokens must be an integer"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("was, wrong, told", MISTAKES)
+def test_a_mistake_in_a_file_of_ones_own_is_one_line(was, wrong, told, tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    assert was in OWN
+    path.write_text(OWN.replace(was, wrong, 1))
+    assert cli.main(["check-objective", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert told in said and said.count("\n") == 1 and len(said) > len(f"error: {path}: ")

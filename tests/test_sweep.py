@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import tiny
 
-from dlm import cli, record, report, sweep
+from dlm import cli, config, corpus, record, report, sweep
 from dlm.errors import DlmError
 
 HERE = Path(__file__).parent
@@ -114,7 +114,46 @@ def test_the_run_id_hashes_what_determines_the_result(experiment) -> None:
 def test_an_override_beats_the_sweep_and_twins_become_one(experiment) -> None:
     (job,) = jobs_of(experiment, ("objective.name", "ar"))
     assert job.config.objective.name == "ar"
-    assert job.about["overrides"] == {}
+    assert job.about["overrides"] == {"objective.name": "ar"}
+    assert job.about["label"] == "topics ar"
+
+
+def test_a_label_names_what_was_overridden_by_hand(tmp_path) -> None:
+    """Also a key that the sweep sets; not what changes nothing, or leaves the run's id alone."""
+    path = seeds_file(tmp_path, 0, 1)
+
+    def labels(*overrides: tuple) -> list[str]:
+        return [job.about["label"] for job in jobs_of(path, *overrides)]
+
+    assert labels() == ["topics masked seed=0", "topics masked seed=1"]
+    four = ["topics masked seed=0 layers=4", "topics masked seed=1 layers=4"]
+    assert labels(("model.layers", 4)) == four
+    assert labels(("model.layers", 1), ("mesh.fsdp", 2), ("train.microbatches", 2)) == labels()
+    assert labels(("train.seed", 0)) == ["topics masked seed=0"]
+    assert labels(("objective.name", "ar"), ("train.seed", 1)) == ["topics ar seed=1"]
+    told = "topics masked seed=0 options.seed=3 lr=0.03333"
+    assert labels(("corpus.options.seed", 3), ("optimizer.lr", 0.03333))[0] == told
+    (job,) = jobs_of(path, ("train.seed", 0), ("model.layers", 4))
+    assert job.about["overrides"] == {"train.seed": 0, "model.layers": 4}
+
+
+def test_a_label_moves_no_run_id(tmp_path) -> None:
+    """Ids of before, so that folders of runs go on; the same setting has one id, by hand or not."""
+    jobs = jobs_of(seeds_file(tmp_path, 0, 1))
+    ids = [job.about["run"] for job in jobs]
+    assert ids == [config.run_id(j.config, corpus.load(j.store).fingerprint) for j in jobs]
+    assert config.run_id(jobs[0].config, "a fingerprint") == "16babb2f7e"
+    (again,) = jobs_of(tmp_path / "tiny_experiment.py", ("train.seed", 1))
+    assert again.about["run"] == ids[1] and again.about["label"] == jobs[1].about["label"]
+
+
+def test_a_size_by_hand_that_the_sweep_undoes_is_refused(tmp_path) -> None:
+    text = tiny.EXPERIMENT.replace('{{"objective.name": name}}', '{{"model.size": "7m"}}')
+    path = tiny.experiment_file(tmp_path, text)
+    with pytest.raises(DlmError, match=r"config.model.layers=4: has no effect.*--config.model.siz"):
+        jobs_of(path, ("model.layers", 4))
+    assert jobs_of(path, ("model.layers", 3))[0].config.model.layers == 3  # as 7m has
+    assert jobs_of(path, ("model.layers", 4), ("model.size", ""))[0].config.model.layers == 4
 
 
 def test_a_scale_has_its_own_folder(experiment) -> None:

@@ -7,9 +7,9 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dlm import config, errors
+from dlm import config
 from dlm.model import Params
-from dlm.objectives import ar, block, d3pm, flow, gaussian, masked, noise, orders
+from dlm.objectives import ar, block, custom, d3pm, flow, gaussian, masked, noise, orders
 from dlm.objectives.common import Sum
 
 __all__ = ["OBJECTIVES", "Objective", "Sum", "make"]
@@ -52,30 +52,14 @@ OBJECTIVES: dict[str, Callable[[config.Objective, int], tuple[Callable, Callable
 
 @functools.lru_cache(maxsize=64)
 def make(c: config.Objective, vocab_size: int) -> Objective:
-    """The objective of a config over a vocabulary; one object for equal arguments."""
-    built = config.own(c.file, c.digest).make if c.file else OBJECTIVES[c.name]
-    parts = built(c, vocab_size)
-    if not isinstance(parts, tuple) or len(parts) != 3:
-        errors.fail("objective.file", c.file, "a file whose make returns (loss, nll, sample)")
-    made = Objective(c.name, c.family, *parts)
+    """The objective of a config over a vocabulary; one object for equal arguments.
+
+    Raises:
+      DlmError: a file of one's own does not keep to what `Objective` says; names the file and line.
+    """
     if c.file:
-        return dataclasses.replace(made, loss=_told(c.file, made.loss))
+        return Objective(c.name, c.family, *custom.parts(c, vocab_size))
+    made = Objective(c.name, c.family, *OBJECTIVES[c.name](c, vocab_size))
     if c.name == "gaussian":
         return dataclasses.replace(made, init=functools.partial(gaussian.init, c))
     return made
-
-
-def _told(file: str, loss: Callable[..., Sum]) -> Callable[..., Sum]:
-    """A loss of one's own, whose author is told that rows draw their own noise."""
-
-    @functools.wraps(loss)
-    def checked(apply, params, tokens, key, step=None) -> Sum:
-        try:
-            return loss(apply, params, tokens, key, step)
-        except TypeError as error:
-            if "Draws" not in str(error):
-                raise
-            right = "must draw from dlm.keys.draws(key, len(tokens)), each row its own"
-            raise errors.DlmError(f"{file}: the loss {right}, not from key itself") from error
-
-    return checked

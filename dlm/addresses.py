@@ -1,0 +1,92 @@
+"""Finds what a person means by RUN or FOLDER: a path, a bucket's address, an id or its beginning."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+
+from dlm import bucket, runs
+from dlm.errors import DlmError, nearest
+
+SHOWN = 6  # candidates that an error lists
+
+
+def run(word: str, workdir: Path) -> Path:
+    """The folder of a run, by its path, its address, its id below `workdir`, or a unique beginning.
+
+    Raises:
+      DlmError: no run, or several, are meant by the word; names those that are near.
+    """
+    path = bucket.run(word)
+    if runs.is_run(path):
+        return path
+    roots = [workdir] if "://" not in word else []
+    if path.is_dir():
+        roots.append(path)
+    elif path.parent != Path():
+        roots.append(path.parent)
+    known = {folder.absolute(): folder for root in roots for folder in runs.folders(root)}
+    beginning = str(path.absolute()) + ("/" if path.is_dir() else "")
+    meant = [
+        folder
+        for folder in known.values()
+        if str(folder.absolute()).startswith(beginning)
+        or folder.name.startswith(word)
+        or f"{folder.parent.name}/{folder.name}".startswith(word)
+    ]
+    if word and len(meant) == 1:
+        return meant[0]
+    if word and meant:
+        raise DlmError(f"{word}: may be any of {len(meant)} runs: {_list(meant)}; give more of it")
+    names = {f.name[: len(path.name)]: f for f in known.values()}
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
+    near = f"; did you mean {_named(names[close[0]])}?" if close else ""
+    raise DlmError(f"{word or repr(word)}: no such run{near}; {_looked(word, workdir, len(known))}")
+
+
+def folder(word: str | None, workdir: Path) -> Path:
+    """A folder of runs, by its path, its address, its name below `workdir`, or that of one run.
+
+    A path of a file is returned as it is; None is the workdir itself.
+
+    Raises:
+      DlmError: nothing is there; names the folders that are.
+    """
+    if word is None:
+        return workdir
+    path = bucket.local(word)
+    if not word:
+        raise DlmError("'': no such folder of runs; leave it out for the workdir")
+    for place in (path, workdir / word):
+        if place.exists():
+            return place
+    if any(folder.name.startswith(word) for folder in runs.folders(workdir)):
+        return run(word, workdir)
+    near = sorted({folder.parent.name for folder in runs.folders(workdir)})
+    there = f"; below {workdir} there are {', '.join(near)}" if near else ""
+    raise DlmError(f"{word}: no such folder of runs{nearest(word, near)}{there}")
+
+
+def _looked(word: str, workdir: Path, count: int) -> str:
+    if "://" in word:
+        return "an address reads WORKDIR/EXPERIMENT/RUN"
+    there = f"where {count} runs lie" if workdir.is_dir() else "which does not exist"
+    return (
+        f"looked for its folder, and for an id that begins so below {workdir}, {there} "
+        "(--workdir names another place)"
+    )
+
+
+def _list(folders: list[Path]) -> str:
+    rest = len(folders) - SHOWN
+    return ", ".join(map(_named, folders[:SHOWN])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _named(folder: Path) -> str:
+    """`quickstart/0123456789 (digits ar seed=0)`."""
+    try:
+        label = json.loads((folder / "run.json").read_text())["label"]
+    except (OSError, ValueError, KeyError, TypeError):
+        label = "no label"
+    return f"{folder.parent.name}/{folder.name} ({label})"

@@ -1,0 +1,110 @@
+"""An objective of one's own, from `objective.file`: what its functions take and return is checked."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlm import config
+from dlm.errors import DlmError, fail, in_file
+from dlm.families import check_call
+from dlm.objectives.common import Sum
+
+SAMPLE = ("infill", "steps", "temperature", "top_p", "order", "budget")
+
+
+def parts(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+    """loss, nll and sample of the file, which raise DlmError with its line for what goes wrong there.
+
+    Raises:
+      DlmError: `make` fails, or returns other than three functions that can be called as
+        `dlm.objectives.Objective` says.
+    """
+    module = config.own(c.file, c.digest)
+    try:
+        made = module.make(c, vocab_size)
+    except DlmError:
+        raise
+    except Exception as error:
+        raise in_file(c.file, error) from error
+    if not isinstance(made, tuple) or len(made) != 3:
+        what = f"{len(made)} values" if isinstance(made, tuple) else f"a {type(made).__name__}"
+        fail("objective.file", c.file, f"a file whose make returns (loss, nll, sample), not {what}")
+    loss, nll, sample = made
+    check_call(c.file, "loss", loss, "(apply, params, tokens, key, step=None)", 5)
+    check_call(c.file, "loss", loss, "(apply, params, tokens, key, step=None)", 4)
+    check_call(c.file, "nll", nll, "(apply, params, tokens, key, passes)", 5)
+    options = "(model, params, key, prompt, length, *, infill=None, **options)"
+    check_call(c.file, "sample", sample, options, 5, SAMPLE)
+    return (
+        _told(c.file, loss, lambda out, given: _check_sum(c.file, "loss", loss, out, ())),
+        _told(
+            c.file, nll, lambda out, given: _check_sum(c.file, "nll", nll, out, given[2].shape[:1])
+        ),
+        _told(c.file, sample, lambda out, given: _check_sample(c.file, sample, out, *given[3:5])),
+    )
+
+
+def _told(file: str, function: Callable, check: Callable[[Any, tuple], None]) -> Callable:
+    """The function, whose author is told in one line what went wrong in it; checks what it returns."""
+
+    @functools.wraps(function)
+    def told(*given: Any, **options: Any) -> Any:
+        try:
+            out = function(*given, **options)
+        except (DlmError, jax.errors.UnexpectedTracerError):  # the latter: see dlm.proofs.blind
+            raise
+        except Exception as error:
+            if isinstance(error, TypeError) and "Draws" in str(error):
+                right = "must draw from dlm.keys.draws(key, len(tokens)), each row its own"
+                raise DlmError(f"{file}: the loss {right}, not from key itself") from error
+            raise in_file(file, error) from error
+        check(out, given)
+        return out
+
+    return told
+
+
+def _check_sum(file: str, name: str, function: Callable, out: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(out, Sum):
+        wrong = f"dlm.objectives.Sum(nats, tokens, terms), not a {type(out).__name__}"
+        _wrong(file, function, f"{name} must return {wrong}")
+    if not isinstance(out.terms, dict):
+        kind = type(out.terms).__name__
+        _wrong(file, function, f"{name}: terms must be a dict of parts of nats, not a {kind}")
+    for label, value in {"nats": out.nats, **out.terms}.items():
+        if not _is_array(value) or not jnp.issubdtype(value.dtype, jnp.floating):
+            _wrong(file, function, f"{name}: {label} must be a float array, not {_shown(value)}")
+        if value.shape != shape:
+            right = (
+                "a scalar, the sum over all sequences" if shape == () else "one number a sequence"
+            )
+            _wrong(file, function, f"{name}: {label} must be {right}, not of shape {value.shape}")
+    if not isinstance(out.tokens, int | np.integer) or isinstance(out.tokens, bool):
+        wrong = f"tokens must be an integer, such as tokens.size, not {_shown(out.tokens)}"
+        _wrong(file, function, f"{name}: {wrong}")
+
+
+def _check_sample(file: str, function: Callable, out: Any, prompt: Any, length: int) -> None:
+    shape = (len(prompt), length)
+    if not _is_array(out) or out.shape != shape or not jnp.issubdtype(out.dtype, jnp.integer):
+        _wrong(file, function, f"sample must return tokens, integers {shape}, not {_shown(out)}")
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, jax.Array | np.ndarray)
+
+
+def _shown(value: Any) -> str:
+    return f"{value.dtype}{list(value.shape)}" if _is_array(value) else repr(value)
+
+
+def _wrong(file: str, function: Callable, what: str) -> NoReturn:
+    code = getattr(function, "__code__", None)
+    where = f":{code.co_firstlineno}" if code is not None and code.co_filename == file else ""
+    raise DlmError(f"{file}{where}: {what}")
