@@ -25,9 +25,9 @@ def _known(flag: str) -> bool:
     return False
 
 
-os.environ["XLA_FLAGS"] = " ".join(
-    [os.environ.get("XLA_FLAGS", ""), *filter(_known, FAST_COMPILATION)]
-).strip()
+# Those of the caller stand first; a worker of pytest-xdist has its parent's environment.
+CALLERS = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if flag not in FAST_COMPILATION]
+os.environ["XLA_FLAGS"] = " ".join([*CALLERS, *filter(_known, FAST_COMPILATION)])
 
 import jax
 import pytest
@@ -40,6 +40,12 @@ jax.config.update("jax_num_cpu_devices", 8)
 install_import_hook(
     ["dlm.model", "dlm.objectives", "dlm.optim", "dlm.data", "dlm.evaluate"], "beartype.beartype"
 )
+
+
+@pytest.fixture(scope="session")
+def callers_flags() -> str:
+    """XLA_FLAGS of processes that compile as a user's do: those pytest was called with, no others."""
+    return " ".join(CALLERS)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from tolerances import TRAINED
 
 from dlm import hosts
 from dlm.errors import DlmError
@@ -90,17 +91,19 @@ def disturbed(folder: Path, workdir: Path, name: str) -> Path:
 
 
 def assert_same(one: Path, other: Path) -> None:
-    """Losses to 1e-5, and the same ledger."""
+    """Losses alike but for rounding, and the same ledger."""
     a, b = folder_of(one), folder_of(other)
     assert a.name == b.name  # the number of devices is not part of a run's id
     rows = tiny.evaluations(a), tiny.evaluations(b)
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
     for x, y in zip(*rows, strict=True):
-        assert x["validation_loss"] == pytest.approx(y["validation_loss"], abs=1e-5)
+        assert x["validation_loss"] == pytest.approx(y["validation_loss"], rel=TRAINED)
     results = [json.loads((f / "result.json").read_text()) for f in (a, b)]
-    assert results[0]["validation_loss"] == pytest.approx(results[1]["validation_loss"], abs=1e-5)
+    assert results[0]["validation_loss"] == pytest.approx(
+        results[1]["validation_loss"], rel=TRAINED
+    )
     assert np.array_equal(np.load(a / "ledger.npy"), np.load(b / "ledger.npy"))
-    assert np.allclose(np.load(a / "nll.npy"), np.load(b / "nll.npy"), atol=1e-3)
+    np.testing.assert_allclose(np.load(a / "nll.npy"), np.load(b / "nll.npy"), rtol=TRAINED)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tolerances import GRADIENTS, LOGITS, NATS, assert_close
 
 from dlm import config, flops
 from dlm.errors import DlmError
@@ -173,7 +174,7 @@ def test_a_named_mask_is_its_array(name):
     mask = jnp.asarray(MASKS[name])
     for array in (mask, jnp.broadcast_to(mask, (2, T, T))):
         again = masked_apply()(params, IDS, array, jnp.arange(T))
-        np.testing.assert_allclose(again, named, rtol=1e-5, atol=1e-5)
+        assert_close(again, named, LOGITS)
     network, vectors = transformer(SMALL, ROWS), params["embedding"][IDS[:1]]
     logits = lambda x: network.apply(params, x, mask=name)[0]  # noqa: E731
     found = jax.jit(jax.jacobian(logits))(vectors)[:, :, 0]
@@ -197,7 +198,8 @@ def test_a_causal_mask_in_blocks_is_its_array(length):
         return jax.grad(loss, has_aux=True)(params)
 
     named, array = found(small()[0], True), found(small()[0], False)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), named, array)
+    assert_close(named[1], array[1], LOGITS)
+    jax.tree.map(lambda a, b: assert_close(a, b, GRADIENTS), named[0], array[0])
 
 
 def test_each_sequence_has_its_own_mask_and_no_other_sequence_is_seen():
@@ -206,7 +208,7 @@ def test_each_sequence_has_its_own_mask_and_no_other_sequence_is_seen():
     both = masked_apply()(params, IDS, two, jnp.arange(T))
     for row, name in enumerate(("causal", "full")):
         alone = small()[1](params, IDS, mask=name)[row]
-        np.testing.assert_allclose(both[row], alone, rtol=1e-5, atol=1e-5)
+        assert_close(both[row], alone, LOGITS)
     other = masked_apply()(params, IDS.at[1].set(0), two, jnp.arange(T))
     np.testing.assert_array_equal(other[0], both[0])
 
@@ -217,7 +219,7 @@ def test_each_sequence_has_its_own_mask_and_no_other_sequence_is_seen():
 def test_vectors_in_place_of_ids():
     params, apply = small()
     by_id = apply(params, IDS, mask="causal")
-    np.testing.assert_array_equal(apply(params, params["embedding"][IDS], mask="causal"), by_id)
+    assert_close(apply(params, params["embedding"][IDS], mask="causal"), by_id, LOGITS)
     assert by_id.shape == (2, T, ROWS) and by_id.dtype == jnp.float32
 
 
@@ -225,10 +227,10 @@ def test_rotary_positions_are_relative():
     params, full = small()[0], jnp.ones((T, T), bool)
     plain = masked_apply()(params, IDS, full, jnp.arange(T))
     moved = masked_apply()(params, IDS, full, jnp.arange(T) + 37)
-    np.testing.assert_allclose(moved, plain, atol=1e-4)
+    assert_close(moved, plain, LOGITS)
     swapped = jnp.array([1, 0, 2, 3, 4])  # positions travel with their tokens
     permuted = masked_apply()(params, IDS[:, swapped], full, swapped)
-    np.testing.assert_allclose(permuted[:, swapped], plain, atol=1e-5)
+    assert_close(permuted[:, swapped], plain, LOGITS)
     stretched = masked_apply()(params, IDS, full, 2 * jnp.arange(T))
     assert np.abs(stretched - plain).max() > 0.01
     still = masked_apply()(params, IDS, full, jnp.zeros(T, jnp.int32))
@@ -252,7 +254,7 @@ def test_a_cache_changes_nothing(given):
     for position in range(given, T):
         logits, cache = step(IDS[:, position : position + 1], jnp.array([position]), cache)
         parts.append(logits)
-    np.testing.assert_allclose(jnp.concatenate(parts, axis=1), whole, rtol=1e-4, atol=1e-5)
+    assert_close(jnp.concatenate(parts, axis=1), whole, LOGITS)
 
 
 def test_cudnn_without_a_gpu_is_refused_before_anything_is_computed(monkeypatch):
@@ -281,8 +283,8 @@ def test_dropout_is_on_with_a_key_and_off_without(kind):
     off, on, again, other = (apply(key) for key in (None, *map(jax.random.key, (1, 1, 2))))
     plain = transformer(dataclasses.replace(SMALL, layers=1), ROWS)
     none = jax.jit(lambda key: plain.apply(params, IDS, mask="full", key=key))
-    np.testing.assert_array_equal(off, none(None))
-    np.testing.assert_array_equal(off, none(jax.random.key(1)))  # a key, all rates 0
+    assert_close(off, none(None), LOGITS)
+    assert_close(off, none(jax.random.key(1)), LOGITS)  # a key, all rates 0
     np.testing.assert_array_equal(on, again)
     assert np.abs(on - off).max() > 1e-3 and np.abs(on - other).max() > 1e-3
     assert np.all(np.isfinite(on))
@@ -326,9 +328,9 @@ def test_scan_and_remat_change_no_logit_and_no_gradient(change) -> None:
         return value, found
 
     expected, found = gradients(plain), gradients(dataclasses.replace(plain, **change))
-    assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-6)
+    assert float(found[0]) == pytest.approx(float(expected[0]), rel=NATS)
     for a, b in zip(jax.tree.leaves(expected[1]), jax.tree.leaves(found[1]), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+        assert_close(b, a, GRADIENTS)
     assert jax.tree.structure(expected[1]) == jax.tree.structure(found[1])
 
 
@@ -345,7 +347,7 @@ def test_a_scanned_model_reads_its_cache_like_any_other() -> None:
         positions=jnp.arange(5),
         cache=network.cache(2, 5),
     )
-    np.testing.assert_allclose(whole, cached, atol=1e-5)
+    assert_close(cached, whole, LOGITS)
 
 
 def test_norms_of_stacked_layers_are_not_decayed() -> None:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tolerances import FLOAT64, FORMULA, NATS, PROBABILITY
 
 from dlm import config, keys, objectives
 from dlm.model import transformer
@@ -70,14 +71,14 @@ def test_a_zeroed_head_gives_log_v(name):
         params = params | {table: jnp.zeros_like(params[table])}
         for passes in (1, 3):
             nats = nll(name, model)(params, STRINGS, jax.random.key(3), passes).nats
-            np.testing.assert_allclose(nats / L, math.log(V), rtol=1e-6)
+            np.testing.assert_allclose(nats / L, math.log(V), rtol=NATS)
     params = toy(name)[1]
     params = params | {"head": jnp.zeros_like(params["head"])}
     for estimator in ("time", "count"):
         if name in ("masked", "block") and estimator == "time":
             continue  # its number of masked tokens is random, so it is log V in the mean alone
         total = loss(name, estimator)(params, STRINGS, jax.random.key(4))
-        np.testing.assert_allclose(total.nats / total.tokens, math.log(V), rtol=1e-6)
+        np.testing.assert_allclose(total.nats / total.tokens, math.log(V), rtol=NATS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,7 +88,7 @@ def test_sums_are_sums_with_named_parts(name):
     assert of_loss.nats.shape == () and of_nll.nats.shape == (len(STRINGS),)
     for total in (of_loss, of_nll):
         assert total.tokens == STRINGS.size
-        np.testing.assert_allclose(sum(total.terms.values()), total.nats)
+        np.testing.assert_allclose(sum(total.terms.values()), total.nats, rtol=NATS)
         assert np.all(np.isfinite(total.nats)) and np.all(np.asarray(total.nats) >= 0)
     again = nll(name)(params, STRINGS, key, 2)
     np.testing.assert_array_equal(of_nll.nats, again.nats)
@@ -98,7 +99,7 @@ def test_probabilities_sum_to_one_or_less_for_a_bound(name):
     exact = config.FAMILIES[name].exact
     nats = scores(name, 4, 1 if exact else 50).mean(axis=0)
     total = np.exp(-nats.astype(np.float64)).sum()
-    assert abs(total - 1) < 1e-5 if exact else 0 < total < 1
+    assert abs(total - 1) < PROBABILITY if exact else 0 < total < 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -140,17 +141,17 @@ def test_ar_is_the_chain_of_conditionals_given_only_the_past():
         logits = np.asarray(apply(params, jnp.asarray(prefix)), np.float64)[:, j, :V]
         chosen = logits[np.arange(len(strings)), strings[:, j]]
         expected += np.log(np.exp(logits).sum(axis=-1)) - chosen
-    np.testing.assert_allclose(scores("ar", 1, 1)[0], expected, rtol=2e-6)
+    np.testing.assert_allclose(scores("ar", 1, 1)[0], expected, rtol=NATS)
     total = loss("ar")(params, STRINGS, jax.random.key(0))
-    np.testing.assert_allclose(total.nats, expected.sum(), rtol=2e-6)
+    np.testing.assert_allclose(total.nats, expected.sum(), rtol=NATS)
 
 
 def test_ar_splits_into_microbatches():
     params, whole = toy("ar")[1], scores("ar", 1, 1)[0]
     for size in (1, 27):
         parts = [nll("ar")(params, STRINGS[i : i + size], None, 1) for i in range(0, 81, size)]
-        np.testing.assert_allclose(np.concatenate([p.nats for p in parts]), whole, rtol=1e-6)
-        np.testing.assert_allclose(sum(float(p.nats.sum()) for p in parts), whole.sum(), rtol=1e-6)
+        np.testing.assert_allclose(np.concatenate([p.nats for p in parts]), whole, rtol=NATS)
+        np.testing.assert_allclose(sum(float(p.nats.sum()) for p in parts), whole.sum(), rtol=NATS)
 
 
 # --- masked: the exact bound --------------------------------------------------------------------
@@ -194,10 +195,10 @@ def test_the_bound_is_the_mean_over_orders_and_above_the_likelihood_of_their_mix
         for n, string in enumerate(STRINGS.tolist()):
             for j, position in enumerate(order):
                 logp[o, n] += conditionals()[hide(string, order[j:])][position, string[position]]
-    np.testing.assert_allclose(np.exp(logp).sum(axis=1), 1, rtol=1e-10)  # each order is a model
-    np.testing.assert_allclose(-logp.mean(axis=0), bounds(), rtol=1e-10)
+    np.testing.assert_allclose(np.exp(logp).sum(axis=1), 1, rtol=FLOAT64)  # each order is a model
+    np.testing.assert_allclose(-logp.mean(axis=0), bounds(), rtol=FLOAT64)
     exact = -np.log(np.exp(logp).mean(axis=0))
-    np.testing.assert_allclose(np.exp(-exact).sum(), 1, rtol=1e-10)
+    np.testing.assert_allclose(np.exp(-exact).sum(), 1, rtol=FLOAT64)
     assert np.all(bounds() >= exact) and np.mean(bounds() - exact) > 0.05
 
 
@@ -334,7 +335,7 @@ def test_stratified_draws_are_uniform_each_and_evenly_spread_together():
     draws = np.asarray(one(many))
     assert draws.min() >= 0 and draws.max() < 1
     gaps = np.diff(np.sort(draws, axis=1), axis=1)
-    np.testing.assert_allclose(gaps, 1 / batch, atol=1e-6)
+    np.testing.assert_allclose(gaps, 1 / batch, atol=FORMULA)
     for row in draws.T:  # Kolmogorov-Smirnov
         distance = np.abs(np.sort(row) - (np.arange(n) + 0.5) / n).max()
         assert distance < 1.95 / math.sqrt(n)

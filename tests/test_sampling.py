@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tolerances import FLOAT64, PROBABILITY
 
 from dlm import config, objectives, sampling
 from dlm.errors import DlmError
@@ -59,7 +60,7 @@ def ar_probabilities() -> np.ndarray:
     network, params = toy("ar")
     nll = jax.jit(lambda tokens: goal.nll(network.apply, params, tokens, None, 1).nats)
     found = np.exp(-np.asarray(nll(jnp.array(STRINGS)), np.float64))
-    assert abs(found.sum() - 1) < 1e-5 and found.max() > 3 * found.min()
+    assert abs(found.sum() - 1) < PROBABILITY and found.max() > 3 * found.min()
     return found / found.sum()
 
 
@@ -108,7 +109,7 @@ def test_a_prompt_conditions_ar():
 @pytest.mark.parametrize("steps", [1, 2, 30])
 def test_masked_follows_its_reverse_process(steps):
     expected = ancestral(steps)
-    assert abs(expected.sum() - 1) < 1e-9
+    assert abs(expected.sum() - 1) < FLOAT64
     assert_follows(sample("masked", steps=steps), expected)
 
 

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from tolerances import FORMULA, GRADIENTS, NATS, TRAINED, assert_close
 
 from dlm import (
     bucket,
@@ -231,20 +232,20 @@ data.record_exposures = record_and_die
 """
 
 
-def environment(cache: Path) -> dict[str, str]:
-    """Of processes that compile as a user's do: bits are promised of that, not of conftest's flags."""
-    return os.environ | {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache), "XLA_FLAGS": ""}
-
-
 @pytest.fixture(scope="module")
-def processes(whole, tiny_store, tmp_path_factory, cache) -> Path:
-    """The folder in which processes with one device have worked: see one_device.py."""
+def processes(whole, tiny_store, tmp_path_factory, cache, callers_flags) -> Path:
+    """The folder in which processes with one device have worked: see one_device.py.
+
+    They compile as a user's do: bits are promised of that, not of conftest's flags.
+    """
+    own = {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache), "XLA_FLAGS": callers_flags}
+    environment = os.environ | own
     workdir = tmp_path_factory.mktemp("processes")
     killed = workdir / "killed"
     plain = tiny.EXPERIMENT
     path = tiny.experiment_file(workdir, plain + KILLER.replace("{folder!r}", repr(str(killed))))
     command = [sys.executable, "-m", "dlm.cli", "train", str(path), "--workdir", str(killed)]
-    died = subprocess.run(command, env=environment(cache), capture_output=True, text=True)
+    died = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert not list(killed.glob("tiny_experiment/*/result.json"))
     tiny.experiment_file(workdir, plain)
@@ -252,7 +253,7 @@ def processes(whole, tiny_store, tmp_path_factory, cache) -> Path:
     script = Path(__file__).with_name("one_device.py")
     done = subprocess.run(
         [sys.executable, str(script), str(workdir)],
-        env=environment(cache), capture_output=True, text=True,
+        env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return workdir
@@ -291,7 +292,7 @@ def test_one_device_agrees_with_eight(processes, whole) -> None:
     eight = tiny.evaluations(whole.folder)
     for name in ("validation_loss", "train_eval_loss"):
         a, b = ([row[name] for row in rows] for rows in (one, eight))
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(a, b, rtol=TRAINED, err_msg=name)
     (ledger,) = {tuple(np.load(only_run(processes / "undisturbed") / "ledger.npy").tolist())}
     assert ledger == tuple(whole.outcome.ledger.tolist())
 
@@ -306,7 +307,7 @@ def test_a_checkpoint_moves_between_device_counts(processes, whole, tiny_store) 
     for folder in (processes / "moved-to-1", back.folder):
         row = tiny.evaluations(folder)[-1]
         assert row["step"] == 24
-        assert row["validation_loss"] == pytest.approx(last["validation_loss"], abs=1e-5)
+        assert row["validation_loss"] == pytest.approx(last["validation_loss"], rel=TRAINED)
     assert np.array_equal(back.outcome.ledger, whole.outcome.ledger)
 
 
@@ -328,7 +329,7 @@ def test_sharded_parameters_train_to_the_same_loss(whole, tiny_store, tmp_path, 
     c = tiny.resolved(mesh_fsdp=2, mesh_tensor=2)
     assert interrupt(tiny_store, c, tmp_path, 8) == 8
     (row,), first = tiny.evaluations(tmp_path), tiny.evaluations(whole.folder)[0]
-    assert row["validation_loss"] == pytest.approx(first["validation_loss"], abs=1e-5)
+    assert row["validation_loss"] == pytest.approx(first["validation_loss"], rel=TRAINED)
     specs = {leaf.sharding.spec for leaf in jax.tree.leaves(step.abstract(c, 16, mesh_of(c)))}
     assert len(specs) > 3
     assert "full rematerialization" not in capfd.readouterr().err  # XLA moves no activations
@@ -346,7 +347,7 @@ def test_a_state_that_is_too_large_for_one_device_is_split_over_all(tiny_store, 
     one = tiny.resolved(model_scan=True, model_layers=2, **wide)
     assert interrupt(tiny_store, one, tmp_path / "data", 8) == 8
     rows = [tiny.evaluations(folder)[0] for folder in (tmp_path, tmp_path / "data")]
-    assert rows[0]["validation_loss"] == pytest.approx(rows[1]["validation_loss"], abs=1e-5)
+    assert rows[0]["validation_loss"] == pytest.approx(rows[1]["validation_loss"], rel=TRAINED)
 
 
 # --- microbatches ---------------------------------------------------------------------------------
@@ -373,9 +374,9 @@ def test_microbatches_change_nothing_but_rounding(tiny_store, parts) -> None:
     dropped = {"model_dropout.residual": 0.2, "model_dropout.attention": 0.1}
     whole = taken(tiny_store, tokens, **dropped, train_microbatches=1)
     split = taken(tiny_store, tokens, **dropped, train_microbatches=parts)
-    assert split[1:] == pytest.approx(whole[1:], rel=1e-5)
+    assert split[1:] == pytest.approx(whole[1:], rel=GRADIENTS)
     for a, b in zip(jax.tree.leaves(whole[0]), jax.tree.leaves(split[0]), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-5)
+        assert_close(b, a, GRADIENTS)
 
 
 def test_microbatches_must_divide_the_batch(tiny_store, tmp_path) -> None:
@@ -490,7 +491,7 @@ def test_the_best_weights_are_those_of_the_best_evaluation(overfit, tiny_store) 
     c = overfit.config
     found = run.final(c, tiny_store, overfit.outcome.best)[0][0]
     best = overfit.outcome.progress["best_loss"]
-    assert found.value == pytest.approx(best, abs=1e-6)
+    assert found.value == pytest.approx(best, rel=NATS)
     assert found.value < overfit.outcome.progress["last_loss"]
     state = tiny.final_state(c, tiny_store, overfit.folder)
     for path, leaf in jax.tree.leaves_with_path(overfit.outcome.best):
@@ -519,7 +520,7 @@ def test_tensorboard_shows_the_same_numbers(whole) -> None:
     recorded = {row["step"]: row["validation_loss"] for row in tiny.evaluations(whole.folder)}
     assert shown["validation/loss"].keys() == recorded.keys()
     for at, value in recorded.items():
-        assert shown["validation/loss"][at] == pytest.approx(value, rel=1e-6)
+        assert shown["validation/loss"][at] == pytest.approx(value, rel=FORMULA)
     assert {"run/loss", "run/lr", "run/grad_norm", "run/tokens_per_second"} <= shown.keys()
 
 

@@ -4,7 +4,7 @@
 (BD3-LM, Arriola et al. 2025, arXiv 2503.09573, section 3). One call sees a noisy and a clean copy of
 the sequence, each behind its own BOS: a noisy block sees itself and the clean tokens before it, a
 clean block itself and those before. The first noisy block sees only its own copy, so b = L is masked
-diffusion, to the last bit; with b = 1 the bound is exact, AR that asks by a MASK at the position.
+diffusion; with b = 1 the bound is exact, AR that asks by a MASK at the position.
 """
 
 from __future__ import annotations
