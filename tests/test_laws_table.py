@@ -80,7 +80,7 @@ def test_without_unique_tokens_every_run_is_one_epoch_and_that_is_said(tmp_path)
     text = "params,tokens,unique_tokens,loss\n1e7,1e9,1e8,3.5\n1e8,2e9,,3\n"
     found = tables.one(written(tmp_path, text))
     np.testing.assert_array_equal(found.epochs, [10, 1])
-    assert found.notes == ("unique_tokens has no number in 1 rows: taken as one epoch",)
+    assert found.notes == ("unique_tokens has no number in 1 row: taken as one epoch",)
 
 
 def test_a_source_is_that_of_every_row(tmp_path):

@@ -86,7 +86,7 @@ def gather(
         if not later:
             made.excluded.append((family, label, WITHIN if measured else "no loss"))
             continue
-        key = (run, family, record["params"], unique, *later)
+        key = (family, record["seed"], record["params"], unique, *later)
         if key in counted:
             twice += 1
             continue
@@ -98,7 +98,9 @@ def gather(
             for tokens, loss, flops in later
         ]
     if twice:
-        made.notes.append(f"{twice} runs are there twice, with the same numbers: counted once")
+        made.notes.append(
+            f"{reading.count(twice, 'run')} there twice, with the same numbers: counted once"
+        )
     return made
 
 

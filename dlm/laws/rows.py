@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,7 +51,9 @@ def gather(sheet: Sheet, chosen: Mapping[str, str]) -> Gathered:
     if "family" not in places and "family" not in chosen:
         places |= _family(sheet, places, made.notes)
     _refuse_unknown_status(sheet, places)
-    keys = []
+    numbers = [places[m] for m in NUMBERS if m in places]
+    others = [i for i in _telling(sheet) if i not in numbers]
+    keys = []  # what two rows of one run agree in
     assumed = {"unique_tokens": 0, "flops": 0}
     for number, cells in sheet.rows:
         words = {m: text(cells[i]) for m, i in places.items() if m not in NUMBERS}
@@ -70,10 +72,16 @@ def gather(sheet: Sheet, chosen: Mapping[str, str]) -> Gathered:
         values.setdefault("flops", 6 * values["params"] * values["tokens"])
         about = {"family": family, "source": words.get("source", ""), "label": own or str(number)}
         made.rows.append(values | about | {"group": _group(words, values, number)})
-        keys.append(_key(cells, places, values, sheet))
+        keys.append((*values.values(), *(text(cells[i]) for i in others)))
     made.rows = _distinct(made, keys)
+    made.notes += _alike(row["family"] for row in made.rows)
     made.notes += _notes(sheet, places, assumed, comma)
     return made
+
+
+def _telling(sheet: Sheet) -> list[int]:
+    """The columns that say something: all but those that only number the rows."""
+    return [i for i, t in enumerate(sheet.titles) if columns.plain(t) not in INDEX]
 
 
 def _group(words: Mapping[str, str], values: Mapping[str, float], number: int) -> str:
@@ -86,6 +94,10 @@ def _group(words: Mapping[str, str], values: Mapping[str, float], number: int) -
     again = values["tokens"] > values["unique_tokens"]
     data = f"{values['unique_tokens']:g}" if again else ""
     return f"{words['name']} {values['params']:g} {data}"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def text(value: Any) -> str:
@@ -182,8 +194,8 @@ def _refuse_unknown_status(sheet: Sheet, places: Mapping[str, int]) -> None:
     unknown = [w for w in words if w and w != title and _is_finished(w) is None]
     if unknown:
         raise DlmError(
-            f"{sheet.name}: {title} is {unknown[0]!r} in {unknown.count(unknown[0])} rows: not known "
-            f"as finished or not; write finished or failed, or read every row with --columns status="
+            f"{sheet.name}: {title} is {unknown[0]!r} in {count(unknown.count(unknown[0]), 'row')}: not "
+            "known as finished or not; write finished or failed, or read every row with --columns status="
         )
 
 
@@ -198,7 +210,9 @@ def _family(sheet: Sheet, places: Mapping[str, int], notes: list[str]) -> dict[s
         if i in places.values() or columns.plain(title) not in columns.MAYBE_FAMILY:
             continue
         words = [text(v) for v in sheet.column(i)]
-        by = {w: {s for s, other in zip(sizes, words, strict=True) if other == w} for w in words}
+        by: dict[str, set[str]] = {word: set() for word in words}
+        for word, size in zip(words, sizes, strict=True):
+            by[word].add(size)
         of_families = any(len(s) > 1 for s in by.values()) or len(set(sizes)) == 1
         if len(by) < 2 or not of_families:
             continue
@@ -217,35 +231,32 @@ def _family(sheet: Sheet, places: Mapping[str, int], notes: list[str]) -> dict[s
     return {"family": taken[0]}
 
 
-def _key(
-    cells: Sequence[Any], places: Mapping[str, int], values: Mapping[str, float], sheet: Sheet
-) -> tuple[Any, ...]:
-    """What two rows of one run agree in: every cell but a number of the row."""
-    known = set(places[m] for m in NUMBERS if m in places)
-    others = [
-        text(cell)
-        for i, cell in enumerate(cells)
-        if i not in known and columns.plain(sheet.titles[i]) not in INDEX
-    ]
-    return (*values.values(), *others)
-
-
 def _distinct(made: Gathered, keys: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
     """The rows without those that repeat another, and notes of how many there were."""
     first = {key: row for key, row in zip(reversed(keys), reversed(made.rows), strict=True)}
     rows = [row for key, row in zip(keys, made.rows, strict=True) if first[key] is row]
     if twice := len(made.rows) - len(rows):
         made.notes.append(
-            f"{twice} rows repeat another row in every column: they are the same runs, counted "
-            f"once; {len(rows)} are left"
+            f"{count(twice, 'row')} the same as another in every column: one run, counted once; "
+            f"{count(len(rows), 'run')} left"
         )
     alike = [tuple(row[k] for k in (*NUMBERS, "family") if k in row) for row in rows]
     if again := len(alike) - len(set(alike)):
         made.notes.append(
-            f"{again} rows have the numbers of another row and differ from it in other columns: "
-            "they are counted as given"
+            f"{count(again, 'row')} with the numbers of another row but other words: counted as given"
         )
     return rows
+
+
+def _alike(families: Iterable[str]) -> list[str]:
+    """A note of families whose names differ in case or spaces alone."""
+    names: dict[str, str] = {}
+    found = []
+    for family in dict.fromkeys(families):
+        other = names.setdefault(columns.plain(family), family)
+        if other != family:
+            found.append(f"families {other} and {family} are fitted apart: one name each?")
+    return found
 
 
 def _notes(
@@ -261,12 +272,10 @@ def _notes(
         ("flops", ("flops",), "6 x params x tokens"),
     ):
         if assumed[meaning] and not places.keys().isdisjoint(titles):
-            notes.append(f"{meaning} has no number in {assumed[meaning]} rows: taken as {how}")
-    unused = [
-        i
-        for i, title in enumerate(sheet.titles)
-        if i not in places.values() and columns.plain(title) not in INDEX
-    ]
+            notes.append(
+                f"{meaning} has no number in {count(assumed[meaning], 'row')}: taken as {how}"
+            )
+    unused = [i for i in _telling(sheet) if i not in places.values()]
     if unused:
         notes.append(f"columns not used: {columns.listed([sheet.titles[i] for i in unused])}")
     for i in [*unused, *(places[m] for m in ("source",) if m in places)]:

@@ -196,7 +196,7 @@ def from_runs(found: Iterable[runs.Run], points: str, name: str) -> list[Table]:
     """One table per family, and per corpus where there are several; see `read`."""
     found = list(found)
     if not found:
-        raise DlmError(f"{name}: no run here")
+        raise DlmError(f"{name}: no run here; must be a folder of runs, or name a table in it")
     curves = [run.curve for run in found] if points == "curve" else []
     return _tables(name, own_runs.gather(runs.rows(found), points, curves), raw=True)
 

@@ -13,7 +13,7 @@ SMALLEST = {"params": 1e4, "tokens": 1e3, "unique_tokens": 1e3}
 MIXED = 1e7  # the largest ratio within one column of counts that is taken as one unit
 GAP = 1e3  # the largest ratio between neighbouring sizes, or numbers of tokens
 TOKENS_PER_PARAM = (1e-3, 1e6)  # a median outside these means that the units differ
-EPOCHS = 1e5  # a median above it means the same
+EPOCHS = 0.99e6  # a median above it means the same: unique tokens in millions
 COUNTS = ((1e3, "thousands"), (1e6, "millions"), (1e9, "billions"), (1e12, "trillions"))
 LARGEST_LOSS = 1e3  # nats per token: e^1000 symbols
 VOCABULARY = math.log(300_000)  # nats per token of guessing among the largest vocabularies
@@ -106,9 +106,9 @@ def flops(name: str, C: np.ndarray, N: np.ndarray, D: np.ndarray, where: list[st
 
 def _flop_unit(middle: float, C: np.ndarray, N: np.ndarray, D: np.ndarray) -> str:
     """The likely unit of FLOPs whose median log ratio to 6ND is `middle`."""
-    if abs(np.median(np.log(C / (6 * N)))) < math.log(FLOPS_NOTED):
+    if np.abs(np.log(C / (6 * N))).max() < math.log(FLOPS_NOTED):
         return "per token"
-    if C.max() < 40 and abs(np.median(C - np.log10(6 * N * D))) < 1:
+    if np.abs(C - np.log10(6 * N * D)).max() < 1:
         return "their logarithm"
     unit = min(FLOP_UNITS, key=lambda u: abs(middle + math.log(FLOP_UNITS[u])))
     near = abs(middle + math.log(FLOP_UNITS[unit])) < math.log(FLOPS_REFUSED)
