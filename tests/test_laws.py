@@ -442,7 +442,7 @@ def test_profile_and_bootstrap_of_a_mean_are_those_of_the_textbook(count):
     rng = np.random.default_rng(0)
     loss = 2.0 * np.exp(0.01 * rng.standard_normal(count))
     N, U = np.full(count, 1e8), np.full(count, 1e20)
-    runs = tables.make(N, np.geomspace(1e20, 2e20, count), U, loss)
+    runs = tables.make(N, np.geomspace(1e20, 2e20, count), U, loss, raw=True)
     fixed = {"B": 1e-3, "beta": 1.0, "R_D": 10.0}
     found = fits.fit(named("one-size"), runs, loss=GAUSSIAN, fixed=fixed, starts=4)
     found = intervals.bootstrap(found, resamples=2000)

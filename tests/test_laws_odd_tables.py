@@ -237,6 +237,8 @@ def test_families_that_differ_in_case_are_told(tmp_path):
     first, second = tables.read(tmp_path / "t.csv")
     note = "families AR and ar are fitted apart: one name each?"
     assert note in first.notes and note in second.notes
+    (tmp_path / "t.csv").write_text("params,tokens,loss,family\n2e7,1e8,3,wd0.1\n3e7,1e8,3,wd0.5\n")
+    assert len(tables.read(tmp_path / "t.csv")[0].notes) == 1  # of unique_tokens
 
 
 def test_epochs_stand_for_unique_tokens(tmp_path):
@@ -413,6 +415,24 @@ def test_a_folder_and_its_tables_give_the_same_runs(study, points):
         assert all(d < 50 * U / 2 for d in ar.D)
     else:
         assert all(d == 50 * U for d in ar.D)
+
+
+def test_every_door_gives_the_same_critical_compute(study, tmp_path, capsys):
+    law = {
+        "law": "data-decay",
+        "coefficients": {"E": 1.5, "A": 9, "B": 9, "alpha": 0.3, "beta": 0.3},
+    }
+    law["coefficients"]["R_D"] = 9
+    names = ("digits/ar", "digits/masked")
+    (tmp_path / "laws.json").write_text(json.dumps(dict.fromkeys(names, law)))
+    words = ["--laws", str(tmp_path / "laws.json"), "--unique-tokens", str(2 * U)]
+    told = []
+    for place in (study, study / "runs.csv", study / "runs.parquet"):
+        assert cli.main(["critical", str(place), *words, "--out", str(tmp_path)]) == 0
+        printed = capsys.readouterr().out.replace(str(tmp_path), "")
+        told.append((printed, json.loads((tmp_path / "critical.json").read_text())))
+    assert told[0] == told[1] == told[2]
+    assert told[0][1]["observed"] and "left out: " in told[0][0]
 
 
 def test_what_does_not_fit_a_table_of_runs_is_refused(study, tmp_path):

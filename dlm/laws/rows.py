@@ -55,23 +55,23 @@ def gather(sheet: Sheet, chosen: Mapping[str, str]) -> Gathered:
     others = [i for i in _telling(sheet) if i not in numbers]
     keys = []  # what two rows of one run agree in
     assumed = {"unique_tokens": 0, "flops": 0}
-    for number, cells in sheet.rows:
+    for place, cells in sheet.rows:
         words = {m: text(cells[i]) for m, i in places.items() if m not in NUMBERS}
-        values, reason = _numbers(sheet, number, cells, places, comma)
+        values, reason = _numbers(sheet, place, cells, places, comma)
         if (status := words.get("status", "")) and not _is_finished(status):
             reason = f"status {status}"
         own = words.get("name") or words.get("run") or ""
         family = words.get("family") or "all"
         if reason:
-            label = f"row {number}, {own}" if own else f"row {number}"
+            label = f"row {place}, {own}" if own else f"row {place}"
             made.excluded.append((family, label, reason))
             continue
         for name, count in assumed.items():
             assumed[name] = count + (name not in values)
         values.setdefault("unique_tokens", values["tokens"])
         values.setdefault("flops", 6 * values["params"] * values["tokens"])
-        about = {"family": family, "source": words.get("source", ""), "label": own or str(number)}
-        made.rows.append(values | about | {"group": _group(words, values, number)})
+        about = {"family": family, "source": words.get("source", ""), "label": own or str(place)}
+        made.rows.append(values | about | {"group": _group(words, values, place)})
         keys.append((*values.values(), *(text(cells[i]) for i in others)))
     made.rows = _distinct(made, keys)
     made.notes += _alike(row["family"] for row in made.rows)
@@ -84,13 +84,13 @@ def _telling(sheet: Sheet) -> list[int]:
     return [i for i, t in enumerate(sheet.titles) if columns.plain(t) not in INDEX]
 
 
-def _group(words: Mapping[str, str], values: Mapping[str, float], number: int) -> str:
+def _group(words: Mapping[str, str], values: Mapping[str, float], place: int) -> str:
     """What rows of one run share: its run, or else its name, size and, once repeated, its data.
 
     A name may be a model's, and stand beside several sizes or data sets.
     """
     if words.get("run") or not words.get("name"):
-        return words.get("run") or str(number)
+        return words.get("run") or str(place)
     again = values["tokens"] > values["unique_tokens"]
     data = f"{values['unique_tokens']:g}" if again else ""
     return f"{words['name']} {values['params']:g} {data}"
@@ -194,8 +194,9 @@ def _refuse_unknown_status(sheet: Sheet, places: Mapping[str, int]) -> None:
     unknown = [w for w in words if w and w != title and _is_finished(w) is None]
     if unknown:
         raise DlmError(
-            f"{sheet.name}: {title} is {unknown[0]!r} in {count(unknown.count(unknown[0]), 'row')}: not "
-            "known as finished or not; write finished or failed, or read every row with --columns status="
+            f"{sheet.name}: {title} is {unknown[0]!r} in {count(unknown.count(unknown[0]), 'row')}: "
+            "not known as finished or not; write finished or failed, or read every row with "
+            "--columns status="
         )
 
 
@@ -233,8 +234,10 @@ def _family(sheet: Sheet, places: Mapping[str, int], notes: list[str]) -> dict[s
 
 def _distinct(made: Gathered, keys: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
     """The rows without those that repeat another, and notes of how many there were."""
-    first = {key: row for key, row in zip(reversed(keys), reversed(made.rows), strict=True)}
-    rows = [row for key, row in zip(keys, made.rows, strict=True) if first[key] is row]
+    first: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for key, row in zip(keys, made.rows, strict=True):
+        first.setdefault(key, row)
+    rows = list(first.values())
     if twice := len(made.rows) - len(rows):
         made.notes.append(
             f"{count(twice, 'row')} the same as another in every column: one run, counted once; "
@@ -253,7 +256,7 @@ def _alike(families: Iterable[str]) -> list[str]:
     names: dict[str, str] = {}
     found = []
     for family in dict.fromkeys(families):
-        other = names.setdefault(columns.plain(family), family)
+        other = names.setdefault("".join(family.lower().split()), family)
         if other != family:
             found.append(f"families {other} and {family} are fitted apart: one name each?")
     return found
