@@ -389,7 +389,7 @@ def study(tmp_path_factory) -> Path:
         for corpus in ("digits", "stdlib"):
             common = {"seed": seed, "corpus": corpus, "fingerprint": corpus[0] * 64}
             write_run(folder, AR, epochs=50, unique_tokens=U, shift=seed / 10, **common)
-            write_run(folder, MASKED, objective="masked", epochs=90, unique_tokens=2 * U,
+            write_run(folder, MASKED, objective="masked", epochs=90, unique_tokens=U,
                       shift=seed / 10, **common)  # fmt: skip
     for seed, status in enumerate(("diverged", "failed", None), 2):
         write_run(folder, AR, seed=seed, status=status)
@@ -425,7 +425,7 @@ def test_every_door_gives_the_same_critical_compute(study, tmp_path, capsys):
     law["coefficients"]["R_D"] = 9
     names = ("digits/ar", "digits/masked")
     (tmp_path / "laws.json").write_text(json.dumps(dict.fromkeys(names, law)))
-    words = ["--laws", str(tmp_path / "laws.json"), "--unique-tokens", str(2 * U)]
+    words = ["--laws", str(tmp_path / "laws.json"), "--unique-tokens", str(U)]
     told = []
     for place in (study, study / "runs.csv", study / "runs.parquet"):
         assert cli.main(["critical", str(place), *words, "--out", str(tmp_path)]) == 0
