@@ -193,7 +193,9 @@ def _report(arguments: argparse.Namespace, overrides: list) -> int:
 
     folder = arguments.folder
     if folder.is_file():
-        return _show(commands.report(folder, arguments.law))
+        return _show(commands.report(folder, arguments.law, arguments.columns))
+    if arguments.columns:
+        raise DlmError("--columns: only with a table; the runs of a folder have known columns")
     page = report.write(folder)
     _print(report.summary(folder))
     print(f"report: {page}")

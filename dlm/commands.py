@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
 
 Columns: params, tokens (trained on, repeats included), unique_tokens, loss (nats per token), and
 optionally family, flops, run (rows that are resampled together), status. Raw counts everywhere.
+Other titles: --columns params=n_params loss=val_nll; status= (no title) reads no such column.
 laws: """
         + ", ".join(LAWS),
     ),
@@ -63,7 +64,8 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
         many = None if name == "fit" else "?"
         p.add_argument("table", type=Path, nargs=many, help="CSV, Parquet or a folder of runs")
         p.add_argument("--law", default="data-constrained", help="see dlm fit --help")
-        p.add_argument("--points", default="best", help="of a folder: best, last or curve")
+        p.add_argument("--points", default="best", help="of dlm's own runs: best, last or curve")
+        columns_argument(p)
         p.add_argument("--loss", default="huber", help="huber, lad or gaussian")
         p.add_argument("--delta", type=float, default=1e-3, help="of huber, in log loss")
         p.add_argument("--steps", default="auto", help="auto, two or joint")
@@ -83,17 +85,30 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
         p.add_argument("--challenger", default="", help="a family (default: the other one)")
 
 
+def columns_argument(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--columns",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="MEANING=COLUMN",
+        help="titles of the table's columns, such as params=n_params loss=val",
+    )
+
+
 # --- fit ----------------------------------------------------------------------------------------
 
 
 def fit(a: argparse.Namespace) -> list[Any]:
     """What to print."""
     from dlm import law_report
+    from dlm.laws import columns
     from dlm.laws import table as tables
 
     named(a.law)
     writable(a.out)
-    found = [tables.one(a.table, a.family, points=a.points)] if a.family else _read(a)
+    options = {"points": a.points, "columns": columns.parse(a.columns)}
+    found = [tables.one(a.table, a.family, **options)] if a.family else _read(a)
     made, refused = _fitted(a, found)
     printed: list[Any] = []
     for each in made:
@@ -132,11 +147,19 @@ def _diagnostics(made: list[Analysis]) -> dict[str, Any]:
 
 
 def _read(a: argparse.Namespace) -> list[Table]:
+    from dlm.laws import columns
     from dlm.laws import table as tables
 
     if a.table is None:
         raise DlmError("no table; give a CSV, a Parquet file or a folder of runs")
-    return tables.read(a.table, points=a.points)
+    return tables.read(a.table, points=a.points, columns=columns.parse(a.columns))
+
+
+def _remarks(tables: list[Table]) -> list[str]:
+    """What was assumed of the tables, and what was left out of them, each once."""
+    notes = [f"note: {note}" for t in tables for note in t.notes]
+    left_out = [f"left out: {label}: {reason}" for t in tables for label, reason in t.excluded]
+    return [*dict.fromkeys(notes), *dict.fromkeys(left_out)]
 
 
 def _options(a: argparse.Namespace) -> dict[str, Any]:
@@ -174,12 +197,13 @@ def _pair(option: str, word: str) -> tuple[str, float]:
         raise DlmError(f"{option} {word}: must be NAME=NUMBER") from None
 
 
-def report(table: Path, law: str) -> list[Any]:
+def report(table: Path, law: str, columns: Sequence[str] = ()) -> list[Any]:
     """The whole analysis of a table, into a folder beside it: `dlm report runs.csv`."""
     parser = argparse.ArgumentParser()
     arguments({name: parser if name == "figures" else argparse.ArgumentParser() for name in VERBS})
     out = str(table.with_suffix("")) + "-report"
-    return figures(parser.parse_args([str(table), "--law", law, "--out", out]))
+    words = ["--columns", *columns] if columns else []
+    return figures(parser.parse_args([str(table), "--law", law, "--out", out, *words]))
 
 
 # --- critical -----------------------------------------------------------------------------------
@@ -192,8 +216,9 @@ def critical(a: argparse.Namespace) -> list[Any]:
     if a.table is None and a.laws is None:
         raise DlmError("no table; give a CSV, a Parquet file, a folder of runs, or --laws")
     writable(a.out)
-    compared, refused = _compared(a, _read(a) if a.table else [], None)
-    printed = [*refused, *law_report.comparison_terminal(compared)]
+    tables = _read(a) if a.table else []
+    compared, refused = _compared(a, tables, None)
+    printed = [*_remarks(tables), *refused, *law_report.comparison_terminal(compared)]
     if a.out is not None:
         path = a.out / "critical.json"
         text = json.dumps(words.plain(comparison.as_json(compared)), indent=1)
@@ -359,7 +384,8 @@ def figures(a: argparse.Namespace) -> list[Any]:
         raise DlmError("; ".join([*said, *undrawn]))
     title = f"Scaling laws: {(a.table or a.laws or out).name}"
     page = law_report.write(out, made, title, drawn | _diagnostics(made), compared)
-    return [*said, *undrawn, *(f"{out / name}.png" for name in drawn), f"written: {page}"]
+    remarks = _remarks(tables)
+    return [*remarks, *said, *undrawn, *(f"{out / name}.png" for name in drawn), f"written: {page}"]
 
 
 def _draw(

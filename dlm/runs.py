@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ COLUMNS: dict[str, type] = {
     },
     **{"seed": int, "corpus": str, "fingerprint": str, "vocab_size": int, "bytes_per_token": float},
     "entropy": float,
-    **{"seq_len": int, "unique_tokens": int, "epochs": float, "steps": int, "tokens": int},
+    **{"seq_len": int, "subset": str, "unique_tokens": int, "epochs": float, "steps": int},
+    "tokens": int,
     **{"batch_size": int, "params": int, "params_non_embedding": int},
     **{name: float for name in ("flops", "flops_6nd")},
-    **{"best_step": int, "best_epoch": float, "best_flops": float},
+    **{"best_step": int, "best_epoch": float, "best_tokens": int, "best_flops": float},
     **{
         "validation_loss": float,
         "validation_stderr": float,
@@ -41,6 +42,16 @@ COLUMNS: dict[str, type] = {
     **{"train_loss": float, "train_stderr": float, "last_validation_loss": float},
     **{name: float for name in ("bits_per_byte", "seconds", "tokens_per_second", "mfu")},
     **{"device": str, "versions": str, "overrides": str, "warnings": str},
+}
+# Columns that stand in run.json or config.json too, which a run has before it has a result.
+FROM_THE_START = {
+    "device": "device",
+    "versions": "versions",
+    "overrides": "overrides",
+    "fingerprint": "corpus.fingerprint",
+    "vocab_size": "corpus.vocab_size",
+    "seq_len": "config.data.seq_len",
+    "subset": "config.data.subset",
 }
 # Numbers without which a finished run cannot be compared.
 REQUIRED = (
@@ -388,12 +399,29 @@ def rows(runs: Iterable[Run]) -> list[dict[str, Any]]:
 def _field(run: Run, name: str) -> Any:
     if name in ("experiment", "run", "label", "status", "reason", "objective", "corpus", "seed"):
         return getattr(run, name)
-    if name == "overrides":
-        return run.start.get("overrides")
+    if name in FROM_THE_START:
+        value = run.result.get(name)
+        return (
+            _at(run.start | {"config": run.config}, FROM_THE_START[name])
+            if value is None
+            else value
+        )
     if name == "warnings":
         return "; ".join(run.result.get(name) or ()) or None
-    value = run.result.get(name)
-    return run.start.get(name) if value is None and name in ("device", "versions") else value
+    if name == "best_tokens":
+        return best_tokens(run.result) if run.result.get("best_flops") else None
+    return run.result.get(name)
+
+
+def best_tokens(record: Mapping[str, Any]) -> int:
+    """The tokens that a run's best weights had been trained on, of its result or table row."""
+    return round(record["tokens"] * (record["best_flops"] / record["flops"]))
+
+
+def data_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a table row was trained on, but for the number of unique tokens: two rows that differ
+    here share no law. Corpus, fingerprint, sequence length, kind of subset."""
+    return tuple(record[name] for name in ("corpus", "fingerprint", "seq_len", "subset"))
 
 
 def _cell(value: Any, kind: type) -> Any:

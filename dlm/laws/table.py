@@ -1,16 +1,16 @@
 """A table of runs as arrays: read from CSV, Parquet or folders of runs, checked, nothing dropped
 unseen.
 
-Columns: params (N), tokens (D, all that were trained on, repeats included), unique_tokens (U), loss
-(nats per token, natural logarithm); optional: family, flops, run or else name (rows that share
-it are one run's checkpoints, and are resampled together), source, status. All counts are raw counts.
+Columns: params (N), tokens (D, all that were trained on, repeats included), unique_tokens (U, or else
+epochs), loss (nats per token, natural logarithm); optional: family, flops, run or else name (rows
+that share it are one run's checkpoints, and are resampled together), source, status. All counts are
+raw counts. `dlm.laws.columns` has the other names under which these are known.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,10 @@ import numpy as np
 from dlm import crossover, runs
 from dlm.errors import DlmError, nearest
 from dlm.frontiers import FamilyLosses
+from dlm.laws import own_runs, rows, sheet, units
+from dlm.laws.rows import Gathered
 
-NEEDED = ("params", "tokens", "loss")
-OPTIONAL = ("unique_tokens", "family", "flops", "run", "name", "source", "status")
-# What a run directory calls them, and short names that tables use.
-ALIASES = {
-    "objective": "family",
-    "validation_loss": "loss",
-    "N": "params",
-    "D": "tokens",
-    "U": "unique_tokens",
-}
 POINTS = ("best", "last", "curve")
-SMALLEST = {"params": 2e3, "tokens": 1e3, "unique_tokens": 1e3}  # of the largest in a column
-LARGEST_LOSS = 1e3  # nats per token: e^1000 symbols
-MIXED = 1e7  # the largest ratio within one column of counts that is taken as one unit
 
 
 @dataclass(frozen=True)
@@ -125,22 +114,29 @@ def make(
     if len({len(N), len(D), len(U), len(L)}) > 1:
         raise DlmError(f"{name}: columns of {len(N)}, {len(D)}, {len(U)} and {len(L)} rows")
     named = [str(i) for i in range(len(L))] if labels is None else [str(v) for v in labels]
-    where = [f"{name}, row {label}" for label in named]
+    where = [f"{name}, {'row ' if v.isdigit() else ''}{v}" for v in named]
     for column, values in (("params", N), ("tokens", D), ("unique_tokens", U)):
         for i in np.flatnonzero(~(np.isfinite(values) & (values > 0))):
             raise DlmError(f"{where[i]}: {column}={values[i]:g}: must be a positive number")
         if not raw:
-            _units(name, column, values)
+            units.counts(name, column, values)
     C = 6 * N * D if flops is None else np.array(flops, float).ravel()
     for i in np.flatnonzero(~(np.isfinite(C) & (C > 0))):
         raise DlmError(f"{where[i]}: flops={C[i]:g}: must be a positive number")
-    for i in np.flatnonzero(~((L > 0) & (L < LARGEST_LOSS))):
-        raise DlmError(f"{where[i]}: loss={L[i]:g}: must be above 0, in nats per token")
+    for i in np.flatnonzero(~((L > 0) & (L < units.LARGEST_LOSS))):
+        raise DlmError(
+            f"{where[i]}: loss={L[i]:g}: must be above 0 and below {units.LARGEST_LOSS:g}, in nats per "
+            "token; of a perplexity give the natural logarithm"
+        )
     for i in np.flatnonzero(U * (1 - 1e-6) > D):
         raise DlmError(
             f"{where[i]}: {D[i] / U[i]:.3g} epochs (tokens={D[i]:g} below unique_tokens={U[i]:g}): "
             "tokens are all that were trained on, unique_tokens those of them that differ"
         )
+    notes: list[str] = []
+    if not raw:
+        units.ratios(name, N, D, U)
+        notes = [*units.losses(L), *units.flops(name, C, N, D, where)]
     groups = np.array(named if run is None else [str(v) for v in run])
     return Table(
         name=name,
@@ -153,23 +149,8 @@ def make(
         group=np.unique(groups, return_inverse=True)[1],
         labels=tuple(named),
         source=source,
+        notes=tuple(notes),
     )
-
-
-def _units(name: str, column: str, values: np.ndarray) -> None:
-    if not len(values):
-        return
-    if values.max() / values.min() > MIXED:
-        raise DlmError(
-            f"{name}: {column} runs from {values.min():g} to {values.max():g}: mixed units? "
-            "give raw counts in every row"
-        )
-    parts = (values != np.round(values)).mean() > 0.1 and values.max() < 1e6
-    if values.max() < SMALLEST[column] or parts:
-        raise DlmError(
-            f"{name}: {column} is at most {values.max():g}{', with fractions' if parts else ''}: "
-            "give raw counts, not thousands, millions or billions"
-        )
 
 
 def alike(values: Any, tolerance: float = 0.03) -> list[np.ndarray]:
@@ -202,13 +183,16 @@ def settings(t: Table) -> dict[str, Table]:
     return {str(name): t.only(names == name) for name in dict.fromkeys(names)}
 
 
-def read(path: Path | str, *, points: str = "best") -> list[Table]:
+def read(
+    path: Path | str, *, points: str = "best", columns: Mapping[str, str] | None = None
+) -> list[Table]:
     """One table per family of a CSV or Parquet file, or of a folder of runs.
 
-    Of a folder, `points` picks a run's numbers: best (the best weights, at the tokens that they had
-    seen; whole validation split), last (the last tracked loss, at all tokens) or curve (every
-    loss tracked from the first epoch on). Runs that did not finish, or diverged, or have no such
-    loss, are left out with their reason.
+    Of a folder, or of the runs.csv or runs.parquet that `dlm runs` writes, `points` picks a run's
+    numbers: best (the best weights, at the tokens that they had seen; whole validation split), last
+    (the last tracked loss, at all tokens) or curve (every loss tracked from the first epoch on; of a
+    folder alone). Runs that did not finish, or diverged, or have no such loss, are left out with
+    their reason. `columns`: titles of another table's columns by meaning, as `columns.parse` gives.
 
     Raises:
       DlmError: the file is missing or wrong; the message says where.
@@ -217,15 +201,47 @@ def read(path: Path | str, *, points: str = "best") -> list[Table]:
     if points not in POINTS:
         raise DlmError(f"points={points!r}: must be one of {', '.join(POINTS)}")
     if path.is_dir():
+        _refuse_columns(str(path), columns)
         return from_runs(runs.load(path), points, str(path))
     if not path.is_file():
         raise DlmError(f"{path}: no such table; must be a CSV, a Parquet file or a folder of runs")
-    return _from_rows(path.name, _rows(path))
+    cells = sheet.read(path)
+    if own_runs.is_own(cells):
+        _refuse_columns(cells.name, columns)
+        if points == "curve":
+            raise DlmError(f"{path}: a table holds no curves; give the folder of these runs")
+        return _tables(cells.name, own_runs.gather(own_runs.records(cells), points), raw=True)
+    if points == "last":
+        raise DlmError(f"{path}: points='last' is for folders and tables of dlm's own runs")
+    return _tables(cells.name, rows.gather(cells, columns or {}))
 
 
-def one(path: Path | str, family: str = "", *, points: str = "best") -> Table:
+def _refuse_columns(name: str, columns: Mapping[str, str] | None) -> None:
+    if columns:
+        raise DlmError(f"{name}: holds dlm's own runs, whose columns are known; drop --columns")
+
+
+def from_runs(found: Iterable[runs.Run], points: str, name: str) -> list[Table]:
+    """One table per family, and per corpus where there are several; see `read`."""
+    found = list(found)
+    if not found:
+        raise DlmError(f"{name}: no run here; must be a folder of runs, or name a table in it")
+    curves = [run.curve for run in found] if points == "curve" else []
+    records = runs.rows(found)
+    tracked = crossover.tracked(found, own_runs.families(records))
+    tables = _tables(name, own_runs.gather(records, points, curves), raw=True)
+    return [dataclasses.replace(t, tracked=tracked.get(t.family, ())) for t in tables]
+
+
+def one(
+    path: Path | str,
+    family: str = "",
+    *,
+    points: str = "best",
+    columns: Mapping[str, str] | None = None,
+) -> Table:
     """The one family of a table, or the one that is named."""
-    found = {table.family: table for table in read(path, points=points)}
+    found = {table.family: table for table in read(path, points=points, columns=columns)}
     if family and family not in found:
         raise DlmError(f"family={family!r}: {path} has {', '.join(found)}{nearest(family, found)}")
     if not family and len(found) > 1:
@@ -251,90 +267,18 @@ def of_curves(tracked: Iterable[runs.Run], name: str, family: str) -> Table | No
     )
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    if path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            return pq.read_table(path).to_pylist()
-        except pa.ArrowInvalid as error:
-            raise DlmError(f"{path}: not a Parquet file ({error})") from None
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets add a BOM
-            head = file.readline()
-            file.seek(0)
-            between = max(",;\t", key=head.count)
-            rows = list(csv.DictReader(file, delimiter=between))
-    except UnicodeDecodeError:
-        raise DlmError(f"{path}: not a text file; must be CSV, or end in .parquet") from None
-    for line, row in enumerate(rows, 2):
-        if None in row:
-            raise DlmError(
-                f"{path.name}, line {line}: has more fields than the header ({len(row) - 1}): a "
-                "comma within a number or a name?"
-            )
-    return rows
-
-
-def _column(title: str) -> str:
-    """A column as it is known here: its alias, or its name whatever the case."""
-    plain = title.strip().lower()
-    return ALIASES.get(title.strip(), ALIASES.get(plain, plain))
-
-
-def _from_rows(name: str, rows: list[dict[str, Any]], raw: bool = False) -> list[Table]:
-    if not rows:
-        raise DlmError(f"{name}: has no rows")
-    columns = {_column(str(k)): k for k in rows[0]}
-    for needed in NEEDED:
-        if needed not in columns:
-            have = ", ".join(str(k) for k in rows[0])
-            raise DlmError(f"{name}: no column {needed}; has {have}{nearest(needed, columns)}")
-    kept, excluded = [], {}
-    assumed = 0
-    for number, row in enumerate(rows, 2):  # as an editor counts the lines of a CSV
-        said = {key: row[column] for key, column in columns.items()}
-        label = str(said.get("name") or said.get("run") or number)
-        family = str(said.get("family") or "all")
-        status = str(said.get("status") or "finished")
-        if status != "finished":
-            excluded.setdefault(family, []).append((label, f"status {status}"))
-            continue
-        if said["loss"] in (None, ""):
-            excluded.setdefault(family, []).append((label, "no loss"))
-            continue
-        numbers = {
-            key: _number(name, number, key, said[key])
-            for key in ("params", "tokens", "unique_tokens", "loss", "flops")
-            if key in columns and said[key] not in (None, "")
-        }
-        for key in NEEDED:
-            if key not in numbers:
-                raise DlmError(f"{name}, line {number}: {key} is empty")
-        assumed += "unique_tokens" not in numbers
-        numbers.setdefault("unique_tokens", numbers["tokens"])
-        numbers.setdefault("flops", 6 * numbers["params"] * numbers["tokens"])
-        # A name may be a model's: rows of one run have its size and, once repeated, its data.
-        again = numbers["tokens"] > numbers["unique_tokens"]
-        data = f"{numbers['unique_tokens']:g}" if again else ""
-        same = f"{said.get('name')} {numbers['params']:g} {data}"
-        group = str(said.get("run") or (same if said.get("name") else number))
-        source = str(said.get("source") or "")
-        kept.append(numbers | {"family": family, "group": group, "label": label, "source": source})
-    notes = []
-    if "unique_tokens" not in columns:
-        notes.append("no column unique_tokens: every run is taken as one epoch over fresh tokens")
-    elif assumed:
-        notes.append(f"unique_tokens is empty in {assumed} rows: they are taken as one epoch")
-    if unknown := [str(k) for key, k in columns.items() if key not in (*NEEDED, *OPTIONAL)]:
-        notes.append(f"columns not used: {', '.join(unknown)}")
-    seen = [tuple(v for k, v in row.items() if k != "label") for row in kept]
-    if twice := len(seen) - len(set(seen)):
-        notes.append(f"{twice} rows repeat another row in every column; they are counted as given")
+def _tables(name: str, gathered: Gathered, raw: bool = False) -> list[Table]:
+    """One table per family, the excluded rows with their family's, or else with the first."""
+    if not gathered.rows:
+        reasons = "; ".join(f"{label}: {reason}" for _, label, reason in gathered.excluded[:3])
+        more = len(gathered.excluded) - 3
+        and_more = f" and {more} more" if more > 0 else ""
+        raise DlmError(f"{name}: no row with a loss of a finished run ({reasons}{and_more})")
     tables = []
-    for family in dict.fromkeys([row["family"] for row in kept]):
-        part = [row for row in kept if row["family"] == family]
+    known = dict.fromkeys(row["family"] for row in gathered.rows)
+    for family in known:
+        part = [row for row in gathered.rows if row["family"] == family]
+        sources = {row["source"] for row in part}
         table = make(
             *([row[key] for row in part] for key in ("params", "tokens", "unique_tokens", "loss")),
             family=family,
@@ -342,74 +286,14 @@ def _from_rows(name: str, rows: list[dict[str, Any]], raw: bool = False) -> list
             run=[row["group"] for row in part],
             flops=[row["flops"] for row in part],
             labels=[row["label"] for row in part],
-            source=_common([row["source"] for row in part]),
+            source=sources.pop() if len(sources) == 1 else "",
             raw=raw,
         )
-        tables.append(
-            dataclasses.replace(table, excluded=tuple(excluded.get(family, ())), notes=tuple(notes))
-        )
-    if not tables:
-        raise DlmError(f"{name}: no row with a loss of a finished run")
-    known = {table.family for table in tables}
-    gone = [
-        (label, f"{reason} (family {family}, of which nothing is left)")
-        for family, pairs in excluded.items()
-        if family not in known
-        for label, reason in pairs
-    ]
-    tables[0] = dataclasses.replace(tables[0], excluded=tables[0].excluded + tuple(gone))
-    return tables
-
-
-def _common(words: list[str]) -> str:
-    return words[0] if len(set(words)) == 1 else ""
-
-
-def _number(name: str, line: int, key: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise DlmError(f"{name}, line {line}: {key}={value!r}: must be a number") from None
-
-
-def from_runs(found: Iterable[runs.Run], points: str, name: str) -> list[Table]:
-    """One table per family, and per corpus where there are several; see `read`."""
-    rows: list[dict[str, Any]] = []
-    found = list(found)
-    several = len({run.corpus for run in found}) > 1  # losses on different data make no one law
-    families = [
-        f"{run.corpus}/{run.objective or 'unknown'}" if several else run.objective or "unknown"
-        for run in found
-    ]
-    for run, family in zip(found, families, strict=True):
-        base = {"family": family, "name": run.label, "run": run.run}
-        if run.status != "finished":
-            reason = f"{run.status}: {run.reason}"
-            rows.append(base | {"params": "", "tokens": "", "loss": "", "status": reason})
-            continue
-        result, curve = run.result, run.curve
-        rest = {"params": result["params"], "unique_tokens": result["unique_tokens"]}
-        if points == "best":
-            share = result["best_flops"] / result["flops"]
-            at = [
-                (round(result["tokens"] * share), result["validation_loss"], result["best_flops"])
-            ]
-        else:
-            pick = slice(-1, None) if points == "last" else slice(None)
-            columns = (curve.tokens, curve.validation_loss, curve.flops)
-            at = list(zip(*(c[pick] for c in columns), strict=True))
-        seen = [
-            base | rest | {"tokens": tokens, "loss": loss, "flops": flops, "status": ""}
-            for tokens, loss, flops in at
-            if tokens >= rest["unique_tokens"] * (1 - 1e-6)
+        gone = [
+            (label, reason if of == family else f"{reason} (family {of}: nothing of it is left)")
+            for of, label, reason in gathered.excluded
+            if of == family or (of not in known and not tables)
         ]
-        within = {"status": "finished, but this loss lies within the first epoch"}
-        rows += seen or [base | within]
-    if not rows:
-        raise DlmError(f"{name}: no run here")
-    keys = ("params", "tokens", "unique_tokens", "loss", "flops", "family", "name", "run", "status")
-    read_tables = _from_rows(
-        name, [{key: row.get(key, "") for key in keys} for row in rows], raw=True
-    )
-    tracked = crossover.tracked(found, families)
-    return [dataclasses.replace(t, tracked=tracked.get(t.family, ())) for t in read_tables]
+        notes = (*table.notes, *gathered.notes)
+        tables.append(dataclasses.replace(table, excluded=tuple(gone), notes=notes))
+    return tables
