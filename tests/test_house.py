@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "dlm"
 
 # Each row may import the rows above it, never its own neighbours or a row below.
 LEFT = (
-    ("errors",),
+    ("errors", "format"),
     ("flops", "bucket"),
     ("families",),
     ("schema",),
@@ -52,7 +52,7 @@ RIGHT = (
     *("law_report", "report", "commands"),
 )
 TOP = ("trained", "usage", "cli")  # the command line joins both sides
-RIGHT_MAY = {"errors", "config", "flops", "likelihood", "corpora"}
+RIGHT_MAY = {"errors", "format", "config", "flops", "likelihood", "corpora"}
 FORBIDDEN = {"tensorflow", "torch", "clu", "tensorboardX", "tensorflow_datasets"}
 
 
