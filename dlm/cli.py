@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dlm import bucket, commands, trained, usage
@@ -182,8 +182,9 @@ def _report(arguments: argparse.Namespace, overrides: list) -> int:
 
     folder = arguments.folder or arguments.workdir
     if folder.is_file():
-        return _show(commands.report(folder, arguments.law))
-    page = report.write(folder)
+        return _show(commands.report(folder, arguments.law, arguments.figure, arguments.width))
+    commands.check_figures(arguments.figure, arguments.width, report.FIGURES)
+    page = report.write(folder, arguments.figure, arguments.width)
     _print(report.summary(folder))
     print(f"report: {page}")
     return DONE
@@ -280,18 +281,18 @@ def _terminable():
         signal.signal(signal.SIGTERM, before)
 
 
-def _show(renderables: list[Any]) -> int:
+def _show(renderables: Iterable[Any]) -> int:
     _print(renderables)
     return DONE
 
 
-def _print(renderables: list[Any]) -> None:
+def _print(renderables: Iterable[Any]) -> None:
     from rich.console import Console
 
     console = Console()
     for item in renderables:
         if isinstance(item, str):  # a path is not broken, a bracket is no markup
-            print(item)
+            print(item, flush=True)
         else:
             console.print(item)
 

@@ -81,9 +81,19 @@ def with_error(value: float, error: float | None, sign: bool = False) -> str:
     return f"{text} ± {error:,.{decimals}f}" if known else text
 
 
+def fixed(value: float | None, decimals: int) -> str:
+    """Writes so many decimals: losses of one column. None gives ""."""
+    return "" if value is None else f"{value:,.{decimals}f}"
+
+
 def integer(value: float | None) -> str:
-    """Writes 6400 as 6,400; None as ""."""
-    return "" if value is None else f"{value:,.0f}"
+    """Writes 6400 as 6,400; None gives ""."""
+    return fixed(value, 0)
+
+
+def percent(share: float | None, decimals: int = 0) -> str:
+    """Writes 0.25 as 25%; None gives ""."""
+    return "" if share is None else f"{share:.{decimals}%}"
 
 
 def count(value: float, digits: int = 3) -> str:
@@ -93,7 +103,16 @@ def count(value: float, digits: int = 3) -> str:
     for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
         if abs(value) >= unit * 0.9995:
             return number(value / unit, digits) + letter
-    return number(value, digits)
+    return tick(value, digits)
+
+
+def tick(value: float, digits: int = 3) -> str:
+    """Writes 0.25 and 1,000 plainly and 2.5e-7 as 2.5×10⁻⁷: the values of an axis."""
+    return (
+        power(value, digits)
+        if value and _parts(value, digits)[1] not in PLAIN
+        else (number(value, digits))
+    )
 
 
 def power(value: float, digits: int = 3) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from dlm import figures, html
+from dlm import html
+from dlm.canvas import Drawn
 from dlm.crossover import name_of
 from dlm.errors import DlmError
-from dlm.figures import interval, scientific
+from dlm.format import interval, number, scientific
 from dlm.laws import analysis as laws
 from dlm.laws import comparison, fits, words
 from dlm.laws import table as tables
@@ -29,45 +30,61 @@ LAW, ONE_SIZE = "data-constrained", named("one-size")
 HEAD = ("coefficient", "value", "90% interval, profile", "90% interval, bootstrap", "verdict")
 
 
-def write(
-    folder: Path | str,
-    found: Sequence[Analysis],
-    title: str,
-    drawn: dict[str, Any],
-    compared: Comparison | None = None,
-) -> Path:
-    """report.html with the figures (PNG and SVG) into a folder, and what there is of fit.json,
-    fit.tex and critical.json; returns report.html.
+def write_fits(folder: Path, found: Sequence[Analysis]) -> list[Path]:
+    """Writes fit.json and fit.tex into a folder; nothing, if there is no fit.
+
+    Raises:
+      DlmError: they cannot be written.
+    """
+    if not found:
+        return []
+    numbers = json.dumps([words.as_json(a) for a in found], indent=1)
+    return [
+        _write(folder / "fit.json", numbers),
+        _write(folder / "fit.tex", words.as_latex(list(found))),
+    ]
+
+
+def write_critical(folder: Path, compared: Comparison) -> Path:
+    """Writes critical.json into a folder.
 
     Raises:
       DlmError: it cannot be written.
     """
-    folder = Path(folder)
+    numbers = words.plain(comparison.as_json(compared))
+    return _write(folder / "critical.json", json.dumps(numbers, indent=1))
+
+
+def write_page(
+    folder: Path,
+    found: Sequence[Analysis],
+    title: str,
+    drawn: Sequence[Drawn],
+    compared: Comparison | None = None,
+) -> Path:
+    """Writes report.html into a folder.
+
+    Raises:
+      DlmError: it cannot be written.
+    """
+    return _write(folder / "report.html", page(found, title, drawn, compared))
+
+
+def _write(path: Path, text: str) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        texts = {}
-        for name, figure in drawn.items():
-            text = figures.save(figure, folder / name)[1].read_text("utf-8")
-            texts[name] = text[text.index("<svg") :]
-        if found:
-            numbers = [words.as_json(a) for a in found]
-            html.replace(folder / "fit.json", json.dumps(numbers, indent=1))
-            html.replace(folder / "fit.tex", words.as_latex(list(found)))
-        if compared is not None:
-            numbers = words.plain(comparison.as_json(compared))
-            html.replace(folder / "critical.json", json.dumps(numbers, indent=1))
-        return html.replace(folder / "report.html", page(found, title, texts, compared))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return html.replace(path, text)
     except OSError as error:
-        raise DlmError(f"{folder}: cannot be written ({error.strerror})") from None
+        raise DlmError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def page(
     found: Sequence[Analysis],
     title: str,
-    texts: dict[str, str],
+    drawn: Sequence[Drawn] = (),
     compared: Comparison | None = None,
 ) -> str:
-    """`texts`: figures as SVG, by name."""
+    """The fits, the comparison and the figures as one page without script or network."""
     body = [f"<h1>{escape(title)}</h1>"]
     for a in found:
         body += html.section(f"{a.fit.law.name}, family {a.fit.table.family}", *section(a))
@@ -76,31 +93,12 @@ def page(
         body += html.section(
             head, *(html.table(*part) for part in rest), html.bullets(_said(compared))
         )
-    for name, text in texts.items():
-        caption = CAPTIONS.get(name.split("-")[0], "")
-        body += html.section(
-            name, f"<figure>{text}<figcaption>{escape(caption)}</figcaption></figure>"
-        )
+    for each in drawn:
+        if each.svg:
+            body += html.section(each.heading, html.figure(each.svg, each.heading, each.caption))
+    if problems := [each.problem for each in drawn if each.problem]:
+        body += html.section("Figures that were not drawn", html.bullets(problems))
     return html.document(title, body)
-
-
-CAPTIONS = {
-    "figure_1": "The lowest loss at each compute, by unique tokens and family; a star marks where "
-    "the frontiers of the runs meet.",
-    "figure_2": "Loss over epochs and parameters at one number of unique tokens; the star is the "
-    "best run.",
-    "figure_3": "Loss at fixed size and compute against the share of training tokens that are "
-    "unique; lines are the law.",
-    "figure_4": "Loss while training, one line per number of epochs.",
-    "figure_5": "Predicted loss with repetition and with as many fresh tokens, and what one more "
-    "pass over a token is worth.",
-    "figure_6": "The challenger's compute-optimal loss minus the reference's over unique tokens and "
-    "compute, and the critical compute.",
-    "figure_7_8": "Loss against epochs of each setting, and each one's lowest.",
-    "profiles": "What each value of a coefficient costs, the others refitted; below the dashed line "
-    "it fits as well, within the noise.",
-    "residuals": "Predicted over observed loss of each run.",
-}
 
 
 def section(a: Analysis) -> list[str]:
@@ -179,7 +177,7 @@ def one_size(panel: Panel) -> list[str]:
         )  # each row for itself: a description
         f = fits.fit(ONE_SIZE, curve, loss=fits.Loss("gaussian"), starts=8, tolerance=fits.ROUGH)
         values = ", ".join(
-            f"{k} {'unbounded' if v > 0.99 * ONE_SIZE.coefficient(k).limits[1] else f'{v:.3g}'}"
+            f"{k} {'unbounded' if v > 0.99 * ONE_SIZE.coefficient(k).limits[1] else number(v, 3)}"
             for k, v in f.coefficients.items()
         )
         made.append(
@@ -204,7 +202,7 @@ def comparison_tables(c: Comparison) -> tuple[Any, ...]:
     crossings = [_critical_row(p) for p in (*c.points, *c.observed)]
     e = c.equivalence
     ratios = [
-        [scientific(C, 3), words.number(n, 3), words.number(r, 3), words.span(low, high)]
+        [scientific(C, 3), number(n, 3), number(r, 3), interval(low, high)]
         for C, n, r, low, high in zip(e.compute, e.epochs, e.ratio, e.low, e.high, strict=True)
     ]
     return (
@@ -217,7 +215,7 @@ def comparison_tables(c: Comparison) -> tuple[Any, ...]:
 def _said(c: Comparison) -> list[str]:
     first, second = (name_of(name) for name in c.families)
     ratio = (
-        f"Second table: at U = {words.number(c.unique_tokens)}, the compute of {second} over that of "
+        f"Second table: at U = {number(c.unique_tokens)}, the compute of {second} over that of "
         f"{first} for the same loss, at {first}'s best use of its compute, with {first}'s epochs."
     )
     pair = f"Pairs are {first} / {second}."
@@ -235,27 +233,26 @@ def _critical_row(found: Critical) -> list[str]:
     pair = "{} / {}".format
     from_runs = math.isnan(found.epochs[0])
     around = "no interval"
-    if found.low == found.low and found.low > found.searched[0] * (1 + 1e-9):
-        around = interval(found.low, found.high)
-    elif found.low == found.low:
-        around = f"below {scientific(found.high, 2)}" if np.isfinite(found.high) else "any"
+    if not math.isnan(found.low):  # from the lowest compute searched on, it is open below
+        low = found.low if found.low > found.searched[0] * (1 + 1e-9) else 0.0
+        around = interval(low, found.high)
     if from_runs and around != "no interval":
         around += " (spread)"
     if found.share < 0.995:
         around += f", {found.share:.0%} of resamples cross"
     return [
-        words.number(found.unique_tokens),
+        number(found.unique_tokens),
         "runs" if from_runs else found.irreducible,
         found.status if crosses else f"{found.status} within {_range(found.searched)}",
         scientific(found.compute, 3) if crosses else "",
         around,
-        pair(*(words.number(e, 3) for e in found.epochs)) if crosses and not from_runs else "",
-        pair(*(words.number(n, 3) for n in found.params)) if crosses and not from_runs else "",
+        pair(*(number(e, 3) for e in found.epochs)) if crosses and not from_runs else "",
+        pair(*(number(n, 3) for n in found.params)) if crosses and not from_runs else "",
     ]
 
 
 def _range(searched: tuple[float, float]) -> str:
-    return f"{scientific(searched[0])} to {scientific(searched[1])}"
+    return interval(*searched, digits=2)
 
 
 def power_sentence(law: PowerLaw) -> str:

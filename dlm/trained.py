@@ -125,7 +125,7 @@ def _infill(text: str, store: Any, length: int) -> np.ndarray:
 
 
 def quality(a: argparse.Namespace) -> list[Any]:
-    from dlm import data, figures, html, quality, run, sampling, worker
+    from dlm import canvas, data, figures, html, quality, run, sampling, worker
     from dlm.law_report import grid
 
     worker.prepare_jax()
@@ -161,7 +161,7 @@ def quality(a: argparse.Namespace) -> list[Any]:
     path = folder / "quality.json"
     records = [q._asdict() for q in found]
     html.replace(path, json.dumps(records, indent=1))
-    png, _ = figures.save(figures.quality(records), folder / "quality")
+    png, *_ = canvas.save(figures.quality(records), folder / "quality")
     return [
         f"{c.objective.name} on {store.manifest.name}, judged by {judge.objective.name}",
         grid(head, rows),
@@ -285,7 +285,7 @@ def benchmark(
 
 
 def spectrum(a: argparse.Namespace) -> list[Any]:
-    from dlm import data, figures, run, spectrum, worker
+    from dlm import canvas, data, figures, run, spectrum, worker
     from dlm.crossover import name_of
     from dlm.law_report import grid
 
@@ -304,7 +304,7 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
             rows.append([name, f"{level:.1%}", *(f"{share:.3f}" for share in row)])
     head = ("family", "known", *(f"{r} cycles" for r in radius))
     a.out.mkdir(parents=True, exist_ok=True)
-    png, _ = figures.save(figures.spectrum(found, levels), a.out / "spectrum")
+    png, *_ = canvas.save(figures.spectrum(found, levels), a.out / "spectrum")
     return ["Share of the variance of each spatial frequency that is explained", grid(head, rows),
             f"written: {png}"]  # fmt: skip
 

@@ -84,7 +84,10 @@ the ratio is of training tokens per second over the config as it is. Tokens are 
     ),
     "report": (
         "write report.html, figures and tables from the runs below a folder (no JAX needed)",
-        "examples:\n  dlm report runs/quickstart\n  dlm report runs.csv   laws of a table",
+        """examples:
+  dlm report runs/quickstart
+  dlm report runs/quickstart --width 3.25 --figure frontier     for a column of a paper
+  dlm report runs.csv                                           laws of a table""",
     ),
     "corpus": (
         "build an experiment's token stores and describe them",
@@ -167,6 +170,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
             "folder", nargs="?", help="or its address (default: the workdir)"
         )
     parsers["report"].add_argument("--law", default="data-constrained", help="of a table of runs")
+    commands.choice(parsers["report"])
     parsers["tensorboard"].add_argument("--port", type=int, default=6006)
     commands.arguments(parsers)
 

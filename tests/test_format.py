@@ -76,7 +76,19 @@ def test_integers_and_sentences():
 
 NAMES = [
     *("wd0.1", "wd0.5", "wd0.9", "digits/masked", "digits-masked", "AR", "ar", "..", "../../etc"),
-    *("", " ", "a b", "a$b_{c}", "日本", "日本語", "Größe", "CON", "x" * 300, "x" * 299 + "y", ".hidden"),
+    *(
+        "",
+        " ",
+        "a b",
+        "a$b_{c}",
+        "日本",
+        "日本語",
+        "Größe",
+        "CON",
+        "x" * 300,
+        "x" * 299 + "y",
+        ".hidden",
+    ),
     *("lr=1e-3", "a\x00b", "a\nb", "tail.", "tail"),
 ]
 
