@@ -166,12 +166,27 @@ def _together(jobs: list, stop: Callable[[], bool]) -> dict[str, str]:
 
 def _runs(arguments: argparse.Namespace, overrides: list) -> int:
     from dlm import runs
+    from dlm.format import fixed
+    from dlm.terminal import grid
 
     folder = arguments.folder or arguments.workdir
     found = runs.load(folder)
-    for row in runs.rows(found):
-        loss = "" if row["validation_loss"] is None else f"{row['validation_loss']:.4f}"
-        print(f"{row['run']}  {row['status']:10} {loss:8} {row['experiment']}: {row['label']}")
+    rows = [
+        [
+            row["run"],
+            row["status"],
+            fixed(row["validation_loss"], 4),
+            row["experiment"],
+            row["label"],
+        ]
+        for row in runs.rows(found)
+    ]
+    rows = [[cell or "" for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _print([grid(("run", "status", "loss", "experiment", "label"), rows)])
+    else:  # a line a run, for other programs
+        for run, status, loss, name, label in rows:
+            print(f"{run}  {status:10} {loss:8} {name}: {label}")
     tables = runs.write_table(found, folder)
     print(f"{len(found)} runs; {tables[0]}, {tables[1]}")
     return DONE

@@ -15,6 +15,7 @@ from dlm.errors import DlmError, nearest
 from dlm.format import file_stems
 from dlm.laws.forms import LAWS
 from dlm.laws.forms import law as named
+from dlm.terminal import prose
 
 if TYPE_CHECKING:
     from dlm.canvas import Drawing, Drawn
@@ -117,7 +118,7 @@ def fit(a: argparse.Namespace) -> Iterator[Any]:
     made, refused = _fitted(a, found)
     for each in made:
         yield from (*law_report.terminal(each), "")
-    yield from refused
+    yield from map(prose, refused)
     if a.out is not None:
         title = f"{a.law} on {a.table.name}"
         yield from _written(law_report.write_fits(a.out, made))
@@ -160,7 +161,7 @@ def _diagnostics(made: list[Analysis]) -> dict[str, Make]:
 
 def _draw_each(
     folder: Path, drawings: Mapping[str, Make], asked: Sequence[str] = (), width: float = 0.0
-) -> Generator[str, None, list[Drawn]]:
+) -> Generator[Any, None, list[Drawn]]:
     """Draws and saves one figure after another; yields what became of each, returns them all.
 
     `asked`: only these, figures or panels (the name of the figure, "-", the panel's own).
@@ -175,7 +176,8 @@ def _draw_each(
         label = f"{name}-{panel}" if panel else name
         each = canvas.attempt(label, make, folder / label, panel, width)
         drawn.append(each)
-        yield each.problem or f"written: {folder / label}.png, .svg, .pdf"
+        done = f"written: {folder / label}.png, .svg, .pdf"
+        yield prose(each.problem, "yellow") if each.problem else done
     return drawn
 
 
@@ -370,7 +372,7 @@ def figures(a: argparse.Namespace) -> Iterator[Any]:
             laws = {each.fit.table.family: each.fit for each in made}
         except DlmError as error:
             refused = [f"no law: {error}"]
-    yield from refused
+    yield from map(prose, refused)
     yield from _written(law_report.write_fits(out, made))
     compared = None
     if len(laws) > 1:
@@ -378,7 +380,7 @@ def figures(a: argparse.Namespace) -> Iterator[Any]:
             compared = _compared(a, tables, laws)[0]
             yield f"written: {law_report.write_critical(out, compared)}"
         except DlmError as error:
-            yield f"no critical compute: {error}"
+            yield prose(f"no critical compute: {error}")
     drawings = _drawings(a, tables, laws, compared) | _diagnostics(made)
     drawn = yield from _draw_each(out, drawings, a.figure, a.width)
     if not any(each.files for each in drawn) and (a.figure or not made):

@@ -72,11 +72,12 @@ def interval(low: float, high: float, digits: int = 3) -> str:
 def with_error(value: float, error: float | None, sign: bool = False) -> str:
     """Writes a value to the second digit of its standard error: 1.5425 ± 0.0011.
 
-    Without an error, or with one that is not finite, four decimals and no ±. `sign`: +0.0388.
+    Four decimals at most, but for an error that they would show as zero. Without an error, or with
+    one that is not finite, four decimals and no ±. `sign`: +0.0388.
     """
     decimals, known = 4, error is not None and math.isfinite(error)
     if known and error:
-        decimals = min(max(1 - _parts(error, 2)[1], 0), 6)
+        decimals = min(max(1 - _parts(error, 2)[1], 0), 4 if error >= 5e-5 else 8)
     text = f"{value:{'+' if sign else ''},.{decimals}f}"
     return f"{text} ± {error:,.{decimals}f}" if known else text
 

@@ -57,10 +57,6 @@ def _by_family(tables: Sequence[Table], paint: Any) -> dict[str, Any]:
     return {stems[t.family]: lambda ax, t=t: paint(ax, t) for t in tables}
 
 
-def _inner_legend(ax: Axes) -> None:
-    ax.legend(frameon=False, fontsize="small")
-
-
 # --- 1 and 9: Pareto frontiers and the critical point -------------------------------------------
 
 
@@ -253,7 +249,7 @@ def _fraction_panel(ax: Axes, t: Table, law: Fitted | None) -> None:
     set_axis(ax, "y")
     ax.invert_xaxis()
     ax.set_title(named(t.family), loc="left")
-    _inner_legend(ax)
+    ax.legend(frameon=False, fontsize="small")
     bottom, top = ax.get_ylim()
     ax.set_ylim(bottom, top + 0.3 * (top - bottom))
 
@@ -325,7 +321,6 @@ def worth(fits: Mapping[str, Fitted], params: float, unique_tokens: float) -> Dr
         set_axis(ax, "y")
         ax.set(xlabel="training tokens", ylabel="predicted loss, nats per token")
         ax.set_title(f"N = {count(params)}, U = {count(unique_tokens)}", loc="left")
-        _inner_legend(ax)
 
     def decay(ax: Axes) -> None:
         for family, f in fits.items():
@@ -333,7 +328,8 @@ def worth(fits: Mapping[str, Fitted], params: float, unique_tokens: float) -> Dr
             rate = _decay(f)
             if rate is None:
                 continue
-            ax.plot(epochs, rate(epochs), color=colour, ls=dash, lw=1.8, label=named(family))
+            label = f"{named(family)}, repeated"
+            ax.plot(epochs, rate(epochs), color=colour, ls=dash, lw=1.8, label=label)
             if f.samples and "R_D" in f.samples:
                 low, high = interval(f.samples["R_D"], widened(LEVEL, f))
                 least, most = (np.exp(-(epochs - 1) / r) for r in (low, high))
@@ -343,14 +339,13 @@ def worth(fits: Mapping[str, Fitted], params: float, unique_tokens: float) -> Dr
         ax.set(xlabel="epochs", ylabel="worth of one more pass over a token")
         ax.axhline(0.5, color=INK, lw=0.8, ls=(0, (3, 2)))
         ax.set_title("half-life where a line meets one half", loc="left")
-        if ax.get_legend_handles_labels()[0]:
-            _inner_legend(ax)
 
     return Drawing(
         {"loss": loss, "worth": decay},
         "Predicted loss with repetition and with as many fresh tokens, and what one more pass over a "
         "token is worth.",
         "What repetition is worth",
+        legend=True,
     )
 
 
@@ -397,6 +392,7 @@ def gap(reference: Fitted, challenger: Fitted, found: Comparison) -> Drawing:
         "Where the laws cross",
         x_label="unique tokens U",
         y_label="compute, FLOPs",
+        legend=True,
         size=(3.8, 3.4),
         least=2.8,
     )
@@ -441,8 +437,6 @@ def _critical_panel(
         ax.plot(us, factor * us**law.exponent, color="#0072B2", ls=dash, label=label)
     if stars:
         _crossings(ax, stars, "#D55E00", "*", "from the runs")
-    if cross or stars:
-        _inner_legend(ax)
     ax.set_title(
         "critical compute" if cross else "critical compute: the laws do not cross", loc="left"
     )

@@ -25,6 +25,7 @@ from dlm.laws.comparison import Comparison
 from dlm.laws.critical import Critical, PowerLaw
 from dlm.laws.forms import law as named
 from dlm.runs import Panel, Run
+from dlm.terminal import grid, prose
 
 LAW, ONE_SIZE = "data-constrained", named("one-size")
 HEAD = ("coefficient", "value", "90% interval, profile", "90% interval, bootstrap", "verdict")
@@ -119,26 +120,10 @@ def section(a: Analysis) -> list[str]:
 
 def terminal(a: Analysis) -> list[Any]:
     """Rich renderables: the formula, the table of coefficients, the sentences."""
-    from rich.text import Text
-
-    said = [Text(f"\n{text}") for text in words.sentences(a)]
-    left_out = [
-        Text(f"left out: {run}: {reason}", style="yellow") for run, reason in a.fit.table.excluded
-    ]
-    head = Text(f"{a.fit.law.formula}\n{a.fit.law.source}\n")
+    said = [prose(f"\n{text}") for text in words.sentences(a)]
+    left_out = [prose(f"left out: {run}: {why}", "yellow") for run, why in a.fit.table.excluded]
+    head = prose(f"{a.fit.law.formula}\n{a.fit.law.source}\n")
     return [head, grid(HEAD, words.coefficient_rows(a)), *said, *left_out]
-
-
-def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table(box=None, pad_edge=False)
-    for name in head:
-        grid.add_column(name, overflow="fold")
-    for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
-    return grid
 
 
 # --- in the report of an experiment ---------------------------------------------------------------
@@ -225,7 +210,8 @@ def _said(c: Comparison) -> list[str]:
 def comparison_terminal(c: Comparison) -> list[Any]:
     """Rich renderables."""
     title, *parts = comparison_tables(c)
-    return [title, *(grid(*part) for part in parts), *_said(c)]
+    tables = [item for part in parts for item in (grid(*part), "")]
+    return [prose(f"{title}\n"), *tables, *map(prose, _said(c))]
 
 
 def _critical_row(found: Critical) -> list[str]:

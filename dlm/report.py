@@ -33,6 +33,7 @@ from dlm.format import (
     with_error,
 )
 from dlm.runs import Panel, Run
+from dlm.terminal import grid, prose
 
 FIGURES = ("frontier", "epochs", "settings")
 SAMPLES = 3  # shown of each family, the first ones drawn
@@ -362,28 +363,16 @@ def _made_with(found: Sequence[Run], panels: Sequence[Panel]) -> list[str]:
 
 def summary(directory: Path | str) -> list[Any]:
     """Rich renderables: a row per family's best setting, then the answer on each panel."""
-    from rich.table import Table
-    from rich.text import Text
-
     found = runs.load(directory)
     panels, excluded = runs.panels(found)
+    left_out = [prose(f"left out: {run.label}: {reason}", "yellow") for run, reason in excluded]
     if not panels:
-        return [Text(findings.nothing(found)), *_exclusions(excluded)]
-    table = Table(box=None, pad_edge=False)
-    for name in ("data", "family", "loss, nats/token", "kind", "training", "best epoch", "FLOPs"):
-        left = name in ("data", "family", "kind")
-        table.add_column(name, justify="left" if left else "right", overflow="fold")
-    table.add_column("setting (of how many)", overflow="fold")
-    for panel in panels:
-        for row in best_rows(panel):
-            loss, setting = f"{row[2]}", f"{row[10]} (of {row[11]})"
-            cells = (row[0], row[1], loss, row[4], row[5], row[7], row[8], setting)
-            table.add_row(*(Text(cell) for cell in cells))
-    answers = [Text(f"\n{findings.answer(panel)}") for panel in panels]
-    return [table, *answers, *_exclusions(excluded)]
-
-
-def _exclusions(excluded: Sequence[tuple[Run, str]]) -> list[Any]:
-    from rich.text import Text
-
-    return [Text(f"left out: {run.label}: {reason}", style="yellow") for run, reason in excluded]
+        return [prose(findings.nothing(found)), *left_out]
+    head = ("data", "family", "loss, nats/token", "kind", "best epoch", "FLOPs", "training loss")
+    rows = [
+        [*row[:3], row[4], row[7], row[8], row[5], f"{row[10]} (of {row[11]})"]
+        for panel in panels
+        for row in best_rows(panel)
+    ]
+    answers = [prose(f"\n{findings.answer(panel)}") for panel in panels]
+    return [grid((*head, "setting (of how many)"), rows), *answers, *left_out]

@@ -126,7 +126,7 @@ def _infill(text: str, store: Any, length: int) -> np.ndarray:
 
 def quality(a: argparse.Namespace) -> list[Any]:
     from dlm import canvas, data, figures, html, quality, run, sampling, worker
-    from dlm.law_report import grid
+    from dlm.terminal import grid
 
     worker.prepare_jax()
     _counts(a)
@@ -170,7 +170,7 @@ def quality(a: argparse.Namespace) -> list[Any]:
 
 
 def objectives(a: argparse.Namespace) -> list[Any]:
-    from dlm.law_report import grid
+    from dlm.terminal import grid
 
     sizes: dict[str, Any] = dict(layers=6, width=512, ff=1344, rows=8192)
     length = 512
@@ -192,7 +192,7 @@ def objectives(a: argparse.Namespace) -> list[Any]:
 
 def check(a: argparse.Namespace, overrides: list[tuple[str, Any]]) -> list[Any]:
     from dlm import experiment, objectives, proofs, worker
-    from dlm.law_report import grid
+    from dlm.terminal import grid
 
     worker.prepare_jax()
     edited: Any = config.base()
@@ -225,7 +225,7 @@ def benchmark(
 
     from dlm import benchmark, experiment, record
     from dlm.commands import writable
-    from dlm.law_report import grid
+    from dlm.terminal import grid
 
     if not a.seconds > 0:
         raise DlmError(f"--seconds={a.seconds:g}: must be above 0")
@@ -287,7 +287,7 @@ def benchmark(
 def spectrum(a: argparse.Namespace) -> list[Any]:
     from dlm import canvas, data, figures, run, spectrum, worker
     from dlm.crossover import name_of
-    from dlm.law_report import grid
+    from dlm.terminal import grid
 
     worker.prepare_jax()
     levels = (0.125, 0.25, 0.5, 0.75)

@@ -44,8 +44,10 @@ def test_an_interval_never_loses_a_power_of_ten(low, high, words):
 @pytest.mark.parametrize("value, error, sign, words", [
     (1.54251, 0.00112, False, "1.5425 ± 0.0011"), (1.5425, 0.023, False, "1.542 ± 0.023"),
     (0.03881, 0.00823, True, "+0.0388 ± 0.0082"), (1.5, None, False, "1.5000"),
-    (1.5, NAN, False, "1.5000"), (1.5, 0.0, False, "1.5000 ± 0.0000"), (1.5, 3e-9, False,
-     "1.500000 ± 0.000000"), (1523.4, 61.2, False, "1,523 ± 61"), (1.0, 0.0996, False, "1.00 ± 0.10"),
+    (1.5, NAN, False, "1.5000"), (1.5, 0.0, False, "1.5000 ± 0.0000"),
+    (2.116158, 0.00096, False, "2.1162 ± 0.0010"),
+    (1.5, 3.14e-6, False, "1.5000000 ± 0.0000031"),
+    (1523.4, 61.2, False, "1,523 ± 61"), (1.0, 0.0996, False, "1.00 ± 0.10"),
 ])  # fmt: skip
 def test_an_error_decides_the_decimals(value, error, sign, words):
     assert text.with_error(value, error, sign) == words

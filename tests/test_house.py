@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "dlm"
 # Each row may import the rows above it, never its own neighbours or a row below.
 LEFT = (
     ("errors", "format"),
+    ("terminal",),
     ("flops", "bucket"),
     ("families",),
     ("schema",),
@@ -53,7 +54,7 @@ RIGHT = (
     *("law_report", "report", "commands"),
 )
 TOP = ("trained", "usage", "cli")  # the command line joins both sides
-RIGHT_MAY = {"errors", "format", "config", "flops", "likelihood", "corpora"}
+RIGHT_MAY = {"errors", "format", "terminal", "config", "flops", "likelihood", "corpora"}
 FORBIDDEN = {"tensorflow", "torch", "clu", "tensorboardX", "tensorflow_datasets"}
 
 
