@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dlm import addresses, bucket, commands, trained, usage
@@ -177,12 +177,27 @@ def _together(jobs: list, stop: Callable[[], bool]) -> dict[str, str]:
 
 def _runs(arguments: argparse.Namespace, overrides: list) -> int:
     from dlm import runs
+    from dlm.format import fixed
+    from dlm.terminal import grid
 
     folder = arguments.folder
     found = runs.load(folder)
-    for row in runs.rows(found):
-        loss = "" if row["validation_loss"] is None else f"{row['validation_loss']:.4f}"
-        print(f"{row['run']}  {row['status']:10} {loss:8} {row['experiment']}: {row['label']}")
+    rows = [
+        [
+            row["run"],
+            row["status"],
+            fixed(row["validation_loss"], 4),
+            row["experiment"],
+            row["label"],
+        ]
+        for row in runs.rows(found)
+    ]
+    rows = [[cell or "" for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _print([grid(("run", "status", "loss", "experiment", "label"), rows)])
+    else:  # a line a run, for other programs
+        for run, status, loss, name, label in rows:
+            print(f"{run}  {status:10} {loss:8} {name}: {label}")
     tables = runs.write_table(found, folder)
     print(f"{len(found)} runs; {tables[0]}, {tables[1]}")
     return DONE
@@ -193,10 +208,12 @@ def _report(arguments: argparse.Namespace, overrides: list) -> int:
 
     folder = arguments.folder
     if folder.is_file():
-        return _show(commands.report(folder, arguments.law, arguments.columns))
+        chosen = arguments.columns, arguments.figure, arguments.width
+        return _show(commands.report(folder, arguments.law, *chosen))
     if arguments.columns:
         raise DlmError("--columns: only with a table; the runs of a folder have known columns")
-    page = report.write(folder)
+    commands.check_figures(arguments.figure, arguments.width, report.FIGURES)
+    page = report.write(folder, arguments.figure, arguments.width)
     _print(report.summary(folder))
     print(f"report: {page}")
     return DONE
@@ -296,18 +313,18 @@ def _terminable():
         signal.signal(signal.SIGTERM, before)
 
 
-def _show(renderables: list[Any]) -> int:
+def _show(renderables: Iterable[Any]) -> int:
     _print(renderables)
     return DONE
 
 
-def _print(renderables: list[Any]) -> None:
+def _print(renderables: Iterable[Any]) -> None:
     from rich.console import Console
 
     console = Console()
     for item in renderables:
         if isinstance(item, str):  # a path is not broken, a bracket is no markup
-            print(item)
+            print(item, flush=True)
         else:
             console.print(item)
 

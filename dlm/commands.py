@@ -5,23 +5,28 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dlm.errors import DlmError, nearest
+from dlm.format import file_stems
 from dlm.frontiers import TOO_FEW
 from dlm.laws.forms import LAWS
 from dlm.laws.forms import law as named
+from dlm.terminal import prose
 
 if TYPE_CHECKING:
+    from dlm.canvas import Drawing, Drawn
     from dlm.laws.analysis import Analysis
     from dlm.laws.comparison import Comparison
     from dlm.laws.critical import Constants, Fitted
     from dlm.laws.forms import Law
     from dlm.laws.table import Table
+
+Make = Callable[[], "Drawing"]
 
 VERBS: dict[str, tuple[str, str]] = {
     "fit": (
@@ -52,7 +57,13 @@ laws.json: {"ar": {"law": "data-constrained", "coefficients": {"E": 1.8, "A": 29
         """examples:
   dlm figures runs.csv --law data-constrained --out figures/
   dlm figures runs.csv --laws laws.json --unique-tokens 1e7 3e7 1e8 --out figures/
-  dlm figures runs/sweep --points curve --out figures/    training curves by repetition""",
+  dlm figures runs/sweep --points curve --out figures/    training curves by repetition
+  dlm figures runs.csv --width 3.25 --figure figure_5 figure_6-gap    for a column of a paper
+
+Figures: figure_1 (frontiers), figure_2 (contours), figure_3 (share of unique data), figure_4
+(training curves), figure_5 (worth of repetition), figure_6 (gap and critical compute), figure_7_8
+(variants), profiles and residuals of each fit. A panel is named after its figure: figure_1-25M,
+figure_2-masked, figure_5-loss, figure_5-worth, figure_6-gap, figure_6-critical.""",
     ),
 }
 
@@ -83,6 +94,18 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
         p.add_argument("--unique-tokens", type=float, nargs="+", default=[], metavar="U")
         p.add_argument("--reference", default="", help="a family (default: ar)")
         p.add_argument("--challenger", default="", help="a family (default: the other one)")
+    choice(parsers["figures"])
+
+
+def choice(parser: argparse.ArgumentParser) -> None:
+    """Adds which figures are drawn, and how wide."""
+    parser.add_argument(
+        "--figure", nargs="+", action="extend", default=[], metavar="NAME",
+        help="only these, figures or panels (default: all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--width", type=float, default=0.0, metavar="INCHES", help="of each figure, such as 3.25"
+    )
 
 
 def columns_argument(p: argparse.ArgumentParser) -> None:
@@ -99,8 +122,8 @@ def columns_argument(p: argparse.ArgumentParser) -> None:
 # --- fit ----------------------------------------------------------------------------------------
 
 
-def fit(a: argparse.Namespace) -> list[Any]:
-    """What to print."""
+def fit(a: argparse.Namespace) -> Iterator[Any]:
+    """What to print, as it comes: the fits are on disk before the first figure is drawn."""
     from dlm import law_report
     from dlm.laws import columns
     from dlm.laws import table as tables
@@ -110,14 +133,19 @@ def fit(a: argparse.Namespace) -> list[Any]:
     options = {"points": a.points, "columns": columns.parse(a.columns)}
     found = [tables.one(a.table, a.family, **options)] if a.family else _read(a)
     made, refused = _fitted(a, found)
-    printed: list[Any] = []
     for each in made:
-        printed += [*law_report.terminal(each), ""]
-    printed += refused
+        yield from (*law_report.terminal(each), "")
+    yield from map(prose, refused)
     if a.out is not None:
         title = f"{a.law} on {a.table.name}"
-        printed.append(f"written: {law_report.write(a.out, made, title, _diagnostics(made))}")
-    return printed
+        yield from _written(law_report.write_fits(a.out, made))
+        drawn = yield from _draw_each(a.out, _diagnostics(made))
+        yield f"written: {law_report.write_page(a.out, made, title, drawn)}"
+
+
+def _written(paths: Iterable[Path]) -> Iterator[str]:
+    for path in paths:
+        yield f"written: {path}"
 
 
 def _fitted(a: argparse.Namespace, found: list[Table]) -> tuple[list[Analysis], list[str]]:
@@ -129,20 +157,44 @@ def _fitted(a: argparse.Namespace, found: list[Table]) -> tuple[list[Analysis], 
         except DlmError as error:
             if len(found) == 1:
                 raise
-            refused.append(f"family {t.family} is not fitted: {error}")
+            refused.append(f"Family {t.family} is not fitted: {error}")
     if not made:
         raise DlmError("; ".join(refused))
     return made, refused
 
 
-def _diagnostics(made: list[Analysis]) -> dict[str, Any]:
+def _diagnostics(made: list[Analysis]) -> dict[str, Make]:
+    """The figures of each fit, by name."""
     from dlm import law_figures
 
-    drawn = {}
+    stems = file_stems([each.fit.table.family for each in made])
+    drawings: dict[str, Make] = {}
     for each in made:
-        stem = each.fit.table.family.replace("/", "-")
-        drawn[f"profiles-{stem}"] = law_figures.profiles(each)
-        drawn[f"residuals-{stem}"] = law_figures.residuals(each.fit)
+        stem = stems[each.fit.table.family]
+        drawings[f"profiles-{stem}"] = lambda each=each: law_figures.profiles(each)
+        drawings[f"residuals-{stem}"] = lambda each=each: law_figures.residuals(each.fit)
+    return drawings
+
+
+def _draw_each(
+    folder: Path, drawings: Mapping[str, Make], asked: Sequence[str] = (), width: float = 0.0
+) -> Generator[Any, None, list[Drawn]]:
+    """Draws and saves one figure after another; yields what became of each, returns them all.
+
+    `asked`: only these, figures or panels (the name of the figure, "-", the panel's own).
+
+    Raises:
+      DlmError: an asked name that no figure and no panel has.
+    """
+    from dlm import canvas
+
+    drawn = []
+    for name, make, panel in canvas.chosen(drawings, asked):
+        label = f"{name}-{panel}" if panel else name
+        each = canvas.attempt(label, make, folder / label, panel, width)
+        drawn.append(each)
+        done = f"written: {folder / label}.png, .svg, .pdf"
+        yield prose(each.problem, "yellow") if each.problem else done
     return drawn
 
 
@@ -197,33 +249,38 @@ def _pair(option: str, word: str) -> tuple[str, float]:
         raise DlmError(f"{option} {word}: must be NAME=NUMBER") from None
 
 
-def report(table: Path, law: str, columns: Sequence[str] = ()) -> list[Any]:
+def report(
+    table: Path,
+    law: str,
+    columns: Sequence[str] = (),
+    asked: Sequence[str] = (),
+    width: float = 0.0,
+) -> Iterator[Any]:
     """The whole analysis of a table, into a folder beside it: `dlm report runs.csv`."""
     parser = argparse.ArgumentParser()
     arguments({name: parser if name == "figures" else argparse.ArgumentParser() for name in VERBS})
     out = str(table.with_suffix("")) + "-report"
-    words = ["--columns", *columns] if columns else []
-    return figures(parser.parse_args([str(table), "--law", law, "--out", out, *words]))
+    a = parser.parse_args([str(table), "--law", law, "--out", out])
+    a.columns, a.figure, a.width = list(columns), list(asked), width
+    return figures(a)
 
 
 # --- critical -----------------------------------------------------------------------------------
 
 
-def critical(a: argparse.Namespace) -> list[Any]:
-    from dlm import html, law_report
-    from dlm.laws import comparison, words
+def critical(a: argparse.Namespace) -> Iterator[Any]:
+    """What to print."""
+    from dlm import law_report
 
     if a.table is None and a.laws is None:
         raise DlmError("no table; give a CSV, a Parquet file, a folder of runs, or --laws")
     writable(a.out)
     tables = _read(a) if a.table else []
     compared, refused = _compared(a, tables, None)
-    printed = [*_remarks(tables), *refused, *law_report.comparison_terminal(compared)]
+    yield from map(prose, [*_remarks(tables), *refused])
+    yield from law_report.comparison_terminal(compared)
     if a.out is not None:
-        path = a.out / "critical.json"
-        text = json.dumps(words.plain(comparison.as_json(compared)), indent=1)
-        printed.append(f"written: {html.replace(path, text)}")
-    return printed
+        yield f"written: {law_report.write_critical(a.out, compared)}"
 
 
 def _compared(
@@ -353,80 +410,101 @@ def _families(a: argparse.Namespace, names: list[str]) -> tuple[str, str]:
 # --- figures ------------------------------------------------------------------------------------
 
 
-def figures(a: argparse.Namespace) -> list[Any]:
-    """Every figure that the table and the laws allow, and a page with them; else why not."""
+FIGURES = (
+    *("figure_1", "figure_2", "figure_3", "figure_4", "figure_5", "figure_6", "figure_7_8"),
+    *("profiles", "residuals"),
+)
+
+
+def figures(a: argparse.Namespace) -> Iterator[Any]:
+    """What to print, as it comes: the fits are written first, then each figure that the table and
+    the laws allow, or why not, then a page with all of them."""
     from dlm import law_report
 
     tables = sorted(_read(a) if a.table else [], key=lambda t: t.family)
     if not tables and a.laws is None:
         raise DlmError("nothing to draw: give a table, or --laws, or both")
+    check_figures(a.figure, a.width, FIGURES)
     out = a.out or Path("figures")
     writable(out)
     made: list[Analysis] = []
-    said: list[Any] = []
+    refused: list[str] = []
     laws: dict[str, Fitted] = {}
     if a.laws is not None:
         laws = read_laws(a.laws)
     elif a.points != "curve":
         try:
-            made, said = _fitted(a, tables)
+            made, refused = _fitted(a, tables)
             laws = {each.fit.table.family: each.fit for each in made}
         except DlmError as error:
-            said = [f"no law: {error}"]
+            refused = [f"no law: {error}"]
+    yield from map(prose, [*_remarks(tables), *refused])
+    yield from _written(law_report.write_fits(out, made))
     compared = None
     if len(laws) > 1 or len(tables) > 1:
         try:
             compared = _compared(a, tables, laws if len(laws) > 1 else {})[0]
+            yield f"written: {law_report.write_critical(out, compared)}"
         except DlmError as error:
-            said.append(f"no critical compute: {error}")
-    drawn, undrawn = _draw(a, tables, laws, compared)
-    if not drawn:
-        raise DlmError("; ".join([*said, *undrawn]))
+            yield prose(f"no critical compute: {error}")
+    drawings = _drawings(a, tables, laws, compared) | _diagnostics(made)
+    drawn = yield from _draw_each(out, drawings, a.figure, a.width)
+    if not any(each.files for each in drawn) and (a.figure or not made):
+        raise DlmError("; ".join([*refused, *(each.problem for each in drawn)]) or "no figure")
     title = f"Scaling laws: {(a.table or a.laws or out).name}"
-    page = law_report.write(out, made, title, drawn | _diagnostics(made), compared)
-    remarks = _remarks(tables)
-    return [*remarks, *said, *undrawn, *(f"{out / name}.png" for name in drawn), f"written: {page}"]
+    yield f"written: {law_report.write_page(out, made, title, drawn, compared)}"
 
 
-def _draw(
+def check_figures(asked: Sequence[str], width: float, names: Sequence[str]) -> None:
+    """Refuses a figure that no name begins, or a width that no figure can have.
+
+    Raises:
+      DlmError: it names the figures, or the widths.
+    """
+    from dlm.canvas import NARROWEST, WIDEST
+
+    for name in asked:
+        if not any(name == known or name.startswith(f"{known}-") for known in names):
+            raise DlmError(
+                f"--figure {name}: must be one of {', '.join(names)}{nearest(name, names)}"
+            )
+    if width and not NARROWEST <= width <= WIDEST:
+        raise DlmError(f"--width {width:g}: must be from {NARROWEST:g} to {WIDEST:g} inches")
+
+
+def _drawings(
     a: argparse.Namespace,
     tables: list[Table],
     laws: dict[str, Fitted],
     compared: Comparison | None,
-) -> tuple[dict[str, Any], list[str]]:
-    """The figures, and why some are not drawn."""
+) -> dict[str, Make]:
+    """The figures that may be drawn, by name, each drawn only when it is called."""
     from dlm import law_figures as draw
     from dlm.laws.table import unique_budgets
 
     unique = sorted(set(a.unique_tokens)) or unique_budgets(tables)
-    made: dict[str, Any] = {}
-    said: list[str] = []
-
-    def attempt(name: str, make: Any) -> None:
-        try:
-            made[name] = make()
-        except DlmError as error:
-            said.append(f"{name}: not drawn: {error}")
-
+    drawings: dict[str, Make] = {}
     fits = {k: f for k, f in laws.items() if k in {t.family for t in tables}}
     if a.points == "curve":
-        attempt("figure_4", lambda: draw.repetition(tables))
+        drawings["figure_4"] = lambda: draw.repetition(tables)
+        stems = file_stems([t.family for t in tables])
         for t in tables:
-            stem = t.family.replace("/", "-")
-            attempt(f"figure_7_8-{stem}", lambda t=t: draw.variants(*draw.beside(t, tables)))
+            drawings[f"figure_7_8-{stems[t.family]}"] = lambda t=t: draw.variants(
+                *draw.beside(t, tables)
+            )
     elif tables:
-        seen = compared.observed if compared is not None else ()
-        attempt("figure_1", lambda: draw.pareto(tables, seen))
-        attempt("figure_2", lambda: draw.contours(_largest(tables)))
-        attempt("figure_3", lambda: draw.data_fraction(_fixed_compute(tables), fits))
+        met = compared.observed if compared is not None else ()
+        drawings["figure_1"] = lambda: draw.pareto(tables, met)
+        drawings["figure_2"] = lambda: draw.contours(_largest(tables))
+        drawings["figure_3"] = lambda: draw.data_fraction(_fixed_compute(tables), fits)
     if laws and unique:
         sizes = np.concatenate([t.N for t in tables]) if tables else np.array([1e8])
         middle = float(np.exp(np.log(sizes).mean()))
-        attempt("figure_5", lambda: draw.worth(laws, middle, unique[len(unique) // 2]))
+        drawings["figure_5"] = lambda: draw.worth(laws, middle, unique[len(unique) // 2])
     if compared is not None and compared.points:
         first, second = (laws[name] for name in compared.families)
-        attempt("figure_6", lambda: draw.gap(first, second, compared))
-    return made, said
+        drawings["figure_6"] = lambda: draw.gap(first, second, compared)
+    return drawings
 
 
 def _largest(tables: list[Table]) -> list[Table]:

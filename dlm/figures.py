@@ -1,119 +1,107 @@
-"""The figures, one function each: panels in, a matplotlib Figure out, no state kept.
+"""The figures of an experiment, one function each: panels in, a `Drawing` out, no state kept.
 
 A family is told by colour (Okabe and Ito's, safe for the colour-blind), by line style and by
-marker, so the figures also read in grey. Text is sized for a figure shown 700 pixels wide.
+marker, so the figures also read in grey.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dlm import crossover as cross
 from dlm import frontiers
+from dlm.canvas import INK, Drawing, keywords, set_axis, settings, shown, style
 from dlm.errors import DlmError
+from dlm.format import file_stems, interval, power, scientific, with_error
 from dlm.runs import Family, Panel, Setting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# colour, marker, line style; by family, then for families that have no entry
-STYLES: dict[str, tuple[str, str, Any]] = {
-    "ar": ("#0072B2", "o", "-"),
-    "masked": ("#D55E00", "s", (0, (5, 1.5))),
-}
-MORE: list[tuple[str, str, Any]] = [
-    ("#009E73", "^", (0, (4, 1, 1, 1))),
-    ("#CC79A7", "D", (0, (2, 1))),
-    ("#6B6B6B", "v", (0, (1, 1))),
-]
-INK = "#333333"
-STYLE: Any = {
-    "font.size": 9.5,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9.5,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#666666",
-    "axes.grid": True,
-    "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "svg.hashsalt": "dlm",  # else the ids, and so the bytes, differ from call to call
-}
-POWERS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+BEHIND = dict(facecolor="white", alpha=0.85, lw=0, pad=1.5)  # notes on top of lines
+LOSS, EPOCHS = "loss, nats per token", "epochs over the unique tokens"
 
 
-def style(families: Sequence[str], name: str) -> tuple[str, str, Any]:
-    if name in STYLES:
-        return STYLES[name]
-    others = sorted(set(families) - set(STYLES))
-    return MORE[others.index(name) % len(MORE)]
-
-
-def scientific(value: float | None, digits: int = 2) -> str:
-    """3.24e12 as 3.2×10¹², in so many significant digits."""
-    if value is None or not math.isfinite(value):
-        return "none in reach" if value is not None and value > 0 else ""
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    return f"{mantissa}×10{str(int(exponent)).translate(POWERS)}"
-
-
-def interval(low: float, high: float) -> str:
-    """1.18 to 1.24×10¹², with one power of ten where both have the same."""
-    if not math.isfinite(low):
-        return "beyond the data"
-    if not math.isfinite(high):
-        return f"above {scientific(low, 3)}, open"
-    a, b = scientific(low, 3), scientific(high, 3)
-    if a.split("×")[1] == b.split("×")[1]:
-        a = a.split("×")[0]
-    return f"{a} to {b}"
+def _panels(panels: Sequence[Panel], paint: Any, **shared: Any) -> Drawing:
+    """A drawing with a panel for each, named after its data."""
+    if not panels:
+        raise DlmError("figure: no finished run to draw")
+    # Panels of one title, as of two sequence lengths, each have a name of their own.
+    names = [f"{p.title} L={p.seq_len} {p.fingerprint[:8]}" for p in panels]
+    titles = [p.title for p in panels]
+    names = [t if titles.count(t) == 1 else n for t, n in zip(titles, names, strict=True)]
+    stems = file_stems(names)
+    families = sorted({name for p in panels for name in p.families})
+    paints = {
+        stems[n]: lambda ax, p=p: paint(ax, p, families) for n, p in zip(names, panels, strict=True)
+    }
+    return Drawing(paints, y_label=LOSS, legend=True, **shared)
 
 
 # --- loss against compute -----------------------------------------------------------------------
 
 
-def frontier(panels: Sequence[Panel], axis: str = "flops") -> Figure:
+def frontier(panels: Sequence[Panel], axis: str = "flops") -> Drawing:
     """Validation loss against training compute, a panel per data set.
 
     Bold: each family's frontier, with a band of one standard error over seeds. Faint: each seed of
-    each setting. The crossover is marked with its 90% interval; where there is none, the gap.
+    each setting. Where a family passes AR at its own settings there is a ring; where it passes the
+    best AR, an upright with its 90% interval; where it does not, the gap in words.
     """
-    import matplotlib
+    counted = "analytic" if axis == "flops" else "6ND"
+    return _panels(
+        panels,
+        lambda ax, panel, families: _frontier_panel(ax, panel, families, axis),
+        heading="Loss against compute",
+        caption=_frontier_caption(panels, axis),
+        x_label=f"training compute, FLOPs ({counted})",
+    )
 
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _axes(panels)
-        for ax, panel in zip(axes, panels, strict=True):
-            _frontier_panel(ax, panel, axis)
-        counted = "analytic" if axis == "flops" else "6ND"
-        _finish(figure, axes, f"training compute, FLOPs ({counted})")
-    return figure
+
+def _frontier_caption(panels: Sequence[Panel], axis: str) -> str:
+    """What the marks mean that these panels hold, and no others."""
+    equal = [found for panel in panels for found in cross.equal_crossovers(panel, axis)]
+    best = [found for panel in panels for found in cross.crossovers(panel, axis)]
+    parts = [
+        "Bold: the best validation loss at or below each compute, averaged over seeds, lowest over "
+        "settings, with one standard error; dotted on from where a family's runs end. Faint: each "
+        "seed of each setting."
+    ]
+    if equal:
+        parts.append("Thin and dashed: AR at the settings of the other family.")
+    if any(found.compute is not None for found in equal):
+        parts.append("Ring: where the other family passes AR at equal settings.")
+    if any(found.compute is not None for found in best):
+        parts.append(
+            "Dashed upright: where it passes the best AR; shaded: the 90% interval over seeds."
+        )
+    if any(found.compute is None for found in best):
+        parts.append("In words: the gap to the best AR where that is not passed.")
+    return " ".join([*parts, "The loss axis is cut to show the difference at the end."])
 
 
-def _frontier_panel(ax: Axes, panel: Panel, axis: str) -> None:
+def _frontier_panel(ax: Axes, panel: Panel, families: list[str], axis: str) -> None:
     lows, highs, tops = [], [], []
     end = max(cross.frontier(family, axis).compute[-1] for family in panel.families.values())
     for family in panel.families.values():
-        colour, marker, line = style(list(panel.families), family.name)
+        colour, marker, line = style(families, family.name)
         for setting in family.settings:
             for run in setting.runs:
                 x, y = cross.compute_of(run, axis), run.curve.validation_loss
                 ax.plot(x, y, color=colour, lw=0.6, alpha=0.4 if setting is family.best else 0.18)
         edge = cross.frontier(family, axis)
-        label = f"{cross.name_of(family.name)}, frontier ({_kind(family)})"
+        label = f"{shown(cross.name_of(family.name))}, frontier ({_kind(family)})"
         ax.plot(
             *(edge.compute, edge.loss),
-            **_line(color=colour, lw=2.0, ls=line, marker=marker, ms=4.5, label=label, zorder=4),
-            **_line(markevery=_marks(edge.compute), markeredgecolor="white", markeredgewidth=0.6),
+            **keywords(color=colour, lw=2.0, ls=line, marker=marker, ms=4.5, label=label, zorder=4),
+            **keywords(
+                markevery=_marks(edge.compute), markeredgecolor="white", markeredgewidth=0.6
+            ),
         )
         if edge.compute[-1] < end:  # nothing more was trained: its best stands
             ax.plot(
@@ -134,11 +122,12 @@ def _frontier_panel(ax: Axes, panel: Panel, axis: str) -> None:
         tops.append(np.nanmax(edge.loss))
         edge = cross.equal_frontier(panel, family, axis)
         if edge is not None:
-            colour = style(list(panel.families), cross.REFERENCE)[0]
+            colour = style(families, cross.REFERENCE)[0]
             x, y = np.append(edge.compute, end), np.append(edge.loss, edge.loss[-1])
             ax.plot(x, y, color=colour, lw=1.3, ls=(0, (5, 2)), label=cross.name_of(cross.EQUAL))
             highs.append(np.nanmin(edge.loss))
-    ax.set_xscale("log")
+    set_axis(ax, "x", power, "log")
+    set_axis(ax, "y")
     # The frontiers end close together far below where they start: cut the axis so that the
     # difference at the end can be read.
     span = max(max(tops) - min(lows), 1e-3)
@@ -147,12 +136,12 @@ def _frontier_panel(ax: Axes, panel: Panel, axis: str) -> None:
     words = min(0.09 + 0.155 * len(challengers), 0.7)  # share of the axis for words below the lines
     below = 1.05 * words / (1 - words) if challengers else 0.08
     ax.set_ylim(min(lows) - below * height, min(lows) + 1.05 * height)
-    ax.set_title(panel.title, loc="left")
+    ax.set_title(shown(panel.title), loc="left")
     for found in cross.equal_crossovers(panel, axis):
         _mark_equal(ax, panel, found, axis)
     for number, found in enumerate(challengers):
-        name = f"{cross.name_of(found.challenger)}: " if len(challengers) > 1 else ""
-        _mark(ax, panel, found, 0.03 + 0.155 * number, name)
+        name = f"{shown(cross.name_of(found.challenger))}: " if len(challengers) > 1 else ""
+        _mark(ax, families, found, 0.03 + 0.155 * number, name)
 
 
 def _mark_equal(ax: Axes, panel: Panel, found: cross.Crossover, axis: str) -> None:
@@ -166,25 +155,26 @@ def _mark_equal(ax: Axes, panel: Panel, found: cross.Crossover, axis: str) -> No
     note = ax.annotate(
         f"equal settings:\n{scientific(found.compute)}",
         (found.compute, float(y)),
-        **_line(xytext=(4, -9) if late else (8, 6), textcoords="offset points", fontsize=8.5),
-        **_line(ha="right" if late else "left", va="top" if late else "bottom"),
-        **_line(color=INK, zorder=6),
+        **keywords(
+            xytext=(4, -9) if late else (8, 6), textcoords="offset points", fontsize="small"
+        ),
+        **keywords(ha="right" if late else "left", va="top" if late else "bottom"),
+        **keywords(color=INK, zorder=6, bbox=BEHIND),
     )
     note.set_in_layout(False)
 
 
-def _mark(ax: Axes, panel: Panel, found: cross.Crossover, y: float, name: str) -> None:
+def _mark(ax: Axes, families: list[str], found: cross.Crossover, y: float, name: str) -> None:
     """The crossover as a line, its interval as a band; or the gap at the end in words."""
-    colour = style(list(panel.families), found.challenger)[0]
+    colour = style(families, found.challenger)[0]
     text = dict[str, Any](
-        transform=ax.get_xaxis_transform(), fontsize=8.5, color=INK, va="bottom", zorder=6
+        transform=ax.get_xaxis_transform(), fontsize="small", color=INK, va="bottom", zorder=6
     )
-    text["bbox"] = dict(facecolor="white", alpha=0.85, lw=0, pad=1.5)
+    text["bbox"] = BEHIND
     left, right = ax.get_xlim()
     if found.compute is None:
-        words = f"{name}AR's best: {found.status}, {found.gap:+.3f}"
-        words += f" ± {found.gap_stderr:.3f}" if found.gap_stderr is not None else ""
-        words += " nats"
+        gap = with_error(found.gap, found.gap_stderr, sign=True)
+        words = f"{name}AR's best: {found.status}, {gap} nats"
         if found.trend is not None and math.isfinite(found.trend.compute):
             words += f"\ntrend, extrapolated: {scientific(found.trend.compute)}"
         note = ax.text(0.98, y, words, **text | dict[str, Any](transform=ax.transAxes, ha="right"))
@@ -209,26 +199,26 @@ def _mark(ax: Axes, panel: Panel, found: cross.Crossover, y: float, name: str) -
 # --- loss against epochs ------------------------------------------------------------------------
 
 
-def epochs(panels: Sequence[Panel]) -> Figure:
+def epochs(panels: Sequence[Panel]) -> Drawing:
     """Losses of each family's best setting against epochs: validation solid, training-set dashed.
 
     Both are the same estimator on different windows, so the distance between them is memorisation.
     """
-    import matplotlib
+    return _panels(
+        panels,
+        _epochs_panel,
+        heading="Loss against epochs",
+        caption="The best setting of each family. Solid: validation; dashed: the same estimator on "
+        "training windows. The distance between the two is memorisation.",
+        x_label=EPOCHS,
+    )
 
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _axes(panels)
-        for ax, panel in zip(axes, panels, strict=True):
-            _epochs_panel(ax, panel)
-        _finish(figure, axes, "epochs over the unique tokens")
-    return figure
 
-
-def _epochs_panel(ax: Axes, panel: Panel) -> None:
+def _epochs_panel(ax: Axes, panel: Panel, families: list[str]) -> None:
     top, bottom = 0.0, math.inf
     for family in panel.families.values():
-        colour, marker, _ = style(list(panel.families), family.name)
-        name = cross.name_of(family.name)
+        colour, marker, _ = style(families, family.name)
+        name = shown(cross.name_of(family.name))
         for field, line, fill, what in (
             ("validation_loss", "-", colour, "validation"),
             ("train_eval_loss", (0, (3, 1.5)), "white", "training set"),
@@ -242,32 +232,34 @@ def _epochs_panel(ax: Axes, panel: Panel) -> None:
                 continue
             ax.plot(
                 *(x, y),
-                **_line(color=colour, lw=1.8, ls=line, marker=marker, ms=4.5, markevery=_marks(x)),
-                **_line(markerfacecolor=fill, markeredgecolor=colour, label=f"{name}, {what}"),
+                **keywords(
+                    color=colour, lw=1.8, ls=line, marker=marker, ms=4.5, markevery=_marks(x)
+                ),
+                **keywords(markerfacecolor=fill, markeredgecolor=colour, label=f"{name}, {what}"),
             )
             top, bottom = max(top, np.nanmax(y)), min(bottom, np.nanmin(y))
-    ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    set_axis(ax, "x", scale="log")
+    set_axis(ax, "y")
     ax.set_ylim(max(0.0, bottom - 0.06 * (top - bottom)), top + 0.06 * (top - bottom) + 1e-3)
-    ax.set_title(panel.title, loc="left")
+    ax.set_title(shown(panel.title), loc="left")
 
 
-def every_setting(panels: Sequence[Panel]) -> Figure:
+def every_setting(panels: Sequence[Panel]) -> Drawing:
     """Validation loss of every setting against epochs: exact values solid, upper bounds dashed.
 
     Ordered by each one's lowest loss, which the legend gives.
     """
-    import matplotlib
+    return _panels(
+        panels,
+        _settings_panel,
+        heading="Every setting",
+        caption="Validation loss of every setting, by its lowest. Solid lines are exact; dashed "
+        "lines are upper bounds, and the likelihoods behind them may be better.",
+        x_label=EPOCHS,
+    )
 
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _axes(panels)
-        for ax, panel in zip(axes, panels, strict=True):
-            _settings_panel(ax, panel)
-        _finish(figure, axes, "epochs over the unique tokens")
-    return figure
 
-
-def _settings_panel(ax: Axes, panel: Panel) -> None:
+def _settings_panel(ax: Axes, panel: Panel, families: list[str]) -> None:
     import matplotlib
 
     lines = []
@@ -275,7 +267,7 @@ def _settings_panel(ax: Axes, panel: Panel) -> None:
         for setting in family.settings:
             x, y = mean_curve(setting, "validation_loss")
             alone = len(family.settings) == 1
-            name = cross.name_of(family.name) + ("" if alone else f", {setting.name}")
+            name = shown(cross.name_of(family.name)) + ("" if alone else f", {setting.name}")
             lines.append((float(np.nanmin(y)), name, family.kind, x, y))
     lines.sort(key=lambda line: line[0])
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(lines)))
@@ -283,14 +275,14 @@ def _settings_panel(ax: Axes, panel: Panel) -> None:
         exact = kind == "exact"
         label = f"{lowest:.3f} {'' if exact else '(bound) '}{name}"
         dash = "-" if exact else (0, (4, 1.5))
-        marks = _line(marker="osD^vPX*<>ph"[k % 12], ms=4.5, markevery=_marks(x))
+        marks = keywords(marker="osD^vPX*<>ph"[k % 12], ms=4.5, markevery=_marks(x))
         ax.plot(x, y, color=shades[k], lw=1.5, ls=dash, label=label, **marks)
     worst = max(lowest for lowest, *_ in lines)
     best = min(lowest for lowest, *_ in lines)
     ax.set_ylim(best - 0.1 * (worst - best) - 0.01, worst + 1.2 * (worst - best) + 0.05)
-    ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.set_title(f"{panel.title}; the lowest of each", loc="left")
+    set_axis(ax, "x", scale="log")
+    set_axis(ax, "y")
+    ax.set_title(f"{shown(panel.title)}; the lowest of each", loc="left")
 
 
 def mean_curve(setting: Setting, field: str) -> tuple[np.ndarray, np.ndarray]:
@@ -311,7 +303,7 @@ def digits(rows: dict[str, np.ndarray]) -> Figure:
     from matplotlib.figure import Figure
 
     count = max(len(ids) for ids in rows.values())
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(settings()):
         figure = Figure(figsize=(7.0, 0.78 * len(rows)), dpi=150)
         grid = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
         for ax, (name, ids) in zip(grid, rows.items(), strict=True):
@@ -319,7 +311,7 @@ def digits(rows: dict[str, np.ndarray]) -> Figure:
             for k, image in enumerate(ids):
                 sheet[:, 9 * k : 9 * k + 8] = np.clip(image, 0, 16).reshape(8, 8)
             ax.imshow(sheet, cmap="gray_r", vmin=0, vmax=16, interpolation="nearest")
-            ax.set_title(name, loc="left", fontsize=9, pad=2)
+            ax.set_title(shown(name), loc="left", fontsize=9, pad=2)
             ax.set_anchor("W")
             ax.axis("off")
         figure.subplots_adjust(
@@ -333,17 +325,19 @@ def spectrum(found: dict[str, tuple[np.ndarray, np.ndarray]], levels: Sequence[f
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(settings()):
         size = (2.6 * len(found) + 0.9, 2.9)
         figure = Figure(figsize=size, dpi=150, layout="constrained")
         axes = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
         shades = matplotlib.colormaps["viridis"](np.linspace(0.9, 0, len(levels)))
         for ax, (name, (radius, shares)) in zip(axes, found.items(), strict=True):
             for k, level in enumerate(levels):
-                style = _line(color=shades[k], marker="os^Dv"[k % 5], ms=4, label=f"{level:.0%}")
-                ax.plot(radius, shares[k], lw=1.5, **style)
+                look = keywords(color=shades[k], marker="os^Dv"[k % 5], ms=4, label=f"{level:.0%}")
+                ax.plot(radius, shares[k], lw=1.5, **look)
+            set_axis(ax, "x")
+            set_axis(ax, "y")
             ax.set(xlabel="cycles per image", ylim=(-0.1, 1.05))
-            ax.set_title(name, loc="left")
+            ax.set_title(shown(name), loc="left")
         axes[0].set_ylabel("explained share of variance")
         axes[-1].legend(frameon=False, title="known", fontsize=8, loc="center left",
                         bbox_to_anchor=(1, 0.5))  # fmt: skip
@@ -359,7 +353,7 @@ def quality(found: Sequence[Mapping[str, Any]]) -> Figure:
 
     data, drawn = ([q for q in found if (q["steps"] == 0) == held] for held in (True, False))
     steps = [q["steps"] for q in drawn]
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(settings()):
         figure = Figure(figsize=(7.2, 2.9), dpi=150, layout="constrained")
         left, right = figure.subplots(1, 2)
         nats, errors = ([q[name] for q in drawn] for name in ("nats", "stderr"))
@@ -374,55 +368,14 @@ def quality(found: Sequence[Mapping[str, Any]]) -> Figure:
             left.axhline(q["nats"], color="0.4", ls="--", lw=1, label="held-out data")
         right.set_ylabel("share of distinct")
         for ax in (left, right):
-            ax.set_xscale("log", base=2)
+            set_axis(ax, "x", scale="log")
+            set_axis(ax, "y")
             ax.set_xlabel("calls of the model")
             ax.legend(frameon=False, fontsize=8)
     return figure
 
 
 # --- shared -------------------------------------------------------------------------------------
-
-
-def _axes(panels: Sequence[Panel]) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-
-    if not panels:
-        raise DlmError("figure: no finished run to draw")
-    columns = min(len(panels), 2)
-    lines = math.ceil(len(panels) / columns)
-    width = 7.2 if columns == 2 else 5.0
-    figure = Figure(figsize=(width, 0.75 + 3.1 * lines), dpi=150)
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    for ax in grid[len(panels) :]:
-        ax.remove()
-    return figure, list(grid[: len(panels)])
-
-
-def _finish(figure: Figure, axes: list[Axes], x_label: str) -> None:
-    """Axis labels once, one legend below for all panels."""
-    entries: dict[str, Any] = {}
-    for ax in axes:
-        handles, labels = ax.get_legend_handles_labels()
-        entries |= {k: v for k, v in zip(labels, handles, strict=True) if k not in entries}
-    wide = figure.get_figwidth() > 6 or max(map(len, entries), default=0) <= 30
-    columns = 2 if wide else 1
-    figure.legend(
-        *(list(entries.values()), list(entries)),
-        **_line(loc="lower center", ncols=columns, frameon=False, handlelength=3.2),
-    )
-    below = 0.08 + 0.2 * math.ceil(len(entries) / columns)  # inches that the legend takes
-    height = figure.get_figheight() + max(0.0, below - 0.9)
-    figure.set_figheight(height)
-    figure.tight_layout(rect=(0.03, (below + 0.2) / height, 1, 1), w_pad=1.5)
-    figure.supxlabel(x_label, fontsize=9.5, y=below / height, va="bottom")
-    middle = (axes[0].get_position().y1 + axes[-1].get_position().y0) / 2
-    figure.supylabel("loss, nats per token", fontsize=9.5, x=0.01, y=middle)
-
-
-def _line(**options: Any) -> dict[str, Any]:
-    return (
-        options  # so that matplotlib's long signatures are not held against a dict of mixed types
-    )
 
 
 def _marks(x: np.ndarray) -> list[int]:
@@ -434,34 +387,3 @@ def _marks(x: np.ndarray) -> list[int]:
 
 def _kind(family: Family) -> str:
     return "exact NLL" if family.kind == "exact" else family.kind
-
-
-def save(figure: Figure, path: Path | str) -> tuple[Path, Path]:
-    """Writes path.png and path.svg; the same figure gives the same bytes.
-
-    Raises:
-      DlmError: the folder cannot be written.
-    """
-    import matplotlib
-
-    png, svg = Path(path).with_suffix(".png"), Path(path).with_suffix(".svg")
-    try:
-        with matplotlib.rc_context(STYLE):
-            figure.savefig(png, metadata={"Software": None})
-            figure.savefig(svg, metadata={"Date": None, "Creator": None})
-    except OSError as error:
-        raise DlmError(f"{png.parent}: cannot be written ({error.strerror})") from None
-    return png, svg
-
-
-def svg_text(figure: Figure) -> str:
-    """The figure as an <svg> element, to stand inside a page."""
-    import io
-
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]

@@ -10,7 +10,7 @@ from typing import Any
 from dlm import crossover as cross
 from dlm import frontiers
 from dlm.crossover import Crossover, Final, name_of
-from dlm.figures import interval, scientific
+from dlm.format import interval, number, scientific, sentence, with_error
 from dlm.likelihood import Estimate
 from dlm.runs import Family, Panel, Run, rows
 
@@ -134,7 +134,7 @@ def stderr_over(seeds: int) -> str:
 def measured(estimate: Estimate) -> str:
     """1.560 ± 0.005, an upper bound."""
     kind = "exact" if estimate.kind == "exact" else f"an {estimate.kind}"
-    return f"{estimate.value:.4f} ± {estimate.stderr:.4f}, {kind}"
+    return f"{with_error(estimate.value, estimate.stderr)}, {kind}"
 
 
 def nothing(runs: Sequence[Run]) -> str:
@@ -154,14 +154,17 @@ def answer(panel: Panel) -> str:
             f"{name_of(f.name)} reaches {measured(cross.estimate(f.best))} nats per token"
             for f in panel.families.values()
         )
-        return f"On {panel.title}: no finished run of {missing}, so no comparison yet. {have}."
+        start = f"On {panel.title}: no finished run of {missing}, so no comparison yet."
+        return f"{start} {sentence(have)}."
     both = zip(cross.crossovers(panel), cross.finals(panel), strict=True)
     equal = {found.challenger: found for found in cross.equal_crossovers(panel)}
-    return f"On {panel.title}: " + " ".join(
-        (f"{crossing(equal[found.challenger])} " if found.challenger in equal else "")
-        + f"{crossing(found)} {_ending(panel, found, final)}"
-        for found, final in both
-    )
+    parts = []
+    for found, final in both:
+        if found.challenger in equal:
+            parts.append(crossing(equal[found.challenger]))
+        parts += [crossing(found), _ending(panel, found, final)]
+    first, *others = parts
+    return " ".join([f"On {panel.title}: {first}", *map(sentence, others)])
 
 
 def crossing(found: Crossover) -> str:
@@ -181,7 +184,7 @@ def crossing(found: Crossover) -> str:
             between = " and ".join(interval(*window) for window in found.windows)
             text += f" It is below from {between} FLOPs, and above again at the end."
         return f"{text} {_gap(found)} {_trend(found)}"
-    epochs = f", after {found.epochs:.3g} epochs" if found.epochs is not None else ""
+    epochs = f", after {number(found.epochs, 3)} epochs" if found.epochs is not None else ""
     if found.status == frontiers.FROM_START:
         text = f"{start}{b} is below {a} from the first compute at which both have been evaluated"
         text += f" ({scientific(found.compute)} FLOPs)"
@@ -198,17 +201,20 @@ def crossing(found: Crossover) -> str:
         text += f" Since {b} is scored by an upper bound, its likelihood passes there or earlier."
     if found.compute > found.reference_end:
         text += (
-            f" {a[0].upper()}{a[1:]} was trained up to {scientific(found.reference_end)} FLOPs; "
+            f" {sentence(a)} was trained up to {scientific(found.reference_end)} FLOPs; "
             "beyond that its best stands."
         )
     if not found.plateau and found.basis == frontiers.TRACKED:
-        text += f" {a} was still improving at its last evaluation: it has not shown its best."
+        text += (
+            f" {sentence(a)} was still improving at its last evaluation: it has not shown its best."
+        )
     return text
 
 
 def _gap(found: Crossover) -> str:
-    error = f" ± {found.gap_stderr:.4f}" if found.gap_stderr is not None else " (one seed each)"
-    return f"There its frontier is {found.gap:.4f}{error} nats per token above."
+    alone = " (one seed each)" if found.gap_stderr is None else ""
+    gap = with_error(found.gap, found.gap_stderr)
+    return f"There its frontier is {gap}{alone} nats per token above."
 
 
 def _trend(found: Crossover) -> str:
@@ -223,16 +229,17 @@ def _trend(found: Crossover) -> str:
     )
     if trend.low is not None and trend.high is not None:
         text += f" (90% interval over {found.over} {interval(trend.low, trend.high)})"
-    return f"{text}, after {trend.epochs:.3g} epochs." if trend.epochs is not None else f"{text}."
+    after = f", after {number(trend.epochs, 3)} epochs" if trend.epochs is not None else ""
+    return f"{text}{after}."
 
 
 def _ending(panel: Panel, found: Crossover, final: Final) -> str:
     a, b = name_of(final.reference), name_of(final.challenger)
+    difference = with_error(final.comparison.difference, final.comparison.stderr, sign=True)
     text = (
         f"Final, best weights on the whole validation split: {b} "
         f"{measured(final.challenger_estimate)}, against {a} {measured(final.reference_estimate)}; "
-        f"difference {final.comparison.difference:+.4f} ± {final.comparison.stderr:.4f} nats per "
-        f"token. {final.comparison.conclusion[0].upper()}{final.comparison.conclusion[1:]}."
+        f"difference {difference} nats per token. {sentence(final.comparison.conclusion)}."
     )
     single = [name_of(f.name) for f in panel.families.values() if f.best.seeds == 1]
     if single:

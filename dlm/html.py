@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-JOINED = "\u00a0±\u00a0"  # a value and its error stay on one line
+from dlm.format import JOINED
 
 CSS = """
 :root{color-scheme:light dark;
@@ -53,6 +53,13 @@ def section(title: str, *parts: str) -> list[str]:
 
 def bullets(items: Iterable[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+
+
+def figure(svg: str, label: str, caption: str = "") -> str:
+    """An <svg> element with what a screen reader says of it, and a caption below."""
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f"<figure>{svg}{below}</figure>"
 
 
 def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""The paper's figures (arXiv 2507.15857), one function each: tables and fits in, a Figure out.
+"""The paper's figures (arXiv 2507.15857), one function each: tables and fits in, a `Drawing` out.
 
 Each reads in grey: families differ by marker and line style, maps carry labelled contour lines.
 """
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlm import figures, frontiers
+from dlm import frontiers
+from dlm.canvas import INK, Drawing, keywords, set_axis, shown, style
 from dlm.crossover import NAMES
 from dlm.errors import DlmError
-from dlm.figures import INK, STYLE, scientific
+from dlm.format import count, file_stems, power, scientific, tick
 from dlm.frontiers import CROSSES, Crossover
 from dlm.laws import critical as crit
 from dlm.laws import measured
@@ -27,23 +28,23 @@ from dlm.laws.table import Table, alike, settings, unique_budgets, with_unique
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 ALSO = {"mdm": "masked", "diffusion": "masked", "autoregressive": "ar"}
 BEST = "best masked diffusion (bound)"
+COMPUTE, LOSS = "training compute, FLOPs", "validation loss, nats per token"
 
 
-def look(family: str) -> tuple[str, str, Any]:
-    """Colour, marker and line style of a family, by its name in a table."""
-    _, key = _parted(family)
-    return figures.style([key], key)
+def look(family: str, families: Sequence[str] = ()) -> tuple[str, str, Any]:
+    """Colour, marker and line style of a family among others, by their names in tables."""
+    names = [_parted(name)[1] for name in (family, *families)]
+    return style(names, names[0])
 
 
 def named(family: str) -> str:
     """AR or masked diffusion, after the corpus where the family's name has one."""
     corpus, key = _parted(family)
     name = NAMES.get(key, family.rpartition("/")[2])
-    return f"{corpus}, {name}" if corpus else name
+    return shown(f"{corpus}, {name}" if corpus else name)
 
 
 def _parted(family: str) -> tuple[str, str]:
@@ -52,81 +53,67 @@ def _parted(family: str) -> tuple[str, str]:
     return corpus, ALSO.get(last.lower(), last.lower())
 
 
-def _new(columns: int, height: float = 3.2, width: float = 0.0) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width or (3.6 * columns + 0.4), height), dpi=150, layout="constrained")
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
-
-
-def _panels(count: int, columns: int = 4) -> tuple[Figure, list[Axes]]:
-    """So many panels in rows of `columns`."""
-    from matplotlib.figure import Figure
-
-    rows, columns = math.ceil(count / columns), min(count, columns)
-    size = 3.6 * columns + 0.4, 3.2 * rows
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
-    for ax in axes[count:]:
-        ax.remove()
-    return figure, axes[:count]
-
-
-def _styled(draw: Any) -> Any:
-    """The house's rc settings around one drawing function."""
-    import functools
-
-    @functools.wraps(draw)
-    def run(*arguments: Any, **options: Any) -> Figure:
-        import matplotlib
-
-        with matplotlib.rc_context(STYLE):
-            return draw(*arguments, **options)
-
-    return run
-
-
-def count(value: float) -> str:
-    """1.2e8 as 120M."""
-    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if value >= unit * 0.9995:
-            return f"{value / unit:.3g}{letter}"
-    return f"{value:.3g}"
+def _by_family(tables: Sequence[Table], paint: Any) -> dict[str, Any]:
+    """A painter for each table, under a name that is safe in a file name."""
+    stems = file_stems([t.family for t in tables])
+    return {stems[t.family]: lambda ax, t=t: paint(ax, t) for t in tables}
 
 
 # --- 1 and 9: Pareto frontiers and the critical point -------------------------------------------
 
 
-@_styled
-def pareto(tables: Sequence[Table], crossings: Sequence[Crossover] = ()) -> Figure:
-    """Figures 1 and 9: the lowest loss at or below each compute, a panel per U, with C_crit."""
+def pareto(tables: Sequence[Table], crossings: Sequence[Crossover] = ()) -> Drawing:
+    """Figures 1 and 9: the lowest loss at or below each compute, a panel per U, with C_crit.
+
+    Raises:
+      DlmError: no unique-token budget has three runs.
+    """
     budgets = unique_budgets(tables)
-    shown = [u for u in budgets if sum(len(with_unique(t, u)) for t in tables) > 2]
-    if not shown:
-        raise DlmError("pareto: no unique-token budget has three runs")
-    figure, axes = _panels(len(shown))
-    for ax, u in zip(axes, shown, strict=True):
-        for t in tables:
-            part = with_unique(t, u)
-            if not len(part):
+    budgets = [u for u in budgets if sum(len(with_unique(t, u)) for t in tables) > 2]
+    if not budgets:
+        raise DlmError("no number of unique tokens has three runs")
+    best = [c for c in crossings if frontiers.AT_EQUAL not in c.reference]
+    met = [c for c in best if c.status == CROSSES]
+    caption = (
+        "The lowest loss at or below each compute, by unique tokens and family; dotted on from where "
+        "a family's runs end."
+    )
+    if met:
+        caption += " Dashed: where the frontiers of these runs meet; grey: the 90% spread."
+    return Drawing(
+        {count(u, 6): lambda ax, u=u: _pareto_panel(ax, u, tables, met) for u in budgets},
+        caption,
+        "Loss against compute",
+        x_label=COMPUTE,
+        y_label=LOSS,
+        legend=True,
+        columns=4,
+    )
+
+
+def _pareto_panel(ax: Axes, u: float, tables: Sequence[Table], met: Sequence[Crossover]) -> None:
+    for t in tables:
+        part = with_unique(t, u)
+        if not len(part):
+            continue
+        colour, marker, dash = look(t.family, [each.family for each in tables])
+        ax.plot(part.flops, part.loss, ls="", marker=marker, ms=3, color=colour, alpha=0.3)
+        end = max(s.flops.max() for s in tables)
+        for losses in measured.losses(t, [u]):
+            if abs(math.log(losses.unique_tokens / u)) > 0.03:
                 continue
-            colour, marker, line = look(t.family)
-            ax.plot(part.flops, part.loss, ls="", marker=marker, ms=3, color=colour, alpha=0.3)
-            for losses in measured.losses(t, [u]):
-                if abs(math.log(losses.unique_tokens / u)) < 0.03:
-                    edge = frontiers.frontier(losses)
-                    style = dict[str, Any](color=colour, ls=line, marker=marker, ms=5)
-                    ax.plot(edge.compute, edge.loss, label=named(t.family), **style)
-        for found in crossings:
-            same = abs(math.log(found.unique_tokens / u)) < 0.03
-            if same and found.status == CROSSES and frontiers.AT_EQUAL not in found.reference:
-                _upright(ax, found)
-        ax.set(xscale="log", yscale="log", xlabel="training compute, FLOPs")
-        _plain_ticks(ax)
-        ax.set_title(f"{count(u)} unique tokens", loc="left")
-    axes[0].set_ylabel("validation loss, nats per token")
-    axes[0].legend(frameon=False, loc="upper right")
-    return figure
+            edge = frontiers.frontier(losses)
+            look_of = dict[str, Any](color=colour, ls=dash, marker=marker, ms=5)
+            ax.plot(edge.compute, edge.loss, label=named(t.family), **look_of)
+            if end > edge.compute[-1]:
+                beyond = [edge.compute[-1], end], [edge.loss[-1]] * 2
+                ax.plot(*beyond, color=colour, lw=1, ls=(0, (1, 1)))
+    for crossing in met:
+        if abs(math.log(crossing.unique_tokens / u)) < 0.03:
+            _upright(ax, crossing)
+    set_axis(ax, "x", power, "log")
+    set_axis(ax, "y", scale="log")
+    ax.set_title(f"{count(u)} unique tokens", loc="left")
 
 
 def _upright(ax: Axes, found: Crossover) -> None:
@@ -141,140 +128,172 @@ def _upright(ax: Axes, found: Crossover) -> None:
         xytext=(-4, 0),
         textcoords="offset points",
         ha="right",
-        fontsize=8.5,
+        fontsize="small",
         bbox=dict(facecolor="white", alpha=0.8, lw=0, pad=1),
     )
-
-
-def _plain_ticks(ax: Axes) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    low, high = ax.get_ylim()
-    ax.yaxis.set_major_locator(
-        LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if high / low > 1.6 else "all")
-    )
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 # --- 2: contours over epochs and parameters -----------------------------------------------------
 
 
-@_styled
-def contours(tables: Sequence[Table], fits: Mapping[str, Fit] | None = None) -> Figure:
+def contours(tables: Sequence[Table], fits: Mapping[str, Fit] | None = None) -> Drawing:
     """Figure 2: final loss over epochs and parameters at one U, measured; the best run is starred.
 
     With `fits`, the law's own contours are drawn over it as dotted lines.
+
+    Raises:
+      DlmError: no family has runs that span a map.
     """
-    figure, axes = _new(len(tables), 3.4)
-    for ax, t in zip(axes, tables, strict=True):
-        x, y = np.log10(t.epochs), np.log10(t.N / 1e6)
-        steps = np.unique(np.round(np.quantile(t.loss, np.linspace(0, 0.95, 11)), 2))
-        if len(steps) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-            raise DlmError(f"contours: {t.family} has too few sizes or epoch counts for a map")
-        filled = ax.tricontourf(x, y, t.loss, levels=steps, cmap="cividis", extend="max")
-        lines = ax.tricontour(x, y, t.loss, levels=steps, colors="white", linewidths=0.5)
-        ax.clabel(lines, steps[::2], fontsize=7, fmt="%.2f")
-        ax.plot(x, y, ls="", marker="o", ms=2.5, mfc="white", mec=INK, mew=0.5)
-        if fits and t.family in fits:
-            _law_contours(ax, fits[t.family], t, steps)
-        best = int(t.loss.argmin())
-        ax.plot(x[best], y[best], marker="*", ms=14, mfc="white", mec=INK)
-        where = f"{count(t.N[best])}, {t.epochs[best]:.0f} epochs: {t.loss[best]:.2f}"
-        ax.set_title(f"{named(t.family)}; best {where}", loc="left", fontsize=9)
-        ax.set(xlabel="epochs")
-        for axis, scale in ((ax.xaxis, 1.0), (ax.yaxis, 1e6)):
-            axis.set_major_locator(_round_numbers())
-            axis.set_major_formatter(lambda v, _, scale=scale: count(10**v * scale))
-        ax.grid(visible=False)
-        figure.colorbar(filled, ax=ax, pad=0.02).ax.tick_params(labelsize=8)
-    axes[0].set_ylabel("parameters")
-    return figure
+    reasons = {t.family: reason for t in tables if (reason := _no_map(t))}
+    mapped = [t for t in tables if t.family not in reasons]
+    left_out = "; ".join(f"{family}: {reason}" for family, reason in reasons.items())
+    if not mapped:
+        raise DlmError(left_out)
+    return Drawing(
+        _by_family(mapped, lambda ax, t: _contours_panel(ax, t, (fits or {}).get(t.family))),
+        "Loss over epochs and parameters at one number of unique tokens; the star is the best run."
+        + (f" Left out: {left_out}." if left_out else ""),
+        "Loss over epochs and parameters",
+        x_label="epochs",
+        y_label="parameters",
+        size=(3.8, 3.4),
+        least=2.8,
+    )
 
 
-def _round_numbers() -> Any:
-    """1, 3, 10, 30, ... on an axis of log10."""
-    from matplotlib.ticker import FixedLocator
+def _no_map(t: Table) -> str:
+    """Why the runs of a table cannot be drawn as a map, or ""."""
+    points = np.unique(np.stack([np.log(t.epochs), np.log(t.N)], axis=1), axis=0)
+    if len(points) < 3:
+        return f"{len(t)} runs share its most frequent number of unique tokens, must be 3 or more"
+    spread = np.linalg.svd(points - points.mean(0), compute_uv=False)
+    if np.ptp(points[:, 0]) == 0 or np.ptp(points[:, 1]) == 0 or spread[1] < 1e-6 * spread[0]:
+        return "its sizes and epoch counts lie on one line, must span a map"
+    return "" if len(_levels(t.loss)[0]) > 2 else "its losses are all alike"
 
-    return FixedLocator([d + e for d in range(-6, 13) for e in (0.0, math.log10(3))])
+
+def _levels(loss: np.ndarray) -> tuple[np.ndarray, int]:
+    """About ten losses to draw contours at, and the decimals that tell them apart."""
+    quantiles = np.quantile(loss, np.linspace(0, 0.95, 11))
+    levels, decimals = np.unique(np.round(quantiles, 2)), 2
+    while len(levels) < 6 and decimals < 6:
+        decimals += 1
+        levels = np.unique(np.round(quantiles, decimals))
+    return levels, decimals
 
 
-def _law_contours(ax: Axes, fit: Fit, t: Table, steps: np.ndarray) -> None:
+def _contours_panel(ax: Axes, t: Table, fit: Fit | None) -> None:
+    x, y = np.log10(t.epochs), np.log10(t.N)
+    levels, decimals = _levels(t.loss)
+    filled = ax.tricontourf(x, y, t.loss, levels=levels, cmap="cividis", extend="max")
+    lines = ax.tricontour(x, y, t.loss, levels=levels, colors="white", linewidths=0.5)
+    _label_lines(ax, lines, f"%.{decimals}f")
+    ax.plot(x, y, ls="", marker="o", ms=2.5, mfc="white", mec=INK, mew=0.5)
+    if fit is not None:
+        _law_contours(ax, fit, t, levels)
+    best = int(t.loss.argmin())
+    ax.plot(x[best], y[best], marker="*", ms=14, mfc="white", mec=INK)
+    where = f"{count(t.N[best])}, {tick(t.epochs[best])} epochs: {t.loss[best]:.2f}"
+    ax.set_title(f"{named(t.family)}; best {where}", loc="left")
+    set_axis(ax, "x", scale="log10")
+    set_axis(ax, "y", count, "log10")
+    ax.grid(visible=False)
+    _bar(ax, filled)
+
+
+def _label_lines(ax: Axes, lines: Any, form: str) -> None:
+    """Writes the level on every other contour line; nothing if there is no line to write on."""
+    drawn = [level for level, parts in zip(lines.levels, lines.allsegs, strict=False) if len(parts)]
+    if drawn:
+        ax.clabel(lines, drawn[::2] if len(drawn) > 5 else drawn, fontsize="small", fmt=form)
+
+
+def _bar(ax: Axes, mapped: Any) -> None:
+    figure: Any = ax.get_figure()
+    figure.colorbar(mapped, ax=ax, pad=0.02).ax.tick_params(labelsize="small")
+
+
+def _law_contours(ax: Axes, fit: Fit, t: Table, levels: np.ndarray) -> None:
     N = np.geomspace(t.N.min(), t.N.max(), 60)[:, None]
     e = np.geomspace(t.epochs.min(), t.epochs.max(), 60)[None]
     U = float(np.median(t.U))
-    loss = fit.predict(N, e * U, U)
     ax.contour(
-        *(np.log10(e[0]), np.log10(N[:, 0] / 1e6), loss),
-        levels=steps,
-        colors=INK,
-        linewidths=0.8,
-        linestyles="dotted",
+        *(np.log10(e[0]), np.log10(N[:, 0]), fit.predict(N, e * U, U)),
+        **keywords(levels=levels, colors=INK, linewidths=0.8, linestyles="dotted"),
     )
 
 
 # --- 3: loss against the share of unique data ---------------------------------------------------
 
 
-@_styled
-def data_fraction(tables: Sequence[Table], fits: Mapping[str, Fitted] | None = None) -> Figure:
+def data_fraction(tables: Sequence[Table], fits: Mapping[str, Fitted] | None = None) -> Drawing:
     """Figure 3: at fixed compute and size, loss against U/D, with the law's line."""
-    figure, axes = _new(len(tables))
-    for ax, t in zip(axes, tables, strict=True):
-        colour, marker, _ = look(t.family)
-        pairs = np.stack([np.round(np.log(v) / 0.03) for v in (t.N, t.flops)], axis=1)
-        for shade, pair in enumerate(np.unique(pairs, axis=0)):
-            part = t.only((pairs == pair).all(1))
-            order = np.argsort(part.epochs)
-            x, y = 100 / part.epochs[order], part.loss[order]
-            grey = (colour, "#444444", "#8A8A8A")[shade % 3]
-            label = f"{count(part.N[0])}, {scientific(part.flops[0], 1)} FLOPs"
-            ax.plot(x, y, ls="", marker=("o", "s", "^", "D")[shade % 4], color=grey, label=label)
-            if fits and t.family in fits:
-                law = fits[t.family]
-                share = np.geomspace(x.min(), 100, 50)
-                D = float(np.median(part.D))
-                line = law.law.predict(law.coefficients, part.N[0], D, D * share / 100)
-                ax.plot(share, line, color=grey, lw=1.3)
-        ax.set_xscale("log")
-        ax.invert_xaxis()
-        ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}%")
-        ax.xaxis.set_minor_formatter(lambda v, _: "")
-        ax.set(xlabel="unique share of the training tokens")
-        ax.set_title(named(t.family), loc="left")
-        ax.legend(frameon=False, fontsize=8)
-        bottom, top = ax.get_ylim()
-        ax.set_ylim(bottom, top + 0.3 * (top - bottom))
-    axes[0].set_ylabel("validation loss, nats per token")
-    return figure
+    return Drawing(
+        _by_family(tables, lambda ax, t: _fraction_panel(ax, t, (fits or {}).get(t.family))),
+        "Loss at fixed size and compute against the share of training tokens that are unique"
+        + ("; lines are the law." if fits else "."),
+        "Loss against the share of unique data",
+        x_label="unique share of the training tokens",
+        y_label=LOSS,
+    )
+
+
+def _fraction_panel(ax: Axes, t: Table, law: Fitted | None) -> None:
+    colour = look(t.family)[0]
+    pairs = np.stack([np.round(np.log(v) / 0.03) for v in (t.N, t.flops)], axis=1)
+    for shade, pair in enumerate(np.unique(pairs, axis=0)):
+        part = t.only((pairs == pair).all(1))
+        order = np.argsort(part.epochs)
+        x, y = 100 / part.epochs[order], part.loss[order]
+        grey = (colour, "#444444", "#8A8A8A")[shade % 3]
+        label = f"{count(part.N[0])}, {scientific(part.flops[0], 1)} FLOPs"
+        ax.plot(x, y, ls="", marker=("o", "s", "^", "D")[shade % 4], color=grey, label=label)
+        if law is not None:
+            share = np.geomspace(x.min(), 100, 50)
+            D = float(np.median(part.D))
+            predicted = law.law.predict(law.coefficients, part.N[0], D, D * share / 100)
+            ax.plot(share, predicted, color=grey, lw=1.3)
+    set_axis(ax, "x", lambda value, digits: f"{tick(value, digits)}%", "log")
+    set_axis(ax, "y")
+    ax.invert_xaxis()
+    ax.set_title(named(t.family), loc="left")
+    ax.legend(frameon=False, fontsize="small")
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(bottom, top + 0.3 * (top - bottom))
 
 
 # --- 4: training curves by repetition -----------------------------------------------------------
 
 
-@_styled
-def repetition(tables: Sequence[Table]) -> Figure:
+def repetition(tables: Sequence[Table]) -> Drawing:
     """Figure 4: loss while training, one line per number of epochs; tables of curves.
 
     Where a size was trained on several budgets at one compute, that size and compute alone.
     """
-    figure, axes = _new(len(tables))
-    for ax, t in zip(axes, tables, strict=True):
-        parts = sorted(_one_compute(list(settings(t).values())), key=lambda p: p.epochs.max())
-        parts = parts[:: max(1, len(parts) // 8)]
-        for k, part in enumerate(parts):
-            x, mean, stderr, _ = _mean_curve(part)
-            D, colour = x * float(np.median(part.U)), _shade(k, len(parts))
-            ax.plot(D, mean, color=colour, marker="o", ms=2.5, lw=1.3)
-            ax.fill_between(D, mean - stderr, mean + stderr, color=colour, alpha=0.2, lw=0)
-            ax.annotate(f" {x[-1]:.0f}", (D[-1], mean[-1]), fontsize=8, va="center")
-        ax.set(xlabel="training tokens; beside each line its epochs")
-        _log_x(ax)
-        sizes = sorted({p.N[0] for p in parts})
-        size = " to ".join(dict.fromkeys((count(sizes[0]), count(sizes[-1]))))
-        ax.set_title(f"{named(t.family)}, {size} parameters", loc="left", fontsize=9)
-    axes[0].set_ylabel("validation loss, nats per token")
-    return figure
+    return Drawing(
+        _by_family(tables, _repetition_panel),
+        "Loss while training, one line per number of epochs.",
+        "Loss while training",
+        x_label="training tokens; beside each line its epochs",
+        y_label=LOSS,
+        columns=4,
+    )
+
+
+def _repetition_panel(ax: Axes, t: Table) -> None:
+    parts = sorted(_one_compute(list(settings(t).values())), key=lambda p: p.epochs.max())
+    parts = parts[:: max(1, len(parts) // 8)]
+    for k, part in enumerate(parts):
+        x, mean, stderr, _ = _mean_curve(part)
+        D, colour = x * float(np.median(part.U)), _shade(k, len(parts))
+        ax.plot(D, mean, color=colour, marker="o", ms=2.5, lw=1.3)
+        ax.fill_between(D, mean - stderr, mean + stderr, color=colour, alpha=0.2, lw=0)
+        ax.annotate(f" {x[-1]:.0f}", (D[-1], mean[-1]), fontsize="small", va="center")
+    set_axis(ax, "x", count, "log")
+    set_axis(ax, "y")
+    sizes = sorted({p.N[0] for p in parts})
+    size = " to ".join(dict.fromkeys((count(sizes[0]), count(sizes[-1]))))
+    ax.set_title(f"{named(t.family)}, {size} parameters", loc="left")
 
 
 def _one_compute(parts: list[Table]) -> list[Table]:
@@ -283,18 +302,6 @@ def _one_compute(parts: list[Table]) -> list[Table]:
     groups = [rows[same] for rows in alike(tokens, 0.05) for same in alike(sizes[rows], 0.02)]
     largest = max(sorted(groups, key=lambda rows: tokens[rows].min()), key=len)
     return [parts[i] for i in largest] if len(largest) > 1 else parts
-
-
-def _log_x(ax: Axes) -> None:
-    """A log axis whose labels do not run into each other, whatever its span."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    ax.set_xscale("log")
-    low, high = ax.get_xlim()
-    subs = (1.0,) if high / low > 100 else (1.0, 3.0) if high / low > 10 else (1.0, 2.0, 5.0)
-    ax.xaxis.set_major_locator(LogLocator(subs=subs))
-    ax.xaxis.set_major_formatter(lambda v, _: count(v))
-    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _shade(k: int, total: int) -> Any:
@@ -306,33 +313,48 @@ def _shade(k: int, total: int) -> Any:
 # --- 5: what repetition is worth ----------------------------------------------------------------
 
 
-@_styled
-def worth(fits: Mapping[str, Fitted], params: float, unique_tokens: float) -> Figure:
+def worth(fits: Mapping[str, Fitted], params: float, unique_tokens: float) -> Drawing:
     """Figure 5: predicted loss with repetition and with fresh data, and a repeated token's worth."""
-    figure, (left, right) = _new(2)
     epochs = np.geomspace(1, 1e4, 300)
-    for family, f in fits.items():
-        colour, _, line = look(family)
+
+    def loss(ax: Axes) -> None:
         D = epochs * unique_tokens
-        fresh = f.law.predict(f.coefficients, params, D, D)
-        repeated = f.law.predict(f.coefficients, params, D, unique_tokens)
-        left.plot(D, repeated, color=colour, ls=line, lw=1.8, label=f"{named(family)}, repeated")
-        left.plot(D, fresh, color=colour, ls=(0, (1, 1)), lw=1.2, label=f"{named(family)}, fresh")
-        rate = _decay(f)
-        if rate is not None:
-            right.plot(epochs, rate(epochs), color=colour, ls=line, lw=1.8, label=named(family))
+        for family, f in fits.items():
+            colour, _, dash = look(family, list(fits))
+            fresh = f.law.predict(f.coefficients, params, D, D)
+            repeated = f.law.predict(f.coefficients, params, D, unique_tokens)
+            ax.plot(D, repeated, color=colour, ls=dash, lw=1.8, label=f"{named(family)}, repeated")
+            ax.plot(D, fresh, color=colour, ls=(0, (1, 1)), lw=1.2, label=f"{named(family)}, fresh")
+        set_axis(ax, "x", count, "log")
+        set_axis(ax, "y")
+        ax.set(xlabel="training tokens", ylabel="predicted loss, nats per token")
+        ax.set_title(f"N = {count(params)}, U = {count(unique_tokens)}", loc="left")
+
+    def decay(ax: Axes) -> None:
+        for family, f in fits.items():
+            colour, _, dash = look(family, list(fits))
+            rate = _decay(f)
+            if rate is None:
+                continue
+            label = f"{named(family)}, repeated"
+            ax.plot(epochs, rate(epochs), color=colour, ls=dash, lw=1.8, label=label)
             if f.samples and "R_D" in f.samples:
                 low, high = interval(f.samples["R_D"], widened(LEVEL, f))
                 least, most = (np.exp(-(epochs - 1) / r) for r in (low, high))
-                right.fill_between(epochs, least, most, color=colour, alpha=0.2, lw=0)
-    left.set(xscale="log", xlabel="training tokens", ylabel="predicted loss, nats per token")
-    left.set_title(f"N = {count(params)}, U = {count(unique_tokens)}", loc="left")
-    right.set(xscale="log", xlabel="epochs", ylabel="worth of one more pass over a token")
-    right.axhline(0.5, color=INK, lw=0.8, ls=(0, (3, 2)))
-    right.set_title("half-life where a line meets one half", loc="left")
-    for ax in (left, right):
-        ax.legend(frameon=False, fontsize=8)
-    return figure
+                ax.fill_between(epochs, least, most, color=colour, alpha=0.2, lw=0)
+        set_axis(ax, "x", scale="log")
+        set_axis(ax, "y")
+        ax.set(xlabel="epochs", ylabel="worth of one more pass over a token")
+        ax.axhline(0.5, color=INK, lw=0.8, ls=(0, (3, 2)))
+        ax.set_title("half-life where a line meets one half", loc="left")
+
+    return Drawing(
+        {"loss": loss, "worth": decay},
+        "Predicted loss with repetition and with as many fresh tokens, and what one more pass over a "
+        "token is worth.",
+        "What repetition is worth",
+        legend=True,
+    )
 
 
 def _decay(f: Fitted) -> Any:
@@ -347,62 +369,86 @@ def _decay(f: Fitted) -> Any:
 # --- 6: the gap over U and C, and the critical compute ------------------------------------------
 
 
-@_styled
-def gap(reference: Fitted, challenger: Fitted, found: Comparison) -> Figure:
+def gap(reference: Fitted, challenger: Fitted, found: Comparison) -> Drawing:
     """Figure 6: challenger minus reference over U and C, and C_crit(U) with its power law.
 
     Hatched: the challenger is lower.
     """
-    figure, (left, right) = _new(2, 3.4)
     points = [p for p in found.points if p.irreducible == "kept"]
-    cross = [p for p in points if p.status == CROSSES]
     U = np.array([p.unique_tokens for p in points])
-    ends = [p.compute for p in cross] or [end for p in points for end in p.searched]
-    wider = 30 if cross else 1
-    low, high = min(ends) / wider, max(ends) * wider
     spread = 1 if len(U) > 1 else 3
     us = np.geomspace(U.min() / spread, U.max() * spread, 60)
-    cs = np.geomspace(low, high, 70)
+
+    def frame(ax: Axes) -> None:
+        set_axis(ax, "x", count, "log")
+        set_axis(ax, "y", power, "log")
+
+    def difference(ax: Axes) -> None:
+        _difference_panel(ax, reference, challenger, points, us)
+        first, second = (named(name) for name in found.families)
+        ax.set_title(f"{second} minus {first}, nats; hatched: below", loc="left")
+        frame(ax)
+
+    def critical(ax: Axes) -> None:
+        _critical_panel(ax, found, points, us)
+        frame(ax)
+
+    return Drawing(
+        {"gap": difference, "critical": critical},
+        "The challenger's compute-optimal loss minus the reference's over unique tokens and compute, "
+        "and the critical compute.",
+        "Where the laws cross",
+        x_label="unique tokens U",
+        y_label="compute, FLOPs",
+        legend=True,
+        size=(3.8, 3.4),
+        least=2.8,
+    )
+
+
+def _difference_panel(
+    ax: Axes, reference: Fitted, challenger: Fitted, points: Sequence[Critical], us: np.ndarray
+) -> None:
+    cross = [p.compute for p in points if p.status == CROSSES]
+    ends, wider = cross or [end for p in points for end in p.searched], 30 if cross else 1
+    cs = np.geomspace(min(ends) / wider, max(ends) * wider, 70)
     loss = [
         crit.optimal(f.law, f.coefficients, cs[:, None], us[None]).loss
         for f in (reference, challenger)
     ]
     difference = loss[1] - loss[0]
-    top = float(np.abs(np.quantile(difference, [0.02, 0.98])).max())
-    mesh = left.pcolormesh(
+    top = max(float(np.abs(np.quantile(difference, [0.02, 0.98])).max()), 1e-9)
+    mesh = ax.pcolormesh(
         us, cs, difference, cmap="PuOr_r", vmin=-top, vmax=top, shading="gouraud", rasterized=True
     )
     if difference.min() < 0:
-        left.contourf(us, cs, difference, levels=[-1e9, 0], colors="none", hatches=["//"])
-    lines = left.contour(us, cs, difference, levels=9, colors=INK, linewidths=0.4)
-    left.clabel(lines, fontsize=7, fmt="%+.2f")
+        ax.contourf(us, cs, difference, levels=[-1e9, 0], colors="none", hatches=["//"])
+    if np.ptp(difference) > 0:
+        lines = ax.contour(us, cs, difference, levels=9, colors=INK, linewidths=0.4)
+        _label_lines(ax, lines, "%+.2f")
     if difference.min() < 0 < difference.max():
-        left.contour(us, cs, difference, levels=[0], colors=INK, linewidths=2)
-    first, second = (named(name) for name in found.families)
-    left.set_title(f"{second} minus {first}, nats; hatched: below", loc="left", fontsize=9)
-    bar = figure.colorbar(mesh, ax=left, pad=0.02)
-    bar.ax.tick_params(labelsize=8)
-    if cross:
-        _crossings(right, cross, INK, "o", "from the laws")
-    for power, line in zip(found.powers, ("-", (0, (4, 2))), strict=False):
-        factor = 10**power.intercept
-        label = f"E {power.irreducible}: {scientific(factor)} $U^{{{power.exponent:.3f}}}$"
-        right.plot(us, factor * us**power.exponent, color="#0072B2", ls=line, label=label)
+        ax.contour(us, cs, difference, levels=[0], colors=INK, linewidths=2)
+    ax.grid(visible=False)
+    _bar(ax, mesh)
+
+
+def _critical_panel(
+    ax: Axes, found: Comparison, points: Sequence[Critical], us: np.ndarray
+) -> None:
+    cross = [p for p in points if p.status == CROSSES]
     best = [p for p in found.observed if frontiers.AT_EQUAL not in p.reference]
     stars = [p for p in best if p.status == CROSSES]
+    if cross:
+        _crossings(ax, cross, INK, "o", "from the laws")
+    for law, dash in zip(found.powers, ("-", (0, (4, 2))), strict=False):
+        factor = 10**law.intercept
+        label = f"E {law.irreducible}: {scientific(factor)} U^{law.exponent:.3f}"
+        ax.plot(us, factor * us**law.exponent, color="#0072B2", ls=dash, label=label)
     if stars:
-        _crossings(right, stars, "#D55E00", "*", "from the runs")
-    if cross or stars:
-        right.legend(frameon=False, fontsize=8)
-    right.set_title(
-        "critical compute" if cross else "critical compute: the laws do not cross",
-        loc="left",
-        fontsize=9,
+        _crossings(ax, stars, "#D55E00", "*", "from the runs")
+    ax.set_title(
+        "critical compute" if cross else "critical compute: the laws do not cross", loc="left"
     )
-    for ax in (left, right):
-        ax.set(xscale="log", yscale="log", xlabel="unique tokens U", ylabel="compute, FLOPs")
-    left.grid(visible=False)
-    return figure
 
 
 def _crossings(
@@ -414,8 +460,8 @@ def _crossings(
         for name in ("unique_tokens", "compute", "low", "high")
     )
     errors = np.nan_to_num([y - low, high - y], nan=0.0, posinf=0.0).clip(0)
-    style: dict[str, Any] = dict(ls="", marker=marker, ms=11 if marker == "*" else 4, capsize=2)
-    ax.errorbar(x, y, yerr=errors, color=colour, label=label, **style)
+    marks = keywords(ls="", marker=marker, ms=11 if marker == "*" else 4, capsize=2)
+    ax.errorbar(x, y, yerr=errors, color=colour, label=label, **marks)
 
 
 # --- 7 and 8: orderings, dropout, masking -------------------------------------------------------
@@ -448,35 +494,56 @@ def _by_numbers(name: str) -> list[tuple[str, float]]:
     return [(words, float(number or -1)) for words, number in parts]
 
 
-@_styled
-def variants(tables: Mapping[str, Table], best: float = math.nan) -> Figure:
+def variants(tables: Mapping[str, Table], best: float = math.nan) -> Drawing:
     """Figures 7 and 8: curves of loss against epochs, a line per variant, and each one's lowest.
 
     `best`: a horizontal line, the loss of the best masked diffusion model, an upper bound.
+
+    Raises:
+      DlmError: there is only one variant.
     """
     if len(tables) < 2:
-        raise DlmError("variants: one setting only, nothing to compare")
-    figure, (left, right) = _new(2, 3.0 + 0.2 * len(tables))
-    marks = ("o", "s", "^", "D", "v", "P", "X")
-    for k, (label, t) in enumerate(tables.items()):
-        colour, marker = _shade(k, len(tables)), marks[k % len(marks)]
-        x, mean, stderr, lowest = _mean_curve(t)
-        left.plot(x, mean, color=colour, marker=marker, ms=3.5, lw=1.3, label=label)
-        left.fill_between(x, mean - stderr, mean + stderr, color=colour, alpha=0.2, lw=0)
-        error = lowest.std(ddof=1) / math.sqrt(len(lowest)) if len(lowest) > 1 else 0.0
-        right.errorbar(
-            [k], [lowest.mean()], yerr=[error], color=colour, marker=marker, ms=6, capsize=3
-        )
-    for ax in (left, right):
-        if math.isfinite(best):
-            ax.axhline(best, color="#D55E00", ls=(0, (5, 1.5)), lw=1.5, label=BEST)
-    left.set(xlabel="epochs", ylabel="validation loss, nats per token")
-    _log_x(left)
-    right.set_xticks([])
-    right.set_title("lowest loss, standard error over seeds", loc="left", fontsize=9)
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", frameon=False, fontsize=8)
-    return figure
+        raise DlmError("one setting only, nothing to compare")
+
+    def curves(ax: Axes) -> None:
+        for k, (label, t) in enumerate(tables.items()):
+            colour, marker = _variant(k, len(tables))
+            x, mean, stderr, _ = _mean_curve(t)
+            ax.plot(x, mean, color=colour, marker=marker, ms=3.5, lw=1.3, label=shown(label))
+            ax.fill_between(x, mean - stderr, mean + stderr, color=colour, alpha=0.2, lw=0)
+        _best_line(ax, best)
+        set_axis(ax, "x", scale="log")
+        set_axis(ax, "y")
+        ax.set_xlabel("epochs")
+
+    def lowest(ax: Axes) -> None:
+        for k, (label, t) in enumerate(tables.items()):
+            colour, marker = _variant(k, len(tables))
+            losses = _mean_curve(t)[3]
+            error = losses.std(ddof=1) / math.sqrt(len(losses)) if len(losses) > 1 else 0.0
+            marks = keywords(color=colour, marker=marker, ms=6, capsize=3, label=shown(label))
+            ax.errorbar([k], [losses.mean()], yerr=[error], **marks)
+        _best_line(ax, best)
+        set_axis(ax, "y")
+        ax.set_xticks([])
+        ax.set_title("lowest loss, standard error over seeds", loc="left")
+
+    return Drawing(
+        {"curves": curves, "lowest": lowest},
+        "Loss against epochs of each setting, and each one's lowest.",
+        "Settings",
+        y_label=LOSS,
+        legend=True,
+    )
+
+
+def _variant(k: int, total: int) -> tuple[Any, str]:
+    return _shade(k, total), "os^DvPX"[k % 7]
+
+
+def _best_line(ax: Axes, best: float) -> None:
+    if math.isfinite(best):
+        ax.axhline(best, color="#D55E00", ls=(0, (5, 1.5)), lw=1.5, label=BEST)
 
 
 def _mean_curve(t: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -494,23 +561,14 @@ def _mean_curve(t: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
 # --- diagnostics of a fit -----------------------------------------------------------------------
 
 
-@_styled
-def profiles(analysis: Any) -> Figure:
+def profiles(analysis: Any) -> Drawing:
     """The profile of each coefficient: deviance against its value, with the 90% threshold."""
     from dlm.laws.intervals import threshold
 
-    found = list(analysis.profiles.values())
-    columns = min(len(found), 4)
-    lines = math.ceil(len(found) / columns)
-    from matplotlib.figure import Figure
-
-    figure = Figure(
-        figsize=(max(2.3 * columns + 0.4, 6.4), 2.3 * lines), dpi=150, layout="constrained"
-    )
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
     limit = threshold(analysis.fit)
     identified = {v.name for v in analysis.verdicts if v.identified}
-    for ax, p in zip(axes, found, strict=False):
+
+    def paint(ax: Axes, p: Any) -> None:
         near = p.deviance < 4 * limit
         ax.plot(p.values[near], p.deviance[near], color="#0072B2", marker="o", ms=2.5, lw=1.2)
         ax.axhline(limit, color=INK, lw=0.8, ls=(0, (3, 2)))
@@ -518,33 +576,45 @@ def profiles(analysis: Any) -> Figure:
         if analysis.basin is not None:
             known = analysis.basin.published.coefficients[p.name]
             ax.axvline(known, color="#D55E00", lw=1.2, ls=(0, (1, 1)), label="published")
-        ax.set_xscale("log")
+        set_axis(ax, "x", scale="log")
+        set_axis(ax, "y")
         ax.set_ylim(0, 3 * limit)
-        ax.set_title(
-            p.name if p.name in identified else f"{p.name}: not identified", loc="left", fontsize=9
-        )
-        ax.tick_params(labelsize=7)
-    for ax in axes[len(found) :]:
-        ax.remove()
-    axes[0].set_ylabel("deviance")
-    axes[0].annotate("90%", (0.02, limit), xycoords=axes[0].get_yaxis_transform(), va="bottom")
-    if analysis.basin is not None:
-        axes[0].legend(frameon=False, fontsize=8)
-    return figure
+        ax.set_title(p.name if p.name in identified else f"{p.name}: not identified", loc="left")
+        ax.annotate("90%", (0.02, limit), xycoords=ax.get_yaxis_transform(), va="bottom")
+
+    return Drawing(
+        {p.name: lambda ax, p=p: paint(ax, p) for p in analysis.profiles.values()},
+        "What each value of a coefficient costs, the others refitted; below the dashed line it fits "
+        "as well, within the noise.",
+        f"Profiles, {named(analysis.fit.table.family)}",
+        y_label="deviance",
+        legend=analysis.basin is not None,
+        columns=4,
+        size=(2.2, 2.3),
+        least=1.5,
+    )
 
 
-@_styled
-def residuals(fit: Fit) -> Figure:
+def residuals(fit: Fit) -> Drawing:
     """log predicted - log observed against compute and epochs."""
-    figure, axes = _new(2, 2.8)
-    colour, marker, _ = look(fit.table.family)
-    for ax, x, label in (
-        (axes[0], fit.table.flops, "training compute, FLOPs"),
-        (axes[1], fit.table.epochs, "epochs"),
-    ):
+
+    def paint(ax: Axes, x: np.ndarray, label: str, text: Any) -> None:
+        colour, marker, _ = look(fit.table.family)
         ax.plot(x, 100 * fit.residuals, ls="", marker=marker, ms=3, color=colour)
         ax.axhline(0, color=INK, lw=0.8)
-        ax.set(xscale="log", xlabel=label)
-    axes[0].set_ylabel("predicted minus observed, %")
-    axes[0].set_title(f"{fit.law.name}, {named(fit.table.family)}", loc="left", fontsize=9)
-    return figure
+        set_axis(ax, "x", text, "log")
+        set_axis(ax, "y")
+        ax.set_xlabel(label)
+        ax.set_title(f"{fit.law.name}, {named(fit.table.family)}", loc="left")
+
+    t = fit.table
+    return Drawing(
+        {
+            "compute": lambda ax: paint(ax, t.flops, COMPUTE, power),
+            "epochs": lambda ax: paint(ax, t.epochs, "epochs", tick),
+        },
+        "Predicted over observed loss of each run.",
+        f"Residuals, {named(t.family)}",
+        y_label="predicted minus observed, %",
+        size=(3.6, 2.8),
+    )

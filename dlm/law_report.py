@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from dlm import figures, findings, html
+from dlm import findings, html
+from dlm.canvas import Drawn
 from dlm.crossover import name_of
 from dlm.errors import DlmError
-from dlm.figures import interval, scientific
+from dlm.format import interval, number, percent, scientific
 from dlm.frontiers import AT_EQUAL, CROSSES, TOO_FEW, Crossover
 from dlm.laws import analysis as laws
 from dlm.laws import comparison, fits, words
@@ -24,50 +26,67 @@ from dlm.laws.comparison import Comparison
 from dlm.laws.critical import Critical, PowerLaw
 from dlm.laws.forms import law as named
 from dlm.runs import Panel, Run
+from dlm.terminal import grid, prose
 
 LAW, ONE_SIZE = "data-constrained", named("one-size")
 HEAD = ("coefficient", "value", "90% interval, profile", "90% interval, bootstrap", "verdict")
 
 
-def write(
-    folder: Path | str,
-    found: Sequence[Analysis],
-    title: str,
-    drawn: dict[str, Any],
-    compared: Comparison | None = None,
-) -> Path:
-    """report.html with the figures (PNG and SVG) into a folder, and what there is of fit.json,
-    fit.tex and critical.json; returns report.html.
+def write_fits(folder: Path, found: Sequence[Analysis]) -> list[Path]:
+    """Writes fit.json and fit.tex into a folder; nothing, if there is no fit.
+
+    Raises:
+      DlmError: they cannot be written.
+    """
+    if not found:
+        return []
+    numbers = json.dumps([words.as_json(a) for a in found], indent=1)
+    return [
+        _write(folder / "fit.json", numbers),
+        _write(folder / "fit.tex", words.as_latex(list(found))),
+    ]
+
+
+def write_critical(folder: Path, compared: Comparison) -> Path:
+    """Writes critical.json into a folder.
 
     Raises:
       DlmError: it cannot be written.
     """
-    folder = Path(folder)
+    numbers = words.plain(comparison.as_json(compared))
+    return _write(folder / "critical.json", json.dumps(numbers, indent=1))
+
+
+def write_page(
+    folder: Path,
+    found: Sequence[Analysis],
+    title: str,
+    drawn: Sequence[Drawn],
+    compared: Comparison | None = None,
+) -> Path:
+    """Writes report.html into a folder.
+
+    Raises:
+      DlmError: it cannot be written.
+    """
+    return _write(folder / "report.html", page(found, title, drawn, compared))
+
+
+def _write(path: Path, text: str) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        texts = {}
-        for name, figure in drawn.items():
-            text = figures.save(figure, folder / name)[1].read_text("utf-8")
-            texts[name] = text[text.index("<svg") :]
-        if found:
-            numbers = [words.as_json(a) for a in found]
-            html.replace(folder / "fit.json", json.dumps(numbers, indent=1))
-            html.replace(folder / "fit.tex", words.as_latex(list(found)))
-        if compared is not None:
-            numbers = words.plain(comparison.as_json(compared))
-            html.replace(folder / "critical.json", json.dumps(numbers, indent=1))
-        return html.replace(folder / "report.html", page(found, title, texts, compared))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return html.replace(path, text)
     except OSError as error:
-        raise DlmError(f"{folder}: cannot be written ({error.strerror})") from None
+        raise DlmError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def page(
     found: Sequence[Analysis],
     title: str,
-    texts: dict[str, str],
+    drawn: Sequence[Drawn] = (),
     compared: Comparison | None = None,
 ) -> str:
-    """`texts`: figures as SVG, by name."""
+    """The fits, the comparison and the figures as one page without script or network."""
     body = [f"<h1>{escape(title)}</h1>"]
     for a in found:
         body += html.section(f"{a.fit.law.name}, family {a.fit.table.family}", *section(a))
@@ -76,31 +95,12 @@ def page(
         body += html.section(
             head, *(html.table(*part) for part in rest), html.bullets(_said(compared))
         )
-    for name, text in texts.items():
-        caption = CAPTIONS.get(name.split("-")[0], "")
-        body += html.section(
-            name, f"<figure>{text}<figcaption>{escape(caption)}</figcaption></figure>"
-        )
+    for each in drawn:
+        if each.svg:
+            body += html.section(each.heading, html.figure(each.svg, each.heading, each.caption))
+    if problems := [each.problem for each in drawn if each.problem]:
+        body += html.section("Figures that were not drawn", html.bullets(problems))
     return html.document(title, body)
-
-
-CAPTIONS = {
-    "figure_1": "The lowest loss at each compute, by unique tokens and family; a star marks where "
-    "the frontiers of the runs meet.",
-    "figure_2": "Loss over epochs and parameters at one number of unique tokens; the star is the "
-    "best run.",
-    "figure_3": "Loss at fixed size and compute against the share of training tokens that are "
-    "unique; lines are the law.",
-    "figure_4": "Loss while training, one line per number of epochs.",
-    "figure_5": "Predicted loss with repetition and with as many fresh tokens, and what one more "
-    "pass over a token is worth.",
-    "figure_6": "The challenger's compute-optimal loss minus the reference's over unique tokens and "
-    "compute, and the critical compute.",
-    "figure_7_8": "Loss against epochs of each setting, and each one's lowest.",
-    "profiles": "What each value of a coefficient costs, the others refitted; below the dashed line "
-    "it fits as well, within the noise.",
-    "residuals": "Predicted over observed loss of each run.",
-}
 
 
 def section(a: Analysis) -> list[str]:
@@ -121,26 +121,10 @@ def section(a: Analysis) -> list[str]:
 
 def terminal(a: Analysis) -> list[Any]:
     """Rich renderables: the formula, the table of coefficients, the sentences."""
-    from rich.text import Text
-
-    said = [Text(f"\n{text}") for text in words.sentences(a)]
-    left_out = [
-        Text(f"left out: {run}: {reason}", style="yellow") for run, reason in a.fit.table.excluded
-    ]
-    head = Text(f"{a.fit.law.formula}\n{a.fit.law.source}\n")
+    said = [prose(f"\n{text}") for text in words.sentences(a)]
+    left_out = [prose(f"left out: {run}: {why}", "yellow") for run, why in a.fit.table.excluded]
+    head = prose(f"{a.fit.law.formula}\n{a.fit.law.source}\n")
     return [head, grid(HEAD, words.coefficient_rows(a)), *said, *left_out]
-
-
-def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table(box=None, pad_edge=False)
-    for name in head:
-        grid.add_column(name, overflow="fold")
-    for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
-    return grid
 
 
 # --- in the report of an experiment ---------------------------------------------------------------
@@ -179,7 +163,7 @@ def one_size(panel: Panel) -> list[str]:
         )  # each row for itself: a description
         f = fits.fit(ONE_SIZE, curve, loss=fits.Loss("gaussian"), starts=8, tolerance=fits.ROUGH)
         values = ", ".join(
-            f"{k} {'unbounded' if v > 0.99 * ONE_SIZE.coefficient(k).limits[1] else f'{v:.3g}'}"
+            f"{k} {'unbounded' if v > 0.99 * ONE_SIZE.coefficient(k).limits[1] else number(v, 3)}"
             for k, v in f.coefficients.items()
         )
         made.append(
@@ -210,7 +194,7 @@ def comparison_tables(c: Comparison) -> tuple[Any, ...]:
     parts: list[Any] = [(CRITICAL_HEAD, crossings)] if crossings else []
     if (e := c.equivalence) is not None:
         ratios = [
-            [scientific(C, 3), words.number(n, 3), words.number(r, 3), words.span(low, high)]
+            [scientific(C, 3), number(n, 3), number(r, 3), interval(low, high)]
             for C, n, r, low, high in zip(e.compute, e.epochs, e.ratio, e.low, e.high, strict=True)
         ]
         parts.append((EQUAL_HEAD, ratios))
@@ -222,17 +206,17 @@ def _said(c: Comparison) -> list[str]:
     said = [f"Pairs are {first} / {second}."] if c.points else []
     if c.equivalence is not None:
         said.append(
-            f"Second table: at U = {words.number(c.unique_tokens)}, the compute of {second} over that "
+            f"Second table: at U = {number(c.unique_tokens)}, the compute of {second} over that "
             f"of {first} for the same loss, at {first}'s best use of its compute, with {first}'s "
             "epochs."
         )
     said += [power_sentence(p) for p in c.powers]
     said += [
-        f"U = {words.number(found.unique_tokens)}, runs: {findings.crossing(found)}"
+        f"U = {number(found.unique_tokens)}, runs: {findings.crossing(found)}"
         for found in c.observed
         if found.status != TOO_FEW
     ]
-    few = [words.number(found.unique_tokens) for found in c.observed if found.status == TOO_FEW]
+    few = [number(found.unique_tokens) for found in c.observed if found.status == TOO_FEW]
     said += [f"Runs: {TOO_FEW} to say where they cross at U = {', '.join(few)}."] if few else []
     return [*said, *comparison.cautions(c), LIKELIHOODS]
 
@@ -240,27 +224,27 @@ def _said(c: Comparison) -> list[str]:
 def comparison_terminal(c: Comparison) -> list[Any]:
     """Rich renderables."""
     title, *parts = comparison_tables(c)
-    return [title, *(grid(*part) for part in parts), *_said(c)]
+    tables = [item for part in parts for item in (grid(*part), "")]
+    return [prose(f"{title}\n"), *tables, *map(prose, _said(c))]
 
 
 def _critical_row(found: Critical) -> list[str]:
     crosses = found.status == CROSSES
     pair = "{} / {}".format
     around = "no interval"
-    if found.low == found.low and found.low > found.searched[0] * (1 + 1e-9):
-        around = interval(found.low, found.high)
-    elif found.low == found.low:
-        around = f"below {scientific(found.high, 2)}" if np.isfinite(found.high) else "any"
+    if not math.isnan(found.low):  # from the lowest compute searched on, it is open below
+        low = found.low if found.low > found.searched[0] * (1 + 1e-9) else 0.0
+        around = interval(low, found.high)
     if found.share < 0.995:
-        around += f", {found.share:.0%} of resamples cross"
+        around += f", {percent(found.share)} of resamples cross"
     return [
-        words.number(found.unique_tokens),
+        number(found.unique_tokens),
         found.irreducible,
         found.status if crosses else f"{found.status} within {_range(found.searched)}",
         scientific(found.compute, 3) if crosses else "",
         around,
-        pair(*(words.number(e, 3) for e in found.epochs)) if crosses else "",
-        pair(*(words.number(n, 3) for n in found.params)) if crosses else "",
+        pair(*(number(e, 3) for e in found.epochs)) if crosses else "",
+        pair(*(number(n, 3) for n in found.params)) if crosses else "",
     ]
 
 
@@ -271,20 +255,20 @@ def _observed_row(found: Crossover) -> list[str]:
     if found.low is not None and found.high is not None:
         around = interval(found.low, found.high) + (" (spread)" if found.over == "settings" else "")
     if found.share is not None and found.share < 0.995:
-        around += f", {found.share:.0%} of resamples cross"
+        around += f", {percent(found.share)} of resamples cross"
     return [
-        words.number(found.unique_tokens),
+        number(found.unique_tokens),
         "runs, equal settings" if AT_EQUAL in found.reference else "runs",
         found.status if crosses else f"{found.status} within {_range((found.start, found.end))}",
         scientific(found.compute, 3) if crosses else "",
         around,
-        words.number(found.epochs, 3) if crosses and found.epochs is not None else "",
+        number(found.epochs, 3) if crosses and found.epochs is not None else "",
         "",
     ]
 
 
 def _range(searched: tuple[float, float]) -> str:
-    return f"{scientific(searched[0])} to {scientific(searched[1])}"
+    return interval(*searched, digits=2)
 
 
 def power_sentence(law: PowerLaw) -> str:

@@ -10,52 +10,86 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dlm import canvas, figures, findings, frontiers, html, law_report, runs
 from dlm import crossover as cross
-from dlm import figures, findings, frontiers, html, law_report, runs
+from dlm.canvas import Drawing
 from dlm.crossover import name_of
 from dlm.errors import DlmError
-from dlm.figures import scientific
+from dlm.format import (
+    fixed,
+    integer,
+    interval,
+    number,
+    percent,
+    scientific,
+    sentence,
+    with_error,
+)
 from dlm.runs import Panel, Run
+from dlm.terminal import grid, prose
 
+FIGURES = ("frontier", "epochs", "settings")
 SAMPLES = 3  # shown of each family, the first ones drawn
 SAMPLE_LENGTH = 600  # characters
 FEW = 4  # families beyond which every setting is drawn beside the best of each
 
 
-def write(directory: Path | str) -> Path:
+def write(directory: Path | str, asked: Sequence[str] = (), width: float = 0.0) -> Path:
     """Writes the report of a workdir or an experiment's folder into it; returns report.html.
 
+    `asked`: only these figures or panels are drawn as files (default: all); `width`: in inches.
+    A figure that cannot be drawn is named on the page, with the reason.
+
     Raises:
-      DlmError: there is no such directory, or it cannot be written.
+      DlmError: there is no such directory, it cannot be written, or a name that no figure has.
     """
     folder = Path(directory)
     found = runs.load(folder)
     panels, excluded = runs.panels(found)
+    to_draw = canvas.chosen(drawings(panels), asked)
     try:
         runs.write_table(found, folder)
         numbers = findings.numbers(found, panels, excluded)
         html.replace(folder / "report.json", json.dumps(numbers, indent=1, ensure_ascii=False))
-        if panels:
-            figures.save(figures.frontier(panels), folder / "frontier")
-            figures.save(figures.epochs(panels), folder / "epochs")
-            if many := [p for p in panels if len(p.families) > FEW]:
-                figures.save(figures.every_setting(many), folder / "settings")
-        return html.replace(folder / "report.html", page(found, panels, excluded))
+        problems = []
+        for name, make, panel in to_draw:
+            label = f"{name}-{panel}" if panel else name
+            drawn = canvas.attempt(label, make, folder / label, panel, width)
+            problems += [drawn.problem] if drawn.problem else []
+        return html.replace(folder / "report.html", page(found, panels, excluded, problems))
     except OSError as error:
         raise DlmError(f"{folder}: the report cannot be written ({error.strerror})") from None
+
+
+def drawings(panels: Sequence[Panel]) -> dict[str, Callable[[], Drawing]]:
+    """The figures of an experiment, by name."""
+    if not panels:
+        return {}
+    many = [p for p in panels if len(p.families) > FEW]
+    return {
+        "frontier": lambda: figures.frontier(panels),
+        "epochs": lambda: figures.epochs(panels),
+        **({"settings": lambda: figures.every_setting(many)} if many else {}),
+    }
 
 
 # --- the page -----------------------------------------------------------------------------------
 
 
-def page(found: Sequence[Run], panels: Sequence[Panel], excluded: Sequence[tuple[Run, str]]) -> str:
+def page(
+    found: Sequence[Run],
+    panels: Sequence[Panel],
+    excluded: Sequence[tuple[Run, str]],
+    problems: Sequence[str] = (),
+) -> str:
+    """The page as text; `problems`: figures that could not be written as files, and why."""
     experiments = sorted({run.experiment for run in found})
     title = ", ".join(experiments) or "no runs"
     questions = findings.questions(found)
@@ -68,7 +102,7 @@ def page(found: Sequence[Run], panels: Sequence[Panel], excluded: Sequence[tuple
     ]
     if panels:
         body += [
-            _figures(panels),
+            _figures(panels, problems),
             *html.section("Best of each family", _best(panels)),
             *html.section("Critical compute", _critical(panels)),
             *html.section("Scaling laws", *law_report.of_runs(found, panels)),
@@ -86,47 +120,25 @@ def page(found: Sequence[Run], panels: Sequence[Panel], excluded: Sequence[tuple
     return html.document(f"{title}: dlm report", body)
 
 
-def _figures(panels: Sequence[Panel]) -> str:
+def _figures(panels: Sequence[Panel], problems: Sequence[str]) -> str:
     """One figure per panel: side by side on a desk, below each other on a phone."""
     parts = []
-    for heading, draw, note in (
-        (
-            "Loss against compute",
-            figures.frontier,
-            "Bold: the best validation loss at or below each compute, averaged over seeds, lowest "
-            "over settings, with one standard error; dotted on from where a family's runs end. "
-            "Faint: each seed of each setting. Dashed upright: the crossover, with its 90% "
-            "interval. The loss axis is cut to show the difference at the end.",
-        ),
-        (
-            "Loss against epochs",
-            figures.epochs,
-            "The best setting of each family. Solid: validation; dashed: the same estimator on "
-            "training windows. The distance between the two is memorisation.",
-        ),
-        (
-            "Every setting",
-            figures.every_setting,
-            "Validation loss of every setting, by its lowest. Solid lines are exact; dashed lines are "
-            "upper bounds, and the likelihoods behind them may be better.",
-        ),
-    ):
-        shown = [p for p in panels if draw is not figures.every_setting or len(p.families) > FEW]
-        if not shown:
-            continue
+    undrawn = list(problems)
+    for name in drawings(panels):
         drawn = [
-            f"<figure>{_svg(draw([panel]), f'{heading}, {panel.title}')}</figure>"
-            for panel in shown
+            canvas.attempt(f"{name}, {panel.title}", drawings([panel])[name])
+            for panel in panels
+            if name in drawings([panel])
         ]
-        parts += [*html.section(heading, f'<div class="pair">{"".join(drawn)}</div>')]
-        parts += [f'<p class="soft">{escape(note)}</p>']
-    return "".join(parts)
-
-
-def _svg(figure: Any, label: str) -> str:
-    return figures.svg_text(figure).replace(
-        "<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1
-    )
+        undrawn += [each.problem for each in drawn if each.problem]
+        drawn = [each for each in drawn if each.svg]
+        svgs = [html.figure(each.svg, each.name) for each in drawn]
+        # One caption for all: it explains every mark that any of them holds.
+        if drawn:
+            caption = drawings(panels)[name]().caption
+            parts += html.section(drawn[0].heading, f'<div class="pair">{"".join(svgs)}</div>')
+            parts += [f'<p class="soft">{escape(caption)}</p>']
+    return "".join(parts) + (html.bullets(dict.fromkeys(undrawn)) if undrawn else "")
 
 
 def _best(panels: Sequence[Panel]) -> str:
@@ -146,19 +158,15 @@ def best_rows(panel: Panel) -> list[list[str]]:
         }
         made.append(
             [
-                *(panel.title, name_of(family.name), f"{value.value:.4f} ± {value.stderr:.4f}"),
+                *(panel.title, name_of(family.name), with_error(value.value, value.stderr)),
                 *(findings.stderr_over(family.best.seeds), family.kind),
-                *(_number(mean["train_loss"], ".3f"), _number(mean["bits_per_byte"], ".3f")),
-                *(_number(mean["best_epoch"], ".4g"), scientific(mean["best_flops"])),
-                *(_number(mean["params"], ",.0f"), family.best.name or "the only one"),
+                *(fixed(mean["train_loss"], 3), fixed(mean["bits_per_byte"], 3)),
+                *(number(mean["best_epoch"]), scientific(mean["best_flops"])),
+                *(integer(mean["params"]), family.best.name or "the only one"),
                 str(family.trials),
             ]
         )
     return made
-
-
-def _number(value: Any, form: str) -> str:
-    return "" if value is None else format(value, form)
 
 
 def _critical(panels: Sequence[Panel]) -> str:
@@ -182,13 +190,14 @@ def _critical_row(panel: Panel, counted: str, found: cross.Crossover) -> list[st
         status += "; extrapolated from its trend" if meets else "; nor does its trend"
     known = place.low is not None and place.high is not None
     spread = " (spread)" if found.over == "settings" else ""
+    compute = "none in reach" if place.compute == math.inf else scientific(place.compute, 3)
     return [
         *(panel.title, f"{name_of(found.challenger)} against {name_of(found.reference)}"),
-        *(counted, status, scientific(place.compute, 3)),
-        figures.interval(place.low or 0, place.high or 0) + spread if known else "no interval",
-        "" if found.share is None else f"{100 * found.share:.0f}%",
-        _number(place.epochs, ".4g"),
-        f"{found.gap:+.4f} at {scientific(found.end)}",
+        *(counted, status, compute),
+        interval(place.low or 0, place.high or 0) + spread if known else "no interval: one seed",
+        percent(found.share),
+        number(place.epochs),
+        f"{with_error(found.gap, found.gap_stderr, sign=True)} at {scientific(found.end)}",
     ]
 
 
@@ -207,7 +216,10 @@ def _samples(panel: Panel) -> str:
         if real is not None:
             sheet = {"real, from scikit-learn": real} | sheet
         label = f"Samples of {', '.join(sheet)}"
-        return "".join(parts) + f"<figure>{_svg(figures.digits(sheet), label)}</figure>"
+        try:
+            return "".join(parts) + html.figure(canvas.svg_text(figures.digits(sheet)), label)
+        except Exception as error:  # noqa: BLE001 (a picture must not cost the report)
+            parts.append(f"<p>{escape(f'The samples are not drawn: {error}')}</p>")
     for family in panel.families.values():
         path = family.best.runs[0].path / "samples.txt"
         text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
@@ -252,7 +264,7 @@ def _above_truth(panel: Panel) -> list[str]:
         )
         error = errors.mean()  # over documents, which all seeds share
         kind = rows[0].result["kind"]
-        return f"{name_of(name)} {losses.mean() - entropy:+.4f} ± {error:.4f} ({kind})"
+        return f"{name_of(name)} {with_error(losses.mean() - entropy, error, sign=True)} ({kind})"
 
     gaps = ", ".join(gap(name, rows) for name, rows in best.items())
     return [
@@ -300,7 +312,7 @@ def _kinds(panels: Sequence[Panel]) -> list[str]:
     kinds = {(f.name, f.kind) for panel in panels for f in panel.families.values()}
     words = {"exact": "the exact", "upper bound": "an upper bound on the"}
     found = [
-        f"{name_of(name)}: {words.get(kind, kind)} negative log-likelihood, nats per token."
+        f"{sentence(name_of(name))}: {words.get(kind, kind)} negative log-likelihood, nats per token."
         for name, kind in sorted(kinds)
     ]
     if any(kind == "upper bound" for _, kind in kinds):
@@ -328,12 +340,12 @@ def _all_runs(found: Sequence[Run]) -> str:
         body.append(
             [
                 *(row["label"] or row["run"] or "", row["status"]),
-                *(_number(row["validation_loss"], ".4f"), _number(row["validation_stderr"], ".4f")),
-                *(_number(row["train_loss"], ".3f"), _number(row["epochs"], ".4g")),
-                *(_number(row["best_epoch"], ".4g"), _number(row["params"], ",")),
-                *("" if row["flops"] is None else scientific(row["flops"]),),
-                *(_number(row["tokens_per_second"], ",.0f"), _number(row["mfu"], ".0%")),
-                *(_number(row["seconds"], ",.0f"), row["run"] or ""),
+                *(fixed(row["validation_loss"], 4), fixed(row["validation_stderr"], 4)),
+                *(fixed(row["train_loss"], 3), number(row["epochs"])),
+                *(number(row["best_epoch"]), integer(row["params"])),
+                scientific(row["flops"]),
+                *(integer(row["tokens_per_second"]), percent(row["mfu"])),
+                *(integer(row["seconds"]), row["run"] or ""),
             ]
         )
     note = (
@@ -354,28 +366,16 @@ def _made_with(found: Sequence[Run], panels: Sequence[Panel]) -> list[str]:
 
 def summary(directory: Path | str) -> list[Any]:
     """Rich renderables: a row per family's best setting, then the answer on each panel."""
-    from rich.table import Table
-    from rich.text import Text
-
     found = runs.load(directory)
     panels, excluded = runs.panels(found)
+    left_out = [prose(f"left out: {run.label}: {reason}", "yellow") for run, reason in excluded]
     if not panels:
-        return [Text(findings.nothing(found)), *_exclusions(excluded)]
-    table = Table(box=None, pad_edge=False)
-    for name in ("data", "family", "loss, nats/token", "kind", "training", "best epoch", "FLOPs"):
-        left = name in ("data", "family", "kind")
-        table.add_column(name, justify="left" if left else "right", overflow="fold")
-    table.add_column("setting (of how many)", overflow="fold")
-    for panel in panels:
-        for row in best_rows(panel):
-            loss, setting = f"{row[2]}", f"{row[10]} (of {row[11]})"
-            cells = (row[0], row[1], loss, row[4], row[5], row[7], row[8], setting)
-            table.add_row(*(Text(cell) for cell in cells))
-    answers = [Text(f"\n{findings.answer(panel)}") for panel in panels]
-    return [table, *answers, *_exclusions(excluded)]
-
-
-def _exclusions(excluded: Sequence[tuple[Run, str]]) -> list[Any]:
-    from rich.text import Text
-
-    return [Text(f"left out: {run.label}: {reason}", style="yellow") for run, reason in excluded]
+        return [prose(findings.nothing(found)), *left_out]
+    head = ("data", "family", "loss, nats/token", "kind", "best epoch", "FLOPs", "training loss")
+    rows = [
+        [*row[:3], row[4], row[7], row[8], row[5], f"{row[10]} (of {row[11]})"]
+        for panel in panels
+        for row in best_rows(panel)
+    ]
+    answers = [prose(f"\n{findings.answer(panel)}") for panel in panels]
+    return [grid((*head, "setting (of how many)"), rows), *answers, *left_out]

@@ -99,8 +99,8 @@ def _counts(a: argparse.Namespace) -> None:
 
 
 def quality(a: argparse.Namespace) -> list[Any]:
-    from dlm import data, figures, html, quality, run, sampling, worker
-    from dlm.law_report import grid
+    from dlm import canvas, data, figures, html, quality, run, sampling, worker
+    from dlm.terminal import grid
 
     _counts(a)
     if wrong := [n for n in a.steps if n < 1]:
@@ -135,7 +135,7 @@ def quality(a: argparse.Namespace) -> list[Any]:
     path = folder / "quality.json"
     records = [q._asdict() for q in found]
     html.replace(path, json.dumps(records, indent=1))
-    png, _ = figures.save(figures.quality(records), folder / "quality")
+    png, *_ = canvas.save(figures.quality(records), folder / "quality")
     return [
         f"{c.objective.name} on {store.manifest.name}, judged by {judge.objective.name}",
         grid(head, rows),
@@ -144,7 +144,7 @@ def quality(a: argparse.Namespace) -> list[Any]:
 
 
 def objectives(a: argparse.Namespace) -> list[Any]:
-    from dlm.law_report import grid
+    from dlm.terminal import grid
 
     sizes: dict[str, Any] = dict(layers=6, width=512, ff=1344, rows=8192)
     length = 512
@@ -166,7 +166,7 @@ def objectives(a: argparse.Namespace) -> list[Any]:
 
 def check(a: argparse.Namespace, overrides: list[tuple[str, Any]]) -> list[Any]:
     from dlm import experiment, objectives, proofs, worker
-    from dlm.law_report import grid
+    from dlm.terminal import grid
 
     worker.prepare_jax()
     edited: Any = config.base()
@@ -199,7 +199,7 @@ def benchmark(
 
     from dlm import benchmark, experiment, record
     from dlm.commands import writable
-    from dlm.law_report import grid
+    from dlm.terminal import grid
 
     if not a.seconds > 0:
         raise DlmError(f"--seconds={a.seconds:g}: must be above 0")
@@ -260,9 +260,9 @@ def benchmark(
 
 
 def spectrum(a: argparse.Namespace) -> list[Any]:
-    from dlm import data, figures, run, spectrum, worker
+    from dlm import canvas, data, figures, run, spectrum, worker
     from dlm.crossover import name_of
-    from dlm.law_report import grid
+    from dlm.terminal import grid
 
     worker.prepare_jax()
     levels = (0.125, 0.25, 0.5, 0.75)
@@ -279,7 +279,7 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
             rows.append([name, f"{level:.1%}", *(f"{share:.3f}" for share in row)])
     head = ("family", "known", *(f"{r} cycles" for r in radius))
     a.out.mkdir(parents=True, exist_ok=True)
-    png, _ = figures.save(figures.spectrum(found, levels), a.out / "spectrum")
+    png, *_ = canvas.save(figures.spectrum(found, levels), a.out / "spectrum")
     return ["Share of the variance of each spatial frequency that is explained", grid(head, rows),
             f"written: {png}"]  # fmt: skip
 

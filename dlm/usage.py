@@ -86,7 +86,8 @@ the ratio is of training tokens per second over the config as it is. Tokens are 
         "write report.html, figures and tables from the runs below a folder (no JAX needed)",
         """examples:
   dlm report runs/quickstart
-  dlm report runs.csv --columns loss=val_nll            laws of a table""",
+  dlm report runs/quickstart --width 3.25 --figure frontier     for a column of a paper
+  dlm report runs.csv --columns loss=val_nll                    laws of a table""",
     ),
     "corpus": (
         "build an experiment's token stores and describe them",
@@ -172,6 +173,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         )
     parsers["report"].add_argument("--law", default="data-constrained", help="of a table of runs")
     commands.columns_argument(parsers["report"])
+    commands.choice(parsers["report"])
     parsers["tensorboard"].add_argument("--port", type=int, default=6006)
     commands.arguments(parsers)
 

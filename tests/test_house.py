@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "dlm"
 
 # Each row may import the rows above it, never its own neighbours or a row below.
 LEFT = (
-    ("errors",),
+    ("errors", "format"),
+    ("terminal",),
     ("flops", "bucket"),
     ("families",),
     ("schema",),
@@ -48,8 +49,8 @@ LEFT = (
 )
 # The other side of the run directory: these, and of the left only what RIGHT_MAY names.
 RIGHT = (
-    *("runs", "frontiers", "crossover", "laws", "figures", "law_figures", "html", "findings"),
-    *("law_report", "report", "commands"),
+    *("runs", "frontiers", "crossover", "laws", "ticks", "canvas", "figures", "law_figures"),
+    *("html", "findings", "law_report", "report", "commands"),
 )
 TOP = (
     "addresses",
@@ -59,7 +60,7 @@ TOP = (
     "sending",
     "cli",
 )  # the command line joins both sides
-RIGHT_MAY = {"errors", "config", "flops", "likelihood", "corpora"}
+RIGHT_MAY = {"errors", "format", "terminal", "config", "flops", "likelihood", "corpora"}
 FORBIDDEN = {"tensorflow", "torch", "clu", "tensorboardX", "tensorflow_datasets"}
 
 

@@ -9,31 +9,13 @@ from typing import Any
 import numpy as np
 
 from dlm.errors import DlmError
+from dlm.format import interval, latex, latex_number, number, sentence
 from dlm.laws import intervals, verdicts, worth
 from dlm.laws.analysis import NATS, Analysis, Basin, listed
 from dlm.laws.fits import Loss
 from dlm.laws.holdout import Prediction
 from dlm.laws.optimum import Exponent
 from dlm.laws.verdicts import Verdict
-
-
-def number(value: float, digits: int = 4) -> str:
-    if math.isnan(value):
-        return "-"
-    if math.isinf(value):
-        return "inf"
-    return f"{value:,.{digits}g}" if 1e-3 <= abs(value) < 1e6 else f"{value:.{digits - 1}e}"
-
-
-def span(low: float, high: float) -> str:
-    """An interval that may be open."""
-    if math.isnan(low):
-        return "-"
-    if low <= 0 and math.isinf(high):
-        return "any value"
-    if math.isinf(high):
-        return f"above {number(low, 3)}"
-    return f"below {number(high, 3)}" if low <= 0 else f"{number(low, 3)} to {number(high, 3)}"
 
 
 def coefficient_rows(a: Analysis) -> list[list[str]]:
@@ -55,26 +37,26 @@ def _row(v: Verdict) -> list[str]:
     value = number(v.value) if v.identified else f"not identified (minimum at {number(v.value)})"
     verdict = v.reason or "identified"
     verdict = f"{verdict}; {v.flag}" if v.flag else verdict
-    return [v.name, value, span(*v.profile), span(*v.boot), verdict]
+    return [v.name, value, interval(*v.profile), interval(*v.boot), verdict]
 
 
 def sentences(a: Analysis) -> list[str]:
     """What the analysis found, a paragraph an item."""
     fit, t = a.fit, a.fit.table
+    sizes, unique, epochs = (interval(v.min(), v.max()) for v in (t.N, t.U, t.epochs))
     found = [
-        f"{fit.law.name} on {len(t)} runs ({t.groups} independent) of {t.name}, family {t.family}, "
-        f"{a.how}. Objective ({_loss(fit.loss)}, summed over runs) {fit.objective:.8g}, R2 "
-        f"{fit.r2:.4f}. Sizes {number(t.N.min(), 3)} to {number(t.N.max(), 3)}, unique tokens "
-        f"{number(t.U.min(), 3)} to {number(t.U.max(), 3)}, epochs {number(t.epochs.min(), 3)} to "
-        f"{number(t.epochs.max(), 4)}."
+        f"{sentence(fit.law.name)} on {len(t)} runs ({t.groups} independent) of {t.name}, family "
+        f"{t.family}, {a.how}. Objective ({_loss(fit.loss)}, summed over runs) "
+        f"{number(fit.objective, 8)}, R2 {fit.r2:.4f}. Sizes {sizes}, unique tokens {unique}, epochs "
+        f"{epochs}."
     ]
     found += [f"Note: {note}." for note in t.notes]
     if a.basin is not None:
         found += _compare(a, a.basin)
     elif a.rivals:
         words = "; ".join(
-            f"{listed(fit.minima[i].coefficients, fit.law)} (objective {fit.minima[i].objective:.8g})"
-            for i in a.rivals[:4]
+            f"{listed(m.coefficients, fit.law)} (objective {number(m.objective, 8)})"
+            for m in (fit.minima[i] for i in a.rivals[:4])
         )
         flat = "" if a.identified else ", points of the flat directions above all"
         found.append(
@@ -145,7 +127,7 @@ def _compare(a: Analysis, b: Basin) -> list[str]:
     if not same:
         others = [m for m in fit.minima[1:] if abs(m.objective - b.objective) > 1e-9 * b.objective]
         between = "; ".join(
-            f"({', '.join(f'{v:.4g}' for v in m.coefficients.values())}) {m.objective:.8f}"
+            f"({', '.join(number(v) for v in m.coefficients.values())}) {m.objective:.8f}"
             for m in others[:4]
         )
         found.append(
@@ -183,7 +165,7 @@ def _worth(a: Analysis) -> list[str]:
         return []
     N, U = float(np.exp(np.log(fit.table.N).mean())), float(np.exp(np.log(fit.table.U).mean()))
     free = worth.epochs_within(fit, N, U, NATS)
-    around = "" if math.isnan(low) else f" (90% {span(low, high)})"
+    around = "" if math.isnan(low) else f" (90% {interval(low, high)})"
     return [
         f"Half-life of repeated data: {number(half, 3)} repetitions{around}. At N = {number(N, 3)} "
         f"and U = {number(U, 3)}, repeating costs less than {NATS:g} nats per token against fresh "
@@ -271,12 +253,13 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-LATEX = {"alpha": r"\alpha", "beta": r"\beta", "R_D": "R_D^*", "R_N": "R_N^*", "gamma": r"\gamma"}
+SYMBOLS = {"alpha": r"\alpha", "beta": r"\beta", "R_D": "R_D^*", "R_N": "R_N^*", "gamma": r"\gamma"}
 
 
 def as_latex(found: list[Analysis]) -> str:
     """A booktabs table of the coefficients and the 90% intervals that their verdicts rest on."""
     lines = [
+        *(f"% {' '.join(f'{a.fit.law.name} on {a.fit.table.name}'.split())}" for a in found[:1]),
         r"\begin{tabular}{llll}",
         r"\toprule",
         r"family & coefficient & value & 90\% interval \\",
@@ -284,10 +267,10 @@ def as_latex(found: list[Analysis]) -> str:
     ]
     for a in found:
         for v in a.verdicts:
-            symbol = LATEX.get(
+            symbol = SYMBOLS.get(
                 v.name, v.name if "_" not in v.name else v.name.replace("_", "_{") + "}"
             )
-            value = number(v.value) if v.identified else "not identified"
-            family = a.fit.table.family.replace("_", r"\_")
-            lines.append(f"{family} & ${symbol}$ & {value} & {span(v.low, v.high)} \\\\")
+            value = latex_number(number(v.value)) if v.identified else "not identified"
+            around = latex_number(interval(v.low, v.high))
+            lines.append(f"{latex(a.fit.table.family)} & ${symbol}$ & {value} & {around} \\\\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
