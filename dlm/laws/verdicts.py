@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlm.laws.fits import LEVEL, Fit, problem
-from dlm.laws.intervals import Profile, deviance, interval, profile, threshold, widened
+from dlm.laws.intervals import Profile, deviance, interval, profiles, threshold, widened
 from dlm.laws.table import Table
 
 RULE = "A coefficient is identified where its 90% interval has two ends within a factor of {}."
@@ -42,8 +42,8 @@ class Suggestion:
 
 def verdicts(fit: Fit, level: float = LEVEL) -> tuple[list[Verdict], dict[str, Profile]]:
     """One verdict per free coefficient, and the profiles behind them."""
-    profiles = {name: profile(fit, name, level) for name in fit.free}
-    return [_verdict(fit, profiles[name], level) for name in fit.free], profiles
+    found = profiles(fit, level=level)
+    return [_verdict(fit, found[name], level) for name in fit.free], found
 
 
 def _verdict(fit: Fit, p: Profile, level: float) -> Verdict:
