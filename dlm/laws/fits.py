@@ -29,8 +29,8 @@ SCREENED = 512  # rows of a larger table, drawn at random, that starts are solve
 LEVEL = 0.90
 POLISHED = 24  # distinct minima of the starts, solved to the end
 ELEMENTS = 100_000  # problems times rows of one pass: its arrays stay in a core's cache
-EXACT = 1e-11  # relative tolerance of the objective
-ROUGH = 1e-7  # in screening, profiles and resamples: far below the noise
+EXACT = 1e-13  # relative tolerance of the objective
+ROUGH = 1e-6  # in screening, profiles and resamples: far below the noise
 SMOOTHED = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # widths of Huber that lead to the absolute value
 
 
@@ -87,14 +87,15 @@ class Loss:
         """The mean of rho'' over the density of the residuals, which is smoothed by a kernel."""
         if self.name == "gaussian":
             return 1.0
-        from scipy import stats
+        from scipy import special
 
         middle = 1.4826 * float(np.median(np.abs(residuals - np.median(residuals))))
         spread = min(float(residuals.std()), middle or math.inf)
         h = max(1.06 * spread * len(residuals) ** -0.2, 1e-12)
         if self.name == "lad":
-            return float(2 * stats.norm.pdf(residuals / h).mean() / h)
-        ends = (stats.norm.cdf((end - residuals) / h) for end in (self.delta, -self.delta))
+            density = np.exp(-((residuals / h) ** 2) / 2) / math.sqrt(2 * math.pi)
+            return float(2 * density.mean() / h)
+        ends = (special.ndtr((end - residuals) / h) for end in (self.delta, -self.delta))
         upper, lower = ends
         return float((upper - lower).mean())
 
@@ -259,7 +260,12 @@ class Problem:
         return np.log(predicted.value), J
 
     def solve(
-        self, starts: np.ndarray, weights: np.ndarray | None = None, *, tolerance: float = EXACT
+        self,
+        starts: np.ndarray,
+        weights: np.ndarray | None = None,
+        *,
+        tolerance: float = EXACT,
+        iterations: int = 200,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Local minima from starts [M, P], and their objectives [M], unscaled; see `objective`."""
         if not self.free:
@@ -267,7 +273,7 @@ class Problem:
         x, f = starts, np.zeros(len(starts))
         for loss in self.loss.stages:
             mine = dataclasses.replace(self, loss=loss)
-            x, f = minimise(mine.objective(weights), x, tolerance=tolerance)
+            x, f = minimise(mine.objective(weights), x, tolerance=tolerance, iterations=iterations)
         if len(self.loss.stages) > 1:
             f = np.where(np.isfinite(f), self.objective(weights)(x, np.arange(len(x)))[0], np.inf)
         return x, f * self.unit
@@ -316,7 +322,7 @@ def fit(
     first: Fit | None = None,
     tolerance: float = EXACT,
 ) -> Fit:
-    """The best of many starts (a scrambled Sobol sequence, always the same), and `near`.
+    """The best of many starts (always the same), and `near`.
 
     Of a table of more than SCREENED rows, so many are drawn (always the same) to solve the starts
     on; their distinct minima are then solved on every row.
@@ -378,11 +384,16 @@ def check(law: Law, table: Table, free: tuple[str, ...]) -> None:
 
 
 def _starts(p: Problem, count: int) -> np.ndarray:
-    """Scrambled Sobol points in the coefficients' start ranges, [count, P]."""
-    from scipy import stats
+    """Points spread evenly over the coefficients' start ranges, [count, P].
 
-    sobol = stats.qmc.Sobol(len(p.free), scramble=True, rng=np.random.default_rng(0))
-    unit = sobol.random(max(1 << (count - 1).bit_length(), 2))[:count]
+    The additive recurrence by powers of the root of x^(P+1) = x + 1 (Roberts 2018): each further
+    point falls into the largest gaps that are left.
+    """
+    root = 2.0
+    for _ in range(60):
+        root = (1 + root) ** (1 / (len(p.free) + 1))
+    steps = root ** -np.arange(1.0, len(p.free) + 1)
+    unit = (0.5 + np.arange(1, count + 1)[:, None] * steps) % 1.0
     columns = []
     for k, name in enumerate(p.free):
         c = p.law.coefficient(name)

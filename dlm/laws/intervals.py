@@ -44,9 +44,9 @@ def threshold(fit: Fit, level: float = LEVEL) -> float:
 
     Exact for half the square and a law that is linear in its coefficients.
     """
-    from scipy import stats
+    from scipy import special
 
-    return float(stats.t.ppf(0.5 + level / 2, freedom(fit)) ** 2)
+    return float(special.stdtrit(freedom(fit), 0.5 + level / 2) ** 2)
 
 
 def _scales(fit: Fit) -> dict[str, float]:
@@ -95,6 +95,7 @@ NEAR = np.array([0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0]
 FAR = np.array([0.1, 0.2, 0.35, 0.5, 0.8, 1.25, 1.8, 2.7, 4.0, 7.0, 10.0, 14.0])
 WIDEST = 0.4  # the largest standard error, in logarithms, that NEAR is laid out by
 WARM = 4  # minima that each point of a profile is solved from
+PATIENT = 60  # steps to a point of a profile: the few that need more lie far from its interval
 PLAUSIBLE = 30.0  # the deviance up to which a minimum may lead to the lowest of another point
 
 
@@ -142,7 +143,7 @@ def _held(
     starts = starts.copy()
     starts[:, np.arange(count), held] = at
     p = dataclasses.replace(base, held=np.tile(held, many))
-    x, f = p.solve(starts.reshape(-1, width), tolerance=ROUGH)
+    x, f = p.solve(starts.reshape(-1, width), tolerance=ROUGH, iterations=PATIENT)
     x, f = x.reshape(starts.shape), f.reshape(many, count)
     best = f.argmin(0)
     return x[best, np.arange(count)], f.min(0)
@@ -264,15 +265,15 @@ def widened(level: float, *found: Any) -> float:
     quantile is too small; the expanded percentile interval puts both right (Hesterberg 2015, arXiv
     1411.5279, section 5). Of several fits, the one with the fewest runs to spare decides.
     """
-    from scipy import stats
+    from scipy import special
 
     levels = [level]
     for each in found:
         if isinstance(each, Fit):
             runs = each.table.groups
             left = freedom(each)
-            z = math.sqrt(runs / left) * stats.t.ppf(0.5 + level / 2, left)
-            levels.append(float(2 * stats.norm.cdf(z) - 1))
+            z = math.sqrt(runs / left) * special.stdtrit(left, 0.5 + level / 2)
+            levels.append(float(2 * special.ndtr(z) - 1))
         else:
             levels.append(each.share)
     return max(levels)
