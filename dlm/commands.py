@@ -38,8 +38,11 @@ VERBS: dict[str, tuple[str, str]] = {
   dlm fit runs.csv --law data-constrained --out fits/    report.html, fit.json, fit.tex, figures
 
 Columns: params, tokens (trained on, repeats included), unique_tokens, loss (nats per token), and
-optionally family, flops, run (rows that are resampled together), status. Raw counts everywhere.
+optionally family, flops, run (rows that are resampled together), status, budget (a number that the
+rows of one isoFLOP curve share; else budgets are told apart by gaps in compute). Raw counts everywhere.
 Other titles: --columns params=n_params loss=val_nll; status= (no title) reads no such column.
+fit.json is strict JSON: a number that is not known is null, and so is the end that an interval
+lacks; beside low and high, "open" then says "above", "below" or "both".
 laws: """
         + ", ".join(LAWS),
     ),
@@ -150,14 +153,28 @@ def _written(paths: Iterable[Path]) -> Iterator[str]:
 
 def _fitted(a: argparse.Namespace, found: list[Table]) -> tuple[list[Analysis], list[str]]:
     """The analyses, and of the families that cannot be fitted why; an error where none can."""
+    from dlm.laws import analysis, stages
+
+    options = _options(a) | {
+        "fixed": dict(_pair("--fixed", word) for word in getattr(a, "fixed", [])),
+        "cuts": tuple(_pair("--holdout", word) for word in getattr(a, "holdout", [])),
+        "rivals_of": tuple(getattr(a, "rivals", [])),
+    }
+    named_options = ("steps", "fixed", "cuts", "rivals_of")
+    analysis.check_options(a.law, **{name: options[name] for name in named_options})
     made, refused = [], []
-    for t in found:
-        try:
-            made.append(_analyse(a, t))
-        except DlmError as error:
-            if len(found) == 1:
-                raise
-            refused.append(f"Family {t.family} is not fitted: {error}")
+    with stages.show() as tell:
+        for t in found:
+            try:
+                made.append(
+                    analysis.analyse(
+                        t, a.law, **options, resamples=a.resamples, seed=a.seed, tell=tell
+                    )
+                )
+            except DlmError as error:
+                if len(found) == 1:
+                    raise
+                refused.append(f"Family {t.family} is not fitted: {error}")
     if not made:
         raise DlmError("; ".join(refused))
     return made, refused
@@ -224,21 +241,6 @@ def _options(a: argparse.Namespace) -> dict[str, Any]:
     if a.drop_outliers < 0:
         raise DlmError(f"--drop-outliers={a.drop_outliers:g}: must be 0 (none) or more")
     return {"loss": Loss(a.loss, a.delta), "steps": a.steps, "drop_outliers": a.drop_outliers}
-
-
-def _analyse(a: argparse.Namespace, t: Table) -> Any:
-    from dlm.laws import analysis
-
-    return analysis.analyse(
-        t,
-        a.law,
-        **_options(a),
-        fixed=dict(_pair("--fixed", word) for word in getattr(a, "fixed", [])),
-        resamples=a.resamples,
-        seed=a.seed,
-        cuts=tuple(_pair("--holdout", word) for word in getattr(a, "holdout", [])),
-        rivals_of=tuple(getattr(a, "rivals", [])),
-    )
 
 
 def _pair(option: str, word: str) -> tuple[str, float]:
@@ -328,10 +330,17 @@ def writable(folder: Path | None) -> None:
 
 
 def _fit_laws(a: argparse.Namespace, tables: list[Table]) -> dict[str, Fitted]:
-    from dlm.laws import analysis, intervals
+    from dlm.laws import analysis, intervals, stages
 
-    fitted = {t.family: analysis.fit_table(t, a.law, **_options(a))[0] for t in tables}
-    return {name: intervals.bootstrap(f, a.resamples, a.seed) for name, f in fitted.items()}
+    laws: dict[str, Fitted] = {}
+    options = _options(a)
+    with stages.show() as tell:
+        for t in tables:
+            tell(f"{a.law}, family {t.family}: fitting {len(t):,} rows")
+            fitted = analysis.fit_table(t, a.law, **options)[0]
+            tell(f"{a.law}, family {t.family}: resampling")
+            laws[t.family] = intervals.bootstrap(fitted, a.resamples, a.seed)
+    return laws
 
 
 def read_laws(path: Path) -> dict[str, Fitted]:

@@ -87,10 +87,16 @@ def _with_laws(
 
 
 def as_json(c: Comparison) -> dict[str, Any]:
-    numbers = None
-    if c.equivalence is not None:
-        numbers = {k: np.asarray(v).tolist() for k, v in dataclasses.asdict(c.equivalence).items()}
-    return dataclasses.asdict(c) | {"equivalence": numbers}
+    """The comparison as `words.plain` takes it; of the equivalence an object for each compute,
+    whose ratio is null where the challenger never reaches that loss."""
+    if c.equivalence is None:
+        return dataclasses.asdict(c)
+    columns = dataclasses.asdict(c.equivalence)
+    rows = [
+        dict(zip(columns, map(float, row), strict=True))
+        for row in zip(*columns.values(), strict=True)
+    ]
+    return dataclasses.asdict(c) | {"equivalence": rows}
 
 
 def cautions(c: Comparison) -> list[str]:

@@ -45,13 +45,12 @@ class Dual(np.lib.mixins.NDArrayOperatorsMixin):
             return NotImplemented
         plain = [x.value if isinstance(x, Dual) else x for x in inputs]
         by: dict[int, Any] = {}
-        with np.errstate(all="ignore"):  # a line search may step out of range: infinity says so
-            power = ufunc is np.power
-            value = np.exp(plain[1] * np.log(plain[0])) if power else ufunc(*plain)
-            for x, rule in zip(inputs, RULES[ufunc], strict=True):
-                if isinstance(x, Dual):
-                    slope = rule(value, *plain)
-                    for k, derivative in x.by.items():
-                        part = slope * derivative
-                        by[k] = by[k] + part if k in by else part
+        power = ufunc is np.power
+        value = np.exp(plain[1] * np.log(plain[0])) if power else ufunc(*plain)
+        for x, rule in zip(inputs, RULES[ufunc], strict=True):
+            if isinstance(x, Dual):
+                slope = rule(value, *plain)
+                for k, derivative in x.by.items():
+                    part = slope * derivative
+                    by[k] = by[k] + part if k in by else part
         return Dual(value, by)

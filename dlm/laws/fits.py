@@ -1,9 +1,8 @@
 """Fitting a law to a table of runs: many starts, and the other minima.
 
 The objective is a sum over runs of rho(log L_predicted - log L_observed), natural logarithms:
-Huber (Hoffmann et al., appendix D.3), the absolute value, or half the square. A mean, or an
-objective of 1e-3 handed to an optimiser with absolute tolerances, stops early; so the search works
-on the objective over its scale, in centred logarithms of the coefficients.
+Huber (Hoffmann et al., appendix D.3), the absolute value, or half the square. The search works on
+the objective over its scale, in centred logarithms of the coefficients.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,16 +19,19 @@ import numpy as np
 from dlm.errors import DlmError
 from dlm.laws.dual import Dual
 from dlm.laws.forms import Coefficient, Law
-from dlm.laws.minimise import minimise
+from dlm.laws.minimise import Objective, minimise
 from dlm.laws.table import Ranges, Table
 
 LOSSES = ("huber", "lad", "gaussian")
 DELTA = 1e-3  # Hoffmann et al. 2022; also Muennighoff et al. 2023
 STARTS = 128
+SCREENED = 512  # rows of a larger table, drawn at random, that starts are solved on first
 LEVEL = 0.90
-POLISHED = 4  # of the best minima, solved again with their stiffness known
-CHUNK = 1024  # problems solved side by side: the last few to end cost as much as all
-ROUGH = 1e-7  # relative tolerance of the objective in profiles and resamples: far below the noise
+POLISHED = 24  # distinct minima of the starts, solved to the end
+ELEMENTS = 100_000  # problems times rows of one pass: its arrays stay in a core's cache
+EXACT = 1e-13  # relative tolerance of the objective
+ROUGH = 1e-6  # in screening, profiles and resamples: far below the noise
+SMOOTHED = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # widths of Huber that lead to the absolute value
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,15 @@ class Loss:
     @property
     def width(self) -> float:
         """Residuals smaller than this are squared."""
-        return {"huber": self.delta, "lad": 1e-7, "gaussian": math.inf}[self.name]
+        return {"huber": self.delta, "lad": 0.0, "gaussian": math.inf}[self.name]
+
+    @property
+    def stages(self) -> tuple[Loss, ...]:
+        """The losses to minimise one after another, each from the last one's minimum.
+
+        The absolute value bends nowhere but at zero, so it is reached through Huber losses.
+        """
+        return tuple(Loss("huber", w) for w in SMOOTHED) if self.name == "lad" else (self,)
 
     def sum(self, residuals: np.ndarray, weights: Any = 1.0) -> np.ndarray:
         """The objective, over the last axis."""
@@ -59,26 +69,33 @@ class Loss:
         return (weights * small * (size - small / 2)).sum(-1)
 
     def slope(self, residuals: np.ndarray) -> np.ndarray:
+        """rho'."""
+        if self.name == "lad":
+            return np.sign(residuals)
         return np.clip(residuals, -self.width, self.width)
 
-    def curvature(self, typical: float) -> float:
-        """Of the objective, per squared residual, where residuals are about `typical`."""
+    def weight(self, residuals: np.ndarray) -> np.ndarray:
+        """rho'(r)/r: the least parabola that touches rho at r lies above it with this curvature."""
+        if self.name == "gaussian":
+            return np.ones_like(residuals)
+        size = np.abs(residuals)
         if self.name == "lad":
-            return 1.0 / max(typical, 1e-9)
-        return min(1.0, self.width / max(typical, 1e-300))
+            return 1.0 / np.maximum(size, SMOOTHED[-1])
+        return self.width / np.maximum(size, self.width)
 
     def stiffness(self, residuals: np.ndarray) -> float:
         """The mean of rho'' over the density of the residuals, which is smoothed by a kernel."""
         if self.name == "gaussian":
             return 1.0
-        from scipy import stats
+        from scipy import special
 
         middle = 1.4826 * float(np.median(np.abs(residuals - np.median(residuals))))
         spread = min(float(residuals.std()), middle or math.inf)
         h = max(1.06 * spread * len(residuals) ** -0.2, 1e-12)
         if self.name == "lad":
-            return float(2 * stats.norm.pdf(residuals / h).mean() / h)
-        ends = (stats.norm.cdf((end - residuals) / h) for end in (self.delta, -self.delta))
+            density = np.exp(-((residuals / h) ** 2) / 2) / math.sqrt(2 * math.pi)
+            return float(2 * density.mean() / h)
+        ends = (special.ndtr((end - residuals) / h) for end in (self.delta, -self.delta))
         upper, lower = ends
         return float((upper - lower).mean())
 
@@ -105,6 +122,7 @@ class Fit:
     minima: tuple[Minimum, ...]  # the local minima found, best first
     first: Fit | None = None  # the one-epoch fit that `fixed` comes from, if any
     samples: dict[str, np.ndarray] = field(default_factory=dict)  # bootstrap, [S] each
+    asked: int = 0  # resamples that were asked for, of which a large table gets fewer
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -142,13 +160,19 @@ class Fit:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """The law on a table in coordinates x [M, P]: centred logarithms of the free coefficients."""
+    """Problems m = 0, 1, ... in coordinates x [M, P]: centred logarithms of the free coefficients.
+
+    `fixed`: a number, or an array of which problem m has element m modulo its length. `held`: the
+    number of a coordinate [M] that problem m keeps at its start: there the coefficient's logarithm,
+    not centred.
+    """
 
     law: Law
     table: Table
     loss: Loss
     free: tuple[str, ...]
-    fixed: Mapping[str, Any]  # a number, or one per problem [M]
+    fixed: Mapping[str, Any]
+    held: np.ndarray | None = None
 
     @functools.cached_property
     def typical(self) -> dict[str, float]:
@@ -161,13 +185,12 @@ class Problem:
         named = dict(values) | {name: values[to] for name, to in self.law.ties.items()}
         return sum(named[power] * self.typical[column] for column, power in c.centre)
 
-    def values(self, x: np.ndarray, members: np.ndarray | None, *, dual: bool) -> dict[str, Any]:
+    def values(self, x: np.ndarray, members: np.ndarray, *, dual: bool) -> dict[str, Any]:
         """Coefficients [M, 1], as duals or as arrays."""
         made: dict[str, Any] = {}
         for name, value in self.fixed.items():
-            array = np.asarray(value, float)
-            many = array.ndim and members is not None
-            made[name] = array[members][:, None] if many else array.reshape(-1, 1)
+            array = np.asarray(value, float).reshape(-1, 1)
+            made[name] = array[members % len(array)] if len(array) > 1 else array
         order = sorted(self.free, key=lambda n: bool(self.law.coefficient(n).centre))
         for name in order:  # exponents before the amplitudes that are centred by them
             c, k = self.law.coefficient(name), self.free.index(name)
@@ -175,7 +198,12 @@ class Problem:
             at = Dual(at, {k: np.ones_like(at)}) if dual else at
             if not c.amplitude:  # a flat direction ends at the coefficient's limit
                 at = np.minimum(np.maximum(at, math.log(c.limits[0])), math.log(c.limits[1]))
-            made[name] = np.exp(at + self._shift(c, made)) if c.centre else np.exp(at)
+            if c.centre:
+                shift = self._shift(c, made)
+                at = at + (
+                    shift if self.held is None else shift * (self.held[members] != k)[:, None]
+                )
+            made[name] = np.exp(at)
         return made
 
     def coordinates(self, values: Mapping[str, float]) -> np.ndarray:
@@ -190,91 +218,87 @@ class Problem:
         unit = self.loss.delta if self.loss.name == "huber" else 1e-3
         return unit**2 if self.loss.name == "gaussian" else unit
 
-    def objective(
-        self, weights: np.ndarray | None = None
-    ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        """Values [M] and gradients [M, P], over the scale that makes them of order one."""
-        t, log_loss, width, unit = self.table, np.log(self.table.loss), len(self.free), self.unit
+    def objective(self, weights: np.ndarray | None = None) -> Objective:
+        """Values [M], gradients [M, P] and curvatures [M, P, P], over the scale that makes them of
+        order one; problem m has row m of `weights` [S, R], modulo S."""
+        log_loss = np.log(self.table.loss)
+        size = max(ELEMENTS // len(log_loss), 1)
 
-        def run(x: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            values = self.values(x, members, dual=True)
-            predicted: Any = self.law.predict(values, t.N, t.D, t.U)
-            with np.errstate(all="ignore"):
-                r = np.log(predicted.value) - log_loss
-                slope = self.loss.slope(r)
-                w = 1.0 if weights is None else weights[members]
-                total = self.loss.sum(r, w) / unit
-                if self.loss.name == "lad":
-                    slope = np.sign(r)
-                pull = w * slope / predicted.value / unit
-                gradient = np.zeros((len(x), width))
-                for k, derivative in predicted.by.items():
-                    gradient[:, k] = (pull * derivative).sum(-1)
-            return total, gradient
+        def part(x: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, ...]:
+            log, J = self._logarithms(x, members, *self.columns)
+            r = log - log_loss
+            w = 1.0 if weights is None else weights[members % len(weights)]
+            pull = w * self.loss.slope(r) / self.unit
+            bend = w * self.loss.weight(r) / self.unit
+            value = self.loss.sum(r, w) / self.unit
+            return (
+                value,
+                (J @ pull[:, :, None])[:, :, 0],
+                (J * bend[:, None]) @ J.transpose(0, 2, 1),
+            )
+
+        def run(x: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            with np.errstate(all="ignore"):  # a step may go out of range: infinity says so
+                parts = [
+                    part(x[i : i + size], members[i : i + size]) for i in range(0, len(x), size)
+                ]
+            f, g, H = (np.concatenate(each) for each in zip(*parts, strict=True))
+            if self.held is not None:
+                m, k = np.arange(len(x)), self.held[members]
+                g[m, k] = H[m, k] = H[m, :, k] = 0.0
+            return f, g, H
 
         return run
+
+    @property
+    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.table.N, self.table.D, self.table.U
+
+    def _logarithms(self, x: np.ndarray, members: np.ndarray, *columns: Any) -> tuple[Any, Any]:
+        """log L [M, R], and its derivatives by the coordinates [M, P, R]."""
+        predicted: Any = self.law.predict(self.values(x, members, dual=True), *columns)
+        J = np.zeros((len(x), len(self.free), len(columns[0])))
+        over = 1.0 / predicted.value
+        for k, derivative in predicted.by.items():
+            np.multiply(derivative, over, out=J[:, k])
+        return np.log(predicted.value), J
 
     def solve(
         self,
         starts: np.ndarray,
         weights: np.ndarray | None = None,
         *,
-        again: int = 1,
-        tolerance: float = 1e-11,
-        metric: np.ndarray | None = None,
+        tolerance: float = EXACT,
+        iterations: int = 200,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Local minima from starts [M, P]; of problem m with weights[m]. Objective unscaled."""
+        """Local minima from starts [M, P], and their objectives [M], unscaled; see `objective`."""
         if not self.free:
             raise DlmError("nothing to fit: every coefficient is fixed")
-        options: dict[str, Any] = {"tolerance": tolerance}
-        options["iterations"] = 300 if tolerance < ROUGH else 120
-        xs, fs = [], []
-        fixed = {k: np.asarray(v, float) for k, v in self.fixed.items()}
-        for begin in range(0, len(starts), CHUNK):
-            part = slice(begin, begin + CHUNK)
-            mine = dataclasses.replace(
-                self, fixed={k: v[part] if v.ndim else v for k, v in fixed.items()}
-            )
-            objective = mine.objective(None if weights is None else weights[part])
-            x, f = minimise(objective, starts[part], metric=metric, **options)
-            for _ in range(again):  # a fresh metric: kinks leave the old one stale
-                x, f = minimise(objective, x, metric=metric, **options)
-            xs.append(x)
-            fs.append(f)
-        return np.concatenate(xs), np.concatenate(fs) * self.unit
+        x, f = starts, np.zeros(len(starts))
+        for loss in self.loss.stages:
+            mine = dataclasses.replace(self, loss=loss)
+            x, f = minimise(mine.objective(weights), x, tolerance=tolerance, iterations=iterations)
+        if len(self.loss.stages) > 1:
+            f = np.where(np.isfinite(f), self.objective(weights)(x, np.arange(len(x)))[0], np.inf)
+        return x, f * self.unit
 
     def jacobian(self, x: np.ndarray, N: Any, D: Any, U: Any) -> tuple[np.ndarray, np.ndarray]:
         """log L at runs [R], and its derivatives by the coordinates x [P]: [R] and [R, P]."""
-        predicted: Any = self.law.predict(self.values(x[None], None, dual=True), N, D, U)
-        J = np.zeros((len(N), len(self.free)))
-        for k, derivative in predicted.by.items():
-            J[:, k] = np.broadcast_to(derivative / predicted.value, (1, len(N)))[0]
-        return np.log(predicted.value)[0], J
+        with np.errstate(all="ignore"):
+            log, J = self._logarithms(x[None], np.zeros(1, int), N, D, U)
+        return log[0], J[0].T
 
     def logarithm(self, x: np.ndarray, name: str) -> np.ndarray:
         """The derivatives of the log of a coefficient by the coordinates x [P]: [P]."""
         found = np.zeros(len(x))
         found[self.free.index(name)] = 1.0
-        values = self.values(x[None], None, dual=False)
+        values = self.values(x[None], np.zeros(1, int), dual=False)
         for column, power in self.law.coefficient(name).centre:
             tied = self.law.ties.get(power, power)
             if tied in self.free:  # log A = coordinate + alpha log N0, by log alpha
                 at = float(values[tied].ravel()[0])
                 found[self.free.index(tied)] += at * self.typical[column]
         return found
-
-    def metric(self, x: np.ndarray) -> np.ndarray:
-        """About the inverse of the second derivatives of the objective at x [P], [P, P].
-
-        Gauss and Newton's, with a weak pull: what changes no prediction is taken to be as stiff as
-        if a factor of e cost one unit of deviance.
-        """
-        t = self.table
-        predicted, J = self.jacobian(x, t.N, t.D, t.U)
-        r = predicted - np.log(t.loss)
-        curvature = self.loss.curvature(float(np.median(np.abs(r))))
-        pull = max(float(self.loss.sum(r)) / len(t), 1e-12)
-        return np.linalg.inv(curvature * J.T @ J + pull * np.eye(len(x))) * self.unit
 
     def coefficients(self, x: np.ndarray) -> dict[str, np.ndarray]:
         """Of coordinates [M, P], every free coefficient as [M]."""
@@ -300,9 +324,12 @@ def fit(
     starts: int = STARTS,
     near: tuple[Mapping[str, float], ...] = (),
     first: Fit | None = None,
-    tolerance: float = 1e-11,
+    tolerance: float = EXACT,
 ) -> Fit:
-    """The best of many starts (a scrambled Sobol sequence, always the same), and `near`.
+    """The best of many starts (always the same), and `near`.
+
+    Of a table of more than SCREENED rows, so many are drawn (always the same) to solve the starts
+    on; their distinct minima are then solved on every row.
 
     Raises:
       DlmError: the table cannot determine the law, whatever its losses are.
@@ -314,12 +341,12 @@ def fit(
     points = _starts(p, starts)
     if near:
         points = np.concatenate([points, np.stack([p.coordinates(v) for v in near])])
-    x, f = p.solve(points, tolerance=tolerance)
-    if not np.isfinite(f).any():
+    screened = _screened(p)
+    rough = _distinct(screened, *screened.solve(points, tolerance=ROUGH), keep=POLISHED)
+    if not rough:
         raise DlmError(f"{table.name}: no start of {law.name} has a finite objective")
-    top = np.argsort(f, kind="stable")[:POLISHED]
-    x[top], f[top] = p.solve(x[top], metric=p.metric(x[top[0]]))
-    minima = _distinct(p, x, f)
+    points = np.stack([p.coordinates(fixed | m.coefficients) for m in rough])
+    minima = _distinct(p, *p.solve(points, tolerance=tolerance))
     best = minima[0]
     return Fit(
         law=law,
@@ -361,11 +388,16 @@ def check(law: Law, table: Table, free: tuple[str, ...]) -> None:
 
 
 def _starts(p: Problem, count: int) -> np.ndarray:
-    """Scrambled Sobol points in the coefficients' start ranges, [count, P]."""
-    from scipy import stats
+    """Points spread evenly over the coefficients' start ranges, [count, P].
 
-    sobol = stats.qmc.Sobol(len(p.free), scramble=True, rng=np.random.default_rng(0))
-    unit = sobol.random(max(1 << (count - 1).bit_length(), 2))[:count]
+    The additive recurrence by powers of the root of x^(P+1) = x + 1 (Roberts 2018): each further
+    point falls into the largest gaps that are left.
+    """
+    root = 2.0
+    for _ in range(60):
+        root = (1 + root) ** (1 / (len(p.free) + 1))
+    steps = root ** -np.arange(1.0, len(p.free) + 1)
+    unit = (0.5 + np.arange(1, count + 1)[:, None] * steps) % 1.0
     columns = []
     for k, name in enumerate(p.free):
         c = p.law.coefficient(name)
@@ -378,23 +410,31 @@ def _starts(p: Problem, count: int) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
+def _screened(p: Problem) -> Problem:
+    """The problem on at most SCREENED of its rows."""
+    rows = len(p.table)
+    if rows <= SCREENED:
+        return p
+    drawn = np.random.default_rng(0).permutation(rows) < SCREENED
+    return dataclasses.replace(p, table=p.table.only(drawn))
+
+
 def _distinct(p: Problem, x: np.ndarray, f: np.ndarray, keep: int = 12) -> tuple[Minimum, ...]:
     """The local minima found, best first: those that differ by more than 1% in a coordinate."""
-    order = [i for i in np.argsort(f, kind="stable") if np.isfinite(f[i])]
     x = x.copy()
     for k, c in enumerate(p.law.coefficient(name) for name in p.free):
         if not c.amplitude:  # beyond its limit a coefficient is at its limit
             x[:, k] = np.clip(x[:, k], *np.log(c.limits))
-    found: list[int] = []
-    for i in order:
-        if all(np.abs(x[i] - x[j]).max() > 0.01 for j in found):
-            found.append(i)
-        if len(found) == keep:
+    apart: list[int] = []
+    for i in np.argsort(f, kind="stable"):
+        if np.isfinite(f[i]) and all(np.abs(x[i] - x[j]).max() > 0.01 for j in apart):
+            apart.append(int(i))
+        if len(apart) == keep:
             break
-    values = p.coefficients(x[found])
+    values = p.coefficients(x[apart])
     return tuple(
         Minimum({name: float(v[k]) for name, v in values.items()}, float(f[i]))
-        for k, i in enumerate(found)
+        for k, i in enumerate(apart)
     )
 
 

@@ -18,6 +18,9 @@ import numpy as np
 from dlm.laws.fits import LEVEL, ROUGH, Fit, Problem, problem
 from dlm.laws.table import Table
 
+DRAWN = 2_500_000  # rows that all resamples of a table hold together
+FEWEST = 100  # resamples, however large the table
+
 # --- noise: what objective is as good as the best -----------------------------------------------
 
 
@@ -41,23 +44,23 @@ def threshold(fit: Fit, level: float = LEVEL) -> float:
 
     Exact for half the square and a law that is linear in its coefficients.
     """
-    from scipy import stats
+    from scipy import special
 
-    return float(stats.t.ppf(0.5 + level / 2, freedom(fit)) ** 2)
+    return float(special.stdtrit(freedom(fit), 0.5 + level / 2) ** 2)
 
 
 def _scales(fit: Fit) -> dict[str, float]:
     """Deviance per unit of the objective, by coefficient."""
     r, rows, free = fit.residuals, len(fit.table), len(fit.free)
     stiff = fit.loss.stiffness(r * math.sqrt(rows / max(rows - free, 1)))
-    pull = np.sign(r) if fit.loss.name == "lad" else fit.loss.slope(r)
+    pull = fit.loss.slope(r)
     variance = max(float((pull**2).sum()) / max(rows - free, 1), 1e-300)
     plain = 2 * stiff / variance
     groups = fit.table.groups
     if groups == rows:
         return dict.fromkeys(fit.free, plain)
     p = problem(fit)
-    J = p.jacobian(p.coordinates(fit.coefficients), fit.table.N, fit.table.D, fit.table.U)[1]
+    J = p.jacobian(p.coordinates(fit.coefficients), *p.columns)[1]
     scores = np.zeros((groups, free))
     np.add.at(scores, np.unique(fit.table.group, return_inverse=True)[1], pull[:, None] * J)
     correction = groups / max(groups - 1, 1) * (rows - 1) / max(rows - free, 1)
@@ -87,59 +90,83 @@ class Profile:
     high: float
 
 
-# Distances in log value at which a profile is taken, to both sides.
-OFFSETS = np.array(
-    [*(0.003, 0.01, 0.03, 0.06, 0.1, 0.16, 0.25, 0.35, 0.5, 0.65, 0.8, 1.0, 1.25, 1.5, 1.8)]
-    + [*(2.2, 2.7, 3.5, 5.0, 7.0, 10.0, 14.0)]
-)
+# Where a profile is taken, to both sides: in standard errors, then in logarithms of the value.
+NEAR = np.array([0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0])
+FAR = np.array([0.1, 0.2, 0.35, 0.5, 0.8, 1.25, 1.8, 2.7, 4.0, 7.0, 10.0, 14.0])
+WIDEST = 0.4  # the largest standard error, in logarithms, that NEAR is laid out by
+WARM = 4  # minima that each point of a profile is solved from
+PATIENT = 60  # steps to a point of a profile: the few that need more lie far from its interval
+PLAUSIBLE = 30.0  # the deviance up to which a minimum may lead to the lowest of another point
 
 
 def profile(fit: Fit, name: str, level: float = LEVEL) -> Profile:
-    """Warm-started from the minima, then from its neighbours' solutions."""
-    c = fit.law.coefficient(name)
-    centre = math.log(fit.coefficients[name])
-    grid = centre + np.concatenate([-OFFSETS[::-1], [0.0], OFFSETS])
-    low, high = np.log(c.limits)
-    grid = np.unique(np.append(grid[(grid > low) & (grid < high)], centre))
-    others = tuple(n for n in fit.free if n != name)
-    if not others:
-        p = problem(fit, fixed={**fit.fixed, name: np.exp(grid)})
-        predicted = fit.law.predict(
-            {k: np.asarray(v).reshape(-1, 1) for k, v in p.fixed.items()},
-            *(fit.table.N, fit.table.D, fit.table.U),
-        )
-        f = fit.loss.sum(np.log(predicted) - np.log(fit.table.loss))
-    else:
-        f = _profiled(fit, name, others, grid)
-    return _profile(fit, name, grid, f, level)
+    return profiles(fit, (name,), level)[name]
 
 
-def _profiled(fit: Fit, name: str, others: tuple[str, ...], grid: np.ndarray) -> np.ndarray:
-    warm = fit.minima[:4]
-    fixed = {k: v for k, v in fit.fixed.items()} | {name: np.repeat(np.exp(grid), len(warm))}
-    p = problem(fit, free=others, fixed=fixed)
-    starts = []
-    for value in np.exp(grid):
-        for m in warm:  # amplitudes keep their values at the typical run
-            q = problem(fit, free=others, fixed=fit.fixed | {name: value})
-            free_of = problem(fit, free=others, fixed=fit.fixed | {name: m.coefficients[name]})
-            centred = free_of.coordinates(fit.fixed | m.coefficients)
-            plain = q.coordinates(fit.fixed | m.coefficients | {name: value})
-            starts.append(centred if np.isfinite(centred).all() else plain)
-    at = problem(fit, free=others, fixed=fit.fixed | {name: warm[0].coefficients[name]})
-    options: dict[str, Any] = {"again": 0, "tolerance": ROUGH}
-    options["metric"] = at.metric(at.coordinates(fit.fixed | warm[0].coefficients))
-    x, f = p.solve(np.stack(starts), **options)
-    x, f = x.reshape(len(grid), len(warm), -1), f.reshape(len(grid), len(warm))
-    best = f.argmin(1)
-    x, f = x[np.arange(len(grid)), best], f.min(1)
-    p = problem(fit, free=others, fixed=fit.fixed | {name: np.exp(grid)})
-    for shift in (1, -1):
-        near = np.clip(np.arange(len(grid)) + shift, 0, len(grid) - 1)
-        y, g = p.solve(x[near], **options)
+def profiles(
+    fit: Fit, names: tuple[str, ...] | None = None, level: float = LEVEL
+) -> dict[str, Profile]:
+    """The profile of each coefficient named, else of each free one; solved side by side.
+
+    Each point is solved from the best minima of the fit, then from its neighbours' solutions.
+    """
+    names = fit.free if names is None else names
+    grids = [_grid(fit, name) for name in names]
+    held = np.repeat([fit.free.index(name) for name in names], [len(g) for g in grids])
+    at = np.concatenate(grids)
+    base = problem(fit)
+    warm = [m for m in fit.minima[:WARM] if deviance(fit, m.objective) < PLAUSIBLE]
+    points = np.stack([base.coordinates(fit.fixed | m.coefficients) for m in warm])
+    x, f = _held(base, held, at, np.tile(points[:, None], (1, len(at), 1)))
+    first = np.cumsum([0, *(len(g) for g in grids)])
+    for _ in range(2):
+        around = np.stack([np.arange(len(at)) + side for side in (-1, 1)])
+        for side, edge in ((0, first[:-1]), (1, first[1:] - 1)):
+            around[side, edge] = edge  # no neighbour beyond the ends
+        y, g = _held(base, held, at, x[around])
         better = g < f
         x[better], f[better] = y[better], g[better]
-    return f
+        if not better.any():
+            break
+    return {
+        name: _profile(fit, name, grid, f[i : i + len(grid)], level)
+        for name, grid, i in zip(names, grids, first, strict=False)
+    }
+
+
+def _held(
+    base: Problem, held: np.ndarray, at: np.ndarray, starts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest of K solutions of each problem with coordinate `held` [M] kept at `at` [M]; starts
+    [K, M, P]. Returns coordinates [M, P] and objectives [M]."""
+    many, count, width = starts.shape
+    starts = starts.copy()
+    starts[:, np.arange(count), held] = at
+    p = dataclasses.replace(base, held=np.tile(held, many))
+    x, f = p.solve(starts.reshape(-1, width), tolerance=ROUGH, iterations=PATIENT)
+    x, f = x.reshape(starts.shape), f.reshape(many, count)
+    best = f.argmin(0)
+    return x[best, np.arange(count)], f.min(0)
+
+
+def _grid(fit: Fit, name: str) -> np.ndarray:
+    """Log values of a coefficient, within its limits, at which its profile is taken."""
+    centre = math.log(fit.coefficients[name])
+    near = NEAR * min(max(_standard_error(fit, name), 1e-9), WIDEST)
+    steps = np.append(near, FAR[1.2 * near[-1] < FAR])
+    grid = centre + np.concatenate([-steps[::-1], steps])
+    low, high = np.log(fit.law.coefficient(name).limits)
+    return np.unique(np.append(grid[(grid > low) & (grid < high)], centre))
+
+
+def _standard_error(fit: Fit, name: str) -> float:
+    """About that of the coefficient's logarithm: by Gauss and Newton, with a prior of one nat."""
+    p = problem(fit)
+    x = p.coordinates(fit.coefficients)
+    J = p.jacobian(x, *p.columns)[1]
+    noise = max(1.4826 * float(np.median(np.abs(fit.residuals))), 1e-12)
+    towards = p.logarithm(x, name)
+    return float(np.sqrt(towards @ np.linalg.inv(J.T @ J / noise**2 + np.eye(len(x))) @ towards))
 
 
 def _profile(fit: Fit, name: str, grid: np.ndarray, f: np.ndarray, level: float) -> Profile:
@@ -170,15 +197,21 @@ def weights_of(table: Table, resamples: int, seed: int) -> np.ndarray:
     return draws[:, numbers].astype(float)
 
 
+def affordable(table: Table, resamples: int) -> int:
+    """As many resamples as asked for, but of a large table at most DRAWN rows in all."""
+    return min(resamples, max(DRAWN // max(len(table), 1), FEWEST))
+
+
 def bootstrap(fit: Fit, resamples: int = 1000, seed: int = 0, keep: int = 2) -> Fit:
     """The fit with `samples`: whole groups resampled, each refitted from the best minima found.
 
-    A two-step fit resamples both steps with the same draws.
+    A two-step fit resamples both steps with the same draws. Of a large table there are fewer
+    resamples than asked for, see `affordable`.
     """
     if resamples < 1:
         return fit
-    weights = weights_of(fit.table, resamples, seed)
-    return dataclasses.replace(fit, samples=_refit(fit, weights, keep))
+    weights = weights_of(fit.table, affordable(fit.table, resamples), seed)
+    return dataclasses.replace(fit, samples=_refit(fit, weights, keep), asked=resamples)
 
 
 def _refit(fit: Fit, weights: np.ndarray, keep: int) -> dict[str, np.ndarray]:
@@ -189,24 +222,13 @@ def _refit(fit: Fit, weights: np.ndarray, keep: int) -> dict[str, np.ndarray]:
         one = _refit(fit.first, weights[:, rows], keep)
         complete = vars(fit.first.law.complete(one))
         fixed = {name: complete.get(name, fixed[name]) for name in fixed}
-    warm = [m for m in fit.minima[: keep + 2] if deviance(fit, np.array([m.objective]))[0] < 8][
-        :keep
-    ]
-    base = problem(fit)
+    warm = [m for m in fit.minima[: keep + 2] if deviance(fit, m.objective) < 8][:keep]
+    base, p = problem(fit), problem(fit, fixed=fixed)
     starts = [base.coordinates(fit.fixed | m.coefficients) for m in warm]
     starts += [back for x in starts if ((back := _off_limits(base, x)) != x).any()]
-    best_x, best_f = np.zeros((count, len(fit.free))), np.full(count, np.inf)
-    for start in starts:
-        p = problem(fit, fixed=fixed)
-        x, f = p.solve(
-            *(np.tile(start, (count, 1)), weights),
-            again=int(fit.loss.name == "lad"),
-            tolerance=ROUGH,
-            metric=base.metric(start),
-        )
-        better = f < best_f
-        best_x[better], best_f[better] = x[better], f[better]
-    p = problem(fit, fixed=fixed)
+    x, f = p.solve(np.repeat(np.stack(starts), count, axis=0), weights, tolerance=ROUGH)
+    best = f.reshape(len(starts), count).argmin(0)
+    best_x = x.reshape(len(starts), count, -1)[best, np.arange(count)]
     with np.errstate(all="ignore"):
         made = p.values(best_x, np.arange(count), dual=False)
     return {
@@ -243,15 +265,15 @@ def widened(level: float, *found: Any) -> float:
     quantile is too small; the expanded percentile interval puts both right (Hesterberg 2015, arXiv
     1411.5279, section 5). Of several fits, the one with the fewest runs to spare decides.
     """
-    from scipy import stats
+    from scipy import special
 
     levels = [level]
     for each in found:
         if isinstance(each, Fit):
             runs = each.table.groups
             left = freedom(each)
-            z = math.sqrt(runs / left) * stats.t.ppf(0.5 + level / 2, left)
-            levels.append(float(2 * stats.norm.cdf(z) - 1))
+            z = math.sqrt(runs / left) * special.stdtrit(left, 0.5 + level / 2)
+            levels.append(float(2 * special.ndtr(z) - 1))
         else:
             levels.append(each.share)
     return max(levels)

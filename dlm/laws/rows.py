@@ -21,7 +21,7 @@ UNFINISHED = (
 )  # first words: out of memory, node fail, not finished, in progress
 BLANK = ("", "-", "--", "–", "—", "na", "n/a", "none", "null", "<na>", "?")
 FEW = 12  # words that a column of families has at most
-NUMBERS = ("params", "tokens", "unique_tokens", "epochs", "loss", "flops")
+NUMBERS = ("params", "tokens", "unique_tokens", "epochs", "loss", "flops", "budget")
 INDEX = ("", "unnamed0", "index", "indexlevel0")  # plain titles of a column that numbers the rows
 
 

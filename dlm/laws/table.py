@@ -3,13 +3,15 @@ unseen.
 
 Columns: params (N), tokens (D, all that were trained on, repeats included), unique_tokens (U, or else
 epochs), loss (nats per token, natural logarithm); optional: family, flops, run or else name (rows
-that share it are one run's checkpoints, and are resampled together), source, status. All counts are
-raw counts. `dlm.laws.columns` has the other names under which these are known.
+that share it are one run's checkpoints, and are resampled together), source, status, budget (a
+number that the rows of one isoFLOP curve share). All counts are raw counts. `dlm.laws.columns` has
+the other names under which these are known.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +58,7 @@ class Table:
     excluded: tuple[tuple[str, str], ...] = ()  # label and reason
     notes: tuple[str, ...] = ()
     tracked: tuple[FamilyLosses, ...] = ()  # of a folder: every tracked loss, for each data set
+    budget: np.ndarray | None = None  # the isoFLOP budget of each row, NaN: of none
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -87,6 +90,7 @@ class Table:
         rows = np.asarray(rows, bool)
         left = tuple((self.labels[i], why) for i in np.flatnonzero(~rows)) if why else ()
         picked = {k: getattr(self, k)[rows] for k in ("N", "D", "U", "loss", "flops", "group")}
+        picked["budget"] = None if self.budget is None else self.budget[rows]
         labels = tuple(np.array(self.labels, object)[rows])
         return dataclasses.replace(self, **picked, labels=labels, excluded=self.excluded + left)
 
@@ -295,5 +299,9 @@ def _tables(name: str, gathered: Gathered, raw: bool = False) -> list[Table]:
             if of == family or (of not in known and not tables)
         ]
         notes = (*table.notes, *gathered.notes)
-        tables.append(dataclasses.replace(table, excluded=tuple(gone), notes=notes))
+        budget = np.array([row.get("budget", math.nan) for row in part])
+        known_budget = None if np.isnan(budget).all() else budget
+        tables.append(
+            dataclasses.replace(table, excluded=tuple(gone), notes=notes, budget=known_budget)
+        )
     return tables
