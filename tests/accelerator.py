@@ -42,6 +42,8 @@ from typing import Any
 
 import accelerator_table
 
+from dlm.sweep import GPU_MEMORY
+
 STEPS = Path(__file__).with_name("accelerator_steps.py")
 ROOT = STEPS.parent.parent
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
@@ -212,7 +214,10 @@ class Cell:
 
     @property
     def name(self) -> str:
-        words = [f"{key.split('.')[-1]}={value}" for key, value in self.changes.items()]
+        words = [
+            str(value) if key == "objective.name" else f"{key.split('.')[-1]}={value}"
+            for key, value in self.changes.items()
+        ]
         return ", ".join([*words, self.note] if self.note else words) or "plain"
 
     @property
@@ -221,6 +226,9 @@ class Cell:
         unrolled = 0.0 if self.changes.get("model.scan", True) else 2.0 * LAYERS[self.size]
         served = 0.0 if self.more.get("training_only", True) else 60.0
         return 20.0 + 10.0 * (self.size == "1B") + unrolled + served
+
+
+SERVED: dict[str, Any] = {"more": {"training_only": False}, "note": "scored and sampled too"}
 
 
 def cells(platform: str) -> list[Cell]:
@@ -245,8 +253,7 @@ def cells(platform: str) -> list[Cell]:
     found += each("1B 400M", changes=by_xla) if gpu else []
     found += each("100M", changes={"model.remat": "dots"})
     found += each("400M 100M", changes={"model.remat": "block"})
-    served = {"more": {"training_only": False}, "note": "scored and sampled too"}
-    found += each("100M", **served)
+    found += each("100M", **SERVED)
     found += each("100M", flags=DETERMINISTIC, note="deterministic") if gpu else []
     found += each("1B 400M", changes={"model.scan": False})
     if gpu:
@@ -259,8 +266,7 @@ def rehearsed() -> list[Cell]:
     found = [Cell("100M", family) for family in FAMILIES]
     for key, value in (("objective.name", "masked-both"), ("model.attention", "cudnn")):
         found.append(Cell("100M", "masked", {key: value}))
-    served = {"training_only": False, "vocab_size": 62}
-    return [*found, Cell("100M", "ar", {"model.scan": False}, more=served, note="64 rows")]
+    return [*found, Cell("100M", "ar", {"model.scan": False}, **SERVED)]
 
 
 def request(cell: Cell, tiny: bool, out: Path) -> dict[str, Any]:
@@ -276,17 +282,22 @@ def request(cell: Cell, tiny: bool, out: Path) -> dict[str, Any]:
     return asked
 
 
+def timing(out: Path, flags: str = "") -> subprocess.Popen[bytes]:
+    """A process that has the device, and most of its memory, to itself."""
+    named = any(name in os.environ for name in GPU_MEMORY)
+    return start(out / "log.txt", flags, **({} if named else {GPU_MEMORY[0]: "0.92"}))
+
+
 def speeds(
-    todo: list[Cell], tiny: bool, out: Path, deadline: float, results: dict[str, Any]
+    process: subprocess.Popen[bytes] | None,
+    todo: list[Cell],
+    tiny: bool,
+    out: Path,
+    deadline: float,
+    results: dict[str, Any],
 ) -> Iterator[None]:
-    """Adds each cell's row to `results`, or why there is none; yields after each."""
-    process, flags, log = None, "", out / "log.txt"
-    took, guessed = 0.0, 0.0
-    env = (
-        {}
-        if "XLA_PYTHON_CLIENT_MEM_FRACTION" in os.environ
-        else {"XLA_CLIENT_MEM_FRACTION": "0.92"}
-    )
+    """Adds each cell's row to `results`, or why there is none; yields after each. Closes `process`."""
+    flags, took, guessed = "", 0.0, 0.0
     for cell in todo:
         row = {"size": cell.size, "family": cell.family, "variant": cell.name}
         left = deadline - time.monotonic()
@@ -300,9 +311,10 @@ def speeds(
             close(process)
             process = None
         if process is None:
-            process, flags = start(log, flags=cell.flags, **env), cell.flags
+            process, flags = timing(out, cell.flags), cell.flags
         began = time.monotonic()
-        answer = ask(process, left, step="speed", **request(cell, tiny, out))
+        patience = min(left, max(120.0, 4 * needed))
+        answer = ask(process, patience, step="speed", **request(cell, tiny, out))
         took, guessed = took + time.monotonic() - began, guessed + cell.guess
         if "failed" in answer:  # what it allocated goes with its process
             close(process)
@@ -372,16 +384,15 @@ def main() -> int:
     for check in results["checks"]:
         tell(f"{accelerator_table.VERDICTS[check['holds']]}: {check['name']}: {check['found']}")
 
-    process = start(out / "log.txt")
+    process = timing(out)
     dtypes = [["bfloat16", "default"], ["float32", "default"], ["float32", "highest"]]
     sizes = [256] if tiny else [2048, 4096, 8192]
     answer = ask(process, 90, step="peaks", sizes=sizes, dtypes=dtypes)
-    close(process)
     results["peaks"] = answer.get("result", [answer])
     save(out, results)
 
     todo = rehearsed() if tiny else cells(about["platform"])
-    for _ in speeds(todo, tiny, out, deadline, results):
+    for _ in speeds(process, todo, tiny, out, deadline, results):
         save(out, results)
         tell(accelerator_table.line(results["speeds"][-1]))
     results["seconds"] = round(time.monotonic() - began, 1)

@@ -54,11 +54,11 @@ def busy(spans: Iterable[Span]) -> float:
     return total
 
 
-def read(folder: Path) -> dict[str, list[list[Span]]]:
+def read(folder: Path, platform: str) -> dict[str, list[list[Span]]]:
     """Kernels in the newest trace of a folder: device -> its lines (streams of a GPU) -> spans.
 
     Raises:
-      ValueError: there is no trace, or no kernel in it.
+      ValueError: there is no trace, or no kernel of a device of this platform in it.
     """
     from jax.profiler import ProfileData
 
@@ -68,11 +68,7 @@ def read(folder: Path) -> dict[str, list[list[Span]]]:
     devices: dict[str, list[list[Span]]] = {}
     for plane in ProfileData.from_file(str(traces[-1])).planes:
         lines = list(plane.lines)
-        named = [line for line in lines if line.name.startswith("Stream")]  # of a GPU
-        named = named or [line for line in lines if line.name == "XLA Ops"]  # of a TPU
-        if plane.name.startswith("/device:"):
-            kept = [[_span(event) for event in line.events] for line in named]
-        elif plane.name == "/host:CPU":  # XLA's CPU client calls each operation from some thread
+        if platform == "cpu" and plane.name == "/host:CPU":  # operations are called by some thread
             kept = [
                 [
                     _span(event)
@@ -82,14 +78,17 @@ def read(folder: Path) -> dict[str, list[list[Span]]]:
                 for line in lines
                 if line.name.startswith("tf_XLA")
             ]
+        elif platform != "cpu" and plane.name.startswith("/device:"):
+            named = [line for line in lines if line.name.startswith("Stream")]  # of a GPU
+            named = named or [line for line in lines if line.name == "XLA Ops"]  # of a TPU
+            kept = [[_span(event) for event in line.events] for line in named]
         else:
             continue
         if kept := [line for line in kept if line]:
             devices[plane.name] = kept
-    accelerators = {name: lines for name, lines in devices.items() if name.startswith("/device:")}
     if not devices:
-        raise ValueError(f"{traces[-1]}: names no kernel")
-    return accelerators or devices
+        raise ValueError(f"{traces[-1]}: names no kernel of a {platform}")
+    return devices
 
 
 def _span(event: Any) -> Span:

@@ -246,7 +246,8 @@ def _profile(bench: Any, folder: Path, calls: int = 3) -> dict[str, Any]:
     options.python_tracer_level = 0
     with jax.profiler.trace(str(folder), profiler_options=options):
         seconds = sum(bench.call()[0] for _ in range(calls))
-    lines = next(iter(accelerator_profile.read(folder).values()))  # of the first device
+    devices = accelerator_profile.read(folder, jax.default_backend())
+    lines = next(iter(devices.values()))  # of the first device
     return accelerator_profile.summary(lines, calls, seconds)
 
 

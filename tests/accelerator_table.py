@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+COUNTED = (
+    "MFU counts the FLOPs of the plain step: not what remat computes again, but all logits, in the "
+    "masked-... rows too. Compiling is short if an earlier run left it in the compilation cache."
+)
 VERDICTS = {True: "holds", False: "BROKEN", None: "found"}  # None: nothing is promised
 
 
@@ -100,7 +104,7 @@ def _speeds(results: dict[str, Any]) -> list[str]:
         *("MFU, measured peak", "MFU, data sheet", "step's GiB", "compiling, s"),
         "scored / sampled tokens/s",
     )
-    lines = table(head, rows) if rows else []
+    lines = [*table(head, rows), COUNTED, ""] if rows else []
     return lines + (["Without a speed:", "", *failed, ""] if failed else [])
 
 

@@ -181,7 +181,7 @@ def test_a_failure_costs_its_own_row_and_time_is_kept(monkeypatch, tmp_path) -> 
     found = results()
     clock = iter([0.0, 0.0, 20.0, 20.0, 20.0, 50.0, 50.0, 50.0, 70.0, 70.0])
     monkeypatch.setattr(accelerator.time, "monotonic", lambda: next(clock))
-    for _ in accelerator.speeds(cells, False, tmp_path, 100.0, found):
+    for _ in accelerator.speeds(None, cells, False, tmp_path, 100.0, found):
         pass
     assert script.log == ["start", "speed", "speed", "close", "start --flag", "speed", "close"]
     assert [row.get("failed", "")[:10] for row in found["speeds"]] == [
