@@ -48,13 +48,14 @@ class Speed:
     mfu: float | None  # counted FLOPs over that peak
     input_share: float  # of a call's time: waiting for batches and placing them
     step_bytes: int  # arguments, results and scratch of the compiled step, on one device
-    evaluation_tokens_per_second: float
-    sampling_tokens_per_second: float
+    evaluation_tokens_per_second: float | None  # None: not timed
+    sampling_tokens_per_second: float | None
     ratio: float  # of tokens/s over the first variant's, median over rounds
 
 
 def sized(name: str) -> tuple[Any, int]:
-    """ConfigDict and vocabulary of one of SIZES, for this device: bfloat16 and cuDNN on a GPU.
+    """ConfigDict and vocabulary of one of SIZES, for this device: bfloat16 on an accelerator, with
+    attention by cuDNN on a GPU.
 
     Raises:
       DlmError: no such size.
@@ -68,8 +69,10 @@ def sized(name: str) -> tuple[Any, int]:
     small = jax.default_backend() == "cpu" and width <= 128  # a call takes seconds, not minutes
     c.train.steps_per_call = 8 if small else 1
     c.evaluation.batch_size = batch
+    if jax.default_backend() != "cpu":
+        c.model.dtype = "bfloat16"
     if jax.default_backend() == "gpu":
-        c.model.update(dict(dtype="bfloat16", attention="cudnn"))
+        c.model.attention = "cudnn"
     return c, vocab_size
 
 
@@ -124,9 +127,19 @@ class Bench:
         return self.c.train.steps_per_call * self.plan.tokens_per_step
 
 
-def run(variants: dict[str, config.Config], vocab_size: int, seconds: float) -> list[Speed]:
-    """Times each variant for about `seconds`, in turn; the first is what the others are compared to."""
+def run(
+    variants: dict[str, config.Config], vocab_size: int, seconds: float, training_only: bool = False
+) -> list[Speed]:
+    """Compiles each variant and times them (`speeds`)."""
     benches = [Bench(name, c, vocab_size) for name, c in variants.items()]
+    return speeds(benches, seconds, training_only)
+
+
+def speeds(benches: list[Bench], seconds: float, training_only: bool = False) -> list[Speed]:
+    """Times each variant for about `seconds`, in turn; the first is what the others are compared to.
+
+    `training_only`: neither scoring nor sampling is compiled and timed.
+    """
     for bench in benches:
         bench.call()  # the first call after compilation warms caches
     rounds: list[list[tuple[float, float]]] = []
@@ -140,7 +153,8 @@ def run(variants: dict[str, config.Config], vocab_size: int, seconds: float) -> 
         low, median, high = np.quantile(rates[:, i], [0.25, 0.5, 0.75]).tolist()
         rate = median / bench.plan.tokens_per_step * bench.plan.flops_per_step
         peak = evaluate.measured_peak(bench.c.model.dtype) * jax.device_count()
-        scored, sampled = _scoring(bench), _sampling(bench)
+        scored = None if training_only else _scoring(bench)
+        sampled = None if training_only else _sampling(bench)
         found.append(
             Speed(
                 name=bench.name,

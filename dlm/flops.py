@@ -12,18 +12,33 @@ from typing import NamedTuple
 
 ATTENTION = ("causal", "full", "block")
 
-# Dense peak in FLOP/s of one device, by a part of `device_kind`, in bfloat16 and in float32.
-# Sources: NVIDIA A100, H100 and H200 data sheets (dense, TF32 as float32), Google Cloud TPU pages.
+# Dense peak of one device in FLOP/s, by a pattern in `device_kind` (the first that matches counts), in
+# bfloat16 and in float32, which JAX multiplies in TF32 on GPUs. Sources: NVIDIA data sheets and
+# architecture white papers (products accumulated in float32, without sparsity), Google Cloud TPU
+# pages. JAX shows a chip of TPU v2, v3 and 7x as two devices.
 PEAKS: dict[str, dict[str, float]] = {
-    "H200": {"bfloat16": 989e12, "float32": 494e12},
+    "GB[23]00": {"bfloat16": 2500e12, "float32": 1250e12},
+    "B[23]00": {"bfloat16": 2250e12, "float32": 1125e12},
+    "G?H200": {"bfloat16": 989e12, "float32": 494e12},
+    "H100 PCIe": {"bfloat16": 756e12, "float32": 378e12},
+    "H100 NVL": {"bfloat16": 835e12, "float32": 417e12},
     "H100": {"bfloat16": 989e12, "float32": 494e12},
     "A100": {"bfloat16": 312e12, "float32": 156e12},
+    "A10G": {"bfloat16": 70e12, "float32": 35e12},
+    "A10": {"bfloat16": 125e12, "float32": 62.5e12},
+    "L40S": {"bfloat16": 362e12, "float32": 183e12},
     "L4": {"bfloat16": 121e12, "float32": 60e12},
+    "RTX 5090$": {"bfloat16": 209.5e12, "float32": 104.8e12},
+    "RTX 4090$": {"bfloat16": 165.2e12, "float32": 82.6e12},
+    "RTX 3090$": {"bfloat16": 71e12, "float32": 35.6e12},
+    "TPU v2": {"bfloat16": 22.5e12},
+    "TPU v3": {"bfloat16": 61.5e12},
+    "TPU v4 lite": {"bfloat16": 138e12},
     "TPU v4": {"bfloat16": 275e12},
-    "TPU v5 lite": {"bfloat16": 197e12},
-    "TPU v5p": {"bfloat16": 459e12},
-    "TPU v5": {"bfloat16": 459e12},
-    "TPU v6 lite": {"bfloat16": 918e12},
+    "TPU v5 lite|TPU v5e": {"bfloat16": 197e12},
+    "TPU v5p?": {"bfloat16": 459e12},
+    "TPU v6 lite|TPU v6e": {"bfloat16": 918e12},
+    "TPU7x": {"bfloat16": 1153e12},
 }
 
 
@@ -96,8 +111,10 @@ def utilisation(flops_per_second: float, peak: float) -> float | None:
 
 
 def peak(device_kind: str, dtype: str) -> float | None:
-    """The tabled peak of a device in FLOP/s, or None where the table has no entry (CPUs)."""
-    for name, peaks in PEAKS.items():
-        if re.search(rf"\b{name}\b", device_kind, re.IGNORECASE):
+    """The tabled peak of a device in FLOP/s; None if the table has none (CPUs, slices of a GPU)."""
+    if re.search(r"\bMIG\b", device_kind):
+        return None
+    for pattern, peaks in PEAKS.items():
+        if re.search(rf"\b({pattern})(?!\w)", device_kind, re.IGNORECASE):
             return peaks.get(dtype)
     return None

@@ -36,6 +36,8 @@ HUGE_PAGES = ":".join(
         "glibc.malloc.trim_threshold=16000000000",
     )
 )
+# What JAX reads the share of a GPU's memory from; it refuses both names at once.
+GPU_MEMORY = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 NO_ID = "----------"  # of a job that is only planned, its corpus being elsewhere
 WORKER = (sys.executable, "-m", "dlm.worker")
 
@@ -327,8 +329,8 @@ def _next(waiting: list[Job], ended: dict[str, str], busy: set[Path]) -> Job | N
 
 
 def placements(workers: int, devices: int) -> list[dict[str, Any]]:
-    """For each worker its cores and, where there are GPUs, so many of them: the environment it
-    starts in.
+    """For each worker its cores and, if there are GPUs, its share of them: the environment it starts
+    in. Workers on one GPU share the three quarters of its memory that JAX takes for one process.
 
     Raises:
       DlmError: there are fewer GPUs than a run's mesh takes.
@@ -345,6 +347,9 @@ def placements(workers: int, devices: int) -> list[dict[str, Any]]:
         env = {}
         if gpus:
             env["CUDA_VISIBLE_DEVICES"] = shares[number % len(shares)]
+            together = len(range(number % len(shares), workers, len(shares)))
+            if together > 1 and not any(name in os.environ for name in GPU_MEMORY):
+                env[GPU_MEMORY[0]] = f"{0.75 / together:.3f}"
         elif sys.platform == "linux":
             env["GLIBC_TUNABLES"] = os.environ.get("GLIBC_TUNABLES") or HUGE_PAGES
         mine = cores if gpus or workers > len(cores) else cores[number::workers]

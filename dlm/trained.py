@@ -214,7 +214,7 @@ def benchmark(
         for text in a.compare:
             pairs = (experiment.parse_override(f"--config.{pair}") for pair in text.split(","))
             variants[f"{name} {text}"] = experiment.edited(c, pairs)
-        found += benchmark.run(variants, vocab_size, a.seconds)
+        found += benchmark.run(variants, vocab_size, a.seconds, a.training_only)
         configs |= {name: config.to_json(each) for name, each in variants.items()}
     training = [
         [
@@ -228,7 +228,10 @@ def benchmark(
         [
             *(s.name, f"{s.compile_seconds:.1f} s", f"{s.step_bytes / 2**20:,.0f} MiB"),
             f"{s.input_share:.1%}",
-            *(f"{s.evaluation_tokens_per_second:,.0f}", f"{s.sampling_tokens_per_second:,.0f}"),
+            *(
+                "" if rate is None else f"{rate:,.0f}"
+                for rate in (s.evaluation_tokens_per_second, s.sampling_tokens_per_second)
+            ),
         ]
         for s in found
     ]

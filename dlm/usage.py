@@ -148,6 +148,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--compare", nargs="+", action="extend", default=[], metavar="FIELD=VALUE[,...]"
     )
     benchmark.add_argument("--seconds", type=float, default=10.0, help="of timing, each variant")
+    benchmark.add_argument(
+        "--training-only", action="store_true", help="time neither scoring nor sampling"
+    )
     benchmark.add_argument("--out", type=Path, help="a JSON file for what was found")
     run.add_argument("--dry-run", action="store_true", help="list the runs, train nothing")
     run.add_argument(

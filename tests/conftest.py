@@ -18,7 +18,9 @@ FAST_COMPILATION = (
 
 
 def _known(flag: str) -> bool:
-    name = flag.strip("-").split("=")[0].encode()
+    """Whether XLA reads this flag: its library then holds the name as a string by itself. The name
+    of a flag that was removed may stay in it as a reserved field."""
+    name = b"\0" + flag.strip("-").split("=")[0].encode() + b"\0"
     for path in Path(jaxlib.__file__).parent.glob("libjax_common.*"):
         with path.open() as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library:
             return library.find(name) >= 0

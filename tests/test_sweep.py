@@ -221,6 +221,16 @@ def test_cores_are_shared_out_without_overlap(monkeypatch) -> None:
     assert sweep.default_workers(1) == 2
 
 
+def test_workers_on_one_gpu_share_its_memory(monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    for name in ("JAX_PLATFORMS", *sweep.GPU_MEMORY):
+        monkeypatch.delenv(name, raising=False)
+    shares = [place["env"].get("XLA_CLIENT_MEM_FRACTION") for place in sweep.placements(3, 1)]
+    assert shares == ["0.375", None, "0.375"]  # two workers on GPU 0, one on GPU 1
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.2")  # the user's own; never both
+    assert not any("XLA_CLIENT_MEM_FRACTION" in p["env"] for p in sweep.placements(3, 1))
+
+
 @pytest.mark.parametrize(
     "visible, gpus",
     [
