@@ -44,10 +44,11 @@ NATS = 512 * ULP  # 6.1e-5
 # Measured 2 ULP. An nll 3% too low moves it by 0.1.
 PROBABILITY = 1024 * ULP  # 1.2e-4
 
-# Losses of runs of up to 24 steps by other programs or on other devices, relative. NATS at each
-# evaluation; gradients differ by GRADIENTS, and where they are far above that, which is where a loss
-# depends on them, Adam's steps do so too.
-TRAINED = 512 * ULP
+# Losses, nats/token, of runs of up to 24 steps by other programs or on other devices, relative. Means
+# over tokens, of logits below the nats: half of LOGITS. Where a loss depends on a gradient, the gradient
+# is far above its rounding, and so are Adam's steps.
+# Measured 1 ULP. One token of one batch, in the first half of a run, moves them by 1e-4.
+TRAINED = 64 * ULP  # 7.6e-6
 
 # Of float64, whose ULP is 2**-52: up to 1,000 terms that nearly cancel to one in 1,000.
 # Measured 1e-15. It is for what is computed exactly twice: a mistake moves it by 1e-3.
