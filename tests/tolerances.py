@@ -45,8 +45,8 @@ NATS = 512 * ULP  # 6.1e-5
 PROBABILITY = 1024 * ULP  # 1.2e-4
 
 # Losses, nats/token, of runs of up to 24 steps by other programs or on other devices, relative. Means
-# over tokens, of logits below the nats: half of LOGITS. Where a loss depends on a gradient, the gradient
-# is far above its rounding, and so are Adam's steps.
+# over tokens, of logits below the nats: half of LOGITS. Where a loss depends on a gradient, that is far
+# above its rounding, and so are Adam's steps.
 # Measured 1 ULP. One token of one batch, in the first half of a run, moves them by 1e-4.
 TRAINED = 64 * ULP  # 7.6e-6
 
