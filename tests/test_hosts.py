@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from tolerances import TRAINED
+from tolerances import NATS, TRAINED
 
 from dlm import hosts
 from dlm.errors import DlmError
@@ -103,7 +103,7 @@ def assert_same(one: Path, other: Path) -> None:
         results[1]["validation_loss"], rel=TRAINED
     )
     assert np.array_equal(np.load(a / "ledger.npy"), np.load(b / "ledger.npy"))
-    np.testing.assert_allclose(np.load(a / "nll.npy"), np.load(b / "nll.npy"), rtol=TRAINED)
+    np.testing.assert_allclose(np.load(a / "nll.npy"), np.load(b / "nll.npy"), rtol=NATS)
 
 
 @pytest.fixture(scope="module")
