@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from dlm.sweep import Job
 
 Show = Callable[[str, "Job", dict[str, Any]], None]
+# Columns of a terminal: those of a line beside its label, of a bar and of a rate; the widths from which
+# on there is room for the two, and the least room of a label.
+REST, BAR, RATE, WITH_BAR, WITH_RATE, LEAST = 47, 24, 20, 100, 120, 12
 EVERY = 15.0  # seconds between two lines of one run, where there is no terminal
 
 
@@ -26,9 +29,12 @@ def show(jobs: list[Job]) -> Iterator[Show]:
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    width = console.width
+    bar = [BarColumn(bar_width=BAR)] if width >= WITH_BAR else []
+    room = max(width - REST - (BAR if bar else 0) - (RATE if width >= WITH_RATE else 0), LEAST)
     columns = (
         TextColumn("{task.description}", markup=False),  # brackets in a label are no markup
-        BarColumn(bar_width=24),
+        *bar,
         TextColumn("{task.percentage:3.0f}%"),
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(compact=True),
@@ -42,15 +48,18 @@ def show(jobs: list[Job]) -> Iterator[Show]:
         def tell(event: str, job: Job, row: dict[str, Any]) -> None:
             run = job.about["run"]
             if event == "start":
-                bars[run] = progress.add_task(job.about["label"], total=job.flops, note="compiling")
+                label = _short(job.about["label"], room)
+                bars[run] = progress.add_task(label, total=job.flops, note="compiling")
             elif event == "progress" and run in bars:
                 done[run] = row["flops"] if "flops" in row else done.setdefault(run, 0.0)
-                progress.update(bars[run], completed=done[run], note=_note(row))
+                note = _note(row, rate=width >= WITH_RATE)
+                progress.update(bars[run], completed=done[run], note=note)
             elif event not in ("start", "progress"):
                 done[run] = job.flops
                 if run in bars:
                     progress.remove_task(bars.pop(run))
-                progress.console.print(_ending(event, job, row), markup=False)
+                text = _ending(event, job, row)
+                progress.console.print(text, markup=False, overflow="ignore", crop=False)
             ended = sum(1 for run in done if run not in bars)
             progress.update(
                 whole, completed=sum(done.values()), description=f"runs {ended}/{len(jobs)}"
@@ -80,7 +89,21 @@ def _lines(jobs: list[Job]) -> Show:
     return tell
 
 
-def _note(row: dict[str, Any]) -> str:
+def _short(label: str, room: int) -> str:
+    """A label in at most `room` columns: words in its middle give way to "…", the last ones stay."""
+    if len(label) <= room:
+        return label
+    words = label.split()
+    head, tail = [*words[:2], "…"], []
+    for word in reversed(words[2:]):
+        if len(" ".join([*head, word, *tail])) > room:
+            break
+        tail.insert(0, word)
+    short = " ".join([*head, *tail])
+    return short if len(short) <= room else label[: room - 1] + "…"
+
+
+def _note(row: dict[str, Any], rate: bool = True) -> str:
     if "step" not in row:
         return row["phase"]
     parts = [f"epoch {row['epoch']:.1f}"]
@@ -88,7 +111,7 @@ def _note(row: dict[str, Any]) -> str:
         parts.append(f"validation {row['validation_loss']:.3f}")
     elif "loss" in row:
         parts.append(f"loss {row['loss']:.3f}")
-    if "tokens_per_second" in row:
+    if rate and "tokens_per_second" in row:
         parts.append(f"{row['tokens_per_second']:,.0f} tokens/s")
     return ", ".join(parts)
 

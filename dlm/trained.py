@@ -23,21 +23,23 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     parsers["evaluate"].add_argument("--passes", type=int, default=0, help="of a bound")
     for name in ("sample", "quality"):
         p = parsers[name]
-        p.add_argument("--seed", type=int, default=0)
-        p.add_argument("--temperature", type=float, default=1.0)
-        p.add_argument("--top-p", type=float, default=1.0)
+        p.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
+        p.add_argument("--temperature", type=float, default=1.0, help="0: the likeliest token")
+        p.add_argument("--top-p", type=float, default=1.0, help="nucleus: 0 to 1 (default: 1)")
         p.add_argument("--order", default="ancestral", help="see the end of dlm sample --help")
         p.add_argument("--budget", type=float, default=0.1, help="of --order entropy, in nats")
     sample = parsers["sample"]
-    sample.add_argument("--count", type=int, default=4)
+    sample.add_argument("--count", type=int, default=4, help="sequences (default: 4)")
     sample.add_argument("--prompt", default="", help="text, or token ids where there is no text")
     sample.add_argument("--infill", default="", help="text or ids with [MASK] where it is free")
     sample.add_argument("--steps", type=int, default=0, help="calls (default: one a token)")
     quality = parsers["quality"]
     quality.add_argument("--count", type=int, default=256, help="samples for each number of steps")
-    quality.add_argument("--judge", required=True, metavar="RUN", help="an autoregressive one")
+    quality.add_argument(
+        "--judge", required=True, metavar="RUN", help="an ar run on the same tokens"
+    )
     quality.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16, 32, 64])
-    parsers["spectrum"].add_argument("runs", nargs="+", metavar="run", help="one on images")
+    parsers["spectrum"].add_argument("runs", nargs="+", metavar="run", help=f"on images: {RUN}")
     parsers["spectrum"].add_argument("--count", type=int, default=64, help="validation images")
     parsers["spectrum"].add_argument("--out", type=Path, default=Path("."), help="a folder")
     parsers["check-objective"].add_argument("objective", help="a Python file, or a name")

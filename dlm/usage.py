@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dlm import commands, trained
+from dlm import commands, help_text, trained
 
 VERBS: dict[str, tuple[str, str]] = {
     "run": (
@@ -13,7 +13,7 @@ VERBS: dict[str, tuple[str, str]] = {
         """examples:
   dlm run experiments/quickstart.py                     all of it, a worker a core
   dlm run experiments/smoke.py --jobs 1                 one run at a time
-  dlm run experiments/topics.py --config.model.layers=4 every run with four layers
+  dlm run experiments/topics.py --config.model.layers=4  every run with four layers
   dlm run experiments/quickstart.py --dry-run           list the runs and their FLOPs
   dlm run experiments/quickstart.py --distributed       on every host of a pod: one run at a time
   dlm run experiments/quickstart.py --executor slurm --slurm time=720 --slurm gpus_per_node=1
@@ -32,15 +32,16 @@ done, 1 a run failed (its error.txt says why), 2 a mistake in the input, 75 inte
         "score a run's best weights on the whole validation split",
         """examples:
   dlm evaluate runs/quickstart/0123456789
-  dlm evaluate runs/quickstart/0123456789 --passes 64   less Monte Carlo noise in a bound""",
+  dlm evaluate 0123                      the one run below runs/ whose id begins so
+  dlm evaluate 0123456789 --passes 64    less Monte Carlo noise in a bound""",
     ),
     "sample": (
         "draw sequences from a run",
         """examples:
   dlm sample runs/quickstart/0123456789 --count 4
-  dlm sample runs/quickstart/0123456789 --prompt "The " --temperature 0.8 --top-p 0.95
-  dlm sample runs/quickstart/0123456789 --order confidence --steps 16
-  dlm sample runs/quickstart/0123456789 --infill "The [MASK*12] of the"
+  dlm sample 0123456789 --prompt "The " --temperature 0.8 --top-p 0.95
+  dlm sample 0123456789 --order confidence --steps 16
+  dlm sample 0123456789 --infill "The [MASK*12] of the"
 
 Orders: of masks, ancestral, confidence, blocks (confidence from left to right, 8 tokens at a
 time), entropy (as many as stay within --budget nats) and remask; of Gaussian diffusion, ancestral
@@ -50,12 +51,12 @@ is free.""",
     "quality": (
         "steps against quality of samples, judged by an autoregressive run",
         """examples:
-  dlm quality runs/quickstart/0123456789 --judge runs/quickstart/9876543210 --steps 4 16 64""",
+  dlm quality 0123456789 --judge 9876543210 --steps 4 16 64""",
     ),
     "spectrum": (
         "which spatial frequencies of images are settled first, by family",
         """examples:
-  dlm spectrum runs/continuum/AR_RUN runs/continuum/MASKED_RUN runs/continuum/GAUSSIAN_RUN""",
+  dlm spectrum AR_RUN MASKED_RUN GAUSSIAN_RUN --out figures/""",
     ),
     "objectives": (
         "list the families: formula, kind of number, cost, source",
@@ -111,6 +112,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         prog="dlm",
         description="Scaling-law experiments for data-constrained language modelling.",
         epilog="dlm VERB --help shows examples.",
+        formatter_class=help_text.Formatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     parsers = {}
@@ -120,7 +122,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
             epilog=examples,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=help_text.Formatter,
         )
         verb.add_argument(
             "--workdir",
@@ -139,13 +141,18 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         )
     benchmark = parsers["benchmark"]
     benchmark.add_argument("experiment", nargs="?", help="a Python file with get_config(scale)")
-    benchmark.add_argument("--scale", default="laptop")
+    benchmark.add_argument("--scale", default="laptop", help="laptop, smoke, gpu or paper")
     benchmark.add_argument("--run", type=int, default=0, help="which run of the sweep, from 0")
     benchmark.add_argument(
         "--size", nargs="+", action="extend", default=[], help="non-embedding parameters"
     )
     benchmark.add_argument(
-        "--compare", nargs="+", action="extend", default=[], metavar="FIELD=VALUE[,...]"
+        "--compare",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FIELD=VALUE[,...]",
+        help="variants, timed in turn",
     )
     benchmark.add_argument("--seconds", type=float, default=10.0, help="of timing, each variant")
     benchmark.add_argument(
@@ -177,7 +184,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parsers["report"].add_argument("--law", default="data-constrained", help="of a table of runs")
     commands.columns_argument(parsers["report"])
     commands.choice(parsers["report"])
-    parsers["tensorboard"].add_argument("--port", type=int, default=6006)
+    parsers["tensorboard"].add_argument("--port", type=int, default=6006, help="(default: 6006)")
     commands.arguments(parsers)
 
     arguments, rest = parser.parse_known_args(argv)

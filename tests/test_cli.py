@@ -57,6 +57,20 @@ def test_help_teaches_by_example(verb, capsys) -> None:
     assert "examples:" in text and f"dlm {verb} " in text.split("examples:")[1]
 
 
+@pytest.mark.parametrize("verb", ["", *usage.VERBS])
+def test_help_fits_the_terminal_and_breaks_no_word(verb, capsys, monkeypatch) -> None:
+    """The words are those of a page of any width, but for the end of a line that goes on."""
+    pages = {}
+    for width in (1000, 80):
+        monkeypatch.setenv("COLUMNS", str(width))
+        with pytest.raises(SystemExit):
+            dlm(*([verb] if verb else []), "--help")
+        pages[width] = capsys.readouterr().out
+    wide, narrow = (sorted(w for w in page.split() if w != "\\") for page in pages.values())
+    assert wide == narrow
+    assert max(map(len, pages[80].splitlines())) <= 80
+
+
 def test_run_leaves_finished_runs_a_table_and_a_report(finished) -> None:
     said = (finished / "said").read_text()
     assert "2 runs" in said and "report.html" in said

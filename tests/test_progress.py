@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import types
 from collections.abc import Callable
 
@@ -25,11 +26,12 @@ def row(step: int, **more) -> dict:
 
 
 @pytest.fixture
-def draw(monkeypatch) -> Callable[[], str]:
+def draw(monkeypatch, request) -> Callable[[], str]:
     """Draws the display as if in a terminal, and gives what was written since the last time."""
+    width = getattr(request, "param", 120)
     out, displays = io.StringIO(), []
     console = functools.partial(
-        rich.console.Console, file=out, force_terminal=True, color_system=None, width=120
+        rich.console.Console, file=out, force_terminal=True, color_system=None, width=width
     )
 
     class Display(rich.progress.Progress):
@@ -83,6 +85,29 @@ def test_brackets_are_shown_as_they_are(draw) -> None:
         assert "files paths=[x] a  " in draw()  # beside its bar
         tell("failed", one, {"reason": "no [bold]such[/] file: [/data/x]"})
     assert "files paths=[x] a: failed: no [bold]such[/] file: [/data/x]" in draw()
+
+
+@pytest.mark.parametrize("draw", [80, 99, 100, 119, 140], indirect=True)
+def test_a_narrow_terminal_cuts_labels_alone_and_at_words(draw) -> None:
+    label = "digits masked lr=0.004 weight_decay=2.5 seed=1 layers=4"
+    jobs = [job("a", label), job("b", "prose ar"), job("c", "x" * 90)]
+    with progress.show(jobs) as tell:
+        for one in jobs:
+            tell("start", one, {})
+        numbers = dict(step=4, epoch=1234.5, flops=40.0, tokens_per_second=1234567.8)
+        tell("progress", jobs[0], numbers | {"validation_loss": 12.345})
+        draw()
+        text = draw()
+        lines = re.sub(r"\x1b\[\d*\w", "", text).strip().splitlines()
+        assert len(lines) == 4 and "epoch 1234.5, validation 12.345" in text
+        assert "runs 0/3" in text and "prose ar b" in text and "compiling" in text
+        (first,) = [line for line in lines if line.startswith("digits masked")]
+        short = first.split("  ")[0].split(" ━")[0].split("…")
+        assert all(word in (label + " a").split() for part in short for word in part.split())
+        assert first.count("…") == 1 and " a " in first
+        path = "/data/" + "a" * 80
+        tell("failed", jobs[1], {"reason": f"cannot read {path}"})
+        assert path in draw()
 
 
 def test_without_a_terminal_a_phase_is_no_line(capsys, monkeypatch) -> None:
