@@ -1,4 +1,4 @@
-"""From a corpus to its token store: split by document, tokenised once, reused ever after."""
+"""From a corpus to its token store: split by content, tokenised once, reused ever after."""
 
 from __future__ import annotations
 
@@ -142,7 +142,8 @@ def _fill(
 ) -> Manifest:
     """Everything of the store but the manifest, which it returns; its logs are in `partial`."""
     documents, places = spool.documents(source, partial / "documents")
-    train, validation = _split(documents, source, corpus)
+    contents = _contents(documents)
+    train, validation = _split(documents, contents, source, corpus)
     sizes = documents["size"]
     starts = np.cumsum(sizes) - sizes
     with open(partial / "documents" / "data", "rb") as file:
@@ -173,7 +174,7 @@ def _fill(
             documents=len(part),
             tokens=part_tokens,
             bytes=int(sizes[part].sum()) if made else None,
-            unique_documents=len(np.unique(documents["content"][part])),
+            unique_documents=len(np.unique(contents[part])),
         )
         for part, part_tokens in ((train, total), (validation, int(table[-1]) - total))
     ]
@@ -195,30 +196,33 @@ def _fill(
         unique_ngrams=ngrams,
         train=counts[0],
         validation=counts[1],
+        both_sides=len(np.intersect1d(contents[train], contents[validation])),
         places=places if hasattr(source.documents, "place") else None,
     )
 
 
+def _contents(documents: np.ndarray) -> np.ndarray:
+    """The place of each document's content among the distinct contents, in order of their hash."""
+    high, low = (documents["content"][:, i].astype(np.uint64) for i in (0, 1))
+    order = np.lexsort((low, high))
+    new = (high[order][1:] != high[order][:-1]) | (low[order][1:] != low[order][:-1])
+    contents = np.zeros(len(documents), np.int64)
+    contents[order[1:]] = np.cumsum(new)
+    return contents
+
+
 def _split(
-    documents: np.ndarray, source: Source, corpus: config.Corpus
+    documents: np.ndarray, contents: np.ndarray, source: Source, corpus: config.Corpus
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the training and of the validation documents.
 
-    The source's own split keeps its order. Else each side is in order of the ids' hash, and a
-    document's side and place depend on its id alone, so other documents do not move it across.
+    The source's own split keeps its order. Else a document's side and place depend on its content
+    alone: each side is in order of the contents' hash, copies in order of the source. So copies never
+    stand on both sides, and neither other documents nor a file's name move a document.
     """
-    high, low = (documents["key"][:, i].astype(np.uint64) for i in (0, 1))
-    order = np.lexsort((low, high))
-    same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
-    if same.any():
-        at = int(np.flatnonzero(same)[0])
-        first, second = sorted(order[at : at + 2].tolist())
-        raise DlmError(
-            f"config.corpus.name={corpus.name!r}: documents {first + 1} and {second + 1} have the "
-            "same id; ids must be unique"
-        )
     if source.validation is None:
-        held_out = high[order] * 2.0**-64 < corpus.validation
+        order = np.argsort(contents, kind="stable")
+        held_out = documents["content"][order, 0].astype(np.uint64) * 2.0**-64 < corpus.validation
     else:
         order = np.arange(len(documents))
         held_out = documents["side"] == 1
@@ -230,7 +234,7 @@ def _split(
             raise DlmError(f"config.corpus.name={corpus.name!r}: its {side} split holds no text")
         raise DlmError(
             f"config.corpus.validation={corpus.validation}: leaves no {side} text, with "
-            f"{len(order):,} document{'s' * (len(order) != 1)} split by a hash of the id; "
+            f"{len(order):,} document{'s' * (len(order) != 1)} split by a hash of the content; "
             "give more documents (a .jsonl has one a line) or another share"
         )
     return train, validation

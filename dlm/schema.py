@@ -14,7 +14,7 @@ class Corpus:
 
     name: str = "stdlib"
     options: dict[str, Any] = field(default_factory=dict)
-    validation: float = 0.1  # share of the documents held out, chosen by a hash of their ids
+    validation: float = 0.1  # share of the documents held out, chosen by a hash of their content
 
 
 @dataclass(frozen=True, kw_only=True)

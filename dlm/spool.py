@@ -22,9 +22,9 @@ from dlm.errors import DlmError
 
 BLOCK = 1 << 22  # bytes of documents: as much is in memory at once, and lost by a kill
 FILES = ("data", "rows", "journal")
-# Of a document: half the sha256 of its id, 64 bits of that of its content, its bytes, and 0 where it
-# is from `Source.documents`, 1 from `Source.validation`.
-ROW = np.dtype([("key", ">u8", 2), ("content", "<u8"), ("size", "<i8"), ("side", "<i8")])
+# Of a document: the first half of its content's sha256, its bytes, and 0 if it is from
+# `Source.documents`, 1 from `Source.validation`.
+ROW = np.dtype([("content", ">u8", 2), ("size", "<i8"), ("side", "<i8")])
 
 
 def recover(log: Path) -> Any:
@@ -83,7 +83,7 @@ def documents(source: Source, log: Path) -> tuple[np.ndarray, list[Any]]:
         try:
             for name, content in stream:
                 raw = _raw(name, content, source.vocab_size)
-                block.append((raw, _row(name, raw, side), getattr(stream, "place", None)))
+                block.append((raw, _row(raw, side), getattr(stream, "place", None)))
                 size += len(raw)
                 if size >= BLOCK:
                     full, block, size = block, [], 0
@@ -102,9 +102,8 @@ def _append(log: Path, block: list[tuple[bytes, bytes, Any]], places: list[Any])
     append(log, b"".join(data), b"".join(rows), places)
 
 
-def _row(name: str, raw: bytes, side: int) -> bytes:
-    key, content = (hashlib.sha256(value).digest() for value in (name.encode(), raw))
-    return key[:16] + content[:8] + struct.pack("<qq", len(raw), side)
+def _row(raw: bytes, side: int) -> bytes:
+    return hashlib.sha256(raw).digest()[:16] + struct.pack("<qq", len(raw), side)
 
 
 def _raw(name: str, content: str | np.ndarray, vocab_size: int | None) -> bytes:

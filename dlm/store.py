@@ -23,7 +23,7 @@ from dlm import tokenizers
 from dlm.corpora import SHOW
 from dlm.errors import DlmError
 
-FORMAT = "dlm-corpus-2"
+FORMAT = "dlm-corpus-3"
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Manifest:
     unique_ngrams: float  # share of distinct 13-grams, in at most 10M training tokens
     train: Split
     validation: Split
+    both_sides: int = 0  # distinct contents on both sides, which only a source's own split can have
     places: list[Any] | None = None  # where the streams of a source that has places ended
 
 

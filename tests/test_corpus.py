@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlm import config, corpora, corpus, spool
+from dlm import config, corpora, corpus, spool, tokenizers
 from dlm.corpora import Source, stdlib, topics
 from dlm.errors import DlmError
 
@@ -54,31 +54,37 @@ def texts_of(store: corpus.Store, side: str) -> list[str]:
     return [store.decode(tokens[a:b]).removesuffix("<|endoftext|>") for a, b in pairs]
 
 
-def expected_split(ids: list[str], share: float) -> tuple[list[str], list[str]]:
-    """Training and validation ids in their order, straight from the contract."""
-    place = {i: int(hashlib.sha256(i.encode()).hexdigest(), 16) / 2**256 for i in ids}
-    order = sorted(ids, key=place.__getitem__)
-    return [i for i in order if place[i] >= share], [i for i in order if place[i] < share]
+def place_of(content: str | np.ndarray) -> float:
+    """Where the hash of a content lies between 0 and 1."""
+    raw = content.encode() if isinstance(content, str) else content.astype(np.int32).tobytes()
+    return int(hashlib.sha256(raw).hexdigest(), 16) / 2**256
+
+
+def expected_split(texts: list[str], share: float) -> tuple[list[str], list[str]]:
+    """Training and validation texts in their order, straight from the contract."""
+    order = sorted(texts, key=place_of)
+    return [t for t in order if place_of(t) >= share], [t for t in order if place_of(t) < share]
 
 
 # --- what a store holds ---------------------------------------------------------------------------
 
 
-def test_a_store_gives_every_document_back_on_the_side_its_id_says(monkeypatch, tmp_path) -> None:
+def test_a_store_gives_every_document_back_on_the_side_its_content_says(
+    monkeypatch, tmp_path
+) -> None:
     register(monkeypatch, DOCUMENTS)
     store = build(tmp_path, validation=0.25)
-    train, validation = expected_split([i for i, _ in DOCUMENTS], 0.25)
-    text = dict(DOCUMENTS)
-    assert texts_of(store, "train") == [text[i] for i in train]
-    assert texts_of(store, "validation") == [text[i] for i in validation]
+    train, validation = expected_split([text for _, text in DOCUMENTS], 0.25)
+    assert texts_of(store, "train") == train
+    assert texts_of(store, "validation") == validation
     manifest = store.manifest
     assert manifest.train.documents == len(train) == len(store.train_offsets) - 1
-    assert manifest.train.bytes == sum(len(text[i].encode()) for i in train)
-    characters = sum(len(text[i]) for i in train)
+    assert manifest.train.bytes == sum(len(text.encode()) for text in train)
+    characters = sum(len(text) for text in train)
     assert manifest.train.tokens == characters + len(train) == len(store.train)
     assert (store.train == manifest.eod).sum() == len(train)
     assert store.train.dtype == np.uint16 and isinstance(store.train, np.memmap)
-    size = sum(len(text[i].encode()) for i in validation)
+    size = sum(len(text.encode()) for text in validation)
     assert store.bytes_per_token == pytest.approx(size / (size + len(validation)))
 
 
@@ -100,15 +106,32 @@ def test_more_documents_move_none_across_the_split(monkeypatch, tmp_path) -> Non
     assert set(texts_of(some, "train")) <= set(texts_of(all_of_them, "train"))
 
 
+def test_a_name_moves_no_document_and_copies_stand_together_on_one_side(
+    monkeypatch, tmp_path
+) -> None:
+    register(monkeypatch, DOCUMENTS)
+    first = build(tmp_path / "a")
+    register(monkeypatch, [(f"renamed/{i}", text) for i, text in DOCUMENTS])
+    assert build(tmp_path / "b").fingerprint == first.fingerprint
+    register(monkeypatch, [(f"copy {n}", text) for n in range(3) for _, text in DOCUMENTS[:40]])
+    store = build(tmp_path / "c", validation=0.25)
+    train, validation = expected_split([text for _, text in DOCUMENTS[:40]], 0.25)
+    assert texts_of(store, "train") == [text for text in train for _ in range(3)]
+    assert texts_of(store, "validation") == [text for text in validation for _ in range(3)]
+    manifest = store.manifest
+    assert manifest.validation.documents == 3 * manifest.validation.unique_documents > 0
+    assert manifest.both_sides == 0
+
+
 @pytest.mark.parametrize("kind, fields", [("chars", {}), ("bpe", {"vocab_size": 400})])
 def test_the_tokenizer_sees_training_documents_only(monkeypatch, tmp_path, kind, fields) -> None:
-    train, validation = expected_split([i for i, _ in DOCUMENTS], 0.1)
-    marked = [(i, text + ("Ж" if i in validation else "")) for i, text in DOCUMENTS]
-    register(monkeypatch, marked)
+    train, _ = expected_split([text for _, text in DOCUMENTS], 0.1)
+    marked = [f"{text} Ж" for _, text in DOCUMENTS]
+    _, validation = expected_split(marked, 0.1)
+    register(monkeypatch, [(f"d{i}", text) for i, text in enumerate(train + validation)])
     store = build(tmp_path, kind=kind, **fields)
-    register(monkeypatch, DOCUMENTS, state="unmarked")
-    plain = build(tmp_path, kind=kind, **fields)
-    assert store.manifest.tokenizer_fingerprint == plain.manifest.tokenizer_fingerprint
+    plain = tokenizers.make(config.Tokenizer(kind=kind, **fields), lambda: train)
+    assert store.manifest.tokenizer_fingerprint == plain.fingerprint
     shown = "".join(texts_of(store, "validation"))
     assert ("\ufffd" in shown, "Ж" in shown) == (
         (True, False) if kind == "chars" else (False, True)
@@ -137,9 +160,11 @@ def test_distinct_documents_and_ngrams_are_counted(monkeypatch, tmp_path) -> Non
     bases = [rng.integers(0, 50, 40) for _ in range(100)]
     register(monkeypatch, [(f"d{i}", bases[i % 100]) for i in range(120)], vocab_size=50)
     store = build(tmp_path)
-    train, _ = expected_split([f"d{i}" for i in range(120)], 0.1)
+    held_out = {i for i, base in enumerate(bases) if place_of(base) < 0.1}
     manifest = store.manifest
-    assert manifest.train.unique_documents == len({int(i[1:]) % 100 for i in train})
+    assert manifest.validation.unique_documents == len(held_out) > 0
+    assert manifest.train.unique_documents == 100 - len(held_out)
+    assert manifest.train.documents == sum(i % 100 not in held_out for i in range(120))
     grams = [tuple(store.train[i : i + 13].tolist()) for i in range(len(store.train) - 12)]
     assert manifest.unique_ngrams == len(set(grams)) / len(grams) < 1
     assert manifest.train.bytes is None and manifest.eod is None and store.bytes_per_token is None
@@ -195,7 +220,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(monkeypatch, tmp_path) -> No
             build(tmp_path)
     assert [p for p in tmp_path.iterdir() if p.is_dir()] == [kept.path]
     register(monkeypatch, DOCUMENTS)
-    assert build(tmp_path).manifest.train.documents == 179
+    train, _ = expected_split([text for _, text in DOCUMENTS], 0.1)
+    assert build(tmp_path).manifest.train.documents == len(train)
 
 
 def test_a_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path) -> None:
@@ -348,9 +374,9 @@ def test_a_split_of_the_sources_own_keeps_its_order(monkeypatch, tmp_path) -> No
     assert texts_of(store, "validation") == [text for _, text in DOCUMENTS[150:]]
     assert store.manifest.validation_share is None and store.manifest.places is None
     assert build(tmp_path, validation=0.4).path == store.path
-    own(DOCUMENTS[149:])
-    with pytest.raises(DlmError, match="documents 150 and 151 have the same id"):
-        build(tmp_path / "overlap")
+    assert store.manifest.both_sides == 0
+    own(DOCUMENTS[147:])
+    assert build(tmp_path / "overlap").manifest.both_sides == 3
     own([])
     with pytest.raises(DlmError, match="corpus.name='notes': its validation split holds no text"):
         build(tmp_path / "empty")
@@ -372,7 +398,7 @@ def damage_json(path: Path) -> str:
 
 def damage_foreign(path: Path) -> str:
     (path / "manifest.json").write_text(json.dumps({"format": "somebody-else-7"}))
-    return "manifest.json: format 'somebody-else-7', this dlm reads 'dlm-corpus-2'"
+    return "manifest.json: format 'somebody-else-7', this dlm reads 'dlm-corpus-3'"
 
 
 def damage_list(path: Path) -> str:
@@ -442,10 +468,7 @@ def test_a_split_needs_a_document_on_each_side(monkeypatch, tmp_path) -> None:
         build(tmp_path)
 
 
-def test_ids_are_unique_and_integers_in_range(monkeypatch, tmp_path) -> None:
-    register(monkeypatch, [*DOCUMENTS, DOCUMENTS[7]])
-    with pytest.raises(DlmError, match="documents 8 and 201 have the same id"):
-        build(tmp_path)
+def test_integers_are_whole_and_in_range(monkeypatch, tmp_path) -> None:
     for bad, message in (
         (np.array([0, 5]), "ids 0 to 5, must be 0 to 4"),
         (np.zeros((2, 2), int), "1-D"),
@@ -665,9 +688,9 @@ def test_a_sample_of_c4(tmp_path) -> None:
     store = build(tmp_path, name="files", kind="bytes", paths=str(path))
     with gzip.open(path, "rt", encoding="utf-8") as file:
         documents = {f"{path.name}:{i}": json.loads(line)["text"] for i, line in enumerate(file, 1)}
-    train, validation = expected_split(list(documents), 0.1)
-    assert texts_of(store, "train") == [documents[i] for i in train]
-    assert texts_of(store, "validation") == [documents[i] for i in validation]
+    train, validation = expected_split(list(documents.values()), 0.1)
+    assert texts_of(store, "train") == train
+    assert texts_of(store, "validation") == validation
 
 
 def test_the_beginning_of_the_novels(tmp_path) -> None:

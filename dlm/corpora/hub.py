@@ -27,7 +27,7 @@ def hub(
     revision: str = "",
 ) -> Source:
     """The first `documents` rows of a split in the dataset's own order (0: all), and likewise of
-    `validation_split`; without one, documents are held out by a hash of their place.
+    `validation_split`; without one, documents are held out by a hash of their content.
 
     C4 is dataset="allenai/c4", subset="en", validation_split="validation"; FineWeb-Edu is
     "HuggingFaceFW/fineweb-edu", "sample-10BT". Or dataset="json" or "parquet" with `files`: globs, or

@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Source:
-    """Documents with unique ids, read only when they are iterated.
+    """Documents, each with the name that messages give it, read only when they are iterated.
 
     Content is text, or, when `vocab_size` is given, 1-D arrays of ids below it: then there is no
     tokenizer. `validation` is the source's own held-out documents: then no other is held out, and
