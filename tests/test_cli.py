@@ -91,7 +91,8 @@ def test_a_dry_run_lists_and_trains_nothing(tmp_path, capsys) -> None:
 
 def test_a_dry_run_fetches_nothing(tmp_path, capsys, monkeypatch) -> None:
     """Runs on C4 are planned by their configs, whatever number of hosts would train them."""
-    (tmp_path / "a.jsonl").write_text('{"text": "some words"}\n' * 60)
+    lines = "".join(f'{{"text": "some words {i}"}}\n' for i in range(60))
+    (tmp_path / "a.jsonl").write_text(lines)
     local = config.Corpus(
         name="hub", options={"dataset": "json", "files": str(tmp_path / "a.jsonl")}
     )
