@@ -20,3 +20,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """ "; did you mean layers?", or nothing where no known name is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def reason(error: BaseException) -> str:
+    """Why, in one line that is never empty: the system's words, the message, else the class."""
+    words = str(getattr(error, "strerror", None) or error).strip()
+    return words.splitlines()[0] if words else type(error).__name__
