@@ -44,6 +44,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
         "fingerprint": panel.fingerprint,
         "unique_tokens": panel.unique_tokens,
         "seq_len": panel.seq_len,
+        "corpus_notes": corpus_notes(panel),
         "families": [_family(family) for family in panel.families.values()],
         "crossovers": {
             axis: [
@@ -104,6 +105,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf"
     return value
+
+
+def corpus_notes(panel: Panel) -> list[str]:
+    """What the token store says of itself (copies, rows left out, text lost), each sentence once."""
+    corpora = [r.start.get("corpus") for f in panel.families.values() for r in f.best.runs]
+    known = [
+        c["notes"] for c in corpora if isinstance(c, dict) and isinstance(c.get("notes"), list)
+    ]
+    return list(dict.fromkeys(str(sentence) for notes in known for sentence in notes))
 
 
 def questions(runs: Iterable[Run]) -> list[str]:
