@@ -229,11 +229,14 @@ def _corpus(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> 
         kind = manifest.tokenizer or "ids"
         print(f"  vocabulary {manifest.vocab_size:,} ({kind}), Python {manifest.python}")
         for name, part in (("training", manifest.train), ("validation", manifest.validation)):
-            documents = f"{part.documents:,} documents ({part.unique_documents:,} distinct)"
+            what = "passages" if manifest.cut_documents else "documents"
+            documents = f"{part.documents:,} {what} ({part.unique_documents:,} distinct)"
             print(f"  {name}: {documents}, {part.tokens:,} tokens")
         if manifest.entropy is not None:
             print(f"  entropy of the source: {manifest.entropy:.4f} nats/token of whole documents")
         print(f"  distinct 13-grams of training tokens: {manifest.unique_ngrams:.1%}")
+        for sentence in corpus.notes(manifest):
+            print(f"  note: {sentence}")
     return DONE
 
 

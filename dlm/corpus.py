@@ -15,12 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from dlm import config, spool, tokenizer_files, tokenizers
+from dlm import config, round_trip, split, spool, tokenizer_files, tokenizers
 from dlm.corpora import CORPORA, Source
-from dlm.errors import DlmError, nearest
-from dlm.store import FORMAT, Manifest, Split, Store, load, token_dtype
+from dlm.errors import DlmError, nearest, reason
+from dlm.store import FORMAT, Manifest, Split, Store, load, notes, token_dtype
 
-__all__ = ["Manifest", "Split", "Store", "build", "load", "options", "to_fetch", "unique_ngrams"]
+__all__ = [
+    "Manifest",
+    "Split",
+    "Store",
+    "build",
+    "load",
+    "notes",
+    "options",
+    "to_fetch",
+    "unique_ngrams",
+]
 
 NGRAM = 13
 NGRAM_TOKENS = 10_000_000  # of the training split, in which n-grams are counted
@@ -95,7 +105,7 @@ def build(corpus: config.Corpus, tokenizer: config.Tokenizer, folder: Path) -> S
         return load(path)
     except OSError as error:
         raise DlmError(
-            f"{folder}: the token store cannot be written: {error.strerror or error}; free space "
+            f"{folder}: the token store cannot be written: {reason(error)}; free space "
             "there or choose another folder with --workdir"
         ) from error
 
@@ -141,21 +151,30 @@ def _fill(
     store: Path,
 ) -> Manifest:
     """Everything of the store but the manifest, which it returns; its logs are in `partial`."""
-    documents, places = spool.documents(source, partial / "documents")
-    contents = _contents(documents)
-    train, validation = _split(documents, contents, source, corpus)
-    sizes = documents["size"]
-    starts = np.cumsum(sizes) - sizes
+    documents, streams = spool.documents(source, partial / "documents")
     with open(partial / "documents" / "data", "rb") as file:
 
-        def content(i: int) -> bytes:
-            return os.pread(file.fileno(), sizes[i], starts[i])
+        def read(start: int, size: int) -> bytes:
+            return os.pread(file.fileno(), size, start)
 
-        made = None
+        sides = _split(documents, source, corpus, read)
+        train, validation, pieces = sides.train, sides.validation, sides.pieces
+        sizes = pieces["size"]
+
+        def content(i: int) -> bytes:
+            return read(pieces["start"][i], sizes[i])
+
+        made, losses = None, [None, None]
         if source.vocab_size is None:
             made = tokenizers.make(tokenizer, lambda: (content(i).decode() for i in train))
             (store / "tokenizer").mkdir()
             made.save(store / "tokenizer")
+            losses = [
+                round_trip.measure(
+                    made, sizes[part], lambda k, part=part: content(part[k]).decode()
+                )
+                for part in (train, validation)
+            ]
         vocab_size = made.vocab_size if made else source.vocab_size
         assert vocab_size is not None
         fingerprint = made.fingerprint if made else None
@@ -174,12 +193,17 @@ def _fill(
             documents=len(part),
             tokens=part_tokens,
             bytes=int(sizes[part].sum()) if made else None,
-            unique_documents=len(np.unique(contents[part])),
+            unique_documents=len(np.unique(sides.contents[part])),
+            round_trip=loss,
         )
-        for part, part_tokens in ((train, total), (validation, int(table[-1]) - total))
+        for part, part_tokens, loss in zip(
+            (train, validation), (total, int(table[-1]) - total), losses, strict=True
+        )
     ]
     ngrams = unique_ngrams(np.memmap(tokens, dtype, "r", shape=(min(total, NGRAM_TOKENS),)))
     tokens.replace(store / "tokens.bin")
+    one_length = not (made or sides.cut or (lengths != lengths[0]).any())
+    shared = np.intersect1d(sides.contents[train], sides.contents[validation])
     return Manifest(
         format=FORMAT,
         name=corpus.name,
@@ -191,53 +215,37 @@ def _fill(
         tokenizer=made.kind if made else None,
         tokenizer_fingerprint=fingerprint,
         python=platform.python_version(),
-        document_length=None if made or (lengths != lengths[0]).any() else int(lengths[0]),
+        document_length=int(lengths[0]) if one_length else None,
         entropy=source.entropy,
         unique_ngrams=ngrams,
         train=counts[0],
         validation=counts[1],
-        both_sides=len(np.intersect1d(contents[train], contents[validation])),
-        places=places if hasattr(source.documents, "place") else None,
+        both_sides=len(shared),
+        source_documents=len(documents),
+        distinct_documents=len(np.unique(documents["content"], axis=0)),
+        passage_bytes=sides.passage_bytes,
+        cut_documents=sides.cut,
+        without_text=sum(stream["without_text"] for stream in streams),
+        first_without_text=next((s["first"] for s in streams if s["first"]), ""),
+        places=[s["place"] for s in streams] if hasattr(source.documents, "place") else None,
     )
 
 
-def _contents(documents: np.ndarray) -> np.ndarray:
-    """The place of each document's content among the distinct contents, in order of their hash."""
-    high, low = (documents["content"][:, i].astype(np.uint64) for i in (0, 1))
-    order = np.lexsort((low, high))
-    new = (high[order][1:] != high[order][:-1]) | (low[order][1:] != low[order][:-1])
-    contents = np.zeros(len(documents), np.int64)
-    contents[order[1:]] = np.cumsum(new)
-    return contents
-
-
 def _split(
-    documents: np.ndarray, contents: np.ndarray, source: Source, corpus: config.Corpus
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the training and of the validation documents.
-
-    The source's own split keeps its order. Else a document's side and place depend on its content
-    alone: each side is in order of the contents' hash, copies in order of the source. So copies never
-    stand on both sides, and neither other documents nor a file's name move a document.
-    """
+    documents: np.ndarray,
+    source: Source,
+    corpus: config.Corpus,
+    read: Callable[[int, int], bytes],
+) -> split.Sides:
     if source.validation is None:
-        order = np.argsort(contents, kind="stable")
-        held_out = documents["content"][order, 0].astype(np.uint64) * 2.0**-64 < corpus.validation
-    else:
-        order = np.arange(len(documents))
-        held_out = documents["side"] == 1
-    train, validation = order[~held_out], order[held_out]
-    for part, side in ((train, "training"), (validation, "validation")):
-        if documents["size"][part].sum():
-            continue
-        if source.validation is not None:
+        share, text = corpus.validation, source.vocab_size is None
+        sides = split.by_content(documents, share)
+        return sides or split.by_passages(documents, share, read, text)
+    sides = split.by_source(documents)
+    for part, side in ((sides.train, "training"), (sides.validation, "validation")):
+        if not sides.pieces["size"][part].any():
             raise DlmError(f"config.corpus.name={corpus.name!r}: its {side} split holds no text")
-        raise DlmError(
-            f"config.corpus.validation={corpus.validation}: leaves no {side} text, with "
-            f"{len(order):,} document{'s' * (len(order) != 1)} split by a hash of the content; "
-            "give more documents (a .jsonl has one a line) or another share"
-        )
-    return train, validation
+    return sides
 
 
 def _tokenise(

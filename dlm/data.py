@@ -70,6 +70,12 @@ def validation_windows(store: Store, seq_len: int) -> Int[np.ndarray, "n L"]:
     return windows
 
 
+def validation_documents(store: Store, seq_len: int) -> Int[np.ndarray, " n"]:
+    """The document in which each of the validation windows starts; copies of one count as one."""
+    n = len(store.validation) // seq_len
+    return store.validation_contents[window_documents(store.validation_offsets, seq_len, n)]
+
+
 def window_documents(offsets: Int[np.ndarray, " d"], length: int, n: int) -> Int[np.ndarray, " n"]:
     """The document in which each of n windows starts; `offsets` are document starts, then the end."""
     return np.searchsorted(offsets, np.arange(n) * length, side="right") - 1

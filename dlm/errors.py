@@ -43,3 +43,9 @@ def in_file(file: str | Path, error: BaseException) -> DlmError:
         text = f"no message, at `{inside[-1].line}`" if inside else "no message"
     where = f":{inside[-1].lineno}" if inside else ""
     return DlmError(f"{file}{where}: {type(error).__name__}: {text}")
+
+
+def reason(error: BaseException) -> str:
+    """Why, in one line that is never empty: the system's words, the message, else the class."""
+    words = str(getattr(error, "strerror", None) or error).strip()
+    return words.splitlines()[0] if words else type(error).__name__

@@ -86,7 +86,9 @@ def estimate(
     """Mean nats/token of windows of `length` tokens, with its standard error over documents.
 
     Windows of one document are not independent, so their residuals are added up before they are
-    squared (the cluster-robust variance of a mean). Monte Carlo noise of a bound is in it too.
+    squared (the cluster-robust variance of a mean). Monte Carlo noise of a bound is in it too. If
+    passages of few documents are held out, they take the documents' place: the error is then that of
+    more text of the same documents.
     """
     mean = nats.mean()
     if len(np.unique(documents)) < 2:  # of one document there is only its windows' spread

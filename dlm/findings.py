@@ -46,6 +46,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
         "fingerprint": panel.fingerprint,
         "unique_tokens": panel.unique_tokens,
         "seq_len": panel.seq_len,
+        "corpus_notes": corpus_notes(panel),
         "families": [_family(family) for family in panel.families.values()],
         "crossovers": {
             axis: [
@@ -96,6 +97,15 @@ def mean_of(family: Family, name: str) -> float | None:
     values = [run.result.get(name) for run in family.best.runs]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def corpus_notes(panel: Panel) -> list[str]:
+    """What the token store says of itself (copies, rows left out, text lost), each sentence once."""
+    corpora = [r.start.get("corpus") for f in panel.families.values() for r in f.best.runs]
+    known = [
+        c["notes"] for c in corpora if isinstance(c, dict) and isinstance(c.get("notes"), list)
+    ]
+    return list(dict.fromkeys(str(sentence) for notes in known for sentence in notes))
 
 
 def questions(runs: Iterable[Run]) -> list[str]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from dlm import config, planning
 from dlm.errors import DlmError, one_line
-from dlm.store import Store
+from dlm.store import Store, notes
 
 # Statuses of a run that is not trained again.
 DONE = ("finished", "diverged")
@@ -67,6 +67,7 @@ def start(folder: Path, c: config.Config, store: Store, about: dict[str, Any]) -
         path=os.path.relpath(store.path, folder), name=store.manifest.name,
         fingerprint=store.fingerprint, vocab_size=store.vocab_size,
         bytes_per_token=store.bytes_per_token, python=store.manifest.python,
+        notes=notes(store.manifest),
     )  # fmt: skip
     numbers = dict(
         steps=plan.steps, epochs=plan.epochs, unique_tokens=plan.unique_tokens,

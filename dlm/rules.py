@@ -111,8 +111,9 @@ def _data(c: Config) -> None:
         fail("data.unique_tokens", unique, right)
     if c.data.mode == "multiset" and c.data.subset != "documents":
         fail("data.subset", c.data.subset, "documents, for data.mode='multiset'")
-    if kind == "bpe" and c.tokenizer.vocab_size <= 0:
-        fail("tokenizer.vocab_size", c.tokenizer.vocab_size, "above 0 for tokenizer.kind=bpe")
+    if kind == "bpe" and not 259 <= c.tokenizer.vocab_size <= 1_000_000:
+        right = "259 (256 bytes, 2 signs, a character) to 1,000,000, for tokenizer.kind=bpe"
+        fail("tokenizer.vocab_size", c.tokenizer.vocab_size, right)
     if kind in ("sentencepiece", "hf") and not c.tokenizer.path:
         fail("tokenizer.path", c.tokenizer.path, f"a path, for tokenizer.kind={kind}")
     if c.train.batch_size % (c.train.microbatches or 1):

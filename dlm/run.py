@@ -116,7 +116,7 @@ def run(
         report({"phase": "final evaluation"})
         (found, nats), (seen, _) = final(c, store, outcome.best)
         if hosts.primary():
-            documents = data.window_documents(store.validation_offsets, c.data.seq_len, len(nats))
+            documents = data.validation_documents(store, c.data.seq_len)
             np.save(folder / "nll.npy", nats)
             np.save(folder / "nll_documents.npy", documents)
         with _warned("no samples", warnings):

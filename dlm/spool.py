@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from dlm.corpora import Source
+from dlm.corpora import NoText, Source
 from dlm.errors import DlmError
 
 BLOCK = 1 << 22  # bytes of documents: as much is in memory at once, and lost by a kill
+HOPELESS = 1000  # rows at the beginning of a source: if none has text, the rest is not read
+START = {"place": None, "without_text": 0, "first": ""}  # of a stream of which nothing was read
 FILES = ("data", "rows", "journal")
 # Of a document: the first half of its content's sha256, its bytes, and 0 if it is from
 # `Source.documents`, 1 from `Source.validation`.
@@ -65,41 +67,71 @@ def _digest(data: bytes, rows: bytes) -> str:
     return hashlib.sha256(data + rows).hexdigest()
 
 
-def documents(source: Source, log: Path) -> tuple[np.ndarray, list[Any]]:
+def documents(source: Source, log: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """ROW[documents], their bytes in log/data (UTF-8 of text, int32 of integers), in the order of the
-    source; and the place at which each of its streams ended, None for one that has no places.
+    source; and for each of its streams the place at which it ended (None if it has no places), how many
+    rows had no text, and what the first of these was.
 
     What the log holds already is not read again.
+
+    Raises:
+      DlmError: a document of the wrong kind, or more rows without text than the source allows.
     """
     streams = [source.documents, *([] if source.validation is None else [source.validation])]
-    places = recover(log) or [None]  # one for each stream that was begun: its last is read now
-    while len(places) <= len(streams):
-        side = len(places) - 1
+    states = recover(log) or [
+        dict(START)
+    ]  # one for each stream that was begun: its last is read now
+    while len(states) <= len(streams):
+        side = len(states) - 1
         stream: Any = streams[side]
-        if places[side] is not None:
-            stream.place = places[side]
-        block: list[tuple[bytes, bytes, Any]] = []
-        size = 0
+        if states[side]["place"] is not None:
+            stream.place = states[side]["place"]
+        block: list[tuple[bytes, bytes, Any, str]] = []
+        size, hopeless = 0, states[side] == START and source.without_text < 1
         try:
-            for name, content in stream:
-                raw = _raw(name, content, source.vocab_size)
-                block.append((raw, _row(raw, side), getattr(stream, "place", None)))
-                size += len(raw)
+            for number, (name, content) in enumerate(stream, 1):
+                if isinstance(content, NoText):
+                    raw, row, missing = b"", b"", content.reason
+                else:
+                    raw = _raw(name, content, source.vocab_size)
+                    row, missing = _row(raw, side), ""
+                block.append((raw, row, getattr(stream, "place", None), missing))
+                size += len(raw) + ROW.itemsize
                 if size >= BLOCK:
                     full, block, size = block, [], 0
-                    _append(log, full, places)
+                    _append(log, full, states)
+                hopeless = hopeless and bool(missing)
+                if hopeless and number == HOPELESS:
+                    raise _too_many(source.without_text, number, number, block[0][3])
         finally:  # the network may fail: what came before is kept
             if block:
-                _append(log, block, places)
-        places.append(None)
-        append(log, b"", b"", places)
-    return np.fromfile(log / "rows", ROW), places[:-1]
+                _append(log, block, states)
+        states.append(dict(START))
+        append(log, b"", b"", states)
+    rows, states = np.fromfile(log / "rows", ROW), states[:-1]
+    without = sum(state["without_text"] for state in states)
+    if without > source.without_text * (total := len(rows) + without):
+        first = next(state["first"] for state in states if state["first"])
+        raise _too_many(source.without_text, without, total, first)
+    return rows, states
 
 
-def _append(log: Path, block: list[tuple[bytes, bytes, Any]], places: list[Any]) -> None:
-    data, rows, passed = zip(*block, strict=True)
-    places[-1] = passed[-1]
-    append(log, b"".join(data), b"".join(rows), places)
+def _append(log: Path, block: list[tuple[bytes, bytes, Any, str]], states: list[Any]) -> None:
+    data, rows, places, missing = zip(*block, strict=True)
+    state, reasons = states[-1], [reason for reason in missing if reason]
+    states[-1] = dict(
+        place=places[-1],
+        without_text=state["without_text"] + len(reasons),
+        first=state["first"] or (reasons[0] if reasons else ""),
+    )
+    append(log, b"".join(data), b"".join(rows), states)
+
+
+def _too_many(share: float, without: int, rows: int, first: str) -> DlmError:
+    return DlmError(
+        f"config.corpus.options.without_text={share:g}: {without:,} of {rows:,} rows have no text, "
+        f"the first {first}; allow a larger share, or name the field that holds the text"
+    )
 
 
 def _row(raw: bytes, side: int) -> bytes:

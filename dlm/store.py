@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +23,8 @@ import numpy as np
 
 from dlm import tokenizers
 from dlm.corpora import SHOW
-from dlm.errors import DlmError
+from dlm.errors import DlmError, reason
+from dlm.round_trip import RoundTrip
 
 FORMAT = "dlm-corpus-3"
 
@@ -32,6 +35,7 @@ class Split:
     tokens: int  # with the end-of-document tokens of text
     bytes: int | None  # of UTF-8 text; None for corpora of integers
     unique_documents: int  # distinct contents
+    round_trip: RoundTrip | None = None  # of text through the tokenizer
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,12 @@ class Manifest:
     train: Split
     validation: Split
     both_sides: int = 0  # distinct contents on both sides, which only a source's own split can have
+    source_documents: int = 0  # before any was cut into passages
+    distinct_documents: int = 0  # of these
+    passage_bytes: int = 0  # of the passages that were held out; 0: whole documents were
+    cut_documents: int = 0  # of which there are passages on both sides
+    without_text: int = 0  # rows that had none and were left out
+    first_without_text: str = ""
     places: list[Any] | None = None  # where the streams of a source that has places ended
 
 
@@ -80,9 +90,23 @@ class Store:
 
     @property
     def bytes_per_token(self) -> float | None:
-        """Of the validation split, ends of documents counted as tokens of no bytes."""
+        """Of the validation split, ends of documents counted as tokens of no bytes; None for corpora of
+        integers, and for text that the tokenizer alters: nats of its ids are none of the text.
+        """
         split = self.manifest.validation
-        return None if split.bytes is None else split.bytes / split.tokens
+        if split.bytes is None or (split.round_trip and split.round_trip.altered):
+            return None
+        return split.bytes / split.tokens
+
+    @cached_property
+    def validation_contents(self) -> np.ndarray:
+        """int64[validation documents]: the first document of the same tokens."""
+        split, firsts = self.manifest.validation, {}
+        if split.documents == split.unique_documents:
+            return np.arange(split.documents)
+        bounds = itertools.pairwise(self.validation_offsets.tolist())
+        digests = (hashlib.sha256(self.validation[a:b].tobytes()).digest() for a, b in bounds)
+        return np.array([firsts.setdefault(digest, i) for i, digest in enumerate(digests)])
 
     @cached_property
     def tokenizer(self) -> tokenizers.Tokenizer | None:
@@ -114,9 +138,8 @@ def load(path: Path) -> Store:
         found = values["format"]
         if found != FORMAT:
             raise DlmError(f"{file}: format {found!r}, this dlm reads {FORMAT!r}; {remedy}")
-        manifest = Manifest(
-            **{**values, **{name: Split(**values[name]) for name in ("train", "validation")}}
-        )
+        sides = {name: _side(values[name]) for name in ("train", "validation")}
+        manifest = Manifest(**{**values, **sides})
         train, total = manifest.train.tokens, manifest.train.tokens + manifest.validation.tokens
         file, dtype = path / "tokens.bin", token_dtype(manifest.vocab_size)
         size = file.stat().st_size
@@ -139,10 +162,10 @@ def load(path: Path) -> Store:
             raise DlmError(f"{file}: missing; {remedy}") from error
         raise DlmError(f"{path}: no such token store; `dlm corpus` builds one") from error
     except OSError as error:
-        raise DlmError(f"{file}: cannot be read: {error.strerror or error}") from error
+        raise DlmError(f"{file}: cannot be read: {reason(error)}") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError) as error:
         raise DlmError(
-            f"{file}: corrupt, or not of dlm ({type(error).__name__}: {error}); {remedy}"
+            f"{file}: corrupt, or not of dlm ({type(error).__name__}: {reason(error)}); {remedy}"
         ) from error
     return Store(
         path=path,
@@ -151,6 +174,57 @@ def load(path: Path) -> Store:
         validation=tokens[train:],
         train_offsets=offsets[: documents + 1],
         validation_offsets=offsets[documents:] - train,
+    )
+
+
+def _side(values: dict[str, Any]) -> Split:
+    trip = values.get("round_trip")
+    return Split(**{**values, "round_trip": trip and RoundTrip(**trip)})
+
+
+def notes(manifest: Manifest) -> list[str]:
+    """What one should know of a corpus before one believes a number: a sentence each, often none."""
+    m, sentences = manifest, []
+    if m.passage_bytes:
+        sentences.append(_passages(m))
+    if m.without_text:
+        rows = m.source_documents + m.without_text
+        sentences.append(
+            f"{m.without_text:,} of {rows:,} rows without text left out; the first: "
+            f"{m.first_without_text}."
+        )
+    for name, part in (("training", m.train), ("validation", m.validation)):
+        if copies := part.documents - part.unique_documents:
+            counted = "; unique tokens (U) count them" * (part is m.train)
+            share = f"{copies:,} of {part.documents:,} {name} documents"
+            sentences.append(f"{share} are copies of others there{counted}.")
+    if m.both_sides:
+        sentences.append(
+            f"{m.both_sides:,} contents are on both sides of the source's own split: part of the "
+            "validation text is trained on."
+        )
+    for name, part in (("training", m.train), ("validation", m.validation)):
+        if (trip := part.round_trip) and trip.altered:
+            lost = f"{100 * trip.lost:.3g}% of their characters are lost"
+            lost += f", such as {trip.characters!r}" if trip.characters else ""
+            withheld = "; bits per byte is withheld" * (part is m.validation)
+            sentences.append(
+                f"{trip.altered:,} of {trip.texts:,} {name} texts come back altered from the "
+                f"tokenizer: {lost}{withheld}."
+            )
+    return sentences
+
+
+def _passages(m: Manifest) -> str:
+    documents = f"{m.distinct_documents:,} distinct document{'s' * (m.distinct_documents != 1)}"
+    few = f"{documents}, too few to hold out a share of {m.validation_share:g} of them"
+    if not m.cut_documents:
+        return f"{few} by a hash alone: the first by their hash are held out."
+    unit, size = ("tokens", m.passage_bytes // 4) if m.eod is None else ("bytes", m.passage_bytes)
+    return (
+        f"{few}: passages of about {size:,} {unit} are held out, the first by a hash of their content, "
+        f"which puts {m.cut_documents:,} of {m.source_documents:,} on both sides. Standard "
+        "errors are over passages: they speak for more text of these documents, not for others."
     )
 
 

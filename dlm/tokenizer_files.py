@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 from dlm import config
-from dlm.errors import DlmError
+from dlm.errors import DlmError, reason
 
 # Names that the files of a GPT-2 folder go by; each also with .gz.
 VOCAB = ("vocab.json", "encoder.json", "gpt2-vocab.json")
@@ -63,11 +63,13 @@ def given(tokenizer: config.Tokenizer) -> dict[str, bytes]:
 
 def _read(path: Path, what: str) -> bytes:
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("is a folder, a pipe or a device")
         content = path.read_bytes()
         return gzip.decompress(content) if path.suffix == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DlmError(f"config.tokenizer.path={str(path)!r}: must be {what}: {reason}") from error
+        name = f"config.tokenizer.path={str(path)!r}"
+        raise DlmError(f"{name}: must be {what}: {reason(error)}") from error
 
 
 def _fetch(name: str, digest: str) -> bytes:
@@ -83,7 +85,7 @@ def _fetch(name: str, digest: str) -> bytes:
     except Exception as error:  # of the network, in the library's many classes
         raise DlmError(
             f"config.tokenizer.path='': {name} of {GPT2} cannot be fetched "
-            f"({str(error).splitlines()[0]}); without a network give a folder with vocab.json and "
+            f"({reason(error)}); without a network give a folder with vocab.json and "
             "merges.txt"
         ) from error
     if _digest(content) != digest:

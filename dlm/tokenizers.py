@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dlm import config, tokenizer_files
-from dlm.errors import DlmError
+from dlm.errors import DlmError, reason
 
 END = "<|endoftext|>"  # how the end of a document is shown
 SIZES = {"bytes": 257, "gpt2": 50_257}  # vocabularies that no corpus changes, with eod
@@ -26,6 +27,7 @@ BPE_BYTES = 100_000_000  # of training text that BPE learns its merges from
 BPE_LINE = 4000  # bytes; SentencePiece leaves out longer lines
 ENDS = (END, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")  # of given tokenizers
 BLANK = "\u2581"  # SentencePiece's own sign for a space
+RESERVED = "[\n\u2581\u2585]"  # the last is its own sign for an unknown character
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +88,8 @@ def load(folder: Path) -> Tokenizer:
         if isinstance(error, DlmError):
             raise
         raise DlmError(
-            f"{folder}: not a saved tokenizer ({type(error).__name__}: {error}); delete the folder "
-            "that holds it and it is built again"
+            f"{folder}: not a saved tokenizer ({type(error).__name__}: {reason(error)}); delete the "
+            "folder that holds it and it is built again"
         ) from error
 
 
@@ -114,7 +116,7 @@ def make(tokenizer: config.Tokenizer, texts: Callable[[], Iterable[str]]) -> Tok
     except Exception as error:  # the libraries raise bare exceptions for a broken file
         raise DlmError(
             f"config.tokenizer.path={tokenizer.path!r}: not a tokenizer of kind "
-            f"{tokenizer.kind}: {error}"
+            f"{tokenizer.kind}: {reason(error)}"
         ) from error
 
 
@@ -192,17 +194,32 @@ def _train(vocab_size: int, texts: Iterable[str]) -> bytes:
             num_threads=1,
             minloglevel=2,
         )
-    except RuntimeError as error:
-        reason = str(error).rsplit("] ", 1)[-1].strip()
-        raise DlmError(f"config.tokenizer.vocab_size={vocab_size}: {reason}") from error
+    except (RuntimeError, ValueError) as error:
+        raise DlmError(f"config.tokenizer.vocab_size={vocab_size}: {_why(error)}") from error
     return model.getvalue()
 
 
+def _why(error: Exception) -> str:
+    """The sizes that would do, from SentencePiece's own count, which it words as below."""
+    words = str(error)
+    if least := re.search(r"smaller than required_chars. \d+ vs (\d+)", words):
+        return f"must be {least[1]} or above, for 256 bytes, 2 signs and the characters of the text"
+    if most := re.search(r"value <= (\d+)", words):
+        return f"must be at most {most[1]}: the text has no more pairs to merge"
+    if "sentences_.empty()" in words:
+        return "the training text has no characters to learn from; kind=bytes needs none"
+    return words.rsplit("] ", 1)[-1].strip() or f"SentencePiece fails: {words.strip()}"
+
+
 def _lines(texts: Iterable[str]) -> Iterator[str]:
-    """Lines of at most BPE_LINE bytes; a line break is a byte piece and joins no other."""
+    """Lines of at most BPE_LINE bytes; a line break is a byte piece and joins no other.
+
+    Lines end at RESERVED characters too: SentencePiece leaves out whole lines that hold one, or takes
+    it for a space. They are spelled in bytes.
+    """
     left = BPE_BYTES
     for text in texts:
-        for line in text.split("\n"):
+        for line in re.split(RESERVED, text):
             step = BPE_LINE if line.isascii() else BPE_LINE // 4
             for start in range(0, len(line), step):
                 yield line[start : start + step]
@@ -240,7 +257,13 @@ def _sentencepiece(kind: str, files: dict[str, bytes]) -> Tokenizer:
 
 def _hugging_face(kind: str, files: dict[str, bytes]) -> Tokenizer:
     tokenizer = _library(kind).Tokenizer.from_str(files["tokenizer.json"].decode())
+    tokenizer.no_truncation()  # a document is encoded whole, and as the same ids each time
+    tokenizer.no_padding()
+    if getattr(tokenizer.model, "dropout", None):
+        tokenizer.model.dropout = None
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    if not vocabulary:
+        raise DlmError("config.tokenizer.path: the tokenizer.json has an empty vocabulary")
     size = max(vocabulary.values()) + 1
     end = next((vocabulary[name] for name in ENDS if name in vocabulary), size)
     return _from_library(kind, files, tokenizer, max(size, end + 1), end)
@@ -264,7 +287,14 @@ def _from_library(
     kind: str, files: dict[str, bytes], tokenizer: Any, size: int, eod: int
 ) -> Tokenizer:
     def many(texts: list[str]) -> list[np.ndarray]:
-        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        try:
+            encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except Exception as error:  # the library raises bare exceptions
+            raise DlmError(
+                f"config.tokenizer.kind={kind!r}: the tokenizer cannot encode a text "
+                f"({reason(error)}); if its model knows no token for unknown characters, give it one "
+                "(unk_id, unk_token) or byte_fallback"
+            ) from error
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
     return Tokenizer(

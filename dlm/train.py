@@ -171,7 +171,7 @@ def score(
     length = c.data.seq_len
     plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     held_out = data.validation_windows(store, length)
-    documents = data.window_documents(store.validation_offsets, length, len(held_out))
+    documents = data.validation_documents(store, length)
     wanted = 0 if final else c.evaluation.sequences
     count = min(wanted or len(held_out), len(held_out))
     subset = (store, length, min(plan.unique_tokens, count * length), c.data.subset)

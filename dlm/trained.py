@@ -48,7 +48,7 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
 def evaluate(a: argparse.Namespace) -> list[Any]:
     import dataclasses
 
-    from dlm import evaluate, run, worker
+    from dlm import corpus, evaluate, run, worker
 
     if a.passes < 0:
         raise DlmError(f"--passes={a.passes}: must be 1 or more")
@@ -64,6 +64,7 @@ def evaluate(a: argparse.Namespace) -> list[Any]:
         said.append(f"  {part}: {number} ({estimate.kind}, {estimate.tokens:,} tokens)")
     if (bits := evaluate.bits_per_byte(found, store.bytes_per_token)) is not None:
         said.append(f"  validation: {bits:.4f} bits per byte")
+    said += [f"  note: {sentence}" for sentence in corpus.notes(store.manifest)]
     if not c.objective.family.exact:
         said.append(f"  Monte Carlo passes: {c.evaluation.final_passes}")
     return said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -176,6 +177,21 @@ def test_corpus_describes_the_store(finished, capsys) -> None:
     assert dlm("corpus", finished / "tiny_experiment.py", "--workdir", finished / "runs") == 0
     out = capsys.readouterr().out
     assert "fingerprint" in out and "vocabulary 16" in out and "training:" in out
+
+
+def test_corpus_says_what_one_should_know(tmp_path, capsys) -> None:
+    texts = [*(f"some words {i}" for i in range(60) for _ in range(2)), None]
+    (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps({'text': t})}\n" for t in texts))
+    path = tmp_path / "own.py"
+    path.write_text(
+        '"""Does it read?"""\nfrom dlm import config\n\n\ndef get_config(scale):\n'
+        '    c = config.base()\n    c.corpus.name = "files"\n'
+        f'    c.corpus.options.paths = "{tmp_path}/a.jsonl"\n    return c\n'
+    )
+    assert dlm("corpus", path, "--workdir", tmp_path / "runs") == 0
+    out = capsys.readouterr().out
+    assert "note: 1 of 121 rows without text left out" in out and "a.jsonl:121: 'text'" in out
+    assert re.search(r"note: (\d+) of (\d+) training documents are copies .*U\) count them", out)
 
 
 # --- mistakes -------------------------------------------------------------------------------------

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import csv
 import dataclasses
 import errno
 import gzip
 import hashlib
+import itertools
 import json
 import lzma
 import os
@@ -16,13 +19,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dlm import config, corpora, corpus, spool, tokenizers
-from dlm.corpora import Source, stdlib, topics
+from dlm.corpora import NoText, Source, formats, stdlib, topics
 from dlm.errors import DlmError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -382,6 +386,108 @@ def test_a_split_of_the_sources_own_keeps_its_order(monkeypatch, tmp_path) -> No
         build(tmp_path / "empty")
 
 
+# --- few documents --------------------------------------------------------------------------------
+
+PARAGRAPHS = [
+    f"Paragraph {i} begins here.\n" + f"It says {i * i}, and {i} again.\n" * (3 + i % 7)
+    for i in range(200)
+]
+BOOK = "\n".join(PARAGRAPHS)
+
+
+def test_one_book_is_split_by_passages_within_it(monkeypatch, tmp_path) -> None:
+    register(monkeypatch, [("book", BOOK)])
+    store = build(tmp_path)
+    train, validation = texts_of(store, "train"), texts_of(store, "validation")
+    assert len(train) > 5 < len(validation)
+    assert 0.08 < sum(map(len, validation)) / len(BOOK) < 0.12
+    # Each piece is contiguous text of the book, and together they are all of it.
+    pieces = sorted(train + validation, key=BOOK.index)
+    assert "".join(pieces) == BOOK
+    sides = ["train" if piece in train else "validation" for piece in pieces]
+    assert all(a != b for a, b in itertools.pairwise(sides))  # cut only where the side changes
+    assert sum(piece.endswith("\n\n") for piece in pieces[:-1]) > 0.7 * len(pieces)
+    manifest = store.manifest
+    assert (manifest.source_documents, manifest.cut_documents, manifest.both_sides) == (1, 1, 0)
+    assert manifest.document_length is None
+    (note,) = corpus.notes(manifest)
+    assert note.startswith(
+        "1 distinct document, too few to hold out a share of 0.1 of them: passages"
+    )
+    assert "Standard errors are over passages" in note
+    register(monkeypatch, [("renamed", BOOK)], state="again")
+    assert build(tmp_path).fingerprint == store.fingerprint
+    assert texts_of(build(tmp_path, validation=0.3), "train") != train
+
+
+def test_a_few_short_files_are_split_and_copies_stay_together(monkeypatch, tmp_path) -> None:
+    few = ["\n".join(PARAGRAPHS[i : i + 5]) for i in range(0, 70, 5)]
+    register(monkeypatch, [(f"f{i}", text) for i, text in enumerate(few)])
+    store = build(tmp_path)
+    assert min(len(texts_of(store, side)) for side in ("train", "validation")) > 0
+    register(monkeypatch, [(f"f{i}", text) for i, text in enumerate(few[::-1])], state="reversed")
+    assert build(tmp_path).fingerprint == store.fingerprint
+    register(monkeypatch, [(f"f{i}", text) for i, text in enumerate(few * 3)], state="thrice")
+    thrice = build(tmp_path)
+    assert set(texts_of(thrice, "validation")) == set(texts_of(store, "validation"))
+    assert thrice.manifest.both_sides == 0
+    assert "2 of 3" not in " ".join(corpus.notes(thrice.manifest))
+    many = [(f"f{i}", f"{text} {i}") for i, text in enumerate(few * 20)]
+    register(monkeypatch, many, state="enough for whole documents")
+    assert build(tmp_path).manifest.passage_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["東京" * 3000, "no mark at all ".replace(" ", "") * 900, "é" * 5001]
+)
+def test_passages_end_between_characters(monkeypatch, tmp_path, text) -> None:
+    numbered = "".join(f"{text[i : i + 50]}{i}" for i in range(0, len(text), 50))
+    register(monkeypatch, [("one", numbered)])
+    store = build(tmp_path, kind="bytes")
+    pieces = [*texts_of(store, "train"), *texts_of(store, "validation")]
+    assert "".join(sorted(pieces, key=numbered.index)) == numbered
+
+
+def test_integers_are_cut_unless_their_length_means_something(monkeypatch, tmp_path) -> None:
+    long = np.arange(20_000) % 977
+    register(monkeypatch, [("one", long)], vocab_size=977)
+    store = build(tmp_path)
+    assert len(store.train) + len(store.validation) == 20_000
+    assert 1500 < len(store.validation) < 2500 and store.document_length is None
+    rest = np.concatenate([store.train, store.validation])
+    assert np.array_equal(np.bincount(rest), np.bincount(long))
+    images = [(f"i{i}", np.full(1024, i)) for i in range(8)]
+    register(monkeypatch, images, vocab_size=8, state="images")
+    store = build(tmp_path)
+    assert store.document_length == 1024
+    assert (store.manifest.train.documents, store.manifest.validation.documents) == (7, 1)
+    assert "8 distinct documents, too few" in corpus.notes(store.manifest)[0]
+
+
+# --- what a tokenizer loses -----------------------------------------------------------------------
+
+
+def test_bits_per_byte_are_withheld_if_the_tokenizer_alters_text(monkeypatch, tmp_path) -> None:
+    train, validation = expected_split([text for _, text in DOCUMENTS], 0.1)
+    register(monkeypatch, DOCUMENTS)
+    known = build(tmp_path)
+    trip = known.manifest.validation.round_trip
+    assert trip and (trip.altered, trip.lost, trip.texts) == (0, 0.0, len(validation))
+    assert known.bytes_per_token is not None and corpus.notes(known.manifest) == []
+    rare = next(t for i in range(999) if place_of(t := f"Жabc {i} é") < 0.1)
+    register(monkeypatch, [*DOCUMENTS, ("rare", rare)], state="rare")
+    store = build(tmp_path)
+    trip = store.manifest.validation.round_trip
+    assert trip and trip.altered == 1 and set(trip.characters) == set("Жé")
+    size = sum(len(text) for text in [*validation, rare])
+    assert trip.lost == pytest.approx(2 / size)
+    assert store.bytes_per_token is None
+    assert store.manifest.train.round_trip.altered == 0
+    (note,) = corpus.notes(store.manifest)
+    assert "1 of 20 validation texts come back altered" in note and "withheld" in note
+    assert build(tmp_path, kind="bytes").bytes_per_token is not None
+
+
 # --- damage ---------------------------------------------------------------------------------------
 
 
@@ -460,12 +566,11 @@ def test_unknown_corpora_and_options_get_the_nearest_name(tmp_path) -> None:
 
 
 def test_a_split_needs_a_document_on_each_side(monkeypatch, tmp_path) -> None:
-    register(monkeypatch, [("only", "one")])
-    with pytest.raises(DlmError, match="config.corpus.validation=0.1: .*1 document split"):
-        build(tmp_path)
-    register(monkeypatch, [(f"d{i}", "") for i in range(50)])
-    with pytest.raises(DlmError, match="leaves no training text"):
-        build(tmp_path)
+    for number, texts in enumerate((["one"], [""] * 50, ["a copy of a line"] * 50, [])):
+        register(monkeypatch, [(f"d{i}", text) for i, text in enumerate(texts)], state=number)
+        size = len("".join(texts))
+        with pytest.raises(DlmError, match=f"validation=0.1: {size} bytes of text, .*more text"):
+            build(tmp_path)
 
 
 def test_integers_are_whole_and_in_range(monkeypatch, tmp_path) -> None:
@@ -566,10 +671,12 @@ def test_prose_is_told_from_code() -> None:
 # --- files ----------------------------------------------------------------------------------------
 
 LINES = [{"text": f"Line {i}, naïve.", "n": i, "body": f"b{i}"} for i in range(40)]
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.bz2", ".ndjson")
 
 
 def write_jsonl(path: Path, records=LINES) -> Path:
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    openers = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+    opener = openers.get(path.suffix, open)
     with opener(path, "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)
     return path
@@ -580,7 +687,7 @@ def read(*paths: Path | str, **options) -> dict[str, str]:
     return {name: content for name, content in source.documents if isinstance(content, str)}
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.xz"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_jsonl_is_a_document_a_line(tmp_path, suffix) -> None:
     path = write_jsonl(tmp_path / f"notes{suffix}")
     assert read(path) == {f"{path.name}:{i + 1}": r["text"] for i, r in enumerate(LINES)}
@@ -600,6 +707,126 @@ def test_text_files_are_a_document_each_and_globs_work(tmp_path) -> None:
     assert set(read(tmp_path / "**" / "*.txt")) == {"a/y.txt", "a/z.txt", "b/x.txt", "z.txt"}
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_json_array_is_a_document_an_element(tmp_path, monkeypatch, chunk, indent) -> None:
+    monkeypatch.setattr(formats, "CHUNK", chunk)
+    path = tmp_path / "notes.json"
+    path.write_text(json.dumps([*LINES, "just text"], indent=indent, ensure_ascii=False) + "\n")
+    expected = {f"notes.json:{i + 1}": r["text"] for i, r in enumerate(LINES)}
+    assert read(path) == expected | {"notes.json:41": "just text"}
+    path.write_text("\ufeff[ ]")
+    with pytest.raises(DlmError, match="notes.json: is empty"):
+        read(path)
+    write_jsonl(path)  # lines are read as well, as C4's files have them
+    assert read(path) == expected
+
+
+@pytest.mark.parametrize("name, separator", [("notes.csv", ","), ("notes.tsv", "\t")])
+def test_a_table_is_a_document_a_row(tmp_path, name, separator) -> None:
+    texts = [*(r["text"] for r in LINES), 'two\nlines, and "quotes"', "long " * 50_000]
+    with open(tmp_path / name, "w", newline="") as file:
+        rows = csv.writer(file, delimiter=separator)
+        rows.writerows([("id", "text"), *enumerate(texts)])
+    assert list(read(tmp_path / name).values()) == texts
+    assert set(read(tmp_path / name)) == {f"{name}:{i}" for i in range(1, len(texts) + 1)}
+
+
+def test_arrow_and_zstandard_and_a_saved_dataset_are_the_same_documents(tmp_path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    feather = pytest.importorskip("pyarrow.feather")
+    texts = [r["text"] for r in LINES]
+    table = pa.table({"n": range(40), "text": texts})
+    with pa.ipc.new_stream(tmp_path / "stream.arrow", table.schema) as file:
+        file.write_table(table, max_chunksize=7)
+    with pa.ipc.new_file(tmp_path / "file.arrow", table.schema) as file:
+        file.write_table(table, max_chunksize=7)
+    feather.write_feather(table, tmp_path / "a.feather")
+    raw = "".join(json.dumps(record) + "\n" for record in LINES).encode()
+    frames = [pa.compress(part, "zstd", asbytes=True) for part in (raw[:999], raw[999:])]
+    (tmp_path / "a.jsonl.zst").write_bytes(b"".join(frames))
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    with pa.ipc.new_stream(saved / "data-00000-of-00001.arrow", table.schema) as file:
+        file.write_table(table)
+    files = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}
+    (saved / "state.json").write_text(json.dumps(files))
+    for name in ("stream.arrow", "file.arrow", "a.feather", "a.jsonl.zst", "saved"):
+        assert list(read(tmp_path / name).values()) == texts, name
+    with pytest.raises(DlmError, match=r"file.arrow: no column 'body'; there are n, text"):
+        read(tmp_path / "file.arrow", text_field="body")
+    (tmp_path / "a.jsonl.zst").write_bytes(b"".join(frames)[:-20])
+    with pytest.raises(DlmError, match="not a whole .zst file"):
+        read(tmp_path / "a.jsonl.zst")
+    flipped = bytearray((tmp_path / "stream.arrow").read_bytes())
+    at = flipped.index("naïve".encode())
+    flipped[at + 2] = 0xFF
+    (tmp_path / "stream.arrow").write_bytes(flipped)
+    with pytest.raises(DlmError, match=r"stream.arrow: not a whole .arrow file, from row 1 on: "):
+        read(tmp_path / "stream.arrow")
+    (tmp_path / "dataset_dict.json").write_text("{}")
+    with pytest.raises(DlmError, match=f"holds a dataset of several splits; name one of {saved}"):
+        read(tmp_path)
+    (saved / "state.json").write_text("[]")
+    with pytest.raises(DlmError, match="state.json: not written by datasets"):
+        read(saved)
+
+
+def test_a_dataset_saved_by_the_library_is_read(tmp_path) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs the extra [hf]")
+    made = datasets.Dataset.from_list(LINES).select(range(10, 30))
+    made.save_to_disk(tmp_path / "saved", num_shards=3)
+    assert list(read(tmp_path / "saved").values()) == [r["text"] for r in LINES[10:30]]
+
+
+def test_rows_without_text_are_counted_up_to_a_share(tmp_path) -> None:
+    records = [*LINES, {"text": None}, {"text": ""}, {"body": "x"}]
+    path = write_jsonl(tmp_path / "a.jsonl", records)
+    message = (
+        rf"without_text=0.01: 3 of 43 rows have no text, the first {path}:41: 'text' is null; "
+        "allow a larger share"
+    )
+    with pytest.raises(DlmError, match=message):
+        build(tmp_path / "s", name="files", paths=str(path))
+    store = build(tmp_path / "s", name="files", paths=str(path), without_text=0.1)
+    write_jsonl(tmp_path / "whole.jsonl")
+    whole = build(tmp_path / "s", name="files", paths=str(tmp_path / "whole.jsonl"))
+    assert store.fingerprint == whole.fingerprint
+    manifest = store.manifest
+    assert (manifest.without_text, whole.manifest.without_text) == (3, 0)
+    assert manifest.first_without_text == f"{path}:41: 'text' is null"
+    (note,) = [n for n in corpus.notes(manifest) if "rows without text" in n]
+    assert note == f"3 of 43 rows without text left out; the first: {path}:41: 'text' is null."
+    for wrong in (-0.1, 1.5, "none", True, float("nan")):
+        with pytest.raises(DlmError, match="options.without_text=.*: must be a share"):
+            corpora.CORPORA["files"](paths=str(path), without_text=wrong)
+
+
+def test_a_field_that_no_row_has_is_told_before_all_is_read(monkeypatch, tmp_path) -> None:
+    rows = []
+
+    def source() -> Iterator[tuple[str, NoText]]:
+        for i in range(5000):
+            rows.append(i)
+            yield f"d{i}", NoText(f"row {i}: no field")
+
+    register(monkeypatch, source())
+    with pytest.raises(DlmError, match="1,000 of 1,000 rows have no text, the first row 0: no"):
+        build(tmp_path)
+    assert len(rows) == 1000
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    (tmp_path / "zero.txt").symlink_to("/dev/zero")
+    for name in ("a.txt", "zero.txt", "*.txt"):
+        with pytest.raises(DlmError, match=r"\.txt: is a pipe or a device"):
+            read(tmp_path / name)
+    for wrong in (None, 5, "", [None]):
+        with pytest.raises(DlmError, match="paths=.*: must be a glob or a list of globs"):
+            corpora.CORPORA["files"](paths=wrong)
+
+
 def test_parquet_is_a_document_a_row(tmp_path) -> None:
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
@@ -609,10 +836,10 @@ def test_parquet_is_a_document_a_row(tmp_path) -> None:
     assert read(path) == {f"notes.parquet:{i + 1}": r["text"] for i, r in enumerate(LINES)}
     with pytest.raises(DlmError, match="notes.parquet: no column 'body'; there are text, n"):
         read(path, text_field="body")
-    with pytest.raises(DlmError, match="notes.parquet: row 1: 'n' must be text, not 0"):
+    with pytest.raises(DlmError, match="notes.parquet:1: 'n' must be text, not 0"):
         read(path, text_field="n")
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(DlmError, match="notes.parquet: not a whole Parquet file"):
+    with pytest.raises(DlmError, match="notes.parquet: not a whole .parquet file"):
         read(path)
     path.write_bytes(b"")
     with pytest.raises(DlmError, match="notes.parquet: "):
@@ -643,14 +870,29 @@ def bad_files() -> dict[str, tuple[str, bytes, str]]:
         "no field": (
             "a.jsonl",
             good + b'{"body": "x", "id": 1}\n',
-            r":2: no field 'text'.*body, id",
+            r"1 of 2 rows have no text, the first .*:2: has no field 'text'; there are body, id",
         ),
-        "not a string": ("a.jsonl", b'{"text": 5}\n', r":1: the field 'text' must be a string"),
-        "not an object": ("a.jsonl", b'["text"]\n', r":1: must be an object"),
+        "not a string": ("a.jsonl", b'{"text": 5}\n', r":1: 'text' must be text, not 5"),
+        "not an object": ("a.jsonl", b'["text"]\n', r":1: 'text' must be text, not \['text'\]"),
         "not gzip": ("a.jsonl.gz", good, r"a\.jsonl\.gz: not a whole \.gz file"),
         "cut gzip": ("a.jsonl.gz", packed[:-20], r"a\.jsonl\.gz: not a whole \.gz file"),
         "not xz": ("a.jsonl.xz", good, r"a\.jsonl\.xz: not a whole \.xz file"),
-        "other kind": ("a.csv", b"x", r"a\.csv: must end in \.txt, \.jsonl"),
+        "deep": ("a.jsonl", b"[" * 200_000 + b"\n", r"a\.jsonl:1: not JSON: .*recursion"),
+        "long number": ("a.jsonl", b'{"text": ' + b"1" * 5000 + b"}", r"a\.jsonl:1: not JSON: "),
+        "open array": ("a.json", b'[{"text": "a"}, {"text": "b"}', r"element 3: Expecting value"),
+        "no array": ("a.json", b'{\n "text": "a"}', r"a\.json:1: not JSON: .* one array"),
+        "bad array": ("a.json", b'[{"text": "a"} {"text": "b"}]', r"element 2: neither , nor \]"),
+        "two arrays": ("a.json", b'[{"text": "a"}]\n["b"]', r"goes on after its array"),
+        "latin-1 array": ("a.json", b'["a", "\xe9"]', r"not UTF-8 at byte 7;"),
+        "deep array": ("a.json", b"[" * 200_000, r"element 1: .*recursion"),
+        "no column": ("a.csv", b"id,body\n1,x\n", r"a\.csv: no column 'text'; there are id, body"),
+        "empty csv": ("a.csv", b"text\n", r"a\.csv: is empty"),
+        "not bz2": ("a.jsonl.bz2", good, r"a\.jsonl\.bz2: not a whole \.bz2 file: "),
+        "cut bz2": ("a.jsonl.bz2", bz2.compress(good * 99)[:-9], r"not a whole \.bz2 file: "),
+        "not zst": ("a.jsonl.zst", good, r"a\.jsonl\.zst: not a whole \.zst file: "),
+        "not arrow": ("a.arrow", good, r"a\.arrow: not a whole \.arrow file"),
+        "empty arrow": ("a.arrow", b"", r"a\.arrow: not a whole \.arrow file"),
+        "other kind": ("a.pdf", b"x", r"a\.pdf: must end in \.txt, \.md, \.jsonl, .*\.zst"),
     }
 
 
@@ -667,7 +909,10 @@ def test_a_bad_file_is_named_with_the_place(tmp_path, case) -> None:
 def test_paths_that_match_nothing_or_a_folder(tmp_path) -> None:
     with pytest.raises(DlmError, match=r"config.corpus.options.paths='.*\*\.txt': no file matches"):
         read(tmp_path / "*.txt")
-    with pytest.raises(DlmError, match=f"{tmp_path}: is a folder; name its files"):
+    write_jsonl(tmp_path / "a.jsonl.gz")
+    with pytest.raises(
+        DlmError, match=rf"{tmp_path}: is a folder; name .* '{tmp_path}/\*\*/\*.jsonl.gz'"
+    ):
         read(tmp_path)
     with pytest.raises(DlmError, match=r"config.corpus.options.paths=\[\]"):
         corpora.CORPORA["files"](paths=[])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -95,6 +96,16 @@ def test_validation_windows_and_too_little_of_it() -> None:
     assert data.validation_windows(store, L).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
     with pytest.raises(DlmError, match="config.data.seq_len=11: must be at most 10"):
         data.validation_windows(store, 11)
+
+
+def test_copies_of_a_validation_document_are_one(monkeypatch) -> None:
+    store = numbers([8], [6, 5, 6, 3])
+    assert data.validation_documents(store, L).tolist() == [0, 0, 1, 2, 2]
+    split = dataclasses.replace(store.manifest.validation, unique_documents=3)
+    manifest = dataclasses.replace(store.manifest, validation=split)
+    tokens = np.array([*range(6), *range(50, 55), *range(6), 1, 2, 3], np.uint16)
+    copies = dataclasses.replace(store, manifest=manifest, validation=tokens)
+    assert data.validation_documents(copies, L).tolist() == [0, 0, 1, 0, 0]
 
 
 def test_window_documents_names_the_document_a_window_starts_in() -> None:

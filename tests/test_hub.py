@@ -58,7 +58,7 @@ def write(path: Path, kind: str, texts: list[str]) -> None:
 
 
 def texts(stream) -> list[str]:
-    return [text for _, text in stream]
+    return [text for _, text in stream if isinstance(text, str)]
 
 
 def stream(local: dict, **options) -> hub.Stream:
@@ -187,6 +187,36 @@ def test_a_download_that_breaks_off_goes_on_to_the_same_bits(
         assert (store.path / name).read_bytes() == (whole.path / name).read_bytes()
 
 
+@pytest.mark.parametrize("at", [1, 4, 6])
+def test_rows_without_text_are_counted_once_in_two_attempts(tmp_path, monkeypatch, at) -> None:
+    rows = [*TRAIN[:3], None, "", *TRAIN[3:]]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+    local = {"dataset": "json", "files": str(path), "without_text": 0.1}
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in TRAIN))
+    whole = build(tmp_path / "whole", {"dataset": "json", "files": str(tmp_path / "b.jsonl")})
+    original, calls = hub.Stream._text, []
+
+    def text(self, example, number):
+        calls.append(number)
+        if len(calls) == at:
+            raise ConnectionError("down")
+        return original(self, example, number)
+
+    monkeypatch.setattr(hub.Stream, "_text", text)
+    monkeypatch.setattr(spool, "BLOCK", 1)
+    with pytest.raises(DlmError, match="cannot be read: down"):
+        build(tmp_path / "s", local)
+    store = build(tmp_path / "s", local)
+    assert len(calls) == len(rows) + 1  # the row that failed is read again, and no other
+    assert store.fingerprint == whole.fingerprint
+    assert store.manifest.without_text == 2
+    assert store.manifest.first_without_text == "before document 4 of train: 'text' is null"
+    assert texts(stream(local, documents=4))[-1] == TRAIN[3]
+    with pytest.raises(DlmError, match="without_text=0.05: 2 of 32 rows have no text"):
+        build(tmp_path / "s", local | {"without_text": 0.05})
+
+
 def test_a_newest_revision_is_found_once_and_kept_to(monkeypatch, tmp_path) -> None:
     """The Hub, with its two calls replaced: a commit for a name, and local files for a dataset."""
     path = tmp_path / "a.jsonl"
@@ -288,6 +318,8 @@ def test_a_kill_in_the_middle_of_tokenising_keeps_what_is_done(tmp_path) -> None
     ({"field": "score"}, r"options.field='score': must be text; document 1 of train has 0.5"),
     ({"files": "nowhere/*.gz"}, r"options.files='nowhere/\*.gz': must be a file that exists"),
     ({"files": {"train": "pyproject.toml"}, "validation_split": "v"}, "here also of 'v'"),
+    ({"files": "."}, "options.files='.': must be a file, not a folder"),
+    ({"without_text": 2}, "options.without_text=2: must be a share"),
     ({"files": [3]}, r"options.files=\[3\]: must be a glob, a list of globs"),
     ({"files": ""}, "options.files='': must be given with dataset=json or parquet"),
     ({"dataset": "allenai/c4"}, "options.files=.*: must be given with dataset=json or parquet"),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fake_runs import autoregressive, diffusion, quickstart, write_run
 
-from dlm import canvas, figures, report, runs
+from dlm import canvas, figures, findings, report, runs
 from dlm.errors import DlmError
 
 AR = autoregressive(1.6, 1.5e11)
@@ -169,6 +169,21 @@ def test_figures_ask_for_a_finished_run_and_draw_digits():
         figures.frontier([])
     sheet = figures.digits({"real": np.zeros((2, 64)), "AR": np.full((4, 64), 16)})
     assert len(sheet.axes) == 2
+
+
+def test_what_the_token_store_says_of_itself_is_in_the_report(tmp_path) -> None:
+    folder = quickstart(tmp_path)
+    sentences = ["243 of 270 training documents are copies.", "Lost: <é>."]
+    for path in folder.rglob("run.json"):
+        start = json.loads(path.read_text())
+        start["corpus"]["notes"] = sentences
+        path.write_text(json.dumps(start))
+    text = read(page_of(folder))
+    panels, _ = runs.panels(runs.load(folder))
+    for sentence in sentences:
+        assert text.count(sentence) == len(panels)  # once each, and not once for each run
+    numbers = findings.numbers(runs.load(folder), panels, [])
+    assert [panel["corpus_notes"] for panel in numbers["panels"]] == [sentences] * len(panels)
 
 
 def test_importing_the_report_imports_nothing_heavy():

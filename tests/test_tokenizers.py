@@ -6,12 +6,13 @@ import gzip
 import hashlib
 import json
 import random
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dlm import config, corpus, tokenizer_files, tokenizers
+from dlm import config, corpus, round_trip, tokenizer_files, tokenizers
 from dlm.errors import DlmError
 
 GIVEN = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
@@ -93,11 +94,39 @@ def test_bpe_has_the_size_asked_for_is_shorter_than_bytes_and_deterministic() ->
     assert len(first.encode(text)) < 0.6 * len(text.encode())
 
 
-@pytest.mark.parametrize("size, part", [(50, "smaller than"), (100_000, "value <= ")])
-def test_bpe_of_an_impossible_size_says_which_would_do(size: int, part: str) -> None:
-    with pytest.raises(DlmError, match=f"config.tokenizer.vocab_size={size}: .*{part}") as error:
+@pytest.mark.parametrize("size, right", [(259, "(\\d+) or above"), (100_000, "at most (\\d+)")])
+def test_bpe_of_an_impossible_size_says_which_would_do(size: int, right: str) -> None:
+    message = f"config.tokenizer.vocab_size={size}: must be {right}"
+    with pytest.raises(DlmError, match=message) as error:
         make("bpe", vocab_size=size)
     assert "\n" not in str(error.value)
+    limit = re.search(right, str(error.value))
+    assert limit and make("bpe", vocab_size=int(limit[1])).vocab_size == int(limit[1])
+    beyond = int(limit[1]) + (1 if size > 259 else -1)
+    with pytest.raises(DlmError, match=f"vocab_size={beyond}: must be {right}"):
+        make("bpe", vocab_size=beyond)
+
+
+def test_bpe_learns_from_lines_with_the_signs_of_sentencepiece() -> None:
+    texts = [f"load {i}: ▁▂▃▄▅▆▇█ of host {i}" for i in range(200)]
+    for sample in (texts, ["▁▅ a"]):
+        size = 300 if sample is texts else 260
+        learned = tokenizers.make(config.Tokenizer(kind="bpe", vocab_size=size), lambda s=sample: s)
+        assert learned.vocab_size == size
+        for text in [*texts, "▅", "▁", "▅▁▅"]:
+            assert learned.decode(learned.encode(text)) == text
+    assert len(learned.encode("load 5")) > 3
+    for empty in ([], [""], ["▅\n▁"]):
+        with pytest.raises(DlmError, match="vocab_size=300: the training text has no characters"):
+            tokenizers.make(config.Tokenizer(kind="bpe", vocab_size=300), lambda e=empty: e)
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1, 258, 1_000_001, 10**12])
+def test_an_absurd_size_of_bpe_is_refused_before_the_corpus_is_read(size: int) -> None:
+    c = config.base()
+    c.tokenizer.kind, c.tokenizer.vocab_size = "bpe", size
+    with pytest.raises(DlmError, match=rf"tokenizer.vocab_size={size}: must be 259 .* 1,000,000"):
+        config.resolve(c)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +276,89 @@ def test_a_tokenizer_json_brings_its_own_end(tmp_path: Path) -> None:
     assert (with_end.vocab_size, with_end.eod) == (257, 256)
     assert with_end.fingerprint != without.fingerprint
     assert with_end.decode(with_end.encode("a b")) == "a b"
+
+
+def json_of(library, tmp_path: Path, tokenizer, **changes) -> str:
+    """The path of a tokenizer.json with some of its top fields changed."""
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(tokenizer.to_str()) | changes))
+    return str(path)
+
+
+def byte_level(library, **model):
+    made = library.Tokenizer(library.models.BPE(vocab=byte_alphabet(), merges=[], **model))
+    made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = library.decoders.ByteLevel()
+    made.add_special_tokens(["<s>", "</s>"])
+    return made
+
+
+def test_a_tokenizer_json_neither_cuts_nor_pads_nor_adds_nor_draws(tmp_path: Path) -> None:
+    library = pytest.importorskip("tokenizers", reason="needs the extra [hf]")
+    plain = make("hf", path=json_of(library, tmp_path, byte_level(library)))
+    expected = [ids.tolist() for ids in plain.encode_batch(TEXTS)]
+    template = library.processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 256), ("</s>", 257)]
+    )
+    faulty = byte_level(library, dropout=0.9)
+    faulty.post_processor = template
+    faulty.enable_truncation(7)
+    faulty.enable_padding(length=4000)
+    loaded = make("hf", path=json_of(library, tmp_path, faulty))
+    assert [ids.tolist() for ids in loaded.encode_batch(TEXTS)] == expected
+    assert [loaded.encode(text).tolist() for text in TEXTS] == expected
+    longest = byte_level(library)
+    longest.enable_padding()
+    loaded = make("hf", path=json_of(library, tmp_path, longest))
+    assert [ids.tolist() for ids in loaded.encode_batch(TEXTS)] == expected
+    merging = library.Tokenizer(
+        library.models.BPE(vocab={"a": 0, "b": 1, "ab": 2}, merges=[("a", "b")], dropout=0.5)
+    )
+    loaded = make("hf", path=json_of(library, tmp_path, merging))
+    assert {tuple(loaded.encode("ab" * 20).tolist()) for _ in range(9)} == {(2,) * 20}
+
+
+def test_a_model_without_an_unknown_token_says_what_it_lacks(tmp_path: Path) -> None:
+    library = pytest.importorskip("tokenizers", reason="needs the extra [hf]")
+    models = library.models
+    for model in (
+        models.Unigram(vocab=[("a", -1.0), ("b", -2.0)], unk_id=None),
+        models.WordLevel(vocab={"a": 0}, unk_token="[UNK]"),
+        models.WordPiece(vocab={"a": 0}, unk_token="[UNK]"),
+    ):
+        loaded = make("hf", path=json_of(library, tmp_path, library.Tokenizer(model)))
+        with pytest.raises(DlmError, match="(?i)kind='hf': .*unk.*no token for unknown") as error:
+            loaded.encode("c")
+        assert "\n" not in str(error.value)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(library.Tokenizer(models.BPE(vocab={}, merges=[])).to_str())
+    with pytest.raises(DlmError, match="the tokenizer.json has an empty vocabulary"):
+        make("hf", path=str(path))
+
+
+def test_what_a_tokenizer_loses_is_measured(tmp_path: Path) -> None:
+    library = pytest.importorskip("tokenizers", reason="needs the extra [hf]")
+
+    def trip(tokenizer: tokenizers.Tokenizer, *texts: str) -> round_trip.RoundTrip:
+        sizes = np.array([len(text.encode()) for text in texts])
+        return round_trip.measure(tokenizer, sizes, lambda i: texts[i])
+
+    assert trip(make("bytes"), *TEXTS, *ODD).altered == 0
+    assert trip(make("bpe", vocab_size=420), *TEXTS, *ODD).altered == 0
+    whole = byte_level(library)
+    assert trip(make("hf", path=json_of(library, tmp_path, whole)), *TEXTS).altered == 0
+    whole.normalizer = library.normalizers.Lowercase()
+    lower = make("hf", path=json_of(library, tmp_path, whole))
+    assert trip(lower, "ab cD", "ab") == round_trip.RoundTrip(2, 1, 1 / 7, "D")
+    letters = library.Tokenizer(library.models.BPE(vocab={"a": 0, "b": 1}, merges=[]))
+    letters.decoder = library.decoders.Fuse()
+    some = make("hf", path=json_of(library, tmp_path, letters))
+    assert trip(some, "abé", "ab") == round_trip.RoundTrip(2, 1, 1 / 5, "é")  # é has no ids at all
+    few = tokenizers.make(config.Tokenizer(kind="chars"), lambda: ["ab"])
+    assert trip(few, "ab", "cab", "cc") == round_trip.RoundTrip(3, 2, 3 / 7, "c")
+    assert trip(few) == round_trip.RoundTrip(0, 0, 0.0)
+    many = round_trip.measure(few, np.full(10**6, 10**4), lambda i: "ab")
+    assert 300 < many.texts < 600  # about SAMPLE bytes of them
 
 
 def test_a_missing_extra_says_how_to_install_it(monkeypatch, tmp_path: Path) -> None:

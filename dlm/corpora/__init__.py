@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 
 from dlm.corpora import digits, files, hub, ids, known, stdlib, topics
-from dlm.corpora.source import Source
+from dlm.corpora.source import NoText, Source
 
-__all__ = ["CORPORA", "SHOW", "Source"]
+__all__ = ["CORPORA", "SHOW", "NoText", "Source"]
 
 CORPORA: dict[str, Callable[..., Source]] = {
     "stdlib": stdlib.stdlib,

@@ -1,71 +1,86 @@
-"""Documents from files of your own: .txt (one each), .jsonl (one a line), .parquet (one a row).
+"""Documents from files of your own: one each (.txt, .md), or one a row of JSON, a table or Arrow.
 
-Text files may be compressed (.gz, .xz). Files are read one document at a time.
+Files may be compressed, and are read a document at a time. A folder that `datasets` saved is read too.
 """
 
 from __future__ import annotations
 
 import glob
-import gzip
 import json
-import lzma
 import os
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from dlm.corpora.source import Source
-from dlm.errors import DlmError
-
-KINDS = (".txt", ".jsonl", ".parquet")
-COMPRESSED = (".gz", ".xz")
+from dlm.corpora import formats
+from dlm.corpora.source import NoText, Source
+from dlm.errors import DlmError, reason
 
 
-def files(paths: str | list[str], text_field: str = "text") -> Source:
+def files(paths: str | list[str], text_field: str = "text", without_text: float = 0.01) -> Source:
     """The documents of every file that matches `paths`, globs such as "books/**/*.txt".
 
-    Ids are "name" for .txt, "name:line" for .jsonl and "name:row" for .parquet, both from 1, where
-    name is the file's, or its path below the common folder where two files have the same name.
+    Ends of names: .txt, .md (one document); .jsonl, .ndjson (one a line), .json (an array, or one a
+    line), .csv, .tsv, .parquet, .arrow, .feather (one a row); all but the last three also with .gz,
+    .bz2, .xz or .zst. A folder that `datasets` saved stands for its files. The text is in the field
+    or column `text_field`. Rows that have none (null, missing, empty) are left out and counted, up to
+    the share `without_text` of all rows.
 
     Raises:
-      DlmError: nothing matches, a match is a folder or of no known kind, or cannot be read; while
-        reading, a file that is empty or broken (names the file and the byte, line or row).
+      DlmError: nothing matches, or a match is no file or of no known kind; while reading, a file that
+        is broken (names the byte, line or row), or too many rows without text.
     """
-    found = find(paths, KINDS)
+    found = find(paths, formats.KINDS)
     if not isinstance(text_field, str) or not text_field:
         raise DlmError(f"config.corpus.options.text_field={text_field!r}: must be a field's name")
-    state = []
-    for name, path in found.items():
+    documents = _documents(found, text_field)
+    share = checked_share(without_text)
+    return Source(documents=documents, state=state(found.items()), without_text=share)
+
+
+def checked_share(without_text: float) -> float:
+    if isinstance(without_text, bool | str) or not 0 <= without_text <= 1:
+        name = f"config.corpus.options.without_text={without_text!r}"
+        raise DlmError(f"{name}: must be a share of the rows, from 0 to 1")
+    return without_text
+
+
+def state(found: Any) -> list[Any]:
+    """Name, size and time of change of each file, by which a store is known again."""
+    rows = []
+    for name, path in found:
         try:
-            status = path.stat()
+            status = os.stat(path)
         except OSError as error:
-            raise DlmError(f"{path}: cannot be read: {error.strerror}") from error
-        state.append([name, status.st_size, status.st_mtime_ns])
-    return Source(documents=_documents(found, text_field), state=state)
+            raise DlmError(f"{path}: cannot be read: {reason(error)}") from error
+        rows.append([name, status.st_size, status.st_mtime_ns])
+    return rows
 
 
 def find(paths: str | list[str], kinds: tuple[str, ...]) -> dict[str, Path]:
-    """Files by the name that their documents' ids carry, in order of the path."""
-    patterns = [paths] if isinstance(paths, str) else list(paths)
-    if not patterns or not all(isinstance(p, str) and p for p in patterns):
+    """Files by the name that their documents go by in messages, in order of the path."""
+    patterns = [paths] if isinstance(paths, str) else paths
+    right = isinstance(patterns, list | tuple) and all(isinstance(p, str) and p for p in patterns)
+    if not patterns or not right:
         raise DlmError(f"config.corpus.options.paths={paths!r}: must be a glob or a list of globs")
     found: set[Path] = set()
     for pattern in patterns:
         pattern = os.path.expanduser(pattern)
-        matches = [pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True)
-        wild = not Path(pattern).exists()
+        wild = not os.path.exists(pattern)
+        matches = glob.glob(pattern, recursive=True) if wild else [pattern]
         new = [Path(os.path.abspath(m)) for m in matches if not (wild and Path(m).is_dir())]
         if not new:
             raise DlmError(f"config.corpus.options.paths={pattern!r}: no file matches")
-        found.update(new)
+        for path in new:
+            found.update(_inside(path, kinds) if path.is_dir() else [path])
     for path in sorted(found):
-        if path.is_dir():
-            raise DlmError(f"{path}: is a folder; name its files, such as '{path}/*.txt'")
-        if kind(path) not in kinds:
+        if not path.is_file():
+            raise DlmError(f"{path}: is a pipe or a device; save its content as a file")
+        if formats.kind(path) not in kinds:
+            packed = ", ".join(formats.COMPRESSED)
             raise DlmError(
-                f"{path}: must end in {', '.join(kinds)} (.txt and .jsonl also with .gz or .xz)"
+                f"{path}: must end in {', '.join(kinds)}; text and JSON also in {packed}"
             )
     shared = Path(os.path.commonpath([path.parent for path in found]))
     names = Counter(path.name for path in found)
@@ -73,104 +88,41 @@ def find(paths: str | list[str], kinds: tuple[str, ...]) -> dict[str, Path]:
     return {p.name if distinct else p.relative_to(shared).as_posix(): p for p in sorted(found)}
 
 
-def kind(path: Path) -> str:
-    """ "The suffix below a compression, .jsonl of a.jsonl.gz; parquet has one of its own."""
-    if path.suffix in COMPRESSED:
-        inner = Path(path.stem).suffix
-        return "" if inner == ".parquet" else inner
-    return path.suffix
+def _inside(folder: Path, kinds: tuple[str, ...]) -> list[Path]:
+    """The files of a dataset that `datasets` saved into a folder."""
+    if (folder / "dataset_dict.json").is_file():
+        splits = sorted(path.name for path in folder.iterdir() if (path / "state.json").is_file())
+        named = ", ".join(str(folder / split) for split in splits)
+        raise DlmError(f"{folder}: holds a dataset of several splits; name one of {named}")
+    saved = folder / "state.json"
+    if not saved.is_file() or ".arrow" not in kinds:
+        there = Counter(formats.kind(p) + p.suffix * (p.suffix in formats.COMPRESSED)
+                        for p in folder.rglob("*") if formats.kind(p) in kinds)  # fmt: skip
+        ending = there.most_common(1)[0][0] if there else kinds[0]
+        raise DlmError(f"{folder}: is a folder; name its files, such as '{folder}/**/*{ending}'")
+    try:
+        about = json.loads(saved.read_text())
+        names = [file["filename"] for file in about["_data_files"]]
+        if about.get("_indices_data_files"):
+            raise DlmError(f"{folder}: is of an old datasets; save it anew with a newer version")
+        return [folder / str(name) for name in names]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, DlmError):
+            raise
+        raise DlmError(f"{saved}: not written by datasets ({reason(error)})") from error
 
 
-def _documents(found: dict[str, Path], text_field: str) -> Iterator[tuple[str, str]]:
+def _documents(found: dict[str, Path], field: str) -> Iterator[tuple[str, str | NoText]]:
     for name, path in found.items():
-        suffix, empty = kind(path), True
-        try:
-            if suffix == ".txt":
-                documents = _text(name, path)
-            elif suffix == ".jsonl":
-                documents = _jsonl(name, path, text_field)
+        single, number = formats.kind(path) in formats.TEXT, 0
+        for number, value, words in formats.values(path, field):
+            if value is None or value == "":
+                place = str(path) if single else f"{path}:{number}"
+                yield name, NoText(f"{place}: {words}")
+            elif isinstance(value, str):
+                yield name if single else f"{name}:{number}", value
             else:
-                documents = _parquet(name, path, text_field)
-            for document in documents:
-                empty = False
-                yield document
-        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-            raise DlmError(f"{path}: not a whole {path.suffix} file: {error}") from error
-        except OSError as error:
-            raise DlmError(f"{path}: cannot be read: {error.strerror or error}") from error
-        if empty:
+                what = f"{field!r} must be text, not {value!r:.40}"
+                raise DlmError(f"{path}:{number}: {what}; name another field in text_field")
+        if not number:
             raise DlmError(f"{path}: is empty; give a file with text, or leave it out")
-
-
-def open_any(path: Path) -> BinaryIO:
-    opener = {".gz": gzip.open, ".xz": lzma.open}
-    opened: Any = opener.get(path.suffix, open)(path, "rb")
-    return opened
-
-
-def _decode(raw: bytes, path: Path, start: int) -> str:
-    """UTF-8 text without its byte order mark; `start` is the place of `raw` in the file."""
-    try:
-        return raw.decode("utf-8").removeprefix("\ufeff" if start == 0 else "")
-    except UnicodeDecodeError as error:
-        where = "uncompressed byte" if path.suffix in COMPRESSED else "byte"
-        raise DlmError(
-            f"{path}: not UTF-8 at {where} {start + error.start:,}; convert it, for example with "
-            "iconv -t utf-8"
-        ) from error
-
-
-def _text(name: str, path: Path) -> Iterator[tuple[str, str]]:
-    with open_any(path) as file:
-        text = _decode(file.read(), path, 0)
-    if text:
-        yield name, text
-
-
-def _jsonl(name: str, path: Path, text_field: str) -> Iterator[tuple[str, str]]:
-    start = 0
-    with open_any(path) as file:
-        for number, raw in enumerate(file, 1):
-            line = _decode(raw, path, start)
-            start += len(raw)
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DlmError(f"{path}:{number}: not JSON: {error.msg}") from error
-            if not isinstance(record, dict):
-                raise DlmError(f"{path}:{number}: must be an object with the field {text_field!r}")
-            if text_field not in record:
-                raise DlmError(
-                    f"{path}:{number}: no field {text_field!r}; there are "
-                    f"{', '.join(record) or 'none'}; name one in config.corpus.options.text_field"
-                )
-            if not isinstance(record[text_field], str):
-                raise DlmError(f"{path}:{number}: the field {text_field!r} must be a string")
-            yield f"{name}:{number}", record[text_field]
-
-
-def _parquet(name: str, path: Path, text_field: str) -> Iterator[tuple[str, str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            columns = file.schema_arrow.names
-            if text_field not in columns:
-                raise DlmError(
-                    f"{path}: no column {text_field!r}; there are {', '.join(columns)}; name one "
-                    "in config.corpus.options.text_field"
-                )
-            number = 0
-            for batch in file.iter_batches(batch_size=256, columns=[text_field]):
-                for text in batch.column(0).to_pylist():
-                    number += 1
-                    if not isinstance(text, str):
-                        raise DlmError(
-                            f"{path}: row {number}: {text_field!r} must be text, not {text!r:.40}"
-                        )
-                    yield f"{name}:{number}", text
-    except pa.ArrowException as error:
-        raise DlmError(f"{path}: not a whole Parquet file: {error}") from error

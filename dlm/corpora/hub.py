@@ -9,8 +9,9 @@ import os
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from dlm.corpora.source import Source
-from dlm.errors import DlmError
+from dlm.corpora.files import checked_share, state
+from dlm.corpora.source import NoText, Source
+from dlm.errors import DlmError, reason
 
 BUILDERS = ("json", "parquet")  # of local files: .json, .jsonl, also .gz, .xz, .zst; .parquet
 
@@ -25,9 +26,11 @@ def hub(
     documents: int = 0,
     validation_documents: int = 0,
     revision: str = "",
+    without_text: float = 0.01,
 ) -> Source:
-    """The first `documents` rows of a split in the dataset's own order (0: all), and likewise of
-    `validation_split`; without one, documents are held out by a hash of their content.
+    """The first `documents` rows with text of a split in the dataset's own order (0: all), and likewise
+    of `validation_split`; rows whose `field` is null or empty are left out and counted, up to the share
+    `without_text`. Without a `validation_split`, documents are held out by a hash of their content.
 
     C4 is dataset="allenai/c4", subset="en", validation_split="validation"; FineWeb-Edu is
     "HuggingFaceFW/fineweb-edu", "sample-10BT". Or dataset="json" or "parquet" with `files`: globs, or
@@ -63,16 +66,18 @@ def hub(
         _fail("validation_split", validation_split, f"another than split={split!r}")
     if (dataset in BUILDERS) != bool(files):
         _fail("files", files, f"given with dataset={' or '.join(BUILDERS)}, and with no other")
+    share = checked_share(without_text)
     found = _find(files, [name for name in (split, validation_split) if name])
 
     def stream(split: str, limit: int) -> Stream:
         return Stream(dataset, subset, split, field, revision, limit, found)
 
-    status = {path: os.stat(path) for paths in found.values() for path in paths}
+    everything = [(os.path.basename(path), path) for paths in found.values() for path in paths]
     return Source(
         documents=stream(split, documents),
         validation=stream(validation_split, validation_documents) if validation_split else None,
-        state=[[os.path.basename(p), s.st_size, s.st_mtime_ns] for p, s in status.items()],
+        state=state(everything),
+        without_text=share,
     )
 
 
@@ -94,7 +99,7 @@ class Stream:
         default_factory=lambda: {"revision": "", "shard": 0, "row": 0, "documents": 0}
     )
 
-    def __iter__(self) -> Iterator[tuple[str, str]]:
+    def __iter__(self) -> Iterator[tuple[str, str | NoText]]:
         first, count = self.place, self.place["documents"]
         if self.limit and count >= self.limit:
             return
@@ -106,7 +111,7 @@ class Stream:
                 rows = data.shard(data.num_shards, shard).skip(done)
                 for row, example in enumerate(rows, done + 1):
                     text = self._text(example, count + 1)
-                    count += 1
+                    count += isinstance(text, str)
                     self.place = dict(revision=revision, shard=shard, row=row, documents=count)
                     yield f"{self.split}:{count}", text
                     if count == self.limit:
@@ -118,11 +123,10 @@ class Stream:
                 count
             )
             name = ":".join(filter(None, (self.dataset, self.subset, self.split)))
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            if isinstance(error, StopIteration):  # of the library's reader
-                reason = "a file is empty"
+            empty = isinstance(error, StopIteration)  # of the library's reader
+            words = "a file is empty" if empty else reason(error)
             raise DlmError(
-                f"config.corpus.options.dataset: {name} cannot be read: {reason}{kept}"
+                f"config.corpus.options.dataset: {name} cannot be read: {words}{kept}"
             ) from error
         finally:  # a scan of Parquet that is left half way can abort at exit: apache/arrow#45214
             data = rows = None
@@ -155,10 +159,13 @@ class Stream:
         )
         return data, revision
 
-    def _text(self, example: dict[str, Any], number: int) -> str:
+    def _text(self, example: dict[str, Any], number: int) -> str | NoText:
         if self.field not in example:
             _fail("field", self.field, f"a field of {self.dataset}, one of {', '.join(example)}")
         text = example[self.field]
+        if text is None or text == "":
+            held = "null" if text is None else "empty"
+            return NoText(f"before document {number:,} of {self.split}: {self.field!r} is {held}")
         if not isinstance(text, str):
             _fail(
                 "field", self.field, f"text; document {number:,} of {self.split} has {text!r:.40}"
@@ -183,6 +190,8 @@ def _find(files: Any, splits: list[str]) -> dict[str, list[str]]:
             if not matches:
                 _fail("files", pattern, "a file that exists, or a glob that matches one")
             paths.update(os.path.abspath(match) for match in matches)
+            if odd := [path for path in matches if not os.path.isfile(path)]:
+                _fail("files", odd[0], "a file, not a folder, a pipe or a device")
         if not paths:
             _fail("files", files, f"globs of the files of each split, here also of {split!r}")
         found[split] = sorted(paths)

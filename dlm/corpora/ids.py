@@ -1,23 +1,24 @@
-"""Sequences of integers of your own (actions, codes, tokens): .npy, .npz or .jsonl of token ids.
+"""Sequences of integers of your own (actions, codes, tokens): .npy, .npz or JSON of token ids.
 
 .npy: an array of whole numbers, [n, L] for n documents of L, or [L] for one. .npz: each of its
-arrays, read in the same way. .jsonl (also .gz, .xz): a list of numbers a line, or an object with
-the field `field`.
+arrays, read in the same way. JSON (a line each or an array, also compressed): lists of numbers, or
+objects that have one in the field `field`.
 """
 
 from __future__ import annotations
 
-import json
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from dlm.corpora import files
+from dlm.corpora import files, formats
 from dlm.corpora.source import Source
-from dlm.errors import DlmError
+from dlm.errors import DlmError, reason
 
-KINDS = (".npy", ".npz", ".jsonl")
+KINDS = (".npy", ".npz", *formats.JSON)
 
 
 def ids(paths: str | list[str], vocab_size: int, field: str = "ids") -> Source:
@@ -32,22 +33,22 @@ def ids(paths: str | list[str], vocab_size: int, field: str = "ids") -> Source:
             f"config.corpus.options.vocab_size={vocab_size!r}: must be a whole number, 2 or above"
         )
     found = files.find(paths, KINDS)
-    state = [[name, p.stat().st_size, p.stat().st_mtime_ns] for name, p in found.items()]
-    return Source(documents=_documents(found, field), vocab_size=vocab_size, state=state)
+    documents, state = _documents(found, field), files.state(found.items())
+    return Source(documents=documents, vocab_size=vocab_size, state=state)
 
 
 def _documents(found: dict[str, Path], field: str) -> Iterator[tuple[str, np.ndarray]]:
     for name, path in found.items():
-        if files.kind(path) == ".jsonl":
-            yield from _lines(name, path, field)
+        if formats.kind(path) in formats.JSON:
+            yield from _rows(name, path, field)
             continue
         try:
             loaded = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DlmError(
-                f"{path}: not a readable {path.suffix} file of numbers: {error}"
+                f"{path}: not a readable {path.suffix} file of numbers: {reason(error)}"
             ) from None
-        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
         for part, array in arrays.items():
             where = f"{path}, array {part}" if part else str(path)
             if array.ndim not in (1, 2) or not np.issubdtype(array.dtype, np.integer):
@@ -63,23 +64,18 @@ def _documents(found: dict[str, Path], field: str) -> Iterator[tuple[str, np.nda
                     yield f"{label}:{number}", row
 
 
-def _lines(name: str, path: Path, field: str) -> Iterator[tuple[str, np.ndarray]]:
-    with files.open_any(path) as file:
-        for number, raw in enumerate(file, 1):
-            if not raw.strip():
-                continue
-            try:
-                record = json.loads(raw)
-            except ValueError as error:
-                raise DlmError(f"{path}:{number}: not JSON: {error}") from None
-            if isinstance(record, dict):
-                if field not in record:
-                    raise DlmError(
-                        f"{path}:{number}: no field {field!r}; there are "
-                        f"{', '.join(record) or 'none'}; name one in config.corpus.options.field"
-                    )
-                record = record[field]
-            whole = isinstance(record, list) and all(type(v) is int for v in record)
-            if not whole:
-                raise DlmError(f"{path}:{number}: must be a list of whole numbers")
-            yield f"{name}:{number}", np.array(record, np.int64)
+def _rows(name: str, path: Path, field: str) -> Iterator[tuple[str, np.ndarray]]:
+    for number, row in formats.json_rows(path):
+        if isinstance(row, dict):
+            if field not in row:
+                raise DlmError(
+                    f"{path}:{number}: no field {field!r}; there are {', '.join(row) or 'none'}; "
+                    "name one in config.corpus.options.field"
+                )
+            row = row[field]
+        if not (isinstance(row, list) and all(type(v) is int for v in row)):
+            raise DlmError(f"{path}:{number}: must be a list of whole numbers")
+        try:
+            yield f"{name}:{number}", np.array(row, np.int64)
+        except OverflowError as error:
+            raise DlmError(f"{path}:{number}: {reason(error)}") from error

@@ -10,11 +10,19 @@ import numpy as np
 
 
 @dataclass(frozen=True)
+class NoText:
+    """Stands for the content of a row that has no text, which is counted and left out."""
+
+    reason: str  # names the file and the row
+
+
+@dataclass(frozen=True)
 class Source:
     """Documents, each with the name that messages give it, read only when they are iterated.
 
     Content is text, or, when `vocab_size` is given, 1-D arrays of ids below it: then there is no
-    tokenizer. `validation` is the source's own held-out documents: then no other is held out, and
+    tokenizer. A row without text is given as `NoText`; more than the share `without_text` of all rows
+    are refused. `validation` is the source's own held-out documents: then no other is held out, and
     both sides keep the order of the source. `entropy` is that of the source in nats per token of
     whole documents, where it is known. `state` is what the content depends on beside the options, as
     plain JSON (the Python version, the sizes of files); a store is reused only while it stays the
@@ -25,8 +33,9 @@ class Source:
     iterating begins there.
     """
 
-    documents: Iterable[tuple[str, str | np.ndarray]]
+    documents: Iterable[tuple[str, str | np.ndarray | NoText]]
     vocab_size: int | None = None
     state: Any = None
     entropy: float | None = None
-    validation: Iterable[tuple[str, str | np.ndarray]] | None = None
+    validation: Iterable[tuple[str, str | np.ndarray | NoText]] | None = None
+    without_text: float = 0.0
