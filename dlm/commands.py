@@ -224,7 +224,7 @@ def _compared(
             refused = [f"no law: {error}"]
             compared = comparison.compare(families, {}, by, unique)
             if all(found.status == TOO_FEW for found in compared.observed):
-                raise
+                raise DlmError(f"{error}; {TOO_FEW} to read the crossing without a law") from None
             return compared, refused
     return comparison.compare(families, laws, by, unique), refused
 

@@ -43,6 +43,7 @@ def write_run(
     windows: int = 50,
     samples: str = "a <b> sample\n",
     final: float | None = None,
+    note: str = "",
 ) -> Path:
     """One run folder; `status=None` leaves it unfinished. Evaluations at 1, 1.15, ... epochs."""
     settings = cfg.Config(
@@ -70,7 +71,7 @@ def write_run(
         row = {"validation_loss": float(loss[k]), "validation_stderr": 0.01, "bits_per_byte": None}
         row |= {"train_eval_loss": float(loss[0] - 0.3 * np.log(epoch[k])), "kind": "x"}
         lines.append(common | row)
-    label = f"{corpus} {objective} lr={lr} seed={seed}"
+    label = f"{corpus} {objective} lr={lr}{note} seed={seed}"
     ids = {"experiment": experiment, "run": run, "label": label}
     versions = {"dlm": "0.1", "jax": "0.10.2", "python": "3.11.7"}
     start = ids | {

@@ -127,6 +127,10 @@ def test_runs_whose_labels_differ_in_the_seed_are_one_setting():
     (losses,) = measured.losses(t, [1e8])
     assert sorted(len(setting.seeds) for setting in losses.settings) == [1, 1, 2]
     assert frontiers.frontier(losses).loss == pytest.approx([3.05])  # not the lowest run, 3.0
+    again = tables.make(
+        [1e7] * 2, [1e9] * 2, [1e8] * 2, [3.0, 3.2], labels=labels[:1] * 2, run="ab"
+    )
+    assert len(measured.losses(again, [1e8])[0].settings) == 2  # one seed twice: not two seeds
     rows = tables.make([1e7] * 2, [1e9, 2e9], [1e8] * 2, [3.0, 2.9], run=["x", "x"])
     assert measured.losses(rows, [1e8])[0].basis == frontiers.LISTED
 
