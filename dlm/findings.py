@@ -128,7 +128,7 @@ def devices(runs: Iterable[Run]) -> list[str]:
 
 
 def stderr_over(seeds: int) -> str:
-    return f"{seeds} seeds" if seeds > 1 else "validation windows, one seed"
+    return f"{seeds} seeds" if seeds > 1 else "validation documents, one seed"
 
 
 def measured(estimate: Estimate) -> str:

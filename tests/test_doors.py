@@ -13,7 +13,7 @@ from fake_runs import autoregressive, diffusion, write_run
 
 from dlm import cli, commands, figures, findings, frontiers, law_figures, report, runs
 from dlm.errors import DlmError
-from dlm.laws import analysis, measured, words
+from dlm.laws import analysis, intervals, measured, words
 from dlm.laws import table as tables
 
 
@@ -119,7 +119,9 @@ def study(tmp_path_factory) -> Path:
         ]
     (folder / "runs.csv").write_text("\n".join(lines) + "\n")
     for t in tables.read(folder / "runs.csv"):
-        fitted.append(words.as_json(analysis.analyse(t, "chinchilla-tied", resamples=20)))
+        fit, how = analysis.fit_table(t, "chinchilla-tied")
+        made = analysis._analysis(intervals.bootstrap(fit, 20), how, [], {})
+        fitted.append(words.as_json(made))
     (folder / "fit.json").write_text(json.dumps(fitted))
     return folder
 
