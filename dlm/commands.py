@@ -50,7 +50,11 @@ laws: """
         "the compute at which one family's law passes another's, for given unique tokens",
         """examples:
   dlm critical runs.csv --unique-tokens 25e6 100e6 --law data-constrained
+  dlm critical runs/quickstart --reference digits/ar --challenger digits/masked
   dlm critical --laws laws.json --unique-tokens 1e8
+
+Beside the laws: where the measured frontiers cross, of a folder as its report has it, from every
+tracked loss; of another table from the losses in it. Without a law that can be fitted, that alone.
 
 laws.json: {"ar": {"law": "data-constrained", "coefficients": {"E": 1.8, "A": 290, ...}},
 "masked": {...}}, or the fit.json that `dlm fit --out` writes.""",
@@ -308,7 +312,7 @@ def _compared(
             refused = [f"no law: {error}"]
             compared = comparison.compare(families, {}, by, unique)
             if all(found.status == TOO_FEW for found in compared.observed):
-                raise
+                raise DlmError(f"{error}; {TOO_FEW} to read the crossing without a law") from None
             return compared, refused
     return comparison.compare(families, laws, by, unique), refused
 

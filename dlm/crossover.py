@@ -16,7 +16,7 @@ import numpy as np
 
 from dlm import frontiers
 from dlm.frontiers import Crossover, FamilyLosses, Frontier, RunLosses, SettingLosses
-from dlm.likelihood import Comparison, Estimate, compare
+from dlm.likelihood import Comparison, Estimate, compare, standard_error
 from dlm.runs import Family, Panel, Run, Setting, panel_key, panels, setting_of
 
 REFERENCE = "ar"  # the family that the others have to pass
@@ -157,7 +157,7 @@ class Final:
 
 
 def estimate(setting: Setting) -> Estimate:
-    """Mean final loss over seeds; its standard error is over seeds, of one seed over windows."""
+    """Mean final loss over seeds; its standard error is over seeds, of one seed over documents."""
     losses = setting.values("validation_loss")
     stderr = (
         losses.std(ddof=1) / math.sqrt(len(losses))
@@ -193,7 +193,7 @@ def final(reference: Family, challenger: Family) -> Final:
     paired = x is not None and y is not None and len(x) == len(y) and len(x) > 1
     documents = _documents(reference.best.runs[0], len(x)) if x is not None and paired else None
     if x is not None and y is not None and paired:
-        windows = _stderr(y - x, documents)
+        windows = standard_error(y - x, documents)
     else:
         noise = [f.best.values("validation_stderr").mean() for f in (reference, challenger)]
         windows = math.hypot(*noise)
@@ -209,7 +209,7 @@ def final(reference: Family, challenger: Family) -> Final:
         seeds,
         windows,
         paired,
-        documents is not None,
+        documents is not None and len(np.unique(documents)) > 1,
     )
 
 
@@ -236,12 +236,3 @@ def _array(run: Run, name: str) -> np.ndarray | None:
     except (OSError, ValueError):
         return None
     return values if values.ndim == 1 else None
-
-
-def _stderr(values: np.ndarray, documents: np.ndarray | None) -> float:
-    """Standard error of a mean over windows [n]; cluster-robust where documents are known."""
-    if documents is None:
-        documents = np.arange(len(values))
-    _, cluster = np.unique(documents, return_inverse=True)
-    sums = np.bincount(cluster, weights=values - values.mean())
-    return math.sqrt(sums @ sums * len(sums) / max(len(sums) - 1, 1)) / len(values)

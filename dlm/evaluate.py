@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from dlm import config, flops, keys, objectives, sharding
-from dlm.likelihood import Estimate
+from dlm.likelihood import Estimate, standard_error
 from dlm.model import Params, transformer
 
 
@@ -85,21 +85,12 @@ def estimate(
 ) -> Estimate:
     """Mean nats/token of windows of `length` tokens, with its standard error over documents.
 
-    Windows of one document are not independent, so their residuals are added up before they are
-    squared (the cluster-robust variance of a mean). Monte Carlo noise of a bound is in it too. If
-    passages of few documents are held out, they take the documents' place: the error is then that of
-    more text of the same documents.
+    Monte Carlo noise of a bound is in it too. If passages of few documents are held out, they take
+    the documents' place: the error is then that of more text of the same documents.
     """
-    mean = nats.mean()
-    if len(np.unique(documents)) < 2:  # of one document there is only its windows' spread
-        documents = np.arange(len(nats))
-    residual = np.bincount(documents, weights=nats - mean)
-    clusters = len(np.unique(documents))
-    variance = np.sum(residual**2) / len(nats) ** 2 * clusters / max(clusters - 1, 1)
     kind = "exact" if exact else "upper bound"
-    return Estimate(
-        float(mean) / length, float(np.sqrt(variance)) / length, kind, len(nats) * length
-    )
+    error = standard_error(nats, documents) / length
+    return Estimate(float(nats.mean()) / length, error, kind, len(nats) * length)
 
 
 def bits_per_byte(found: Estimate, bytes_per_token: float | None) -> float | None:

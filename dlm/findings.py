@@ -129,7 +129,7 @@ def devices(runs: Iterable[Run]) -> list[str]:
 
 
 def stderr_over(seeds: int) -> str:
-    return f"{seeds} seeds" if seeds > 1 else "validation windows, one seed"
+    return f"{seeds} seeds" if seeds > 1 else "validation documents, one seed"
 
 
 def measured(estimate: Estimate) -> str:
@@ -198,8 +198,7 @@ def crossing(found: Crossover) -> str:
     else:
         text += " (one seed each: no interval)"
     text += "."
-    if found.kinds[1] == "upper bound":
-        text += f" Since {b} is scored by an upper bound, its likelihood passes there or earlier."
+    text += _shown(found.kinds, a, b)
     if found.compute > found.reference_end:
         text += (
             f" {sentence(a)} was trained up to {scientific(found.reference_end)} FLOPs; "
@@ -210,6 +209,17 @@ def crossing(found: Crossover) -> str:
             f" {sentence(a)} was still improving at its last evaluation: it has not shown its best."
         )
     return text
+
+
+def _shown(kinds: tuple[str, str], a: str, b: str) -> str:
+    """What b's losses below a's show of the likelihoods, by the kinds of both."""
+    if kinds == ("exact", "upper bound"):
+        return f" Since {b} is scored by an upper bound, its likelihood passes there or earlier."
+    if kinds == ("upper bound", "exact"):
+        return f" Since {a} is scored by an upper bound, this shows nothing of its likelihood."
+    if kinds == ("upper bound", "upper bound"):
+        return " Both are scored by upper bounds, which does not order their likelihoods."
+    return ""
 
 
 def _gap(found: Crossover) -> str:

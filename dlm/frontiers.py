@@ -13,8 +13,9 @@ The 90% interval is a bootstrap with a fixed generator. It resamples the seeds o
 a setting that leads at the crossing has several, widened for few seeds (`_widening`). Otherwise, with
 at least SPREAD settings in each family, it resamples the settings and holds the computes on either
 side of the crossing: a spread, which tells how much the crossing rests on single runs. With less
-there is no interval. A resample that does not cross counts as a crossing at infinity, so that it
-opens the interval upwards. BUILD_NOTES.md has the share of planted crossings that each kind holds.
+there is no interval. A setting of one seed enters as it is. A resample that does not cross counts as
+a crossing at infinity, so that it opens the interval upwards. BUILD_NOTES.md has the share of planted
+crossings that each kind holds.
 """
 
 from __future__ import annotations

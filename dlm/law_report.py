@@ -141,7 +141,7 @@ def of_runs(found: Sequence[Run], panels: Sequence[Panel]) -> list[str]:
     for t in read:
         try:
             fits.check(named(LAW), t, named(LAW).names)
-            a = laws.analyse(t, LAW, steps="joint", resamples=200)
+            a = laws.analyse(t, LAW)  # as `dlm fit` does
             parts += [f"<h3>{escape(f'{LAW}, {t.family}')}</h3>", *section(a)]
         except DlmError as error:
             refused.append(f"{LAW}: {error}.")

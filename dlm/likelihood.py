@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+
 KINDS = ("exact", "upper bound")
 DECIDED = 2.0  # standard errors by which a difference must clear zero before it is called one
 
@@ -30,6 +32,20 @@ class Comparison(NamedTuple):
     stderr: float
     proven: str  # "first", "second" or "": the model shown to be better on this data, if any
     conclusion: str
+
+
+def standard_error(values: np.ndarray, documents: np.ndarray | None = None) -> float:
+    """Standard error of the mean of `values` [n], one a window, over documents, int [n].
+
+    Windows of one document are not independent, so their residuals are added up before they are
+    squared (the cluster-robust variance of a mean). Without documents, or with a single one, there is
+    only the spread of the windows.
+    """
+    cluster = np.arange(len(values))
+    if documents is not None and len(np.unique(documents)) > 1:
+        cluster = np.unique(documents, return_inverse=True)[1]
+    sums = np.bincount(cluster, weights=values - values.mean())
+    return math.sqrt(sums @ sums * len(sums) / max(len(sums) - 1, 1)) / len(values)
 
 
 def compare(

@@ -269,7 +269,8 @@ def _above_truth(panel: Panel) -> list[str]:
     gaps = ", ".join(gap(name, rows) for name, rows in best.items())
     return [
         f"{panel.title}: the entropy of the source is {entropy:.4f} nats/token over whole documents "
-        f"(windows that cut them can score above or below it); above it lie {gaps}."
+        f"(windows that cut them can score above or below it); above it lie {gaps}, "
+        "± over validation documents."
     ]
 
 
@@ -302,9 +303,9 @@ def _compared(panels: Sequence[Panel]) -> list[str]:
     found.append(
         "Crossovers are read from the losses tracked while training, by straight lines in log compute. "
         f"Their interval resamples seeds ({frontiers.RESAMPLES:,} times, widened for few seeds) and "
-        "does not hold the noise of the validation windows. If no setting at the crossing has several "
-        f"seeds and each family has {frontiers.SPREAD} settings or more, settings are resampled "
-        "instead: a spread, not an interval."
+        "does not hold the noise of validation windows or of settings with one seed. If no setting "
+        f"at the crossing has several seeds and each family has {frontiers.SPREAD} settings or more, "
+        "settings are resampled instead: a spread, not an interval."
     )
     return found + findings.selected(panels)
 

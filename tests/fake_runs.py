@@ -43,6 +43,8 @@ def write_run(
     windows: int = 50,
     samples: str = "a <b> sample\n",
     final: float | None = None,
+    note: str = "",
+    params: int = 400_000,
 ) -> Path:
     """One run folder; `status=None` leaves it unfinished. Evaluations at 1, 1.15, ... epochs."""
     settings = cfg.Config(
@@ -53,7 +55,7 @@ def write_run(
         train=cfg.Train(duration=f"{epochs} epochs", seed=seed),
     )
     config = cfg.to_json(settings)
-    text = json.dumps([config, fingerprint, experiment])
+    text = json.dumps([config, fingerprint, experiment, params])
     run = hashlib.sha256(text.encode()).hexdigest()[:10]
     folder = workdir / experiment / run
     folder.mkdir(parents=True)
@@ -70,7 +72,7 @@ def write_run(
         row = {"validation_loss": float(loss[k]), "validation_stderr": 0.01, "bits_per_byte": None}
         row |= {"train_eval_loss": float(loss[0] - 0.3 * np.log(epoch[k])), "kind": "x"}
         lines.append(common | row)
-    label = f"{corpus} {objective} lr={lr} seed={seed}"
+    label = f"{corpus} {objective} lr={lr}{note} seed={seed}"
     ids = {"experiment": experiment, "run": run, "label": label}
     versions = {"dlm": "0.1", "jax": "0.10.2", "python": "3.11.7"}
     start = ids | {
@@ -103,7 +105,7 @@ def write_run(
         **{"seed": seed, "corpus": corpus, "fingerprint": fingerprint, "vocab_size": 17},
         **{"bytes_per_token": None, "seq_len": 64, "unique_tokens": unique_tokens},
         **{"epochs": float(epoch[-1]), "steps": int(at[-1]), "tokens": int(at[-1]) * 1024},
-        **{"batch_size": 16, "params": 400_000, "params_non_embedding": 390_000},
+        **{"batch_size": 16, "params": params, "params_non_embedding": params - 10_000},
         **{"flops": float(flops[-1]), "flops_6nd": float(flops[-1]) * 0.9},
         **{"best_step": int(at[best]), "best_epoch": float(epoch[best])},
         **{"best_flops": float(flops[best]), "validation_loss": value},

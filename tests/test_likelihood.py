@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from dlm.likelihood import Estimate, compare
+from dlm.likelihood import Estimate, compare, standard_error
 
 
 def estimate(value: float, kind: str, stderr: float = 0.01) -> Estimate:
@@ -52,3 +53,12 @@ def test_names_stand_in_the_conclusion_and_kinds_are_checked():
     assert text.startswith("diffusion is better on this data, by at least 0.5000")
     with pytest.raises(ValueError, match="guess"):
         compare(a, estimate(1.0, "guess"))
+
+
+def test_the_standard_error_is_over_documents_and_over_windows_if_there_is_one():
+    values = np.repeat([1.0, 2.0, 4.0], 2)  # windows of a document agree: three values, not six
+    of_three = np.array([1.0, 2.0, 4.0]).std(ddof=1) / math.sqrt(3)
+    assert standard_error(values, np.repeat([7, 3, 5], 2)) == pytest.approx(of_three)
+    of_six = values.std(ddof=1) / math.sqrt(6)
+    assert standard_error(values) == pytest.approx(of_six)
+    assert standard_error(values, np.zeros(6, int)) == pytest.approx(of_six)  # not zero

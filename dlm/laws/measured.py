@@ -65,9 +65,10 @@ def _data(losses: FamilyLosses) -> tuple[str, float]:
 def _listed(t: Table, unique_tokens: float) -> FamilyLosses:
     """The rows of a table on one number of unique tokens.
 
-    The seeds of a setting are the runs of one size whose labels differ in the word seed=.
+    The seeds of a setting are the runs of one size whose labels differ in the word seed= alone. If
+    two of them have one seed, the labels do not tell settings apart: each is a setting of its own.
     """
-    settings: dict[tuple[str, ...], dict[str, RunLosses]] = {}
+    settings: dict[tuple[str, ...], list[tuple[str, RunLosses]]] = {}
     one_each = True
     for group in np.unique(t.group):
         rows = np.flatnonzero(t.group == group)
@@ -77,13 +78,17 @@ def _listed(t: Table, unique_tokens: float) -> FamilyLosses:
         seed = " ".join(word for word in words if word.startswith("seed="))
         key = (f"{t.N[rows[0]]:g}", *(word for word in words if not word.startswith("seed=")))
         run = RunLosses(t.flops[rows], t.loss[rows], t.epochs[rows])
-        seeds = settings.setdefault(key if seed else (*key, str(group)), {})
-        seeds[seed if seed not in seeds else f"{seed} {group}"] = run
+        settings.setdefault(key if seed else (*key, str(group)), []).append((seed, run))
+    apart: list[tuple[RunLosses, ...]] = []
+    for seeds in settings.values():
+        losses = tuple(run for _, run in seeds)
+        same = len({seed for seed, _ in seeds}) == len(seeds)
+        apart += [losses] if same else [(run,) for run in losses]
     return FamilyLosses(
         family=t.family,
         kind="",
-        settings=tuple(SettingLosses(tuple(seeds.values())) for seeds in settings.values()),
-        trials=len(settings),
+        settings=tuple(SettingLosses(seeds) for seeds in apart),
+        trials=len(apart),
         unique_tokens=unique_tokens,
         basis=frontiers.FINAL if one_each else frontiers.LISTED,
     )
