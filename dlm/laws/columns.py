@@ -35,6 +35,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         *("flops", "flop", "trainingflops", "trainingflop", "trainflops", "totalflops"),
         *("totalflop", "compute", "trainingcompute"),
     ),
+    "budget": ("budget", "flopbudget", "flopsbudget", "isoflopbudget", "computebudget"),
     "run": ("run", "runid"),
     "name": ("name", "runname"),
     "source": ("source",),

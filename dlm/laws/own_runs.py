@@ -67,7 +67,7 @@ def gather(
     `points`: best, last, or with the curve of each record curve; see `dlm.laws.table.read`.
     """
     made = Gathered()
-    families = _families(found)
+    families = families_of(found)
     counted: set[tuple[Any, ...]] = set()
     twice = 0
     for i, (record, family) in enumerate(zip(found, families, strict=True)):
@@ -116,7 +116,7 @@ def _points(
     return [(runs.best_tokens(record), record["validation_loss"], record["best_flops"])]
 
 
-def _families(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def families_of(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """The objective of each record, with its data before it if the finished runs are on several.
 
     Losses on different data make no one law: another corpus, another fingerprint of it, another

@@ -21,7 +21,7 @@ UNFINISHED = (
 )  # first words: out of memory, node fail, not finished, in progress
 BLANK = ("", "-", "--", "–", "—", "na", "n/a", "none", "null", "<na>", "?")
 FEW = 12  # words that a column of families has at most
-NUMBERS = ("params", "tokens", "unique_tokens", "epochs", "loss", "flops")
+NUMBERS = ("params", "tokens", "unique_tokens", "epochs", "loss", "flops", "budget")
 INDEX = ("", "unnamed0", "index", "indexlevel0")  # plain titles of a column that numbers the rows
 
 
@@ -29,7 +29,8 @@ INDEX = ("", "unnamed0", "index", "indexlevel0")  # plain titles of a column tha
 class Gathered:
     """Runs as rows of one form; `excluded`: family, label and reason of each row left out.
 
-    Each row has params, tokens, unique_tokens, loss, flops (numbers), family, group, label, source.
+    Each row has params, tokens, unique_tokens, loss, flops (numbers), family, group, label, source, and
+    maybe budget (a number).
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)

@@ -3,8 +3,9 @@ unseen.
 
 Columns: params (N), tokens (D, all that were trained on, repeats included), unique_tokens (U, or else
 epochs), loss (nats per token, natural logarithm); optional: family, flops, run or else name (rows
-that share it are one run's checkpoints, and are resampled together), source, status. All counts are
-raw counts. `dlm.laws.columns` has the other names under which these are known.
+that share it are one run's checkpoints, and are resampled together), source, status, budget (a
+number that the rows of one isoFLOP curve share). All counts are raw counts. `dlm.laws.columns` has
+the other names under which these are known.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Table:
     source: str  # the common prefix of the source column, or ""
     excluded: tuple[tuple[str, str], ...] = ()  # label and reason
     notes: tuple[str, ...] = ()
+    budget: np.ndarray | None = None  # the isoFLOP budget of each row, NaN: of none
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -58,6 +60,7 @@ class Table:
         rows = np.asarray(rows, bool)
         left = tuple((self.labels[i], why) for i in np.flatnonzero(~rows)) if why else ()
         picked = {k: getattr(self, k)[rows] for k in ("N", "D", "U", "loss", "flops", "group")}
+        picked["budget"] = None if self.budget is None else self.budget[rows]
         labels = tuple(np.array(self.labels, object)[rows])
         return dataclasses.replace(self, **picked, labels=labels, excluded=self.excluded + left)
 
@@ -263,5 +266,8 @@ def _tables(name: str, gathered: Gathered, raw: bool = False) -> list[Table]:
             if of == family or (of not in known and not tables)
         ]
         notes = (*table.notes, *gathered.notes)
-        tables.append(dataclasses.replace(table, excluded=tuple(gone), notes=notes))
+        budget = None
+        if any("budget" in row for row in part):
+            budget = np.array([row.get("budget", np.nan) for row in part])
+        tables.append(dataclasses.replace(table, excluded=tuple(gone), notes=notes, budget=budget))
     return tables
