@@ -50,6 +50,7 @@ FILES: dict[str, Callable[[str], bytes]] = {
     "UTF-16": lambda t: t.encode("utf-16"),
     "UTF-16 without a BOM": lambda t: t.encode("utf-16-le"),
     "UTF-16, big end first": lambda t: t.encode("utf-16-be"),
+    "Windows-1252": lambda t: re.sub("\n", ",café\n", t).encode("cp1252"),
     "Windows lines": lambda t: t.replace("\n", "\r\n").encode(),
     "old Macintosh lines": lambda t: t.replace("\n", "\r").encode(),
     "blank lines": lambda t: ("\n\n" + t.replace("\n", "\n\n")).encode(),

@@ -113,22 +113,22 @@ def _decode(path: Path, content: bytes) -> str:
             text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if found := CONTROL.search(text):
-            line = text.count("\n", 0, found.start()) + 1
-            raise DlmError(f"{path}, line {line}: holds the byte {found[0]!r}: damaged? {RIGHT}")
+        if control := CONTROL.search(text):
+            line = text.count("\n", 0, control.start()) + 1
+            raise DlmError(f"{path}, line {line}: holds the byte {control[0]!r}: damaged? {RIGHT}")
         return text
     raise DlmError(f"{path}: not a text file; {RIGHT}")
 
 
 def _csv(path: Path, text: str) -> Sheet:
     text = text.lstrip("\r\n")
-    told = re.match(r'"?sep=(.)"?\r?\n', text)  # as spreadsheets write it above the titles
+    declared = re.match(r'"?sep=(.)"?\r?\n', text)  # as spreadsheets write it above the titles
     head = text.split("\n", 1)[0]
-    between = told[1] if told else max(SEPARATORS, key=head.count)
+    between = declared[1] if declared else max(SEPARATORS, key=head.count)
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, strict=True)
     try:
-        lines = list(reader)[1 if told else 0 :]
+        lines = list(reader)[1 if declared else 0 :]
     except csv.Error as error:
         raise DlmError(f"{path.name}, line {reader.line_num}: {_line(error)}") from None
     titles = [title.strip() for title in lines[0]]

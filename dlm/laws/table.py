@@ -184,7 +184,7 @@ def read(
         _refuse_columns(cells.name, columns)
         if points == "curve":
             raise DlmError(f"{path}: a table holds no curves; give the folder of these runs")
-        return _tables(cells.name, own_runs.gather(own_runs.records(cells), points), raw=True)
+        return _tables(cells.name, own_runs.gather(own_runs.read_records(cells), points), raw=True)
     if points == "last":
         raise DlmError(f"{path}: points='last' is for folders and tables of dlm's own runs")
     return _tables(cells.name, rows.gather(cells, columns or {}))
