@@ -70,6 +70,8 @@ FILES: dict[str, Callable[[str], bytes]] = {
     "an index": lambda t: "\n".join(
         f"{'' if i == 0 else i - 1},{line}" for i, line in enumerate(t.splitlines())
     ).encode(),
+    "an index, tabs": lambda t: FILES["an index"](t).replace(b",", b"\t"),
+    "blanks above": lambda t: b" \n,,\n" + t.encode(),
     "a quoted newline": with_quoted_newline,
     "a cell of 200 kB": lambda t: re.sub("\n", ",notes\n", t, count=1).encode()
     + b"7e7,8e8,," + b"x" * 200_000,
@@ -111,6 +113,7 @@ def flipped(content: bytes) -> bytes:
 DAMAGED = {
     "nothing": (b"", "is empty"),
     "blank": (b"\n \n", "is empty"),
+    "a BOM alone": (b"\xff\xfe", "is empty"),
     "titles alone": (HEAD.encode(), "has no rows"),
     "a zip": (b"PK\x03\x04" + bytes(40), "is a zip archive or an Excel workbook; must be CSV"),
     "JSON": (b'[{"params": 1}]', "is JSON; must be CSV"),

@@ -47,20 +47,22 @@ def read_records(sheet: Sheet) -> list[dict[str, Any]]:
     for number, cells in sheet.rows:
         record: dict[str, Any] = dict.fromkeys(runs.COLUMNS)
         for name, at in known.items():
-            kind, cell = runs.COLUMNS[name], reading.text(cells[at])
-            try:
-                value = (
-                    cell or None
-                    if kind is str
-                    else reading.number(cells[at], comma)
-                    if cell
-                    else None
-                )
-            except ValueError:
-                raise DlmError(f"{sheet.name}, row {number}: {name}={cell!r}: no number") from None
-            record[name] = round(value) if kind is int and isinstance(value, float) else value
+            where = f"{sheet.name}, row {number}: {name}"
+            record[name] = _value(cells[at], runs.COLUMNS[name], comma, where)
         records.append(record)
     return records
+
+
+def _value(cell: Any, kind: type, comma: bool, where: str) -> Any:
+    """A cell as `dlm.runs.rows` gives it; None if it is empty or not finite."""
+    text = reading.text(cell)
+    if kind is str or not text:
+        return text or None
+    try:
+        value = reading.number(cell, comma)
+    except ValueError:
+        raise DlmError(f"{where}={text!r}: no number") from None
+    return None if not math.isfinite(value) else round(value) if kind is int else value
 
 
 def gather(
@@ -82,7 +84,7 @@ def gather(
             reason = f"status {record['status']}: {record['reason'] or 'no reason was recorded'}"
             gathered.excluded.append((family, label, reason))
             continue
-        if missing := [name for name in COUNTS if record[name] is None]:
+        if missing := [name for name in COUNTS if not (record[name] or 0) > 0]:
             gathered.excluded.append((family, label, f"no {missing[0]}"))
             continue
         unique = record["unique_tokens"]

@@ -101,8 +101,6 @@ def _parquet(path: Path, content: bytes) -> Sheet:
 
 def _decode(path: Path, content: bytes) -> str:
     """The text of UTF-8 or UTF-16 with or without a byte-order mark, else of Windows-1252."""
-    if not content.strip():
-        raise DlmError(f"{path}: is empty; {RIGHT}")
     encodings = ["utf-8-sig", "cp1252"]
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encodings = ["utf-16"]
@@ -123,7 +121,7 @@ def _decode(path: Path, content: bytes) -> str:
 def _csv(path: Path, text: str) -> Sheet:
     text = text.lstrip("\r\n")
     declared = re.match(r'"?sep=(.)"?\r?\n', text)  # as spreadsheets write it above the titles
-    head = text.split("\n", 1)[0]
+    head = next((line for line in text.splitlines() if line.strip()), "")
     between = declared[1] if declared else max(SEPARATORS, key=head.count)
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, strict=True)
@@ -131,6 +129,10 @@ def _csv(path: Path, text: str) -> Sheet:
         lines = list(reader)[1 if declared else 0 :]
     except csv.Error as error:
         raise DlmError(f"{path.name}, line {reader.line_num}: {_line(error)}") from None
+    while lines and not any(map(str.strip, lines[0])):
+        lines = lines[1:]
+    if not lines:
+        raise DlmError(f"{path}: is empty; {RIGHT}")
     titles = [title.strip() for title in lines[0]]
     rows = []
     for number, line in enumerate(lines[1:], 2):
