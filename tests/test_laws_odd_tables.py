@@ -223,7 +223,10 @@ def test_a_column_of_few_words_at_several_sizes_is_a_family_by_another_name(tmp_
     assert "column model is taken for the family (ar, masked)" in ar.notes
     (together,) = tables.read(tmp_path / "t.csv", columns={"family": ""})
     assert len(together) == 6
-    assert any(n.startswith("rows of different model (ar, masked) are f") for n in together.notes)
+    assert any(
+        n.startswith("rows that differ in model (ar, masked), kind (a, m) are f")
+        for n in together.notes
+    )
 
 
 def test_a_model_that_may_be_a_family_is_not_pooled_unseen(tmp_path):

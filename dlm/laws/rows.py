@@ -283,16 +283,24 @@ def _notes(
     unused = [i for i in _telling(sheet) if i not in places.values()]
     if unused:
         notes.append(f"columns not used: {columns.listed([sheet.titles[i] for i in unused])}")
-    for i in [*unused, *(places[m] for m in ("source",) if m in places)]:
+    return notes + _pooled(sheet, [*unused, *(places[m] for m in ("source",) if m in places)])
+
+
+def _pooled(sheet: Sheet, unused: Sequence[int]) -> list[str]:
+    """A note of the columns of few words that are not used, as rows that differ there share a law."""
+    pooled = {}
+    for i in unused:
         words = [text(v) for v in sheet.column(i)]
         kinds = list(dict.fromkeys(words))
         if 2 <= len(kinds) <= min(FEW, len(words) // 3) and not all(map(_numeric, kinds)):
-            title = sheet.titles[i]
-            notes.append(
-                f"rows of different {title} ({columns.listed(kinds)}) are fitted together; "
-                f"--columns family={columns.quoted(title)} fits each by itself"
-            )
-    return notes
+            pooled[sheet.titles[i]] = f"{sheet.titles[i]} ({columns.listed(kinds)})"
+    if not pooled:
+        return []
+    more = f" and {len(pooled) - 4} other columns" if len(pooled) > 4 else ""
+    return [
+        f"rows that differ in {', '.join(list(pooled.values())[:4])}{more} are fitted together; "
+        f"--columns family={columns.quoted(next(iter(pooled)))} fits each by itself"
+    ]
 
 
 def _numeric(word: str) -> bool:
