@@ -413,8 +413,11 @@ def _families(a: argparse.Namespace, names: list[str]) -> tuple[str, str]:
             )
     if len(names) < 2:
         raise DlmError(f"the critical compute needs two families; there is {', '.join(names)}")
-    first = a.reference or next(n for n in ordered if n != a.challenger)
-    others = [n for n in ordered if n != first]
+    known = a.reference or a.challenger
+    near = [n for n in ordered if n.rpartition("/")[0] == known.rpartition("/")[0]]
+    near = near if known and len(near) > 1 else ordered  # digits/ar beside digits/masked
+    first = a.reference or next(n for n in near if n != a.challenger)
+    others = [n for n in near if n != first]
     if not a.challenger and len(others) > 1:
         raise DlmError(f"--challenger: name one of {', '.join(others)}")
     return first, a.challenger or others[0]

@@ -35,7 +35,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         *("flops", "flop", "trainingflops", "trainingflop", "trainflops", "totalflops"),
         *("totalflop", "compute", "trainingcompute"),
     ),
-    "budget": ("budget", "isoflopbudget", "flopsbudget", "flopbudget", "computebudget"),
+    "budget": ("budget", "flopbudget", "flopsbudget", "isoflopbudget", "computebudget"),
     "run": ("run", "runid"),
     "name": ("name", "runname"),
     "source": ("source",),

@@ -27,7 +27,7 @@ def is_own(sheet: Sheet) -> bool:
     return all(name in sheet.titles for name in TOLD_BY)
 
 
-def records(sheet: Sheet) -> list[dict[str, Any]]:
+def read_records(sheet: Sheet) -> list[dict[str, Any]]:
     """The rows of runs.csv or runs.parquet as `dlm.runs.rows` gives them.
 
     Raises:
@@ -43,22 +43,30 @@ def records(sheet: Sheet) -> list[dict[str, Any]]:
     known = {name: sheet.titles.index(name) for name in runs.COLUMNS if name in sheet.titles}
     losses = [reading.text(v) for v in sheet.column(known["validation_loss"])]
     comma = reading.decimal_comma(losses)
-    found = []
+    records = []
     for number, cells in sheet.rows:
         record: dict[str, Any] = dict.fromkeys(runs.COLUMNS)
         for name, at in known.items():
-            kind, cell = runs.COLUMNS[name], reading.text(cells[at])
-            try:
-                value = cell if kind is str else reading.number(cells[at], comma) if cell else None
-            except ValueError:
-                raise DlmError(f"{sheet.name}, row {number}: {name}={cell!r}: no number") from None
-            record[name] = round(value) if kind is int and isinstance(value, float) else value
-        found.append(record)
-    return found
+            where = f"{sheet.name}, row {number}: {name}"
+            record[name] = _value(cells[at], runs.COLUMNS[name], comma, where)
+        records.append(record)
+    return records
+
+
+def _value(cell: Any, kind: type, comma: bool, where: str) -> Any:
+    """A cell as `dlm.runs.rows` gives it; None if it is empty or not finite."""
+    text = reading.text(cell)
+    if kind is str or not text:
+        return text or None
+    try:
+        value = reading.number(cell, comma)
+    except ValueError:
+        raise DlmError(f"{where}={text!r}: no number") from None
+    return None if not math.isfinite(value) else round(value) if kind is int else value
 
 
 def gather(
-    found: Sequence[Mapping[str, Any]],
+    records: Sequence[Mapping[str, Any]],
     points: str,
     curves: Sequence[runs.Curve] = (),
 ) -> Gathered:
@@ -66,25 +74,25 @@ def gather(
 
     `points`: best, last, or with the curve of each record curve; see `dlm.laws.table.read`.
     """
-    made = Gathered()
-    named = families(found)
+    gathered = Gathered()
+    families = families_of(records)
     counted: set[tuple[Any, ...]] = set()
     twice = 0
-    for i, (record, family) in enumerate(zip(found, named, strict=True)):
+    for i, (record, family) in enumerate(zip(records, families, strict=True)):
         label, run = str(record["label"] or record["run"]), str(record["run"])
         if record["status"] != "finished":
             reason = f"status {record['status']}: {record['reason'] or 'no reason was recorded'}"
-            made.excluded.append((family, label, reason))
+            gathered.excluded.append((family, label, reason))
             continue
-        if missing := [name for name in COUNTS if record[name] is None]:
-            made.excluded.append((family, label, f"no {missing[0]}"))
+        if missing := [name for name in COUNTS if not (record[name] or 0) > 0]:
+            gathered.excluded.append((family, label, f"no {missing[0]}"))
             continue
         unique = record["unique_tokens"]
         each = _points(record, points, curves[i] if curves else None)
         measured = [p for p in each if p[1] is not None and math.isfinite(p[1])]
         later = [p for p in measured if p[0] >= unique * (1 - 1e-6)]
         if not later:
-            made.excluded.append((family, label, WITHIN if measured else "no loss"))
+            gathered.excluded.append((family, label, WITHIN if measured else "no loss"))
             continue
         key = (family, record["seed"], record["params"], unique, *later)
         if key in counted:
@@ -93,15 +101,15 @@ def gather(
         counted.add(key)
         about = {"family": family, "group": run, "label": label, "source": ""}
         about |= {"params": record["params"], "unique_tokens": unique}
-        made.rows += [
+        gathered.rows += [
             about | {"tokens": tokens, "loss": loss, "flops": flops}
             for tokens, loss, flops in later
         ]
     if twice:
-        made.notes.append(
+        gathered.notes.append(
             f"{reading.count(twice, 'run')} there twice, with the same numbers: counted once"
         )
-    return made
+    return gathered
 
 
 def _points(
@@ -116,39 +124,33 @@ def _points(
     return [(runs.best_tokens(record), record["validation_loss"], record["best_flops"])]
 
 
-def families(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def families_of(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """The objective of each record, with its data before it if the finished runs are on several.
 
     Losses on different data make no one law: another corpus, another fingerprint of it, another
     sequence length or another kind of subset. Unique tokens may differ.
     """
-    data = [runs.data_of(record) for record in found]
+    data = [runs.data_of(record) for record in records]
     finished = dict.fromkeys(
-        d for d, record in zip(data, found, strict=True) if record["status"] == "finished"
+        d for d, record in zip(data, records, strict=True) if record["status"] == "finished"
     )
     names = _short(list(finished))
-    made = []
-    for d, record in zip(data, found, strict=True):
+    families = []
+    for d, record in zip(data, records, strict=True):
         near = [names[other] for other in finished if other[0] == d[0]]
         name = names.get(d, near[0] if len(near) == 1 else str(d[0] or "unknown"))
         objective = record["objective"] or "unknown"
-        made.append(f"{name}/{objective}" if len(finished) > 1 else objective)
-    return made
+        families.append(f"{name}/{objective}" if len(finished) > 1 else objective)
+    return families
 
 
 def _short(data: Sequence[tuple[Any, ...]]) -> dict[tuple[Any, ...], str]:
     """A name of each: its corpus, and of the rest what tells it from others of that corpus."""
-    forms = ("L={2}", "{3}", "{1:.6}")
-    made = {}
-    for d in data:
-        same = [other for other in data if other[0] == d[0]]
-        words = [[str(d[0] or "unknown")] for _ in same]
-        for form in forms:
-            longer = [
-                [*w, form.format(*(str(v or "unknown") for v in other))]
-                for w, other in zip(words, same, strict=True)
-            ]
-            if len(set(map(tuple, longer))) > len(set(map(tuple, words))):
-                words = longer
-        made[d] = " ".join(words[same.index(d)])
-    return made
+    names = {d: str(d[0] or "unknown") for d in data}
+    for form in ("L={2}", "{3}", "{1:.6}"):
+        longer = {d: f"{names[d]} {form.format(*(str(v or 'unknown') for v in d))}" for d in data}
+        for corpus in {d[0] for d in data}:
+            same = [d for d in data if d[0] == corpus]
+            if len({longer[d] for d in same}) > len({names[d] for d in same}):
+                names |= {d: longer[d] for d in same}
+    return names

@@ -29,7 +29,8 @@ INDEX = ("", "unnamed0", "index", "indexlevel0")  # plain titles of a column tha
 class Gathered:
     """Runs as rows of one form; `excluded`: family, label and reason of each row left out.
 
-    Each row has params, tokens, unique_tokens, loss, flops (numbers), family, group, label, source.
+    Each row has params, tokens, unique_tokens, loss, flops (numbers), family, group, label, source, and
+    maybe budget (a number).
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -47,9 +48,9 @@ def gather(sheet: Sheet, chosen: Mapping[str, str]) -> Gathered:
         raise DlmError(f"{sheet.name}: has no rows")
     places = columns.match(sheet.name, sheet.titles, chosen)
     comma = decimal_comma([text(v) for v in sheet.column(places["loss"])])
-    made = Gathered()
+    gathered = Gathered()
     if "family" not in places and "family" not in chosen:
-        places |= _family(sheet, places, made.notes)
+        places |= _family(sheet, places, gathered.notes)
     _refuse_unknown_status(sheet, places)
     numbers = [places[m] for m in NUMBERS if m in places]
     others = [i for i in _telling(sheet) if i not in numbers]
@@ -64,19 +65,19 @@ def gather(sheet: Sheet, chosen: Mapping[str, str]) -> Gathered:
         family = words.get("family") or "all"
         if reason:
             label = f"row {place}, {own}" if own else f"row {place}"
-            made.excluded.append((family, label, reason))
+            gathered.excluded.append((family, label, reason))
             continue
         for name, count in assumed.items():
             assumed[name] = count + (name not in values)
         values.setdefault("unique_tokens", values["tokens"])
         values.setdefault("flops", 6 * values["params"] * values["tokens"])
         about = {"family": family, "source": words.get("source", ""), "label": own or str(place)}
-        made.rows.append(values | about | {"group": _group(words, values, place)})
+        gathered.rows.append(values | about | {"group": _group(words, values, place)})
         keys.append((*values.values(), *(text(cells[i]) for i in others)))
-    made.rows = _distinct(made, keys)
-    made.notes += _alike(row["family"] for row in made.rows)
-    made.notes += _notes(sheet, places, assumed, comma)
-    return made
+    gathered.rows = _distinct(gathered, keys)
+    gathered.notes += _nearly_one_name(row["family"] for row in gathered.rows)
+    gathered.notes += _notes(sheet, places, assumed, comma)
+    return gathered
 
 
 def _telling(sheet: Sheet) -> list[int]:
@@ -205,7 +206,7 @@ def _family(sheet: Sheet, places: Mapping[str, int], notes: list[str]) -> dict[s
 
     It has few words, each of them at several sizes. A word of one size is the name of a model.
     """
-    taken = []
+    family_columns = []
     sizes = [text(v) for v in sheet.column(places["params"])]
     for i, title in enumerate(sheet.titles):
         if i in places.values() or columns.plain(title) not in columns.MAYBE_FAMILY:
@@ -222,44 +223,45 @@ def _family(sheet: Sheet, places: Mapping[str, int], notes: list[str]) -> dict[s
                 f"{sheet.name}: {title} has {len(by)} words in {len(words)} rows: families? fit each "
                 f"with --columns family={title}, or all rows together with --columns family="
             )
-        taken.append(i)
-    if len(taken) > 1:
-        raise columns.two(sheet.name, "family", [sheet.titles[i] for i in taken])
-    if not taken:
+        family_columns.append(i)
+    if len(family_columns) > 1:
+        raise columns.two(sheet.name, "family", [sheet.titles[i] for i in family_columns])
+    if not family_columns:
         return {}
-    families = columns.listed(list(dict.fromkeys(text(v) for v in sheet.column(taken[0]))))
-    notes.append(f"column {sheet.titles[taken[0]]} is taken for the family ({families})")
-    return {"family": taken[0]}
+    at = family_columns[0]
+    families = columns.listed(list(dict.fromkeys(text(v) for v in sheet.column(at))))
+    notes.append(f"column {sheet.titles[at]} is taken for the family ({families})")
+    return {"family": at}
 
 
-def _distinct(made: Gathered, keys: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
+def _distinct(gathered: Gathered, keys: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
     """The rows without those that repeat another, and notes of how many there were."""
     first: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for key, row in zip(keys, made.rows, strict=True):
+    for key, row in zip(keys, gathered.rows, strict=True):
         first.setdefault(key, row)
     rows = list(first.values())
-    if twice := len(made.rows) - len(rows):
-        made.notes.append(
+    if twice := len(gathered.rows) - len(rows):
+        gathered.notes.append(
             f"{count(twice, 'row')} the same as another in every column: one run, counted once; "
             f"{count(len(rows), 'run')} left"
         )
     alike = [tuple(row[k] for k in (*NUMBERS, "family") if k in row) for row in rows]
     if again := len(alike) - len(set(alike)):
-        made.notes.append(
+        gathered.notes.append(
             f"{count(again, 'row')} with the numbers of another row but other words: counted as given"
         )
     return rows
 
 
-def _alike(families: Iterable[str]) -> list[str]:
+def _nearly_one_name(families: Iterable[str]) -> list[str]:
     """A note of families whose names differ in case or spaces alone."""
     names: dict[str, str] = {}
-    found = []
+    notes = []
     for family in dict.fromkeys(families):
         other = names.setdefault("".join(family.lower().split()), family)
         if other != family:
-            found.append(f"families {other} and {family} are fitted apart: one name each?")
-    return found
+            notes.append(f"families {other} and {family} are fitted apart: one name each?")
+    return notes
 
 
 def _notes(
@@ -281,16 +283,24 @@ def _notes(
     unused = [i for i in _telling(sheet) if i not in places.values()]
     if unused:
         notes.append(f"columns not used: {columns.listed([sheet.titles[i] for i in unused])}")
-    for i in [*unused, *(places[m] for m in ("source",) if m in places)]:
+    return notes + _pooled(sheet, [*unused, *(places[m] for m in ("source",) if m in places)])
+
+
+def _pooled(sheet: Sheet, unused: Sequence[int]) -> list[str]:
+    """A note of the columns of few words that are not used, as rows that differ there share a law."""
+    pooled = {}
+    for i in unused:
         words = [text(v) for v in sheet.column(i)]
         kinds = list(dict.fromkeys(words))
         if 2 <= len(kinds) <= min(FEW, len(words) // 3) and not all(map(_numeric, kinds)):
-            title = sheet.titles[i]
-            notes.append(
-                f"rows of different {title} ({columns.listed(kinds)}) are fitted together; "
-                f"--columns family={columns.quoted(title)} fits each by itself"
-            )
-    return notes
+            pooled[sheet.titles[i]] = f"{sheet.titles[i]} ({columns.listed(kinds)})"
+    if not pooled:
+        return []
+    more = f" and {len(pooled) - 4} other columns" if len(pooled) > 4 else ""
+    return [
+        f"rows that differ in {', '.join(list(pooled.values())[:4])}{more} are fitted together; "
+        f"--columns family={columns.quoted(next(iter(pooled)))} fits each by itself"
+    ]
 
 
 def _numeric(word: str) -> bool:

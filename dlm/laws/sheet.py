@@ -101,8 +101,6 @@ def _parquet(path: Path, content: bytes) -> Sheet:
 
 def _decode(path: Path, content: bytes) -> str:
     """The text of UTF-8 or UTF-16 with or without a byte-order mark, else of Windows-1252."""
-    if not content.strip():
-        raise DlmError(f"{path}: is empty; {RIGHT}")
     encodings = ["utf-8-sig", "cp1252"]
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encodings = ["utf-16"]
@@ -113,24 +111,28 @@ def _decode(path: Path, content: bytes) -> str:
             text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if found := CONTROL.search(text):
-            line = text.count("\n", 0, found.start()) + 1
-            raise DlmError(f"{path}, line {line}: holds the byte {found[0]!r}: damaged? {RIGHT}")
+        if control := CONTROL.search(text):
+            line = text.count("\n", 0, control.start()) + 1
+            raise DlmError(f"{path}, line {line}: holds the byte {control[0]!r}: damaged? {RIGHT}")
         return text
     raise DlmError(f"{path}: not a text file; {RIGHT}")
 
 
 def _csv(path: Path, text: str) -> Sheet:
     text = text.lstrip("\r\n")
-    told = re.match(r'"?sep=(.)"?\r?\n', text)  # as spreadsheets write it above the titles
-    head = text.split("\n", 1)[0]
-    between = told[1] if told else max(SEPARATORS, key=head.count)
+    declared = re.match(r'"?sep=(.)"?\r?\n', text)  # as spreadsheets write it above the titles
+    head = next((line for line in text.splitlines() if line.strip()), "")
+    between = declared[1] if declared else max(SEPARATORS, key=head.count)
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, strict=True)
     try:
-        lines = list(reader)[1 if told else 0 :]
+        lines = list(reader)[1 if declared else 0 :]
     except csv.Error as error:
         raise DlmError(f"{path.name}, line {reader.line_num}: {_line(error)}") from None
+    while lines and not any(map(str.strip, lines[0])):
+        lines = lines[1:]
+    if not lines:
+        raise DlmError(f"{path}: is empty; {RIGHT}")
     titles = [title.strip() for title in lines[0]]
     rows = []
     for number, line in enumerate(lines[1:], 2):

@@ -11,7 +11,6 @@ the other names under which these are known.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,7 +213,7 @@ def read(
         _refuse_columns(cells.name, columns)
         if points == "curve":
             raise DlmError(f"{path}: a table holds no curves; give the folder of these runs")
-        return _tables(cells.name, own_runs.gather(own_runs.records(cells), points), raw=True)
+        return _tables(cells.name, own_runs.gather(own_runs.read_records(cells), points), raw=True)
     if points == "last":
         raise DlmError(f"{path}: points='last' is for folders and tables of dlm's own runs")
     return _tables(cells.name, rows.gather(cells, columns or {}))
@@ -232,7 +231,7 @@ def from_runs(found: Iterable[runs.Run], points: str, name: str) -> list[Table]:
         raise DlmError(f"{name}: no run here; must be a folder of runs, or name a table in it")
     curves = [run.curve for run in found] if points == "curve" else []
     records = runs.rows(found)
-    tracked = crossover.tracked(found, own_runs.families(records))
+    tracked = crossover.tracked(found, own_runs.families_of(records))
     tables = _tables(name, own_runs.gather(records, points, curves), raw=True)
     return [dataclasses.replace(t, tracked=tracked.get(t.family, ())) for t in tables]
 
@@ -299,9 +298,8 @@ def _tables(name: str, gathered: Gathered, raw: bool = False) -> list[Table]:
             if of == family or (of not in known and not tables)
         ]
         notes = (*table.notes, *gathered.notes)
-        budget = np.array([row.get("budget", math.nan) for row in part])
-        known_budget = None if np.isnan(budget).all() else budget
-        tables.append(
-            dataclasses.replace(table, excluded=tuple(gone), notes=notes, budget=known_budget)
-        )
+        budget = None
+        if any("budget" in row for row in part):
+            budget = np.array([row.get("budget", np.nan) for row in part])
+        tables.append(dataclasses.replace(table, excluded=tuple(gone), notes=notes, budget=budget))
     return tables

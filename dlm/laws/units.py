@@ -11,10 +11,10 @@ from dlm.errors import DlmError
 # Largest values of a column below which it cannot be raw counts of a study.
 SMALLEST = {"params": 1e4, "tokens": 1e3, "unique_tokens": 1e3}
 MIXED = 1e7  # the largest ratio within one column of counts that is taken as one unit
-GAP = 1e3  # the largest ratio between neighbouring sizes, or numbers of tokens
-TOKENS_PER_PARAM = (1e-3, 1e6)  # a median outside these means that the units differ
+GAP = 1e3  # the largest ratio between neighbours in a column,
+BELOW = {"params": 1e4, "tokens": 1e6}  # if the lower of them is below these
+TOKENS_PER_PARAM = (1e-4, 1e6)  # a median outside these means that the units differ
 EPOCHS = 0.99e6  # a median above it means the same: unique tokens in millions
-COUNTS = ((1e3, "thousands"), (1e6, "millions"), (1e9, "billions"), (1e12, "trillions"))
 LARGEST_LOSS = 1e3  # nats per token: e^1000 symbols
 VOCABULARY = math.log(300_000)  # nats per token of guessing among the largest vocabularies
 DAY = 86_400.0
@@ -34,12 +34,10 @@ def counts(name: str, column: str, values: np.ndarray) -> None:
     if not len(values):
         return
     ordered = np.sort(values)
-    steps = ordered[1:] / ordered[:-1]
-    gap = column != "unique_tokens" and len(steps) > 1 and steps.max() > GAP
-    if ordered[-1] / ordered[0] > MIXED or gap:
+    gaps = (ordered[1:] > GAP * ordered[:-1]) & (ordered[:-1] < BELOW.get(column, 0))
+    if ordered[-1] / ordered[0] > MIXED or gaps.any():
         where = ""
-        if gap:
-            i = int(steps.argmax())
+        for i in np.flatnonzero(gaps)[:1]:
             where = f", with none between {ordered[i]:g} and {ordered[i + 1]:g}"
         raise DlmError(
             f"{name}: {column} runs from {ordered[0]:g} to {ordered[-1]:g}{where}: mixed units? "
