@@ -118,9 +118,13 @@ def tick(value: float, digits: int = 3) -> str:
 
 def power(value: float, digits: int = 3) -> str:
     """Writes 1e18 as 10¹⁸ and 2.5e18 as 2.5×10¹⁸, for axes of compute."""
+    if not value:
+        return "0"
     mantissa, exponent = _parts(value, digits)
     mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-    return _power(exponent) if mantissa == "1" else f"{mantissa}×{_power(exponent)}"
+    if abs(float(mantissa)) == 1:
+        return mantissa.rstrip("1") + _power(exponent)
+    return f"{mantissa}×{_power(exponent)}"
 
 
 def _parts(value: float, digits: int) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -30,7 +30,7 @@ def fit(axis: Axis, text: Text, log10: bool = False) -> None:
     axis.set_major_locator(Fitting(text, log10))
     axis.set_major_formatter(Labels(text, log10))
     if axis.get_scale() == "log":
-        axis.set_minor_locator(LogLocator(subs=tuple(range(2, 10))))
+        axis.set_minor_locator(Between())
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -49,25 +49,24 @@ def labels(values: Sequence[float], text: Text, even: bool = False) -> list[str]
     return written
 
 
-def candidates(low: float, high: float, log: bool) -> Iterator[list[float]]:
+@functools.lru_cache(maxsize=1024)  # an axis asks several times at each layout
+def candidates(low: float, high: float, log: bool) -> tuple[list[float], ...]:
     """Sets of round values from `low` to `high`, those to prefer first.
 
     On a log axis 1, 2, 5 of each decade, then fewer; in a range that holds less than three of these,
     all digits, then evenly spaced values, as on a linear axis.
     """
-    if log:
-        three = _decades(low, high, (1, 2, 5))
-        if len(three) > 2:
-            yield three
-            yield _decades(low, high, (1, 3))
-            for stride in (1, 2, 3, 4, 5, 10, 20, 50):
-                yield _decades(low, high, (1,), stride)
-            return
-        yield _decades(low, high, range(1, 10))
+    if log and len(three := _decades(low, high, (1, 2, 5))) > 2:
+        strides = (1, 2, 3, 4, 5, 10, 20, 50)
+        fewer = (_decades(low, high, (1,), stride) for stride in strides)
+        return (three, _decades(low, high, (1, 3)), *fewer)
+    sets = [_decades(low, high, range(1, 10))] if log else []
+    room = 1e-9 * (high - low)
     for bins in (7, 6, 5, 4, 3, 2, 1):
-        values = MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-        room = 1e-9 * (high - low)
-        yield [float(v) for v in values if low - room <= v <= high + room]
+        steps = MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10], min_n_ticks=1)
+        values = steps.tick_values(low, high)
+        sets.append([float(v) for v in values if low - room <= v <= high + room])
+    return tuple(sets)
 
 
 def _decades(low: float, high: float, digits: Sequence[int], stride: int = 1) -> list[float]:
@@ -95,12 +94,11 @@ class Fitting(Locator):
             low, high = 10.0**low, 10.0**high
         if not (math.isfinite(low) and math.isfinite(high) and low < high) or (log and low <= 0):
             return []
-        sets = list(candidates(low, high, log))
         for least in (3, 2, 1):
-            for values in sets:
+            for values in candidates(low, high, log):
                 if least <= len(values) <= MOST and self._fits(values, low, high, log):
                     return [math.log10(v) for v in values] if self.log10 else values
-        return []
+        return []  # not even one round value lies in the range
 
     def _fits(self, values: list[float], low: float, high: float, log: bool) -> bool:
         """Whether no two neighbouring labels come closer than the gap."""
@@ -115,6 +113,18 @@ class Fitting(Locator):
         gap = GAP[name] * font.get_size_in_points()
         pairs = zip(at, at[1:], extents, extents[1:], strict=False)
         return all(b - a >= (p + q) / 2 + gap for a, b, p, q in pairs)
+
+
+class Between(LogLocator):
+    """The digits 2 to 9 of each decade as small ticks, up to three decades; beyond, they only blur
+    the axis, and cost most of the time of a figure."""
+
+    def __init__(self) -> None:
+        super().__init__(subs=tuple(range(2, 10)))
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        low, high = sorted((vmin, vmax))
+        return super().tick_values(vmin, vmax) if 0 < low and high <= 1e3 * low else []
 
 
 @functools.lru_cache(maxsize=4096)  # the same labels are measured at every layout

@@ -62,8 +62,8 @@ def test_counts(value, words):
 
 
 def test_powers_for_axes():
-    assert [text.power(v) for v in (1e18, 2e18, 2.5e18, 1.05e-3)] == [
-        *("10¹⁸", "2×10¹⁸", "2.5×10¹⁸", "1.05×10⁻³"),
+    assert [text.power(v) for v in (1e18, 2e18, 2.5e18, 1.05e-3, -1e-7, 0)] == [
+        *("10¹⁸", "2×10¹⁸", "2.5×10¹⁸", "1.05×10⁻³", "-10⁻⁷", "0"),
     ]
 
 
