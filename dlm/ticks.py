@@ -124,7 +124,7 @@ class Between(LogLocator):
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
         low, high = sorted((vmin, vmax))
-        return super().tick_values(vmin, vmax) if 0 < low and high <= 1e3 * low else []
+        return super().tick_values(vmin, vmax) if low > 0 and high <= 1e3 * low else []
 
 
 @functools.lru_cache(maxsize=4096)  # the same labels are measured at every layout
