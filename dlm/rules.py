@@ -140,9 +140,10 @@ def _model(c: Config) -> None:
     if m.attention == "cudnn":
         if m.dtype != "bfloat16":
             fail("model.dtype", m.dtype, "bfloat16, for model.attention='cudnn'")
-        if m.width // m.heads % 8:
-            right = "such that width / heads is a multiple of 8, for model.attention='cudnn'"
-            fail("model.heads", m.heads, right)
+        head = m.width // m.heads
+        if head % 8 or head > 256:
+            sizes = "a multiple of 8, at most 256, for model.attention='cudnn'"
+            fail("model.heads", m.heads, f"such that width / heads is {sizes}")
 
 
 def _objective(c: Config) -> None:

@@ -361,9 +361,7 @@ def default_workers(devices: int) -> int:
     """One for each `devices` GPUs, what a run's mesh takes; on CPU one per core; one for a TPU host."""
     if gpus := _gpus():
         return max(len(gpus) // devices, 1)
-    if any(Path("/dev").glob("accel*")):
-        return 1
-    return len(record.cores())
+    return 1 if _tpu() else len(record.cores())
 
 
 def _gpus() -> list[str]:
@@ -375,6 +373,13 @@ def _gpus() -> list[str]:
         # As CUDA reads it: an index or an id; what is neither, such as -1, ends the list.
         return list(itertools.takewhile(re.compile(r"\d|GPU-|MIG-").match, map(str.strip, names)))
     return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+
+
+def _tpu() -> bool:
+    """Whether this is a TPU host: it shows chips as /dev/accel0, since v5e also as /dev/vfio/0."""
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        return False
+    return any(any(Path("/dev").glob(chips)) for chips in ("accel[0-9]*", "vfio/[0-9]*"))
 
 
 def _start(number: int, place: dict[str, Any], log: Path, events: queue.Queue[Event]) -> Worker:

@@ -269,16 +269,14 @@ def rehearsed() -> list[Cell]:
     return [*found, Cell("100M", "ar", {"model.scan": False}, **SERVED)]
 
 
-def request(cell: Cell, tiny: bool, out: Path) -> dict[str, Any]:
-    """The arguments of `speed` for a cell; plain cells are profiled too."""
+def request(cell: Cell, tiny: bool) -> dict[str, Any]:
+    """The arguments of `speed` for a cell."""
     plain = {"model.scan": True, "objective.name": cell.family}
     changes = plain | (TINY if tiny else {}) | cell.changes
     if cell.changes.get("model.attention") == "cudnn":
         changes["model.dtype"] = "bfloat16"
     asked = {"size": "0.2M" if tiny else cell.size, "changes": changes} | cell.more
     asked["seconds"] = 0.1 if tiny else 2.0
-    if cell.name == "plain":
-        asked["profile"] = str(out / "profiles" / f"{cell.size}-{cell.family}")
     return asked
 
 
@@ -296,7 +294,9 @@ def speeds(
     deadline: float,
     results: dict[str, Any],
 ) -> Iterator[None]:
-    """Adds each cell's row to `results`, or why there is none; yields after each. Closes `process`."""
+    """Adds each cell's row to `results`, or why there is none, and profiles of plain cells. Yields
+    after each cell; closes `process`.
+    """
     flags, took, guessed = "", 0.0, 0.0
     for cell in todo:
         row = {"size": cell.size, "family": cell.family, "variant": cell.name}
@@ -314,15 +314,16 @@ def speeds(
             process, flags = timing(out, cell.flags), cell.flags
         began = time.monotonic()
         patience = min(left, max(120.0, 4 * needed))
-        answer = ask(process, patience, step="speed", **request(cell, tiny, out))
+        answer = ask(process, patience, step="speed", **request(cell, tiny))
         took, guessed = took + time.monotonic() - began, guessed + cell.guess
+        results["speeds"].append(row | answer.get("result", answer))
+        if "result" in answer and cell.name == "plain":  # the speed stays if this ends the process
+            folder = out / "profiles" / f"{cell.size}-{cell.family}"
+            answer = ask(process, 60, step="profile", folder=str(folder))
+            results["profiles"].append(row | answer.get("result", answer))
         if "failed" in answer:  # what it allocated goes with its process
             close(process)
             process = None
-        found = answer.get("result", answer)
-        if "profile" in found:
-            results["profiles"].append(row | found.pop("profile"))
-        results["speeds"].append(row | found.get("speed", found))
         yield
     if process:
         close(process)

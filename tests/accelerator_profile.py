@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -60,6 +61,12 @@ def read(folder: Path, platform: str) -> dict[str, list[list[Span]]]:
     Raises:
       ValueError: there is no trace, or no kernel of a device of this platform in it.
     """
+    with warnings.catch_warnings():  # Python 3.12 deprecates how jaxlib makes a type at first use
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return _read(folder, platform)
+
+
+def _read(folder: Path, platform: str) -> dict[str, list[list[Span]]]:
     from jax.profiler import ProfileData
 
     traces = sorted(folder.glob("plugins/profile/*/*.xplane.pb"))

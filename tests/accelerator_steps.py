@@ -12,7 +12,6 @@ import gc
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -197,38 +196,28 @@ def peaks(sizes: list[int], dtypes: list[list[str]]) -> list[dict[str, Any]]:
 
 
 def speed(
+    kept: dict[str, Any],
     size: str,
     changes: dict[str, Any],
     seconds: float,
     vocab_size: int = 0,
     training_only: bool = True,
-    profile: str = "",
 ) -> dict[str, Any]:
-    """One row of `dlm benchmark`, and a profile of three calls in the folder `profile` if it is named.
+    """One row of `dlm benchmark`; what was timed stays in `kept` for `profile`.
 
     `changes` are overrides of the config of a size; objectives named `masked-...` are those of
     accelerator_heads.py.
     """
     from dlm import benchmark, experiment
 
+    kept.clear()
     gc.collect()  # arrays of the row before
     base, usual = benchmark.sized(size)
     c = experiment.edited(base, complete(changes).items())
-    bench = benchmark.Bench(size, c, vocab_size or usual)
+    bench = kept["bench"] = benchmark.Bench(size, c, vocab_size or usual)
     row = benchmark.speeds([bench], seconds, training_only)[0]
-    shape = {
-        "length": c.data.seq_len,
-        "batch": c.train.batch_size,
-        "tokens": bench.tokens(),
-        "dtype": c.model.dtype,
-    }
-    found = {"speed": dataclasses.asdict(row) | shape}
-    if profile:
-        try:
-            found["profile"] = _profile(bench, Path(profile))
-        except Exception as error:  # the speed counts without it
-            found["profile"] = {"failed": reason(error)}
-    return found
+    shape = {"length": c.data.seq_len, "batch": c.train.batch_size, "dtype": c.model.dtype}
+    return dataclasses.asdict(row) | shape | {"tokens": bench.tokens()}
 
 
 def complete(changes: dict[str, Any]) -> dict[str, Any]:
@@ -237,16 +226,17 @@ def complete(changes: dict[str, Any]) -> dict[str, Any]:
     return changes | {"objective.file": str(HEADS)} if own else changes
 
 
-def _profile(bench: Any, folder: Path, calls: int = 3) -> dict[str, Any]:
+def profile(kept: dict[str, Any], folder: str, calls: int = 3) -> dict[str, Any]:
+    """Where the time of a few calls of what `speed` timed last goes; the trace stays in the folder."""
     import accelerator_profile
     import jax
 
-    shutil.rmtree(folder, ignore_errors=True)
+    bench = kept["bench"]
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
-    with jax.profiler.trace(str(folder), profiler_options=options):
+    with jax.profiler.trace(folder, profiler_options=options):
         seconds = sum(bench.call()[0] for _ in range(calls))
-    devices = accelerator_profile.read(folder, jax.default_backend())
+    devices = accelerator_profile.read(Path(folder), jax.default_backend())
     lines = next(iter(devices.values()))  # of the first device
     return accelerator_profile.summary(lines, calls, seconds)
 
@@ -254,7 +244,7 @@ def _profile(bench: Any, folder: Path, calls: int = 3) -> dict[str, Any]:
 # --- requests ---------------------------------------------------------------------------------------
 
 STEPS: dict[str, Callable[..., Any]] = {
-    step.__name__: step for step in (device, smoke, losses, bits, peaks, speed)
+    step.__name__: step for step in (device, smoke, losses, bits, peaks, speed, profile)
 }
 
 
@@ -270,10 +260,14 @@ def main() -> None:
     from dlm import worker
 
     worker.prepare_jax()
+    kept: dict[str, Any] = {}
     for line in sys.stdin:
         request = json.loads(line)
+        step = request.pop("step")
+        if step in ("speed", "profile"):
+            request["kept"] = kept
         try:
-            answer = {"result": STEPS[request.pop("step")](**request)}
+            answer = {"result": STEPS[step](**request)}
         except Exception as error:
             import traceback
 

@@ -110,13 +110,13 @@ def test_the_body_of_a_loop_is_counted_once() -> None:
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
-def test_every_cell_is_a_config_of_its_size(platform, tmp_path) -> None:
+def test_every_cell_is_a_config_of_its_size(platform) -> None:
     cells = accelerator.cells(platform)
     assert [c.name for c in cells[:6]] == ["plain"] * 6
     names = [(c.size, c.family, c.name) for c in cells]
     assert len(set(names)) == len(names)
     for cell in cells:
-        asked = accelerator.request(cell, False, tmp_path)
+        asked = accelerator.request(cell, False)
         base, usual = benchmark.sized(asked["size"])
         assert base.model.layers == accelerator.LAYERS[cell.size]
         base.model.dtype, base.model.attention = "bfloat16", "cudnn" if platform == "gpu" else "xla"
@@ -172,8 +172,8 @@ def results() -> dict:
 
 def test_a_failure_costs_its_own_row_and_time_is_kept(monkeypatch, tmp_path) -> None:
     summary = profile.summary([[("dot", 0.0, 50.0)]], 1, 1e-7)
-    answers = [{"result": {"speed": ROW, "profile": summary}}, {"failed": "out of memory"}]
-    answers += [{"result": {"speed": ROW | {"tokens_per_second": 5e4}}}]
+    answers = [{"result": ROW}, {"result": summary}, {"failed": "out of memory"}]
+    answers += [{"result": ROW | {"tokens_per_second": 5e4}}]
     script = Scripted(monkeypatch, answers)
     cells = [accelerator.Cell("100M", "ar"), accelerator.Cell("1B", "ar")]
     cells += [accelerator.Cell("100M", "ar", {"model.remat": "block"}, flags="--flag")]
@@ -183,7 +183,8 @@ def test_a_failure_costs_its_own_row_and_time_is_kept(monkeypatch, tmp_path) -> 
     monkeypatch.setattr(accelerator.time, "monotonic", lambda: next(clock))
     for _ in accelerator.speeds(None, cells, False, tmp_path, 100.0, found):
         pass
-    assert script.log == ["start", "speed", "speed", "close", "start --flag", "speed", "close"]
+    asked = ["start", "speed", "profile", "speed", "close", "start --flag", "speed", "close"]
+    assert script.log == asked
     assert [row.get("failed", "")[:10] for row in found["speeds"]] == [
         "", "out of mem", "", "left out: ",
     ]  # fmt: skip
@@ -245,12 +246,14 @@ def test_patience_ends_a_process(tmp_path) -> None:
 def test_a_row_is_timed_and_profiled(tmp_path) -> None:
     """Here and now, on the CPU: the objective file, the benchmark and the profiler together."""
     cell = accelerator.Cell("100M", "masked", {"objective.name": "masked-both"})
-    asked = accelerator.request(cell, True, tmp_path) | {"profile": str(tmp_path / "trace")}
+    asked = accelerator.request(cell, True)
     asked["changes"] |= {"train.batch_size": 8, "evaluation.batch_size": 8, "model.layers": 1}
-    found = steps.speed(**asked | {"seconds": 0.01})
-    assert found["speed"]["tokens_per_second"] > 0 and found["speed"]["tokens"] == 8 * 32
-    assert found["speed"]["sampling_tokens_per_second"] is None
-    assert found["profile"]["classes"]["matrix products"]["ms"] > 0
+    kept: dict = {}
+    row = steps.speed(kept, **asked | {"seconds": 0.01})
+    assert row["tokens_per_second"] > 0 and row["tokens"] == 8 * 32
+    assert row["sampling_tokens_per_second"] is None
+    found = steps.profile(kept, str(tmp_path), calls=1)
+    assert found["classes"]["matrix products"]["ms"] > 0 and found["calls"] == 1
 
 
 @pytest.mark.slow  # a minute of one core

@@ -130,6 +130,12 @@ def test_what_is_no_override_is_refused(text):
             dict(model__attention="cudnn", model__dtype="bfloat16", model__heads=32),
             "config.model.heads=32: must be such that width / heads is a multiple of 8",
         ),
+        (
+            dict(
+                model__attention="cudnn", model__dtype="bfloat16", model__width=528, model__heads=2
+            ),
+            "width / heads is a multiple of 8, at most 256, for model.attention='cudnn'",
+        ),
         (dict(model__size="14M"), "config.model.size='14M': must be one of Table 5"),
         (dict(objective__name="mask"), "did you mean masked?"),
         (dict(optimizer__schedule="cos"), "config.optimizer.schedule='cos': must be one of cosine"),

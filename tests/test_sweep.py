@@ -259,9 +259,16 @@ def test_where_the_environment_shows_none_the_devices_are_counted(monkeypatch, t
         monkeypatch.delenv(name, raising=False)
     assert sweep._gpus() == [] and sweep.default_workers(8) == 3
     assert not any("CUDA_VISIBLE_DEVICES" in place["env"] for place in sweep.placements(2, 1))
-    for name in ("accel0", "accel1", "accel2", "accel3"):  # one process holds all of a TPU host
+    (tmp_path / "vfio").mkdir()
+    (tmp_path / "vfio" / "vfio").touch()  # of the driver, also if there are no chips
+    assert sweep.default_workers(8) == 3
+    for name in ("accel0", "vfio/0"):  # one process holds all of a TPU host
         (tmp_path / name).touch()
-    assert sweep.default_workers(4) == 1
+        assert sweep.default_workers(4) == 1
+        monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+        assert sweep.default_workers(4) == 3
+        monkeypatch.delenv("JAX_PLATFORMS")
+        (tmp_path / name).unlink()
     for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "nvidia-modeset", "nvidia-caps"):
         (tmp_path / name).touch()
     assert sweep._gpus() == ["0", "1"] and sweep.default_workers(1) == 2
