@@ -93,7 +93,7 @@ def jobs(
     base, sweep = experiment.load(path, scale)
     by_hand = dict(overrides)
     told = _told(base, sweep, by_hand)
-    sweep = [run | by_hand for run in sweep]
+    base, sweep = experiment.with_overrides(base, sweep, by_hand)
     configs = experiment.expand(base, sweep)
     for c in configs:
         _check_sizes(c, by_hand)

@@ -51,14 +51,8 @@ RIGHT = (
     *("runs", "crossover", "laws", "figures", "law_figures", "html", "findings"),
     *("law_report", "report", "commands"),
 )
-TOP = (
-    "addresses",
-    "prompts",
-    "trained",
-    "usage",
-    "sending",
-    "cli",
-)  # the command line joins both sides
+# The command line joins both sides.
+TOP = ("addresses", "prompts", "help_text", "trained", "usage", "sending", "cli")
 RIGHT_MAY = {"errors", "config", "flops", "likelihood", "corpora"}
 FORBIDDEN = {"tensorflow", "torch", "clu", "tensorboardX", "tensorflow_datasets"}
 
