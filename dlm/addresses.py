@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import json
 from pathlib import Path
 
@@ -16,31 +17,33 @@ def run(word: str, workdir: Path) -> Path:
     """The folder of a run, by its path, its address, its id below `workdir`, or a unique beginning.
 
     Raises:
-      DlmError: no run, or several, are meant by the word; names those that are near.
+      DlmError: no run, or several, match the word; names those that are near.
     """
     if not word:
         raise DlmError("'': no run; give its folder, its id or a beginning of that")
     path = bucket.run(word)
     if runs.is_run(path):
         return path
-    roots = [workdir] if "://" not in word else []
-    if path.is_dir():
-        roots.append(path)
-    elif path.parent != Path():
-        roots.append(path.parent)
-    known = {folder.absolute(): folder for root in roots for folder in runs.folders(root)}
+    beside = path.parent.glob(f"{glob.escape(path.name)}*") if path.name else []
+    folders = [
+        *(runs.folders(workdir) if "://" not in word else []),
+        *(runs.folders(path) if path.is_dir() else filter(runs.is_run, beside)),
+    ]
+    known = {folder.absolute(): folder for folder in folders}
     beginning = str(path.absolute()) + ("/" if path.is_dir() else "")
-    meant = [
+    matches = [
         folder
         for folder in known.values()
         if str(folder.absolute()).startswith(beginning)
         or folder.name.startswith(word)
         or f"{folder.parent.name}/{folder.name}".startswith(word)
     ]
-    if len(meant) == 1:
-        return meant[0]
-    if meant:
-        raise DlmError(f"{word}: may be any of {len(meant)} runs: {_list(meant)}; give more of it")
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise DlmError(
+            f"{word}: may be any of {len(matches)} runs: {_list(matches)}; give more of it"
+        )
     names = {f.name[: len(path.name)]: f for f in known.values()}
     close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
     near = f"; did you mean {_named(names[close[0]])}?" if close else ""
