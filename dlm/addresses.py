@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import json
 from pathlib import Path
 
@@ -16,33 +17,37 @@ def run(word: str, workdir: Path) -> Path:
     """The folder of a run, by its path, its address, its id below `workdir`, or a unique beginning.
 
     Raises:
-      DlmError: no run, or several, are meant by the word; names those that are near.
+      DlmError: no run, or several, match the word; names those that are near.
     """
+    if not word:
+        raise DlmError("'': no run; give its folder, its id or a beginning of that")
     path = bucket.run(word)
     if runs.is_run(path):
         return path
-    roots = [workdir] if "://" not in word else []
-    if path.is_dir():
-        roots.append(path)
-    elif path.parent != Path():
-        roots.append(path.parent)
-    known = {folder.absolute(): folder for root in roots for folder in runs.folders(root)}
+    beside = path.parent.glob(f"{glob.escape(path.name)}*") if path.name else []
+    folders = [
+        *(runs.folders(workdir) if "://" not in word else []),
+        *(runs.folders(path) if path.is_dir() else filter(runs.is_run, beside)),
+    ]
+    known = {folder.absolute(): folder for folder in folders}
     beginning = str(path.absolute()) + ("/" if path.is_dir() else "")
-    meant = [
+    matches = [
         folder
         for folder in known.values()
         if str(folder.absolute()).startswith(beginning)
         or folder.name.startswith(word)
         or f"{folder.parent.name}/{folder.name}".startswith(word)
     ]
-    if word and len(meant) == 1:
-        return meant[0]
-    if word and meant:
-        raise DlmError(f"{word}: may be any of {len(meant)} runs: {_list(meant)}; give more of it")
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise DlmError(
+            f"{word}: may be any of {len(matches)} runs: {_list(matches)}; give more of it"
+        )
     names = {f.name[: len(path.name)]: f for f in known.values()}
     close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
     near = f"; did you mean {_named(names[close[0]])}?" if close else ""
-    raise DlmError(f"{word or repr(word)}: no such run{near}; {_looked(word, workdir, len(known))}")
+    raise DlmError(f"{word}: no such run{near}; {_looked(word, workdir, len(known))}")
 
 
 def folder(word: str | None, workdir: Path) -> Path:
@@ -51,21 +56,23 @@ def folder(word: str | None, workdir: Path) -> Path:
     A path of a file is returned as it is; None is the workdir itself.
 
     Raises:
-      DlmError: nothing is there; names the folders that are.
+      DlmError: nothing is there, or a folder without runs; names the folders that are.
     """
-    if word is None:
-        return workdir
-    path = bucket.local(word)
-    if not word:
+    if word == "":
         raise DlmError("'': no such folder of runs; leave it out for the workdir")
-    for place in (path, workdir / word):
-        if place.exists():
-            return place
-    if any(folder.name.startswith(word) for folder in runs.folders(workdir)):
+    below = runs.folders(workdir)
+    places = [workdir] if word is None else [bucket.local(word), workdir / word]
+    place = next((place for place in places if place.exists()), None)
+    if place is not None and (place.is_file() or runs.folders(place)):
+        return place
+    if place is None and word and any(f.name.startswith(word) for f in below):
         return run(word, workdir)
-    near = sorted({folder.parent.name for folder in runs.folders(workdir)})
-    there = f"; below {workdir} there are {', '.join(near)}" if near else ""
-    raise DlmError(f"{word}: no such folder of runs{nearest(word, near)}{there}")
+    names = sorted({folder.parent.name for folder in below})
+    there = f"; below {workdir} there are {', '.join(names)}" if names else ""
+    if place is not None:
+        raise DlmError(f"{place}: no run lies there; dlm run makes some{there}")
+    near = nearest(word or "", names)
+    raise DlmError(f"{word or workdir}: no such folder of runs{near}{there}")
 
 
 def _looked(word: str, workdir: Path, count: int) -> str:

@@ -259,7 +259,9 @@ def _benchmark(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) 
 def _tensorboard(arguments: argparse.Namespace, overrides: list) -> int:
     folder = arguments.folder
     if not folder.is_dir():
-        raise DlmError(f"{folder}: no such folder of runs")
+        raise DlmError(f"{folder}: is a file; name a folder of runs")
+    if not 0 <= arguments.port < 2**16:
+        raise DlmError(f"--port={arguments.port}: must be 0 to {2**16 - 1}")
     words = ["-m", "tensorboard.main", "--logdir", str(folder), "--port", str(arguments.port)]
     os.execv(sys.executable, [sys.executable, *words])
 

@@ -27,8 +27,7 @@ def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
     """
     file = Path(path)
     if not file.is_file():
-        near = nearest(path, [str(f) for f in file.parent.glob("*.py")])
-        raise DlmError(f"{path}: no such experiment file{near}")
+        raise DlmError(f"{path or repr(path)}: {_no_experiment(file)}")
     if scale not in SCALES:
         raise DlmError(f"--scale={scale}: must be one of {', '.join(SCALES)}")
     spec = importlib.util.spec_from_file_location(f"experiment_{file.stem}", file)
@@ -37,8 +36,10 @@ def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if not callable(getattr(module, "get_config", None)):
+            raise DlmError(f"{path}: has no get_config(scale); an experiment defines it")
         config = module.get_config(scale)
-        sweep = list(module.sweep(scale)) if hasattr(module, "sweep") else [{}]
+        sweep = list(module.sweep(scale) or []) if hasattr(module, "sweep") else [{}]
     except DlmError:
         raise
     except (Exception, SystemExit) as error:
@@ -50,12 +51,41 @@ def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
     return config, sweep
 
 
+def _no_experiment(file: Path) -> str:
+    """Why a path is no experiment, and which one may have been meant."""
+    experiments = sorted(Path("experiments").glob("*.py"))
+    if file.is_dir() and str(file) != ".":
+        inside = sorted(f.name for f in file.glob("*.py") if f.is_file())
+        return f"is a folder{'; name a file of it: ' + ', '.join(inside) if inside else ''}"
+    known = [f for f in [*sorted(file.parent.glob("*.py")), *experiments] if f.is_file()]
+    same = [str(f) for f in known if f.stem == file.stem]
+    near = f"; did you mean {same[0]}?" if same else nearest(str(file), map(str, known))
+    return f"no such experiment file{near}"
+
+
 def expand(config: ConfigDict, overrides: Iterable[dict[str, Any]]) -> list[Config]:
     """One resolved Config per run of a sweep, in the sweep's order."""
     runs = []
     for values in overrides:
         runs.append(edited(config, values.items()))
     return runs
+
+
+def with_overrides(
+    config: ConfigDict, sweep: list[dict[str, Any]], by_hand: dict[str, Any]
+) -> tuple[ConfigDict, list[dict[str, Any]]]:
+    """The base config and the runs of its sweep, with the overrides of a command line in each run.
+
+    If they name another corpus, the options of the experiment's own corpora are left out.
+    """
+    base: Any = copy.deepcopy(config)
+    if by_hand.get("corpus.name", base.corpus.name) != base.corpus.name:
+        base.corpus.options = ConfigDict()
+        sweep = [
+            {key: value for key, value in run.items() if not key.startswith("corpus.options")}
+            for run in sweep
+        ]
+    return base, [run | by_hand for run in sweep]
 
 
 def override(config: ConfigDict, key: str, value: Any) -> Any:
@@ -68,7 +98,7 @@ def override(config: ConfigDict, key: str, value: Any) -> Any:
     for depth, part in enumerate(parts):
         free = depth > 1 and parts[:2] == ["corpus", "options"]
         if (part not in node and not free) or len(parts) > 3:
-            raise DlmError(f"config.{key}: no such key{nearest(key, _keys(config))}")
+            raise DlmError(f"config.{key}: no such key{nearest(key, keys(config))}")
         if depth < len(parts) - 1:
             node = node[part]
             if not isinstance(node, ConfigDict):
@@ -117,9 +147,10 @@ def literal(text: str) -> Any:
         return {"true": True, "false": False}.get(text, text)
 
 
-def _keys(config: ConfigDict, prefix: str = "") -> list[str]:
-    keys = []
+def keys(config: ConfigDict, prefix: str = "") -> list[str]:
+    """The dotted keys of a config, groups included."""
+    found = []
     for name, value in config.items():
-        inner = _keys(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else []
-        keys += [prefix + name, *inner]
-    return keys
+        inner = keys(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else []
+        found += [prefix + name, *inner]
+    return found

@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         base, sweep = experiment.load(arguments.experiment, arguments.scale)
         by_hand = dict(experiment.parse_override(word) for word in words)
-        configs = experiment.expand(base, [run | by_hand for run in sweep])
+        configs = experiment.expand(*experiment.with_overrides(base, sweep, by_hand))
     except DlmError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

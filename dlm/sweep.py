@@ -94,8 +94,8 @@ def jobs(
     """
     base, sweep = experiment.load(path, scale)
     by_hand = dict(overrides)
-    told = _told(base, sweep, by_hand)
-    sweep = [run | by_hand for run in sweep]
+    label_keys = _label_keys(base, sweep, by_hand)
+    base, sweep = experiment.with_overrides(base, sweep, by_hand)
     configs = experiment.expand(base, sweep)
     for c in configs:
         _check_sizes(c, by_hand)
@@ -104,7 +104,10 @@ def jobs(
     found: dict[str, Job] = {}
     for c, run in zip(configs, sweep, strict=True):
         about = dict(
-            experiment=name, label=label(c, run, told), overrides=run, question=_question(path)
+            experiment=name,
+            label=label(c, run, label_keys),
+            overrides=run,
+            question=_question(path),
         )
         known = c.data.unique_tokens and c.tokenizer.kind in tokenizers.SIZES
         if not fetch and known and corpus.to_fetch(c.corpus, c.tokenizer, workdir / "corpora"):
@@ -155,13 +158,13 @@ def ordered(jobs: list[Job]) -> list[Job]:
     )
 
 
-def label(c: config.Config, overrides: dict[str, Any], told: set[str]) -> str:
+def label(c: config.Config, overrides: dict[str, Any], keys: set[str]) -> str:
     """What tells a run from others on the same data: `digits ar lr=0.004 seed=1`."""
     words = []
     for key, value in overrides.items():
-        if key in told:
+        if key in keys:
             text = f"{value:.4g}" if isinstance(value, float) else str(value)
-            words.append(f"{_short(key, told)}={text}")
+            words.append(f"{_short(key, keys)}={text}")
     return " ".join([c.corpus.name, c.objective.name, *words])
 
 
@@ -175,8 +178,8 @@ def _short(key: str, keys: set[str]) -> str:
     return next(alone, key)
 
 
-def _told(base: Any, sweep: list[dict[str, Any]], by_hand: dict[str, Any]) -> set[str]:
-    """Keys that a label names: those that differ between runs of one corpus and one objective, and
+def _label_keys(base: Any, sweep: list[dict[str, Any]], by_hand: dict[str, Any]) -> set[str]:
+    """The keys that labels name: those that differ between runs of one corpus and one objective, and
     overrides from the command line that change the base config or a key of the sweep.
 
     Overrides that move no number (`config.SAME_RUN`) are left out, as they leave the run's id alone.
@@ -184,14 +187,14 @@ def _told(base: Any, sweep: list[dict[str, Any]], by_hand: dict[str, Any]) -> se
     changed = copy.deepcopy(base)
     before = {key: experiment.override(changed, key, value) for key, value in by_hand.items()}
     swept = {key for run in sweep for key in run}
-    told = {
+    changed_by_hand = {
         key
         for key, value in before.items()
         if (key in swept or value != experiment.value_at(changed, key))
         and key not in ("corpus.name", "objective.name")
         and not any(f"{key}.".startswith(f"{same}.") for same in config.SAME_RUN)
     }
-    return told | _differing([run | by_hand for run in sweep])
+    return changed_by_hand | _differing([run | by_hand for run in sweep])
 
 
 def _differing(sweep: list[dict[str, Any]]) -> set[str]:

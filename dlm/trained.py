@@ -46,14 +46,15 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
 
 
 def evaluate(a: argparse.Namespace) -> list[Any]:
+    if a.passes < 0:
+        raise DlmError(f"--passes={a.passes}: must be 1 or more")
+    folder = addresses.run(a.run, a.workdir)  # JAX is loaded after the mistakes
     import dataclasses
 
     from dlm import corpus, evaluate, run, worker
 
-    if a.passes < 0:
-        raise DlmError(f"--passes={a.passes}: must be 1 or more")
     worker.prepare_jax()
-    c, store, params = run.restore_best(addresses.run(a.run, a.workdir))
+    c, store, params = run.restore_best(folder)
     if a.passes:
         evaluation = dataclasses.replace(c.evaluation, final_passes=a.passes)
         c = dataclasses.replace(c, evaluation=evaluation)
@@ -71,11 +72,12 @@ def evaluate(a: argparse.Namespace) -> list[Any]:
 
 
 def sample(a: argparse.Namespace) -> list[Any]:
+    _counts(a)
+    folder = addresses.run(a.run, a.workdir)
     from dlm import keys, run, sampling, worker
 
-    _counts(a)
     worker.prepare_jax()
-    c, store, params = run.restore_best(addresses.run(a.run, a.workdir))
+    c, store, params = run.restore_best(folder)
     drawn = sampling.sample(
         c,
         store.vocab_size,
@@ -102,13 +104,13 @@ def _counts(a: argparse.Namespace) -> None:
 
 
 def quality(a: argparse.Namespace) -> list[Any]:
-    from dlm import canvas, data, figures, html, quality, run, sampling, worker
-    from dlm.terminal import grid
-
     _counts(a)
     if wrong := [n for n in a.steps if n < 1]:
         raise DlmError(f"--steps {wrong[0]}: must be 1 or more")
     folder, judge_folder = (addresses.run(word, a.workdir) for word in (a.run, a.judge))
+    from dlm import canvas, data, figures, html, quality, run, sampling, worker
+    from dlm.terminal import grid
+
     worker.prepare_jax()
     c, store, params = run.restore_best(folder)
     judge, judged, judge_params = run.restore_best(judge_folder)
@@ -179,7 +181,7 @@ def check(a: argparse.Namespace, overrides: list[tuple[str, Any]]) -> list[Any]:
         edited.objective.name = a.objective
     else:
         names = nearest(a.objective, config.FAMILIES)
-        raise DlmError(f"{a.objective}: must be a Python file or an objective's name{names}")
+        raise DlmError(f"{a.objective!r}: must be a Python file or an objective's name{names}")
     c = experiment.edited(edited, overrides)
     goal = objectives.make(c.objective, proofs.VOCABULARY)
     found = proofs.check(goal)
@@ -266,6 +268,7 @@ def benchmark(
 
 
 def spectrum(a: argparse.Namespace) -> list[Any]:
+    folders = [addresses.run(word, a.workdir) for word in a.runs]
     from dlm import canvas, data, figures, run, spectrum, worker
     from dlm.crossover import name_of
     from dlm.terminal import grid
@@ -273,7 +276,7 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
     worker.prepare_jax()
     levels = (0.125, 0.25, 0.5, 0.75)
     found, rows = {}, []
-    for folder in [addresses.run(word, a.workdir) for word in a.runs]:
+    for folder in folders:
         c, store, params = run.restore_best(folder)
         images = data.validation_windows(store, c.data.seq_len)[: a.count]
         name = name_of(c.objective.name)

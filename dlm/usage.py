@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
+import sys
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 from dlm import commands, help_text, trained
+from dlm.errors import nearest
 
 VERBS: dict[str, tuple[str, str]] = {
     "run": (
@@ -106,14 +112,59 @@ the ratio is of training tokens per second over the config as it is. Tokens are 
 }
 
 
+KINDS = {"int": "a whole number", "float": "a number"}
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, which says what would be right, and exits with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        if wrong := re.fullmatch(r"argument (\S+): invalid (\w+) value: '(.*)'", message):
+            option, kind, value = wrong.groups()
+            message = f"{option}={value}: must be {KINDS.get(kind, kind)}"
+        elif wrong := re.match(r"argument VERB: invalid choice: '(.*?)'", message):
+            message = f"{wrong[1] or repr('')}: no such verb{nearest(wrong[1], VERBS)}"
+        elif wrong := re.match(
+            r"argument (\S+): invalid choice: '(.*?)' \(choose from (.*)\)", message
+        ):
+            choices = wrong[3].replace("'", "").replace(", ", " or ")
+            message = f"{wrong[1]}={wrong[2]}: must be {choices}"
+        elif wrong := re.fullmatch(r"argument (\S+): expected (.*)", message):
+            message = f"{wrong[1]}: takes {wrong[2]}"
+        elif wrong := re.fullmatch(r"the following arguments are required: (.*)", message):
+            names = wrong[1].split(", ")
+            message = f"needs {', '.join(n if n[0] == '-' else n.upper() for n in names)}"
+        print(f"error: {self.prog}: {message}; {self.prog} --help shows examples", file=sys.stderr)
+        sys.exit(2)
+
+
+def _unknown(word: str, options: Iterable[str], takes_config: bool) -> str:
+    """What is wrong with a word that a verb does not take."""
+    name = word.split("=")[0]
+    if not word.startswith("-"):
+        return f"{word!r}: one word more than it takes"
+    if name == "--config" or name.startswith("--config."):
+        right = "an override is one word, --config.GROUP.FIELD=VALUE"
+        return f"{word}: {right if takes_config else 'takes no overrides of a config'}"
+    keys = []
+    if takes_config:
+        from dlm import config, experiment
+
+        keys = [f"--config.{key}" for key in experiment.keys(config.base())]
+    same = next((key for key in keys if key.rsplit(".", 1)[-1] == name.strip("-")), "")
+    near = f"; did you mean {same}?" if same else nearest(name, [*options, *keys])
+    return f"{word}: no such option{near}"
+
+
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The arguments, and the words that are `--config.` overrides; a mistake ends with usage, 2."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="dlm",
         description="Scaling-law experiments for data-constrained language modelling.",
         epilog="dlm VERB --help shows examples.",
         formatter_class=help_text.Formatter,
     )
+    parser.add_argument("--version", action="version", version=f"dlm {metadata.version('dlm')}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     parsers = {}
     for name, (summary, examples) in VERBS.items():
@@ -189,6 +240,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
     arguments, rest = parser.parse_known_args(argv)
     takes_config = arguments.verb in ("run", "train", "corpus", "benchmark", "check-objective")
+    verb = parsers[arguments.verb]
     if wrong := [word for word in rest if not (takes_config and word.startswith("--config."))]:
-        parsers[arguments.verb].error(f"unknown argument {wrong[0]}")
+        options = verb._option_string_actions
+        verb.error(_unknown(wrong[0], options, takes_config))
+    if not arguments.workdir:
+        verb.error("--workdir='': must be a folder, or its address in a bucket")
     return arguments, rest

@@ -74,6 +74,10 @@ stop() {
   status
 }
 
+if ! command -v flock >/dev/null || ! command -v setsid >/dev/null; then
+  echo "error: needs flock and setsid of util-linux" >&2
+  exit 2
+fi
 mkdir -p job
 verb=${1:-}
 case "$verb $#" in

@@ -69,7 +69,7 @@ def test_an_ambiguous_beginning_lists_its_runs(workdir) -> None:
         ("9867543210", ["no such run", "did you mean two/9876543210 (digits ar lr=0.002 seed=2)?"]),
         ("987654321x", ["did you mean two/9876543210"]),
         ("runs/one/99", ["no such run", "an id that begins so below runs, where 3 runs lie"]),
-        ("", ["'': no such run"]),
+        ("", ["'': no run; give its folder"]),
         ("zzzz", ["zzzz: no such run; looked for its folder, and for an id"]),
     ],
 )

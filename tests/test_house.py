@@ -52,14 +52,8 @@ RIGHT = (
     *("runs", "frontiers", "crossover", "laws", "ticks", "canvas", "figures", "law_figures"),
     *("html", "findings", "law_report", "report", "commands"),
 )
-TOP = (
-    "addresses",
-    "prompts",
-    "trained",
-    "usage",
-    "sending",
-    "cli",
-)  # the command line joins both sides
+# The command line joins both sides.
+TOP = ("addresses", "prompts", "help_text", "trained", "usage", "sending", "cli")
 RIGHT_MAY = {"errors", "format", "terminal", "config", "flops", "likelihood", "corpora"}
 FORBIDDEN = {"tensorflow", "torch", "clu", "tensorboardX", "tensorflow_datasets"}
 

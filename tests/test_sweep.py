@@ -19,6 +19,7 @@ import pytest
 import tiny
 
 from dlm import cli, config, corpus, record, report, sweep
+from dlm import experiment as experiments
 from dlm.errors import DlmError
 
 HERE = Path(__file__).parent
@@ -145,6 +146,18 @@ def test_a_label_moves_no_run_id(tmp_path) -> None:
     assert config.run_id(jobs[0].config, "a fingerprint") == "16babb2f7e"
     (again,) = jobs_of(tmp_path / "tiny_experiment.py", ("train.seed", 1))
     assert again.about["run"] == ids[1] and again.about["label"] == jobs[1].about["label"]
+
+
+def test_options_of_a_corpus_go_with_it() -> None:
+    base = tiny.tiny_experiment()
+    sweep = [{"corpus.options.topics": 3, "train.seed": 1}]
+    same, runs = experiments.with_overrides(base, sweep, {"corpus.name": "topics", "train.seed": 2})
+    assert same == base and runs == [sweep[0] | {"corpus.name": "topics", "train.seed": 2}]
+    by_hand = {"corpus.name": "files", "corpus.options.paths": "*.txt"}
+    other, runs = experiments.with_overrides(base, sweep, by_hand)
+    (c,) = experiments.expand(other, runs)
+    assert c.corpus.options == {"paths": "*.txt"} and c.train.seed == 1
+    assert base.corpus.options.documents == 64  # the given one is left alone
 
 
 def test_a_size_by_hand_that_the_sweep_undoes_is_refused(tmp_path) -> None:

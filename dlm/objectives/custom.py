@@ -19,7 +19,7 @@ SAMPLE = ("infill", "steps", "temperature", "top_p", "order", "budget")
 
 
 def parts(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
-    """loss, nll and sample of the file, which raise DlmError with its line for what goes wrong there.
+    """Loads loss, nll and sample from the file; each raises DlmError, with a line, if it fails.
 
     Raises:
       DlmError: `make` fails, or returns other than three functions that can be called as
@@ -27,36 +27,40 @@ def parts(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Cal
     """
     module = config.own(c.file, c.digest)
     try:
-        made = module.make(c, vocab_size)
+        returned = module.make(c, vocab_size)
     except DlmError:
         raise
     except Exception as error:
         raise in_file(c.file, error) from error
-    if not isinstance(made, tuple) or len(made) != 3:
-        what = f"{len(made)} values" if isinstance(made, tuple) else f"a {type(made).__name__}"
+    if not isinstance(returned, tuple) or len(returned) != 3:
+        what = (
+            f"{len(returned)} values"
+            if isinstance(returned, tuple)
+            else f"a {type(returned).__name__}"
+        )
         fail("objective.file", c.file, f"a file whose make returns (loss, nll, sample), not {what}")
-    loss, nll, sample = made
+    loss, nll, sample = returned
     check_call(c.file, "loss", loss, "(apply, params, tokens, key, step=None)", 5)
     check_call(c.file, "loss", loss, "(apply, params, tokens, key, step=None)", 4)
     check_call(c.file, "nll", nll, "(apply, params, tokens, key, passes)", 5)
     options = "(model, params, key, prompt, length, *, infill=None, **options)"
     check_call(c.file, "sample", sample, options, 5, SAMPLE)
     return (
-        _told(c.file, loss, lambda out, given: _check_sum(c.file, "loss", loss, out, ())),
-        _told(
-            c.file, nll, lambda out, given: _check_sum(c.file, "nll", nll, out, given[2].shape[:1])
+        _guarded(c.file, loss, lambda out, args: _check_sum(c.file, "loss", loss, out, ())),
+        _guarded(
+            c.file, nll, lambda out, args: _check_sum(c.file, "nll", nll, out, args[2].shape[:1])
         ),
-        _told(c.file, sample, lambda out, given: _check_sample(c.file, sample, out, *given[3:5])),
+        _guarded(c.file, sample, lambda out, args: _check_sample(c.file, sample, out, *args[3:5])),
     )
 
 
-def _told(file: str, function: Callable, check: Callable[[Any, tuple], None]) -> Callable:
-    """The function, whose author is told in one line what went wrong in it; checks what it returns."""
+def _guarded(file: str, function: Callable, check: Callable[[Any, tuple], None]) -> Callable:
+    """Wraps a function of the file: an exception in it becomes one line, what it returns is checked."""
 
     @functools.wraps(function)
-    def told(*given: Any, **options: Any) -> Any:
+    def guarded(*args: Any, **options: Any) -> Any:
         try:
-            out = function(*given, **options)
+            out = function(*args, **options)
         except (DlmError, jax.errors.UnexpectedTracerError):  # the latter: see dlm.proofs.blind
             raise
         except Exception as error:
@@ -64,10 +68,10 @@ def _told(file: str, function: Callable, check: Callable[[Any, tuple], None]) ->
                 right = "must draw from dlm.keys.draws(key, len(tokens)), each row its own"
                 raise DlmError(f"{file}: the loss {right}, not from key itself") from error
             raise in_file(file, error) from error
-        check(out, given)
+        check(out, args)
         return out
 
-    return told
+    return guarded
 
 
 def _check_sum(file: str, name: str, function: Callable, out: Any, shape: tuple[int, ...]) -> None:
