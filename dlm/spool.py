@@ -91,7 +91,7 @@ def documents(source: Source, log: Path) -> tuple[np.ndarray, list[dict[str, Any
         try:
             for number, (name, content) in enumerate(stream, 1):
                 if isinstance(content, NoText):
-                    raw, row, missing = b"", b"", content.reason
+                    raw, row, missing = b"", b"", f"{name}: {content.reason}"
                 else:
                     raw = _raw(name, content, source.vocab_size)
                     row, missing = _row(raw, side), ""

@@ -211,7 +211,7 @@ def test_rows_without_text_are_counted_once_in_two_attempts(tmp_path, monkeypatc
     assert len(calls) == len(rows) + 1  # the row that failed is read again, and no other
     assert store.fingerprint == whole.fingerprint
     assert store.manifest.without_text == 2
-    assert store.manifest.first_without_text == "before document 4 of train: 'text' is null"
+    assert store.manifest.first_without_text == "after train:3: 'text' is null"
     assert texts(stream(local, documents=4))[-1] == TRAIN[3]
     with pytest.raises(DlmError, match="without_text=0.05: 2 of 32 rows have no text"):
         build(tmp_path / "s", local | {"without_text": 0.05})

@@ -116,11 +116,11 @@ def _documents(found: dict[str, Path], field: str) -> Iterator[tuple[str, str | 
     for name, path in found.items():
         single, number = formats.kind(path) in formats.TEXT, 0
         for number, value, words in formats.values(path, field):
+            label = name if single else f"{name}:{number}"
             if value is None or value == "":
-                place = str(path) if single else f"{path}:{number}"
-                yield name, NoText(f"{place}: {words}")
+                yield label, NoText(words)
             elif isinstance(value, str):
-                yield name if single else f"{name}:{number}", value
+                yield label, value
             else:
                 what = f"{field!r} must be text, not {value!r:.40}"
                 raise DlmError(f"{path}:{number}: {what}; name another field in text_field")

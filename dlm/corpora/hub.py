@@ -113,7 +113,8 @@ class Stream:
                     text = self._text(example, count + 1)
                     count += isinstance(text, str)
                     self.place = dict(revision=revision, shard=shard, row=row, documents=count)
-                    yield f"{self.split}:{count}", text
+                    label = f"{self.split}:{count}"
+                    yield label if isinstance(text, str) else f"after {label}", text
                     if count == self.limit:
                         return
         except DlmError:
@@ -164,8 +165,7 @@ class Stream:
             _fail("field", self.field, f"a field of {self.dataset}, one of {', '.join(example)}")
         text = example[self.field]
         if text is None or text == "":
-            held = "null" if text is None else "empty"
-            return NoText(f"before document {number:,} of {self.split}: {self.field!r} is {held}")
+            return NoText(f"{self.field!r} is {'null' if text is None else 'empty'}")
         if not isinstance(text, str):
             _fail(
                 "field", self.field, f"text; document {number:,} of {self.split} has {text!r:.40}"

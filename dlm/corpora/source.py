@@ -13,7 +13,7 @@ import numpy as np
 class NoText:
     """Stands for the content of a row that has no text, which is counted and left out."""
 
-    reason: str  # names the file and the row
+    reason: str  # such as "is empty"; the row's name goes before it
 
 
 @dataclass(frozen=True)
