@@ -504,7 +504,7 @@ def test_a_run_in_two_experiments_is_one(tmp_path):
     shutil.copytree(first, tmp_path / "again" / first.name)
     (found,) = tables.read(tmp_path)
     assert len(found) == 2
-    assert found.notes == ("1 run there twice, with the same numbers: counted once",)
+    assert found.notes == ("1 run there more than once, by the same id: counted once",)
 
 
 # --- files after public reports -----------------------------------------------------------------

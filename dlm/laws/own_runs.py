@@ -76,10 +76,11 @@ def gather(
     """
     gathered = Gathered()
     families = families_of(records)
-    counted: set[tuple[Any, ...]] = set()
+    counted: set[str] = set()
     twice = 0
     for i, (record, family) in enumerate(zip(records, families, strict=True)):
-        label, run = str(record["label"] or record["run"]), str(record["run"])
+        run = str(record["run"] or f"row {i}")  # of everything that determines the result
+        label = str(record["label"] or run)
         if record["status"] != "finished":
             reason = f"status {record['status']}: {record['reason'] or 'no reason was recorded'}"
             gathered.excluded.append((family, label, reason))
@@ -94,11 +95,10 @@ def gather(
         if not later:
             gathered.excluded.append((family, label, WITHIN if measured else "no loss"))
             continue
-        key = (family, record["seed"], record["params"], unique, *later)
-        if key in counted:
+        if run in counted:
             twice += 1
             continue
-        counted.add(key)
+        counted.add(run)
         about = {"family": family, "group": run, "label": label, "source": ""}
         about |= {"params": record["params"], "unique_tokens": unique}
         gathered.rows += [
@@ -107,7 +107,7 @@ def gather(
         ]
     if twice:
         gathered.notes.append(
-            f"{reading.count(twice, 'run')} there twice, with the same numbers: counted once"
+            f"{reading.count(twice, 'run')} there more than once, by the same id: counted once"
         )
     return gathered
 
