@@ -15,6 +15,7 @@ from collections.abc import Sequence
 PLAIN = range(-3, 6)  # the powers of ten of numbers written without one
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 JOINED = "\u00a0±\u00a0"  # keeps a value and its error on one line
+NUMBER = re.compile(r"[-+]?[\d.,]+(×10[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)?%?([ \u00a0]±[ \u00a0][\d.,]+)?")
 LONGEST_STEM = 60  # characters, so that a file name stays far below the 255 bytes of file systems
 
 
@@ -125,6 +126,11 @@ def power(value: float, digits: int = 3) -> str:
     if abs(float(mantissa)) == 1:
         return mantissa.rstrip("1") + _power(exponent)
     return f"{mantissa}×{_power(exponent)}"
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is one number of this module, maybe with its error: columns of these align."""
+    return NUMBER.fullmatch(text) is not None
 
 
 def _parts(value: float, digits: int) -> tuple[str, int]:

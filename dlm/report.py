@@ -98,7 +98,7 @@ def page(
         f"<h1>{escape(questions[0] if len(questions) == 1 else title)}</h1>",
         f'<p class="soft">dlm, experiment {escape(title)}</p>',
         *(f"<p>{escape(q)}</p>" for q in questions if len(questions) > 1),
-        *(f'<p class="answer">{escape(text)}</p>' for text in answers),
+        *(f'<p class="answer">{html.text(words)}</p>' for words in answers),
     ]
     if panels:
         body += [
@@ -132,12 +132,12 @@ def _figures(panels: Sequence[Panel], problems: Sequence[str]) -> str:
         ]
         undrawn += [each.problem for each in drawn if each.problem]
         drawn = [each for each in drawn if each.svg]
-        svgs = [html.figure(each.svg, each.name) for each in drawn]
-        # One caption for all: it explains every mark that any of them holds.
-        if drawn:
-            caption = drawings(panels)[name]().caption
-            parts += html.section(drawn[0].heading, f'<div class="pair">{"".join(svgs)}</div>')
-            parts += [f'<p class="soft">{escape(caption)}</p>']
+        if not drawn:
+            continue
+        alike = len({each.caption for each in drawn}) == 1  # else each explains its own marks
+        svgs = [html.figure(d.svg, d.name, "" if alike else d.caption) for d in drawn]
+        parts += html.section(drawn[0].heading, f'<div class="pair">{"".join(svgs)}</div>')
+        parts += [f'<p class="soft">{html.text(drawn[0].caption)}</p>'] if alike else []
     return "".join(parts) + (html.bullets(dict.fromkeys(undrawn)) if undrawn else "")
 
 

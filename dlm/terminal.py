@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dlm.format import JOINED
+from dlm.format import JOINED, is_number
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 GAP = 2  # spaces between columns
 LONGEST_WORD = 28  # characters that a column always finds room for; longer words may be broken
 LONGEST_HALF = 16  # characters: a long text may take more than two lines
-NUMBER = re.compile(r"[-+]?[\d.,]+(×10[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)?%?(\u00a0±\u00a0[\d.,]+)?")
 
 
 def prose(text: str, style: str = "") -> Text:
@@ -59,7 +57,7 @@ def layout(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> li
     while kept > 1 and sum(least[:kept]) + GAP * (kept - 1) > width:
         kept -= 1
     widths = _shared(natural[:kept], least[:kept], width - GAP * (kept - 1))
-    right = [all(NUMBER.fullmatch(c) for c in column[1:] if c) for column in columns[:kept]]
+    right = [all(is_number(c) for c in column[1:] if c) for column in columns[:kept]]
     lines = ["\n".join(_row(head[:kept], widths, right))]
     for row in cells:
         lines += _row(row[:kept], widths, right)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Text = Callable[[float, int], str]  # a value and a number of digits -> its label
 MOST = 8  # labels on one axis
 DIGITS = range(6, 13)  # of a label: more where fewer give two ticks one label
-GAP = {"x": 0.7, "y": 0.15}  # least space between two labels, in font sizes
+GAP = {"x": 1.0, "y": 0.15}  # least space between two labels, in font sizes
 
 
 def fit(axis: Axis, text: Text, log10: bool = False) -> None:

@@ -16,7 +16,7 @@ from dlm import canvas, figures, findings, report, runs
 from dlm.errors import DlmError
 
 AR = autoregressive(1.6, 1.5e11)
-VOID = {"meta", "br", "path", "use", "image", "rect", "line", "circle"}
+VOID = {"meta", "br", "wbr", "path", "use", "image", "rect", "line", "circle"}
 
 
 class Balanced(HTMLParser):
@@ -184,6 +184,57 @@ def test_what_the_token_store_says_of_itself_is_in_the_report(tmp_path) -> None:
         assert text.count(sentence) == len(panels)  # once each, and not once for each run
     numbers = findings.numbers(runs.load(folder), panels, [])
     assert [panel["corpus_notes"] for panel in numbers["panels"]] == [sentences] * len(panels)
+
+
+def test_a_figure_that_fails_costs_neither_the_page_nor_the_others(tmp_path, monkeypatch):
+    write_run(tmp_path, AR, epochs=50)
+    write_run(tmp_path, diffusion(1e12, 1.6), objective="masked")
+
+    def fail(*_):
+        raise FloatingPointError("a hole\nin the curve")
+
+    monkeypatch.setattr(figures, "_epochs_panel", fail)
+    monkeypatch.setattr(figures, "digits", fail)
+    text = read(report.write(tmp_path).read_text("utf-8"))
+    assert "epochs: not drawn: FloatingPointError: a hole in the curve" in text
+    assert "The samples are not drawn: a hole" in text and "Bold: the best" in text
+    files = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert {"frontier.png", "frontier.svg", "frontier.pdf", "report.json", "runs.csv"} <= files
+    assert not any(name.startswith("epochs") for name in files)
+
+
+def test_one_panel_at_the_width_of_a_column(tmp_path):
+    write_run(tmp_path, AR, epochs=50)
+    write_run(tmp_path, AR, epochs=50, corpus="prose", fingerprint="p" * 64)
+    name = "frontier-prose-6-400-unique-tokens"
+    report.write(tmp_path, [name], width=3.25)
+    drawn = {path.name for path in tmp_path.iterdir() if path.suffix in (".png", ".svg", ".pdf")}
+    assert drawn == {f"{name}.png", f"{name}.svg", f"{name}.pdf"}
+    assert 'width="234pt"' in (tmp_path / f"{name}.svg").read_text("utf-8")
+    with pytest.raises(
+        DlmError, match="frontier, frontier-digits-6-400-unique-tokens, frontier-prose"
+    ):
+        report.write(tmp_path, ["frontier-c4"])
+
+
+def test_a_sentence_begins_with_a_capital(written):
+    for panel in json.loads((written / "report.json").read_text())["answers"]:
+        for sentence in re.split(r"(?<=[a-z)]\.) ", panel):
+            assert sentence[0].isupper(), sentence
+
+
+def test_a_page_keeps_a_value_and_its_error_together_and_breaks_no_word(written):
+    page = (written / "report.html").read_text("utf-8")
+    assert "1.5425\u00a0±\u00a00.0011" in page and "1.5425 ± 0.0011" not in page
+    assert "optimizer.<wbr>lr=<wbr>0" not in page and "optimizer.<wbr>lr=0.002" in page
+    assert "(1.18 to 1.24)×10¹²" in page and not re.search(r"\de[+-]?\d", words_of(page))
+    assert "anywhere" not in page.split("th,td{")[1].split("}")[0]  # cells break at spaces
+
+
+def words_of(html: str) -> str:
+    page = Balanced()
+    page.feed(html)
+    return " ".join(t for t in page.text if not re.fullmatch(r"\s*[0-9a-f]{10,64}\s*", t))
 
 
 def test_importing_the_report_imports_nothing_heavy():
