@@ -491,6 +491,14 @@ def test_a_budget_column_parts_what_gaps_do_not():
     assert len(optimum.budgets(kept)) == 3
 
 
+def test_a_budget_column_is_read_and_may_be_empty_in_a_row(tmp_path):
+    lines = ["params,tokens,loss,budget", "1e7,1e9,3.1,1e18", "2e7,5e8,3.0,1e18", "3e7,4e8,3.2,"]
+    (tmp_path / "runs.csv").write_text("\n".join(lines))
+    (runs,) = tables.read(tmp_path / "runs.csv")
+    np.testing.assert_array_equal(runs.budget, [1e18, 1e18, np.nan])
+    assert not any("budget" in note for note in runs.notes)
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("loss, kind", [
     (lambda z: 3 + 0 * z, "none"), (lambda z: 3 - 1e-3 * z + 1e-9 * z**2, "none"),

@@ -319,11 +319,10 @@ def fit(
     loss: Loss = HUBER,
     fixed: Mapping[str, float] | None = None,
     starts: int = STARTS,
-    near: tuple[Mapping[str, float], ...] = (),
     first: Fit | None = None,
     tolerance: float = EXACT,
 ) -> Fit:
-    """The best of many starts (always the same), and `near`.
+    """The best of many starts, always the same.
 
     Of a table of more than SCREENED rows, so many are drawn (always the same) to solve the starts
     on; their distinct minima are then solved on every row.
@@ -336,8 +335,6 @@ def fit(
     check(law, table, free)
     p = Problem(law, table, loss, free, fixed)
     points = _starts(p, starts)
-    if near:
-        points = np.concatenate([points, np.stack([p.coordinates(v) for v in near])])
     screened = _screened(p)
     rough = _distinct(screened, *screened.solve(points, tolerance=ROUGH), keep=POLISHED)
     if not rough:
