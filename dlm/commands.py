@@ -87,7 +87,9 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
         p.add_argument("--loss", default="huber", help="huber, lad or gaussian")
         p.add_argument("--delta", type=float, default=1e-3, help="of huber, in log loss")
         p.add_argument("--steps", default="auto", help="auto, two or joint")
-        p.add_argument("--resamples", type=int, default=1000, help="of the bootstrap; 0: none")
+        p.add_argument(
+            "--resamples", type=int, default=1000, help="bootstrap; 0: none; fewer if rows are many"
+        )
         p.add_argument("--seed", type=int, default=0, help="of the bootstrap")
         p.add_argument("--drop-outliers", type=float, default=0.0, metavar="DEVIATIONS")
         p.add_argument("--out", type=Path, help="a folder for what is written")

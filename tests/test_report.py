@@ -80,7 +80,7 @@ def test_the_whole_report(written):
     assert text.count(opening) == 1
     assert "Masked diffusion passes the best AR of 3 settings for good at C = 1.2×10¹²" in text
     assert "1.2×10¹² FLOPs, after 121 epochs (90% interval" in text
-    assert "masked diffusion does not pass the best AR of 3 settings for good within" in text
+    assert "Masked diffusion does not pass the best AR of 3 settings for good within" in text
     assert "Extrapolated, not measured" in text and "proves nothing" in text
     assert "Does diffusion pass AR <on> digits?" in text  # escaped in the page
     assert "a <b> sample" in text

@@ -171,12 +171,8 @@ def analyse(
     joint = None
     if basin is not None:
         joint = fits.fit(made.law, table, loss=loss, starts=min(starts, 64))
-    if resamples:
-        tell(f"{who}: {intervals.affordable(table, resamples):,} resamples")
-    made = intervals.bootstrap(made, resamples, seed)
-    tell(f"{who}: profiles of {', '.join(made.free)}")
-    found, profiles = verdicts.verdicts(made)
-    tell(f"{who}: {'held-out runs and ' if cuts else ''}the exponents of three approaches")
+    if cuts:
+        tell(f"{who}: predicting held-out runs")
     predictions = [
         holdout.holdout(
             table, lambda t, n=name: fit_table(t, n, **_given(n, options))[0], axis, cut
@@ -184,6 +180,12 @@ def analyse(
         for axis, cut in cuts
         for name in (law_name, *rivals_of)
     ]
+    if resamples:
+        tell(f"{who}: {intervals.affordable(table, resamples):,} resamples")
+    made = intervals.bootstrap(made, resamples, seed)
+    tell(f"{who}: profiles of {', '.join(made.free)}")
+    found, profiles = verdicts.verdicts(made)
+    tell(f"{who}: exponents of the three approaches")
     return dataclasses.replace(
         _analysis(made, how, found, profiles),
         exponents=tuple(optimum.approaches(made, resamples)) if "alpha" in made.law.names else (),

@@ -25,13 +25,14 @@ from dlm.laws.table import Ranges, Table
 LOSSES = ("huber", "lad", "gaussian")
 DELTA = 1e-3  # Hoffmann et al. 2022; also Muennighoff et al. 2023
 STARTS = 128
+SAME_LOSS = 1e-9  # losses that differ by no larger share are one
 SCREENED = 512  # rows of a larger table, drawn at random, that starts are solved on first
 LEVEL = 0.90
 POLISHED = 24  # distinct minima of the starts, solved to the end
 ELEMENTS = 100_000  # problems times rows of one pass: its arrays stay in a core's cache
 EXACT = 1e-13  # relative tolerance of the objective
 ROUGH = 1e-6  # in screening, profiles and resamples: far below the noise
-SMOOTHED = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # widths of Huber that lead to the absolute value
+SMOOTHED = (1e-3, 1e-5, 1e-7)  # widths of Huber that lead to the absolute value
 
 
 @dataclass(frozen=True)
@@ -322,11 +323,10 @@ def fit(
     loss: Loss = HUBER,
     fixed: Mapping[str, float] | None = None,
     starts: int = STARTS,
-    near: tuple[Mapping[str, float], ...] = (),
     first: Fit | None = None,
     tolerance: float = EXACT,
 ) -> Fit:
-    """The best of many starts (always the same), and `near`.
+    """The best of many starts, always the same.
 
     Of a table of more than SCREENED rows, so many are drawn (always the same) to solve the starts
     on; their distinct minima are then solved on every row.
@@ -339,8 +339,6 @@ def fit(
     check(law, table, free)
     p = Problem(law, table, loss, free, fixed)
     points = _starts(p, starts)
-    if near:
-        points = np.concatenate([points, np.stack([p.coordinates(v) for v in near])])
     screened = _screened(p)
     rough = _distinct(screened, *screened.solve(points, tolerance=ROUGH), keep=POLISHED)
     if not rough:
@@ -367,6 +365,15 @@ def check(law: Law, table: Table, free: tuple[str, ...]) -> None:
         raise DlmError(f"{where}: nothing to fit: every coefficient of {law.name} is fixed")
     if not len(table):
         raise DlmError(f"{where}: no runs to fit")
+    if table.loss.min() < law.coefficient("E").limits[0]:
+        raise DlmError(
+            f"{where}: the lowest loss is {table.loss.min():g} nats per token, below the least that "
+            f"the law can have ({law.coefficient('E').limits[0]:g}): is the column in other units?"
+        )
+    if len(table) > 1 and np.ptp(np.log(table.loss)) < SAME_LOSS:
+        raise DlmError(
+            f"{where}: every run has the loss {table.loss[0]:.6g}: nothing tells what N or D change"
+        )
     if len(np.unique(np.round(np.log(table.N), 6))) < 2 and {"A", "alpha", "R_N"} & set(free):
         raise DlmError(
             f"{where}: one model size only ({table.N[0]:,.0f} parameters), so alpha and A are not "

@@ -66,8 +66,10 @@ def _scales(fit: Fit) -> dict[str, float]:
     correction = groups / max(groups - 1, 1) * (rows - 1) / max(rows - free, 1)
     middle = correction * scores.T @ scores
     # The ridge keeps what changes no prediction from counting as known.
-    bread = np.linalg.inv(stiff * J.T @ J + variance / 100 * np.eye(free))
-    sandwich = np.diag(bread @ (middle + variance / 100 * np.eye(free)) @ bread)
+    known = stiff * J.T @ J
+    ridge = max(variance / 100, 1e-12 * float(np.trace(known)), 1e-100) * np.eye(free)
+    bread = np.linalg.inv(known + ridge)
+    sandwich = np.diag(bread @ (middle + ridge) @ bread)
     most = rows / groups  # rows of a run that say one thing together, at the worst
     found = 2 * np.diag(bread) / sandwich
     return {
@@ -164,7 +166,7 @@ def _standard_error(fit: Fit, name: str) -> float:
     p = problem(fit)
     x = p.coordinates(fit.coefficients)
     J = p.jacobian(x, *p.columns)[1]
-    noise = max(1.4826 * float(np.median(np.abs(fit.residuals))), 1e-12)
+    noise = max(1.4826 * float(np.median(np.abs(fit.residuals))), 1e-6)
     towards = p.logarithm(x, name)
     return float(np.sqrt(towards @ np.linalg.inv(J.T @ J / noise**2 + np.eye(len(x))) @ towards))
 
@@ -172,6 +174,7 @@ def _standard_error(fit: Fit, name: str) -> float:
 def _profile(fit: Fit, name: str, grid: np.ndarray, f: np.ndarray, level: float) -> Profile:
     d = deviance(fit, f, name)
     limit = threshold(fit, level)
+    d[np.abs(grid - math.log(fit.coefficients[name])).argmin()] = 0.0  # the fit itself
     inside = np.flatnonzero(d <= limit)
     a, b = inside[0], inside[-1]
     root, at = np.sqrt(d), math.sqrt(limit)  # about a line between two values

@@ -52,9 +52,10 @@ class Vertex:
 
 def chinchilla_optimum(c: Any, compute: Any) -> tuple[Any, Any]:
     """N and D that minimise E + A/N^alpha + B/D^beta at C = 6ND (Hoffmann et al., equation 4)."""
-    G = (c.alpha * c.A / (c.beta * c.B)) ** (1 / (c.alpha + c.beta))
-    N = G * (compute / 6) ** (c.beta / (c.alpha + c.beta))
-    return N, compute / 6 / N
+    with np.errstate(all="ignore"):  # exponents near 0: sizes out of range are infinite
+        G = (c.alpha * c.A / (c.beta * c.B)) ** (1 / (c.alpha + c.beta))
+        N = G * (compute / 6) ** (c.beta / (c.alpha + c.beta))
+        return N, compute / 6 / N
 
 
 def by_gaps(values: Any) -> list[np.ndarray]:

@@ -139,7 +139,7 @@ def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:
         values[verdict.name] = verdict.low if math.isinf(verdict.high) else verdict.high
     p = problem(fit)
     x = p.coordinates(values)
-    J = p.jacobian(x, fit.table.N, fit.table.D, fit.table.U)[1]
+    J = _known(p.jacobian(x, *p.columns)[1])
     noise = max(float(np.median(np.abs(fit.residuals))) * 1.4826, 1e-4)
     covariance = np.linalg.inv(J.T @ J / noise**2 + np.eye(len(fit.free)))
     towards = p.logarithm(x, verdict.name)
@@ -147,7 +147,7 @@ def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:
     unique = _ladder(fit.table.U)
     epochs = np.geomspace(1, 4 * max(fit.max_epochs, 4), 8)
     N, U, epoch = (g.ravel() for g in np.meshgrid(sizes, unique, epochs, indexing="ij"))
-    j = p.jacobian(x, N, U * epoch, U)[1]
+    j = _known(p.jacobian(x, N, U * epoch, U)[1])
     before = towards @ covariance @ towards
     spread = noise**2 + np.einsum("mi,ij,mj->m", j, covariance, j)
     gain = (j @ covariance @ towards) ** 2 / spread
@@ -158,9 +158,14 @@ def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:
     return found
 
 
+def _known(J: np.ndarray) -> np.ndarray:
+    """The derivatives, 0 for a run of which a law out of range says nothing."""
+    return np.where(np.isfinite(J).all(1, keepdims=True), J, 0.0)
+
+
 def _ladder(values: np.ndarray) -> np.ndarray:
     low, high = values.min(), values.max()
-    return np.unique([low / 4, low, math.sqrt(low * high), high, high * 4])
+    return np.unique([low / 4, low, math.sqrt(low) * math.sqrt(high), high, high * 4])
 
 
 def jacobian(fit: Fit, N: np.ndarray, D: np.ndarray, U: np.ndarray) -> np.ndarray:
