@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlm.crossings import TOO_FEW
 from dlm.errors import DlmError, nearest
-from dlm.frontiers import TOO_FEW
 from dlm.laws.forms import LAWS
 from dlm.laws.forms import law as named
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlm import crossings
 from dlm import crossover as cross
-from dlm import frontiers
 from dlm.errors import DlmError
 from dlm.runs import Family, Panel, Setting
 
@@ -192,7 +192,7 @@ def _mark(ax: Axes, panel: Panel, found: cross.Crossover, y: float, name: str) -
         return
     ax.axvline(found.compute, color=INK, lw=1.0, ls=(0, (3, 2)), zorder=2)
     words = f"{name}crossover {scientific(found.compute)}"
-    if found.status == frontiers.FROM_START:
+    if found.status == crossings.FROM_START:
         words = f"{name}{found.status}, {scientific(found.compute)}"
     if found.low is not None and found.high is not None:
         high = min(found.high, right)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlm import figures, frontiers
+from dlm.crossings import CROSSES, Crossover
 from dlm.crossover import NAMES
 from dlm.errors import DlmError
 from dlm.figures import INK, STYLE, scientific
-from dlm.frontiers import CROSSES, Crossover
 from dlm.laws import critical as crit
 from dlm.laws import measured
 from dlm.laws.comparison import Comparison

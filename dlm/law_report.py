@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from dlm import figures, findings, html
+from dlm.crossings import CROSSES, TOO_FEW, Crossover
 from dlm.crossover import name_of
 from dlm.errors import DlmError
 from dlm.figures import interval, scientific
-from dlm.frontiers import AT_EQUAL, CROSSES, TOO_FEW, Crossover
+from dlm.frontiers import AT_EQUAL
 from dlm.laws import analysis as laws
 from dlm.laws import comparison, fits, words
 from dlm.laws import table as tables

@@ -48,8 +48,8 @@ LEFT = (
 )
 # The other side of the run directory: these, and of the left only what RIGHT_MAY names.
 RIGHT = (
-    *("runs", "frontiers", "crossover", "laws", "figures", "law_figures", "html", "findings"),
-    *("law_report", "report", "commands"),
+    *("runs", "frontiers", "crossings", "crossover", "laws", "figures", "law_figures", "html"),
+    *("findings", "law_report", "report", "commands"),
 )
 TOP = ("trained", "usage", "cli")  # the command line joins both sides
 RIGHT_MAY = {"errors", "config", "flops", "likelihood", "corpora"}
