@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlm.crossings import TOO_FEW
 from dlm.errors import DlmError, nearest
 from dlm.format import file_stems
-from dlm.frontiers import TOO_FEW
 from dlm.laws.forms import LAWS
 from dlm.laws.forms import law as named
 from dlm.terminal import prose

@@ -1,6 +1,6 @@
 """What the families of a panel of runs say of each other: crossings and final numbers.
 
-The crossing of the frontiers is that of dlm/frontiers.py, from every loss tracked while training;
+The crossing of the frontiers is that of dlm/crossings.py, from every loss tracked while training;
 the final comparison uses the best weights on the whole validation split.
 """
 
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlm import frontiers
-from dlm.frontiers import Crossover, FamilyLosses, Frontier, RunLosses, SettingLosses
+from dlm import crossings, frontiers
+from dlm.crossings import Crossover
+from dlm.frontiers import FamilyLosses, Frontier, RunLosses, SettingLosses
 from dlm.likelihood import Comparison, Estimate, compare, standard_error
 from dlm.runs import Family, Panel, Run, Setting, panel_key, panels, setting_of
 
@@ -119,7 +120,7 @@ def crossovers(panel: Panel, axis: str = "flops") -> list[Crossover]:
 
     Empty without the reference or without challengers.
     """
-    return [frontiers.crossover(a, b, axis) for a, b in _pairs(panel, axis)]
+    return [crossings.crossover(a, b, axis) for a, b in _pairs(panel, axis)]
 
 
 def equal_crossovers(panel: Panel, axis: str = "flops") -> list[Crossover]:
@@ -128,7 +129,7 @@ def equal_crossovers(panel: Panel, axis: str = "flops") -> list[Crossover]:
     The paper compares the families so: one set of hyper-parameters, tuned for neither.
     """
     pairs = [(frontiers.equally_set(a, b), b) for a, b in _pairs(panel, axis)]
-    return [frontiers.crossover(a, b, axis) for a, b in pairs if a]
+    return [crossings.crossover(a, b, axis) for a, b in pairs if a]
 
 
 def _pairs(panel: Panel, axis: str) -> list[tuple[FamilyLosses, FamilyLosses]]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlm import crossings
 from dlm import crossover as cross
-from dlm import frontiers
 from dlm.canvas import INK, Drawing, keywords, set_axis, settings, shown, style
 from dlm.errors import DlmError
 from dlm.format import file_stems, interval, power, scientific, with_error
@@ -182,7 +182,7 @@ def _mark(ax: Axes, families: list[str], found: cross.Crossover, y: float, name:
         return
     ax.axvline(found.compute, color=INK, lw=1.0, ls=(0, (3, 2)), zorder=2)
     words = f"{name}crossover {scientific(found.compute)}"
-    if found.status == frontiers.FROM_START:
+    if found.status == crossings.FROM_START:
         words = f"{name}{found.status}, {scientific(found.compute)}"
     if found.low is not None and found.high is not None:
         high = min(found.high, right)

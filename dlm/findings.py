@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from dlm import crossings, frontiers
 from dlm import crossover as cross
-from dlm import frontiers
 from dlm.crossover import Crossover, Final, name_of
 from dlm.format import interval, number, scientific, sentence, with_error
 from dlm.laws.words import plain
@@ -174,19 +174,19 @@ def crossing(found: Crossover) -> str:
     if found.trials > 1 and frontiers.AT_EQUAL not in found.reference:
         a = f"the best {a} of {found.trials} settings"
     start = "" if found.basis == frontiers.TRACKED else f"From {found.basis}: "
-    if found.status == frontiers.TOO_FEW:
+    if found.status == crossings.TOO_FEW:
         return (
             f"{start}{b} and {a} are known together at one compute only ({scientific(found.end)} "
             f"FLOPs): {found.status} to say where they cross."
         )
     if found.compute is None:
         text = f"{start}{b} does not pass {a} for good within {scientific(found.end)} FLOPs."
-        if found.status == frontiers.BETWEEN:
+        if found.status == crossings.BETWEEN:
             between = " and ".join(interval(*window) for window in found.windows)
             text += f" It is below from {between} FLOPs, and above again at the end."
         return f"{text} {_gap(found)} {_trend(found)}"
     epochs = f", after {number(found.epochs, 3)} epochs" if found.epochs is not None else ""
-    if found.status == frontiers.FROM_START:
+    if found.status == crossings.FROM_START:
         text = f"{start}{b} is below {a} from the first compute at which both have been evaluated"
         text += f" ({scientific(found.compute)} FLOPs)"
     else:
@@ -231,7 +231,7 @@ def _gap(found: Crossover) -> str:
 def _trend(found: Crossover) -> str:
     trend = found.trend
     if trend is None or not math.isfinite(trend.compute):
-        return f"Its trend does not cross within {frontiers.REACH:.0f} times the compute trained."
+        return f"Its trend does not cross within {crossings.REACH:.0f} times the compute trained."
     text = (
         "Extrapolated, not measured: a power law through the frontier from "
         f"{scientific(trend.start)} FLOPs on (exponent {trend.exponent:.3f}, no floor, so an "

@@ -14,10 +14,10 @@ import numpy as np
 
 from dlm import frontiers
 from dlm.canvas import INK, Drawing, keywords, set_axis, shown, style
+from dlm.crossings import CROSSES, Crossover
 from dlm.crossover import NAMES
 from dlm.errors import DlmError
 from dlm.format import count, file_stems, power, scientific, tick
-from dlm.frontiers import CROSSES, Crossover
 from dlm.laws import critical as crit
 from dlm.laws import measured
 from dlm.laws.comparison import Comparison

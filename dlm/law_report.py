@@ -14,10 +14,11 @@ import numpy as np
 
 from dlm import findings, html
 from dlm.canvas import Drawn
+from dlm.crossings import CROSSES, TOO_FEW, Crossover
 from dlm.crossover import name_of
 from dlm.errors import DlmError
 from dlm.format import interval, number, percent, scientific
-from dlm.frontiers import AT_EQUAL, CROSSES, TOO_FEW, Crossover
+from dlm.frontiers import AT_EQUAL
 from dlm.laws import analysis as laws
 from dlm.laws import comparison, fits, words
 from dlm.laws import table as tables

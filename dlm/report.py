@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dlm import canvas, figures, findings, frontiers, html, law_report, runs
+from dlm import canvas, crossings, figures, findings, html, law_report, runs
 from dlm import crossover as cross
 from dlm.canvas import Drawing
 from dlm.crossover import name_of
@@ -302,9 +302,9 @@ def _compared(panels: Sequence[Panel]) -> list[str]:
             )
     found.append(
         "Crossovers are read from the losses tracked while training, by straight lines in log compute. "
-        f"Their interval resamples seeds ({frontiers.RESAMPLES:,} times, widened for few seeds) and "
+        f"Their interval resamples seeds ({crossings.RESAMPLES:,} times, widened for few seeds) and "
         "does not hold the noise of validation windows or of settings with one seed. If no setting "
-        f"at the crossing has several seeds and each family has {frontiers.SPREAD} settings or more, "
+        f"at the crossing has several seeds and each family has {crossings.SPREAD} settings or more, "
         "settings are resampled instead: a spread, not an interval."
     )
     return found + findings.selected(panels)

@@ -13,7 +13,18 @@ import planted
 import pytest
 from fake_runs import autoregressive, diffusion, write_run
 
-from dlm import cli, commands, figures, findings, frontiers, law_figures, law_report, report, runs
+from dlm import (
+    cli,
+    commands,
+    crossings,
+    figures,
+    findings,
+    frontiers,
+    law_figures,
+    law_report,
+    report,
+    runs,
+)
 from dlm.errors import DlmError
 from dlm.laws import analysis, intervals, measured, words
 from dlm.laws import table as tables
@@ -43,7 +54,7 @@ def experiment(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def fewer_resamples(monkeypatch):
-    monkeypatch.setattr(frontiers, "RESAMPLES", 200)
+    monkeypatch.setattr(crossings, "RESAMPLES", 200)
 
 
 def texts_of(figure) -> str:
@@ -55,7 +66,7 @@ def test_a_folder_has_one_crossing_at_every_door(experiment, tmp_path, capsys, m
     (panel,), excluded = runs.panels(found)
     numbers = findings.numbers(found, [panel], excluded)  # report.json
     equal, best = json.loads(json.dumps(numbers["panels"][0]["crossovers"]["flops"]))
-    assert (best["status"], best["basis"]) == (frontiers.CROSSES, frontiers.TRACKED)
+    assert (best["status"], best["basis"]) == (crossings.CROSSES, frontiers.TRACKED)
     assert best["compute"] == pytest.approx(1.2e12, rel=0.02)
     assert best["low"] < 0.9e12 < 1.4e12 < best["high"]
     assert (equal["reference"], best["reference"]) == ("ar" + frontiers.AT_EQUAL, "ar")
@@ -90,7 +101,7 @@ def test_a_table_without_curves_says_that_it_has_final_losses_only(experiment, t
         assert "From final losses only: masked diffusion" in said
     assert observed[0] == observed[1]
     (found,) = observed[0]
-    assert (found["basis"], found["status"]) == (frontiers.FINAL, frontiers.CROSSES)
+    assert (found["basis"], found["status"]) == (frontiers.FINAL, crossings.CROSSES)
     worse = 1.2e12 * (1 - 0.02 / 1.6) ** (-1 / 0.06)  # by the ends of the shorter runs
     assert found["compute"] == pytest.approx(worse, rel=0.02)
 

@@ -10,7 +10,7 @@ import pytest
 from fake_runs import autoregressive, diffusion
 from test_laws_critical import AR, MASKED, pair
 
-from dlm import frontiers
+from dlm import crossings, frontiers
 from dlm.frontiers import FamilyLosses, RunLosses, SettingLosses
 from dlm.laws import critical as crit
 from dlm.laws import measured
@@ -63,32 +63,32 @@ def test_a_setting_counts_by_the_mean_of_its_seeds():
 def test_frontiers_of_runs_cross_for_good_on_a_line_between_runs():
     a = single([1e16, 4e16, 1e17, 1e18], [4.0, 3.5, 3.0, 3.2])  # the last one is no better
     b = single([2e16, 6e16, 4e17, 2e18], [3.9, 3.2, 2.9, 2.8], "masked")
-    found = frontiers.crossover(a, b)
+    found = crossings.crossover(a, b)
     # b is below a at 6e16 too, but a comes back at 1e17.
     # Past it b falls from 3.2 to 2.9 between 6e16 and 4e17, a stays at 3.0: a line in log C.
-    assert (found.status, found.over) == (frontiers.CROSSES, "")
+    assert (found.status, found.over) == (crossings.CROSSES, "")
     assert found.compute == pytest.approx(6e16 * (4e17 / 6e16) ** (2 / 3), rel=1e-9)
     assert (found.start, found.end) == (pytest.approx(2e16), pytest.approx(2e18))
     assert len(found.windows) == 2 and found.windows[1][0] == pytest.approx(found.compute)
     assert found.plateau and found.reference_end == pytest.approx(1e18)
     assert found.compute is not None and found.epochs == pytest.approx(found.compute / 1e10)
-    back = frontiers.crossover(b, a)
-    assert (back.status, back.compute) == (frontiers.BETWEEN, None)
+    back = crossings.crossover(b, a)
+    assert (back.status, back.compute) == (crossings.BETWEEN, None)
 
 
 @pytest.mark.parametrize("a, b, status", [
-    (([1e17, 1e18], [4.0, 3.9]), ([1e16, 1e17, 1e18], [3.5, 3.4, 3.3]), frontiers.FROM_START),
-    (([1e17, 1e18], [4.0, 3.9]), ([1e16, 1e17, 1e18], [4.5, 4.4, 4.3]), frontiers.NEVER),
-    (([1e16, 1e18], [4.0, 3.0]), ([1e16, 1e18], [3.8, 3.4]), frontiers.BETWEEN),
-    (([1e16, 1e17], [4.0, 3.9]), ([1e18], [3.0]), frontiers.TOO_FEW),
+    (([1e17, 1e18], [4.0, 3.9]), ([1e16, 1e17, 1e18], [3.5, 3.4, 3.3]), crossings.FROM_START),
+    (([1e17, 1e18], [4.0, 3.9]), ([1e16, 1e17, 1e18], [4.5, 4.4, 4.3]), crossings.NEVER),
+    (([1e16, 1e18], [4.0, 3.0]), ([1e16, 1e18], [3.8, 3.4]), crossings.BETWEEN),
+    (([1e16, 1e17], [4.0, 3.9]), ([1e18], [3.0]), crossings.TOO_FEW),
 ])  # fmt: skip
 def test_every_status_has_its_case(a, b, status):
-    found = frontiers.crossover(single(*a), single(*b, "masked"))
+    found = crossings.crossover(single(*a), single(*b, "masked"))
     assert found.status == status
-    assert (found.compute is not None) == (status == frontiers.FROM_START)
-    if status == frontiers.FROM_START:
+    assert (found.compute is not None) == (status == crossings.FROM_START)
+    if status == crossings.FROM_START:
         assert found.compute == pytest.approx(1e17)  # only compute that both reached is compared
-    assert (found.trend is not None) == (status in (frontiers.NEVER, frontiers.BETWEEN))
+    assert (found.trend is not None) == (status in (crossings.NEVER, crossings.BETWEEN))
 
 
 def test_equal_settings_are_the_challengers_best():
@@ -103,8 +103,8 @@ def test_equal_settings_are_the_challengers_best():
     )
     equal = frontiers.equally_set(a, b)
     assert equal is not None and equal.family == "ar" + frontiers.AT_EQUAL
-    assert frontiers.crossover(equal, b).status == frontiers.CROSSES
-    assert frontiers.crossover(a, b).status == frontiers.NEVER
+    assert crossings.crossover(equal, b).status == crossings.CROSSES
+    assert crossings.crossover(a, b).status == crossings.NEVER
     assert frontiers.equally_set(equal, b) is None  # there is no other
     assert frontiers.equally_set(single([1e10], [2.0]), single([1e10], [2.0])) is None  # unknown
 
@@ -149,7 +149,7 @@ def curves(seeds: int, rng: np.random.Generator) -> tuple[FamilyLosses, FamilyLo
 
 def held(pairs, truth: float) -> float:
     """The share of intervals that hold the truth."""
-    found = [frontiers.crossover(a, b) for a, b in pairs]
+    found = [crossings.crossover(a, b) for a, b in pairs]
     ends = [(f.low, f.high) for f in found]
     return float(np.mean([low <= truth <= high for low, high in ends if low and high]))
 
@@ -169,20 +169,20 @@ def grids(count: int, unique: float):
 
 def test_few_seeds_widen_the_interval(monkeypatch):
     """Plain resampled means of three seeds hold the truth in seven cases of ten."""
-    monkeypatch.setattr(frontiers, "RESAMPLES", 200)
+    monkeypatch.setattr(crossings, "RESAMPLES", 200)
     rng = np.random.default_rng(0)
     assert held([curves(3, rng) for _ in range(20)], 1e12) >= 0.75
 
 
 def test_the_frontiers_of_a_planted_grid_cross_where_its_laws_do(monkeypatch):
     """A grid of runs is no law: its spread holds the crossing nearly always."""
-    monkeypatch.setattr(frontiers, "RESAMPLES", 100)
+    monkeypatch.setattr(crossings, "RESAMPLES", 100)
     assert held(grids(6, 5e7), crit.critical(*pair(), 5e7).compute) >= 0.6
 
 
 @pytest.mark.slow
 def test_nine_intervals_in_ten_hold_the_crossing(monkeypatch):
-    monkeypatch.setattr(frontiers, "RESAMPLES", 400)
+    monkeypatch.setattr(crossings, "RESAMPLES", 400)
     for seeds in (2, 3, 5):
         rng = np.random.default_rng(seeds)
         share = held([curves(seeds, rng) for _ in range(200)], 1e12)

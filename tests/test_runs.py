@@ -11,8 +11,8 @@ import pytest
 from fake_runs import autoregressive, diffusion, quickstart, write_run
 from scipy import stats
 
+from dlm import crossings, runs
 from dlm import crossover as cross
-from dlm import frontiers, runs
 from dlm.errors import DlmError
 
 AR = autoregressive(1.6, 1.5e11)
@@ -232,7 +232,7 @@ def test_resamples_that_do_not_cross_open_the_interval_upwards(tmp_path):
 
 def test_not_crossed_gives_the_gap_and_the_planted_trend(tmp_path):
     found = both(tmp_path, diffusion(4e12, 1.6), seeds=2)
-    assert found.status == frontiers.NEVER and found.compute is None and found.epochs is None
+    assert found.status == crossings.NEVER and found.compute is None and found.epochs is None
     assert found.gap == pytest.approx(1.6 * (0.5**-0.06 - 1), abs=2e-3)
     assert found.trend.compute == pytest.approx(4e12, rel=0.02)
     assert found.trend.exponent == pytest.approx(0.06, rel=0.01)

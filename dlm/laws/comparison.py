@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from dlm.crossings import CROSSES, Crossover
 from dlm.errors import DlmError
-from dlm.frontiers import CROSSES, Crossover
 from dlm.laws import measured
 from dlm.laws.critical import Critical, Fitted, PowerLaw, closed_form, critical, critical_law
 from dlm.laws.table import Table

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dlm.crossings import BETWEEN, CROSSES, FROM_START, NEVER
 from dlm.errors import DlmError
-from dlm.frontiers import BETWEEN, CROSSES, FROM_START, NEVER
 from dlm.laws import optimum
 from dlm.laws.fits import LEVEL
 from dlm.laws.forms import Law

@@ -1,4 +1,4 @@
-"""What tables hold for the crossing of measured frontiers (dlm/frontiers.py), and those crossings.
+"""What tables hold for the crossing of measured frontiers (dlm/crossings.py), and those crossings.
 
 A table that was read from a folder of runs holds every tracked loss of its runs, as the report does.
 Any other table holds the losses of its rows: with one row a run the crossing is that of the final
@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dlm import frontiers
-from dlm.frontiers import Crossover, FamilyLosses, RunLosses, SettingLosses
+from dlm import crossings, frontiers
+from dlm.crossings import Crossover
+from dlm.frontiers import FamilyLosses, RunLosses, SettingLosses
 from dlm.laws.table import Table, unique_budgets, with_unique
 
 
@@ -22,12 +23,12 @@ def observed(reference: Table, challenger: Table) -> list[Crossover]:
     For each, if the settings are known: once at equal settings, then against the best of all the
     reference's settings tried.
     """
-    crossings = []
+    found = []
     for a, b in _pairs(reference, challenger):
         equal = frontiers.equally_set(a, b)
-        crossings += [frontiers.crossover(equal, b)] if equal else []
-        crossings.append(frontiers.crossover(a, b))
-    return crossings
+        found += [crossings.crossover(equal, b)] if equal else []
+        found.append(crossings.crossover(a, b))
+    return found
 
 
 def alone(reference: Table, challenger: Table) -> dict[str, list[float]]:
