@@ -23,7 +23,7 @@ LEFT = (
     ("rules",),
     ("config",),
     ("experiment", "planning"),
-    ("paper",),
+    ("paper", "labels"),
     ("tokenizer_files",),
     ("tokenizers",),
     ("corpora",),
