@@ -24,7 +24,7 @@ LEFT = (
     ("rules",),
     ("config",),
     ("experiment", "planning"),
-    ("paper",),
+    ("paper", "labels"),
     ("tokenizer_files",),
     ("tokenizers",),
     ("corpora", "round_trip"),

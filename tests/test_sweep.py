@@ -411,7 +411,7 @@ def test_a_worker_killed_in_real_training(tmp_path, monkeypatch, cache, capsys) 
     reason = json.loads((killed / "result.json").read_text())["reason"]
     assert "its worker process ended with code -9" in reason and "workers.log" in reason
     assert reason in (killed / "error.txt").read_text()
-    assert "failed: topics masked seed=0: see" in capsys.readouterr().err
+    assert "failed: topics masked seed=0 samples=0: see" in capsys.readouterr().err
     (evaluated,) = [row for row in tiny.rows(killed) if "validation_loss" in row]
     before = (other / "result.json").stat().st_mtime_ns
 
