@@ -141,7 +141,7 @@ def test_what_is_no_override_is_refused(text):
         (dict(optimizer__schedule="cos"), "config.optimizer.schedule='cos': must be one of cosine"),
         (dict(corpus__validation=1.0), "config.corpus.validation=1.0: must be between 0 and 1"),
         (dict(evaluation__growth=0.5), "config.evaluation.growth=0.5: must be 1 or above"),
-        (dict(tokenizer__kind="bpe"), "config.tokenizer.vocab_size=0: must be above 0"),
+        (dict(tokenizer__kind="bpe"), "config.tokenizer.vocab_size=0: must be 259 (256 bytes"),
         (dict(tokenizer__kind="hf"), "config.tokenizer.path='': must be a path"),
         (dict(train__duration="fast"), "config.train.duration='fast': must be a number and a unit"),
         (dict(train__duration="10"), "config.train.duration='10'"),

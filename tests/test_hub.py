@@ -137,6 +137,15 @@ def test_both_formats_are_one_corpus(tmp_path, request) -> None:
     assert stores[0].fingerprint == stores[1].fingerprint
 
 
+def test_a_dataset_that_the_library_saved_is_read_as_files(tmp_path) -> None:
+    rows = datasets.Dataset.from_dict({"n": range(30), "text": TRAIN}).select(range(10, 30))
+    rows.save_to_disk(tmp_path / "saved", num_shards=3)
+    assert texts(CORPORA["files"](paths=str(tmp_path / "saved")).documents) == TRAIN[10:]
+    datasets.DatasetDict({"a": rows, "b": rows}).save_to_disk(tmp_path / "both")
+    with pytest.raises(DlmError, match="of several splits; name one of .*/both/a, .*/both/b"):
+        CORPORA["files"](paths=str(tmp_path / "both"))
+
+
 # --- interruptions --------------------------------------------------------------------------------
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import math
+import zipfile
 
 import numpy as np
 import pytest
@@ -125,6 +127,19 @@ def read(path, **options) -> dict[str, list[int]]:
     return {name: x.tolist() for name, x in ids.ids(str(path), 10, **options).documents}
 
 
+def zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", content)
+    return file.getvalue()
+
+
+def pickled() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.array([{"an": "object"}], object))
+    return file.getvalue()
+
+
 def test_arrays_and_lines_of_ids(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(6).reshape(2, 3))
     np.savez(tmp_path / "b.npz", x=np.array([1, 2]), y=np.array([[3], [4]]))
@@ -133,12 +148,22 @@ def test_arrays_and_lines_of_ids(tmp_path):
     assert read(tmp_path / "b.npz") == {"b.npz:x": [1, 2], "b.npz:y:1": [3], "b.npz:y:2": [4]}
     assert read(tmp_path / "c.jsonl") == {"c.jsonl:1": [1, 2], "c.jsonl:3": [3]}
     assert len(read(tmp_path / "*")) == 7
+    (tmp_path / "d.json").write_text('[[1, 2], {"ids": [3]}, [12345678, 0]]')
+    assert list(read(tmp_path / "d.json").values()) == [[1, 2], [3], [12345678, 0]]
 
 
 @pytest.mark.parametrize("name, content, message", [
     ("a.npy", b"no array", "not a readable .npy"),
     ("a.jsonl", b"{", "a.jsonl:1: not JSON"), ("a.jsonl", b"[1.5]", "list of whole numbers"),
     ("a.jsonl", b'{"tokens": [1]}', "no field 'ids'; there are tokens"),
+    ("a.npz", zipped(b"nothing of numpy"), "not a readable .npz file of numbers: "),
+    ("a.npz", zipped(b"\x93NUMPY\x01\x00"), "not a readable .npz file of numbers: "),
+    ("a.npz", zipped(pickled()), "not a readable .npz file of numbers: .*allow_pickle"),
+    ("a.npz", zipped(b"x" * 99)[:-30], "not a readable .npz file of numbers: "),
+    ("a.npy", pickled(), "not a readable .npy file of numbers: .*allow_pickle"),
+    ("a.jsonl", b"[99999999999999999999]", "a.jsonl:1: .*too large"),
+    ("a.jsonl", b"[" * 200_000, "a.jsonl:1: not JSON: .*recursion"),
+    ("a.json", b"[[1, 2], [3]", "a.json: not a JSON array: element 3: "),
     ("a.csv", b"1,2", "must end in .npy, .npz, .jsonl"),
 ])  # fmt: skip
 def test_a_broken_file_of_ids_is_told(tmp_path, name, content, message):

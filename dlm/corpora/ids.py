@@ -45,6 +45,8 @@ def _documents(found: dict[str, Path], field: str) -> Iterator[tuple[str, np.nda
         try:
             loaded = np.load(path, allow_pickle=False)
             arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+            if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+                raise ValueError("a member is no array")
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DlmError(
                 f"{path}: not a readable {path.suffix} file of numbers: {reason(error)}"
