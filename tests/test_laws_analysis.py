@@ -86,6 +86,16 @@ def test_a_verdict_follows_from_the_wider_of_its_intervals(identified, low, high
     assert (found.identified, found.reason) == (not reason, reason)
 
 
+def test_a_profile_far_narrower_than_the_bootstrap_identifies_nothing():
+    """20 public-size runs: B within a factor of 3 by its profile, of hundreds by resampling."""
+    runs = tables.read(planted.public("faults/tables/own_unique_tokens_each.csv"))[0]
+    fit = fits.fit(named("data-constrained"), runs, starts=16)
+    fit = intervals.bootstrap(fit, 200)
+    (found,) = (v for v in verdicts.verdicts(fit)[0] if v.name == "B")
+    assert found.profile[1] / found.profile[0] < 10 < 100 < found.boot[1] / found.boot[0]
+    assert (found.low, found.high) == found.boot and not found.identified
+
+
 def test_after_two_steps_the_bootstrap_decides(identified):
     """A profile takes step one as known, so that it is too narrow."""
     two = dataclasses.replace(identified.fit, first=identified.fit)

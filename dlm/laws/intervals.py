@@ -18,7 +18,7 @@ import numpy as np
 from dlm.laws.fits import LEVEL, ROUGH, Fit, Problem, problem
 from dlm.laws.table import Table
 
-DRAWN = 2_500_000  # rows that all resamples of a table hold together
+DRAWN = 1_500_000  # rows that all resamples of a table hold together
 FEWEST = 100  # resamples, however large the table
 
 # --- noise: what objective is as good as the best -----------------------------------------------
@@ -121,14 +121,15 @@ def profiles(
     points = np.stack([base.coordinates(fit.fixed | m.coefficients) for m in warm])
     x, f = _held(base, held, at, np.tile(points[:, None], (1, len(at), 1)))
     first = np.cumsum([0, *(len(g) for g in grids)])
-    for _ in range(2):
-        around = np.stack([np.arange(len(at)) + side for side in (-1, 1)])
-        for side, edge in ((0, first[:-1]), (1, first[1:] - 1)):
-            around[side, edge] = edge  # no neighbour beyond the ends
-        y, g = _held(base, held, at, x[around])
-        better = g < f
-        x[better], f[better] = y[better], g[better]
-        if not better.any():
+    around = np.stack([np.arange(len(at)) + side for side in (-1, 1)])
+    around[0, first[:-1]], around[1, first[1:] - 1] = first[:-1], first[1:] - 1  # beyond the ends
+    todo = np.arange(len(at))
+    for _ in range(3):
+        y, g = _held(base, held[todo], at[todo], x[around[:, todo]])
+        better = g < f[todo] * (1 - 10 * ROUGH)
+        x[todo[better]], f[todo[better]] = y[better], g[better]
+        todo = np.unique(around[:, todo[better]])  # whose neighbour has found a lower value
+        if not len(todo):
             break
     return {
         name: _profile(fit, name, grid, f[i : i + len(grid)], level)
