@@ -9,7 +9,7 @@ from typing import Any
 
 from dlm import crossover as cross
 from dlm.crossover import Crossover, Final, name_of
-from dlm.format import interval, number, scientific, sentence, with_error
+from dlm.format import between, number, scientific, sentence, with_error
 from dlm.likelihood import Estimate
 from dlm.runs import Family, Panel, Run, rows
 
@@ -181,7 +181,7 @@ def _crossing(panel: Panel, found: Crossover) -> str:
     else:
         text = f"{b} passes {a} for good at C = {scientific(found.compute)} FLOPs, {epochs}"
     if found.low is not None and found.high is not None and found.share is not None:
-        text += f" (90% interval {interval(found.low, found.high)}; it crosses in "
+        text += f" (90% interval {between(found.low, found.high)}; it crosses in "
         text += f"{100 * found.share:.0f}% of resamples of the seeds)"
     else:
         text += " (one seed each: no interval)"
@@ -212,7 +212,7 @@ def _trend(found: Crossover) -> str:
         f"{scientific(trend.compute)} FLOPs"
     )
     if trend.low is not None and trend.high is not None:
-        text += f" (90% interval over seeds {interval(trend.low, trend.high)})"
+        text += f" (90% interval over seeds {between(trend.low, trend.high)})"
     return (
         f"{text}, after {number(trend.epochs, 3)} epochs."
         if trend.epochs is not None

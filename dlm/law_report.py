@@ -16,7 +16,7 @@ from dlm import html
 from dlm.canvas import Drawn
 from dlm.crossover import name_of
 from dlm.errors import DlmError
-from dlm.format import interval, number, scientific
+from dlm.format import between, number, scientific
 from dlm.laws import analysis as laws
 from dlm.laws import comparison, fits, words
 from dlm.laws import table as tables
@@ -187,7 +187,7 @@ def comparison_tables(c: Comparison) -> tuple[Any, ...]:
     crossings = [_critical_row(p) for p in (*c.points, *c.observed)]
     e = c.equivalence
     ratios = [
-        [scientific(C, 3), number(n, 3), number(r, 3), interval(low, high)]
+        [scientific(C, 3), number(n, 3), number(r, 3), between(low, high)]
         for C, n, r, low, high in zip(e.compute, e.epochs, e.ratio, e.low, e.high, strict=True)
     ]
     return (
@@ -221,7 +221,7 @@ def _critical_row(found: Critical) -> list[str]:
     around = "no interval"
     if not math.isnan(found.low):  # from the lowest compute searched on, it is open below
         low = found.low if found.low > found.searched[0] * (1 + 1e-9) else 0.0
-        around = interval(low, found.high)
+        around = between(low, found.high)
     if from_runs and around != "no interval":
         around += " (spread)"
     if found.share < 0.995:
@@ -238,7 +238,7 @@ def _critical_row(found: Critical) -> list[str]:
 
 
 def _range(searched: tuple[float, float]) -> str:
-    return interval(*searched, digits=2)
+    return between(*searched, digits=2)
 
 
 def power_sentence(law: PowerLaw) -> str:

@@ -318,7 +318,7 @@ def test_frontiers_of_runs_cross_for_good_at_a_run():
     assert "beyond the reference's last run" not in " ".join(found.notes)
     early = frontiers.observed(a.only(a.flops < 2e17), b, resamples=0)[0]
     assert early.compute == pytest.approx(found.compute) and math.isnan(early.low)
-    assert early.notes[1] == "beyond the reference's last run (1e+17 FLOPs), whose best stands"
+    assert early.notes[1] == "beyond the reference's last run (1.0×10¹⁷ FLOPs), whose best stands"
     assert found.unique_tokens == pytest.approx(1e8)
     assert found.searched == pytest.approx((2e16, 2e18))
     assert found.low <= 1e17 < 4e17 <= found.high  # the runs on either side, at the least

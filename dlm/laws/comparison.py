@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dlm.format import number, scientific
 from dlm.laws.critical import Critical, Fitted, PowerLaw, closed_form, critical, critical_law
 from dlm.laws.fits import Fit
 from dlm.laws.frontiers import observed
@@ -83,7 +84,7 @@ def cautions(c: Comparison) -> list[str]:
     for p in (*c.points, *c.observed):
         source = "runs" if p in c.observed else f"E {p.irreducible}"
         words += [
-            f"U = {p.unique_tokens:.4g}, {source}: {note}."
+            f"U = {number(p.unique_tokens)}, {source}: {note}."
             for note in p.notes
             if note != "from the runs, no law"
         ]
@@ -94,7 +95,7 @@ def cautions(c: Comparison) -> list[str]:
         )
     if math.isfinite(c.closed) and min(p.unique_tokens for p in c.points) < c.closed < 1e40:
         words.append(
-            f"On fresh data alone, E dropped, the two optima meet at {c.closed:.3g} FLOPs (closed "
-            "form)."
+            "On fresh data alone, E dropped, the two optima meet at "
+            f"{scientific(c.closed)} FLOPs (closed form)."
         )
     return words

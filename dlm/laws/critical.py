@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dlm.errors import DlmError
+from dlm.format import between, number, scientific
 from dlm.laws import optimum
 from dlm.laws.fits import LEVEL, Fit
 from dlm.laws.forms import Law
@@ -219,7 +220,7 @@ def _cautions(found: Critical, *fits: Fitted) -> list[str]:
     """What this crossing rests on beyond the runs."""
     words = []
     if len(found.windows) > 1 or found.status == "below in between":
-        pieces = " and ".join(f"{low:.3g} to {high:.3g}" for low, high in found.windows)
+        pieces = " and ".join(between(low, high) for low, high in found.windows)
         words.append(f"the challenger is below from {pieces} FLOPs")
     trained = [f.table for f in fits if isinstance(f, Fit)]
     if not trained:
@@ -227,13 +228,14 @@ def _cautions(found: Critical, *fits: Fitted) -> list[str]:
     if found.status == "crosses":
         reach = min(float(t.flops.max()) for t in trained)
         if found.compute > reach:
-            words.append(f"extrapolated {found.compute / reach:.2g} times beyond {reach:.3g} FLOPs")
+            times = number(found.compute / reach, 2)
+            words.append(f"extrapolated {times} times beyond {scientific(reach)} FLOPs")
         most = [float(t.epochs.max()) for t in trained]
         if any(e > m * 1.01 for e, m in zip(found.epochs, most, strict=False)):
-            words.append(f"beyond the epochs trained ({' and '.join(f'{m:.4g}' for m in most)})")
+            words.append(f"beyond the epochs trained ({' and '.join(map(number, most))})")
     low, high = (f(float(f(t.U)) for t in trained) for f in (min, max))
     if not low * 0.99 <= found.unique_tokens <= high * 1.01:
-        words.append(f"U outside the trained {low:.3g} to {high:.3g}")
+        words.append(f"U outside the trained {between(low, high)}")
     return words
 
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from dlm.format import scientific
 from dlm.laws import optimum
 from dlm.laws.critical import Critical
 from dlm.laws.fits import LEVEL
@@ -44,7 +45,9 @@ def observed(
         notes = ["from the runs, no law"]
         last = float(a.flops.max())
         if last < C:
-            notes.append(f"beyond the reference's last run ({last:.3g} FLOPs), whose best stands")
+            notes.append(
+                f"beyond the reference's last run ({scientific(last)} FLOPs), whose best stands"
+            )
         nothing = (math.nan, math.nan)
         found.append(
             Critical(u, "kept", status, C, low, high, share, (start, end), nothing, nothing,

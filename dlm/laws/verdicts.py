@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlm.format import between, number
 from dlm.laws.fits import LEVEL, Fit, problem
 from dlm.laws.intervals import Profile, deviance, interval, profile, threshold, widened
 from dlm.laws.table import Table
@@ -57,12 +58,12 @@ def _verdict(fit: Fit, p: Profile, level: float) -> Verdict:
     low, high = (p.low, p.high) if fit.first is None else boot
     reason = _loose(low, high, c.pinned)
     if not reason and fit.samples and _loose(*boot, 10 * c.pinned):
-        reason = f"resampled runs put it anywhere from {boot[0]:.3g} to {boot[1]:.3g}"
+        reason = f"resampled runs put it anywhere from {between(*boot)}"
         if math.isinf(boot[1]):
-            reason = f"resampled runs put it anywhere above {boot[0]:.3g}"
+            reason = f"resampled runs put it anywhere {between(*boot)}"
     flag = ""
     if p.name == "R_D" and value > fit.max_epochs:
-        flag = f"extrapolated: beyond the largest epoch count trained ({fit.max_epochs:,.4g})"
+        flag = f"extrapolated: beyond the largest epoch count trained ({number(fit.max_epochs)})"
     return Verdict(p.name, value, low, high, (p.low, p.high), boot, not reason, reason, flag)
 
 
@@ -73,11 +74,11 @@ def _loose(low: float, high: float, factor: float) -> str:
     if low <= 0 and math.isinf(high):
         return "the objective is flat within the noise at every value tried"
     if math.isinf(high):
-        return f"any value above {low:.3g} fits as well, within the noise"
+        return f"any value {between(low, high)} fits as well, within the noise"
     if low <= 0:
-        return f"any value below {high:.3g} fits as well, within the noise"
+        return f"any value {between(low, high)} fits as well, within the noise"
     if high > factor * low:
-        return f"anything from {low:.3g} to {high:.3g} fits as well, within the noise"
+        return f"anything from {between(low, high)} fits as well, within the noise"
     return ""
 
 
