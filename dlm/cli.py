@@ -14,6 +14,7 @@ from typing import Any
 
 from dlm import addresses, bucket, commands, trained, usage
 from dlm.errors import DlmError, one_line
+from dlm.format import fixed, scientific
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
 
@@ -91,11 +92,12 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
     folder = jobs[0].folder.parent
     todo = [job for job in jobs if record.status(job.folder) not in sweep.DONE]
     total = sum(job.flops for job in todo)
-    print(f"{len(jobs)} runs in {folder}, {len(todo)} to do, {total:.3g} FLOPs", flush=True)
+    print(f"{len(jobs)} runs in {folder}, {len(todo)} to do, {scientific(total)} FLOPs", flush=True)
     if dry:
         for job in jobs:
             state = "no store" if job.about["run"] == sweep.NO_ID else record.status(job.folder)
-            print(f"  {job.about['run']}  {job.flops:.2e} FLOPs  {state:9} {job.about['label']}")
+            size = f"{scientific(job.flops)} FLOPs"
+            print(f"  {job.about['run']}  {size}  {state:9} {job.about['label']}")
         if arguments.executor == "slurm":
             print("\n".join(executor.planned(*place, len(todo))))
         return DONE
@@ -177,7 +179,6 @@ def _together(jobs: list, stop: Callable[[], bool]) -> dict[str, str]:
 
 def _runs(arguments: argparse.Namespace, overrides: list) -> int:
     from dlm import runs
-    from dlm.format import fixed
     from dlm.terminal import grid
 
     folder = arguments.folder

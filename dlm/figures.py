@@ -16,7 +16,7 @@ from dlm import crossings
 from dlm import crossover as cross
 from dlm.canvas import INK, Drawing, keywords, set_axis, settings, shown, style
 from dlm.errors import DlmError
-from dlm.format import file_stems, interval, power, scientific, with_error
+from dlm.format import between, file_stems, power, scientific, with_error
 from dlm.runs import Family, Panel, Setting
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _mark(ax: Axes, families: list[str], found: cross.Crossover, y: float, name:
     if found.low is not None and found.high is not None:
         high = min(found.high, right)
         ax.axvspan(found.low, high, color=colour, alpha=0.13, lw=0, zorder=1)
-        words += f"\n90%: {interval(found.low, found.high)}"
+        words += f"\n90%: {between(found.low, found.high)}"
     share = math.log(found.compute / left) / math.log(right / left)
     # To the side with the room; the frontiers end at the right, so left unless that is too narrow.
     text["ha"] = "right" if share > 0.45 else "left"

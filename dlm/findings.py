@@ -10,7 +10,7 @@ from typing import Any
 from dlm import crossings, frontiers
 from dlm import crossover as cross
 from dlm.crossover import Crossover, Final, name_of
-from dlm.format import interval, number, scientific, sentence, with_error
+from dlm.format import between, number, scientific, sentence, with_error
 from dlm.laws.words import plain
 from dlm.likelihood import Estimate
 from dlm.runs import Family, Panel, Run, rows
@@ -182,8 +182,8 @@ def crossing(found: Crossover) -> str:
     if found.compute is None:
         text = f"{start}{b} does not pass {a} for good within {scientific(found.end)} FLOPs."
         if found.status == crossings.BETWEEN:
-            between = " and ".join(interval(*window) for window in found.windows)
-            text += f" It is below from {between} FLOPs, and above again at the end."
+            ranges = " and ".join(between(*window) for window in found.windows)
+            text += f" It is below from {ranges} FLOPs, and above again at the end."
         return f"{text} {_gap(found)} {_trend(found)}"
     epochs = f", after {number(found.epochs, 3)} epochs" if found.epochs is not None else ""
     if found.status == crossings.FROM_START:
@@ -193,7 +193,7 @@ def crossing(found: Crossover) -> str:
         text = f"{start}{b} passes {a} for good at C = {scientific(found.compute)} FLOPs{epochs}"
     if found.low is not None and found.high is not None and found.share is not None:
         kind = "90% interval" if found.over == "seeds" else "90% spread over settings"
-        text += f" ({kind} {interval(found.low, found.high)}; it crosses in "
+        text += f" ({kind} {between(found.low, found.high)}; it crosses in "
         text += f"{100 * found.share:.0f}% of resamples of the {found.over})"
     else:
         text += " (one seed each: no interval)"
@@ -239,7 +239,7 @@ def _trend(found: Crossover) -> str:
         f"{scientific(trend.compute)} FLOPs"
     )
     if trend.low is not None and trend.high is not None:
-        text += f" (90% interval over {found.over} {interval(trend.low, trend.high)})"
+        text += f" (90% interval over {found.over} {between(trend.low, trend.high)})"
     after = f", after {number(trend.epochs, 3)} epochs" if trend.epochs is not None else ""
     return f"{text}{after}."
 

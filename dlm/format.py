@@ -45,7 +45,7 @@ def scientific(value: float | None, digits: int = 2) -> str:
     return f"{mantissa}×{_power(exponent)}"
 
 
-def interval(low: float, high: float, digits: int = 3) -> str:
+def between(low: float, high: float, digits: int = 3) -> str:
     """Writes an interval: 31 to 57, (1.18 to 1.24)×10¹², above 72.5.
 
     An end at 0 or below that is not finite, or at 0, is open, as is an infinite upper end. Two

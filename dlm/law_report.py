@@ -17,7 +17,7 @@ from dlm.canvas import Drawn
 from dlm.crossings import CROSSES, TOO_FEW, Crossover
 from dlm.crossover import name_of
 from dlm.errors import DlmError
-from dlm.format import interval, number, percent, scientific
+from dlm.format import between, number, percent, scientific
 from dlm.frontiers import AT_EQUAL
 from dlm.laws import analysis as laws
 from dlm.laws import comparison, fits, words
@@ -195,7 +195,7 @@ def comparison_tables(c: Comparison) -> tuple[Any, ...]:
     parts: list[Any] = [(CRITICAL_HEAD, crossings)] if crossings else []
     if (e := c.equivalence) is not None:
         ratios = [
-            [scientific(C, 3), number(n, 3), number(r, 3), interval(low, high)]
+            [scientific(C, 3), number(n, 3), number(r, 3), between(low, high)]
             for C, n, r, low, high in zip(e.compute, e.epochs, e.ratio, e.low, e.high, strict=True)
         ]
         parts.append((EQUAL_HEAD, ratios))
@@ -235,7 +235,7 @@ def _critical_row(found: Critical) -> list[str]:
     around = "no interval"
     if not math.isnan(found.low):  # from the lowest compute searched on, it is open below
         low = found.low if found.low > found.searched[0] * (1 + 1e-9) else 0.0
-        around = interval(low, found.high)
+        around = between(low, found.high)
     if found.share < 0.995:
         around += f", {percent(found.share)} of resamples cross"
     return [
@@ -254,7 +254,7 @@ def _observed_row(found: Crossover) -> list[str]:
     crosses = found.status == CROSSES
     around = "no interval"
     if found.low is not None and found.high is not None:
-        around = interval(found.low, found.high) + (" (spread)" if found.over == "settings" else "")
+        around = between(found.low, found.high) + (" (spread)" if found.over == "settings" else "")
     if found.share is not None and found.share < 0.995:
         around += f", {percent(found.share)} of resamples cross"
     return [
@@ -269,7 +269,7 @@ def _observed_row(found: Crossover) -> list[str]:
 
 
 def _range(searched: tuple[float, float]) -> str:
-    return interval(*searched, digits=2)
+    return between(*searched, digits=2)
 
 
 def power_sentence(law: PowerLaw) -> str:

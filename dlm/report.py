@@ -23,9 +23,9 @@ from dlm.canvas import Drawing
 from dlm.crossover import name_of
 from dlm.errors import DlmError
 from dlm.format import (
+    between,
     fixed,
     integer,
-    interval,
     number,
     percent,
     scientific,
@@ -194,7 +194,7 @@ def _critical_row(panel: Panel, counted: str, found: cross.Crossover) -> list[st
     return [
         *(panel.title, f"{name_of(found.challenger)} against {name_of(found.reference)}"),
         *(counted, status, compute),
-        interval(place.low or 0, place.high or 0) + spread if known else "no interval: one seed",
+        between(place.low or 0, place.high or 0) + spread if known else "no interval: one seed",
         percent(found.share),
         number(place.epochs),
         f"{with_error(found.gap, found.gap_stderr, sign=True)} at {scientific(found.end)}",

@@ -11,7 +11,7 @@ import planted
 import pytest
 from fake_runs import autoregressive, diffusion, quickstart, write_run
 
-from dlm import canvas, figures, format, law_figures, ticks
+from dlm import canvas, commands, figures, format, law_figures, ticks
 from dlm.errors import DlmError
 from dlm.laws import table as tables
 from dlm.laws.comparison import Comparison
@@ -271,6 +271,15 @@ def test_a_map_that_cannot_be_drawn_says_why_and_leaves_the_others():
 def test_a_map_of_equal_losses_has_no_lines_to_label():
     same = fits()["ar"]
     assert_apart(canvas.draw(law_figures.gap(same, same, crossings(9.0)), "gap"))
+
+
+def test_each_family_has_files_of_its_own():
+    """wd0.1, wd0.5 and wd0.9 once shared one file, cut at the dot."""
+    families = [SimpleNamespace(family=f"wd0.{k}") for k in (1, 5, 9)]
+    analyses: list = [SimpleNamespace(fit=SimpleNamespace(table=t)) for t in families]
+    assert list(commands._diagnostics(analyses)) == [
+        f"{kind}-wd0.{k}" for k in (1, 5, 9) for kind in ("profiles", "residuals")
+    ]
 
 
 # --- captions -------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def test_a_dry_run_fetches_nothing(tmp_path, capsys, monkeypatch) -> None:
     words = ("run", path, "--scale", "paper", "--workdir", tmp_path, "--dry-run", "--distributed")
     assert dlm(*words) == 0
     out = capsys.readouterr().out
-    assert "10 runs" in out and "1.9e+20 FLOPs" in out
+    assert "10 runs" in out and "1.9×10²⁰ FLOPs" in out
     assert out.count("----------") == out.count("no store") == 10
     assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "corpora"}
 

@@ -1,4 +1,4 @@
-"""The numbers that README quotes are those of docs/results, which docs/make_results.py writes from runs."""
+"""README quotes the numbers of docs/results, which docs/make_results.py writes from run folders."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def test_computes_carry_their_power_of_ten(value, digits, words):
     (9.999e11, 1.2e12, "(1.00 to 1.20)×10¹²"), (1320, 2.5e7, "1.32×10³ to 2.50×10⁷"),
 ])  # fmt: skip
 def test_an_interval_never_loses_a_power_of_ten(low, high, words):
-    assert text.interval(low, high) == words
+    assert text.between(low, high) == words
 
 
 @pytest.mark.parametrize("value, error, sign, words", [

@@ -14,7 +14,7 @@ import numpy as np
 import planted
 import pytest
 
-from dlm import canvas, cli, commands
+from dlm import canvas, cli, commands, law_figures
 from dlm.errors import DlmError
 from dlm.laws import analysis, critical, fits, intervals, verdicts
 from dlm.laws import table as tables
@@ -381,7 +381,17 @@ def fixed(truth: dict[str, float]) -> list[str]:
     return [f"{name}={value}" for name, value in truth.items() if name != "R_D"]
 
 
-def test_fit_prints_verdicts_and_writes_a_page_numbers_and_a_table(study, tmp_path, capsys):
+def test_fit_prints_verdicts_and_writes_a_page_numbers_and_a_table(
+    study, tmp_path, capsys, monkeypatch
+):
+    """The numbers are on disk before the first figure is drawn."""
+    attempt, found = canvas.attempt, []
+
+    def watched(*words, **options):
+        found.append((tmp_path / "fit.json").exists() and (tmp_path / "fit.tex").exists())
+        return attempt(*words, **options)
+
+    monkeypatch.setattr(canvas, "attempt", watched)
     words = ("--law", "data-decay", "--resamples", 20, "--fixed", *fixed(AR), "--out", tmp_path)
     assert dlm("fit", study / "runs.csv", "--family", "ar", *words) == 0
     out = capsys.readouterr().out
@@ -393,7 +403,11 @@ def test_fit_prints_verdicts_and_writes_a_page_numbers_and_a_table(study, tmp_pa
     page = (tmp_path / "report.html").read_text()
     assert "<svg" in page and not re.search(r"(src|href)=.[a-z]+://", page)
     assert (tmp_path / "fit.tex").read_text().count(r"\\") == 2  # the head and R_D
-    assert list(tmp_path.glob("*.png")) and list(tmp_path.glob("*.svg"))
+    assert found == [True, True]
+    for kind in ("png", "svg", "pdf"):
+        assert {path.name for path in tmp_path.glob(f"*.{kind}")} == {
+            *(f"profiles-ar.{kind}", f"residuals-ar.{kind}"),
+        }
     laws = commands.read_laws(tmp_path / "fit.json")
     assert laws["ar"].coefficients == said["coefficients"]
     assert len(laws["ar"].samples["R_D"]) == 20
@@ -429,14 +443,21 @@ def test_figures_are_drawn_from_a_table_and_laws(study, tmp_path, capsys, monkey
         drawn[stem.name] = figure
         return svg, svg
 
+    def fail(*_):
+        raise ValueError("x and y arrays must have\na length of at least 3")
+
     monkeypatch.setattr(canvas, "save", save)
+    monkeypatch.setattr(law_figures, "data_fraction", fail)
     words = ("--laws", study / "laws.json", "--resamples", 5, "--out", tmp_path)
     assert dlm("figures", study / "runs.csv", *words) == 0
     assert {"figure_1", "figure_2", "figure_5", "figure_6"} <= drawn.keys()
     assert len(drawn["figure_1"].axes) == 3  # one for each U
     assert all(ax.has_data() for figure in drawn.values() for ax in figure.axes)
-    out = capsys.readouterr().out
-    assert all(name in out for name in drawn)
+    out = " ".join(capsys.readouterr().out.split())
+    assert all(name in out for name in drawn) and "figure_3" not in drawn
+    why = "figure_3: not drawn: ValueError: x and y arrays must have a length of at least 3"
+    assert why in out and why in (tmp_path / "report.html").read_text("utf-8")
+    assert (tmp_path / "critical.json").exists()
 
 
 @pytest.mark.slow
@@ -446,6 +467,7 @@ def test_figures_are_saved(study, tmp_path):
     for name in ("figure_1", "figure_2", "figure_3", "figure_5", "figure_6"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
         assert "<svg" in (tmp_path / f"{name}.svg").read_text()
+        assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.parametrize("words, told", [
@@ -462,6 +484,9 @@ def test_figures_are_saved(study, tmp_path):
      "did you mean masked?"),
     (("critical", "--laws", "{}/laws.json", "--unique-tokens", "-1"), "must be a positive number"),
     (("figures",), "nothing to draw"),
+    (("figures", "{}/runs.csv", "--figure", "figur_5"), "did you mean figure_5?"),
+    (("figures", "{}/runs.csv", "--width", "0.2"), "--width 0.2: must be from 1 to 60 inches"),
+    (("report", "{}/runs.csv", "--figure", "frontier"), "must be one of figure_1, figure_2"),
 ])  # fmt: skip
 def test_a_mistake_is_told_in_one_line(study, words, told, capsys):
     assert dlm(*(word.format(study) for word in words)) == 2

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dlm.errors import DlmError
+from dlm.format import number
 from dlm.laws import fits, holdout, intervals, optimum, published, stages, verdicts
 from dlm.laws.fits import Fit, Loss
 from dlm.laws.forms import Law
@@ -136,7 +137,7 @@ def listed(values: dict[str, float], law: Law | None = None) -> str:
     def told(name: str, value: float) -> str:
         if law is not None and value > 0.99 * law.coefficient(name).limits[1]:
             return f"{name} unbounded"
-        return f"{name} = {value:.5g}"
+        return f"{name} = {number(value, 5)}"
 
     return ", ".join(told(*item) for item in values.items())
 

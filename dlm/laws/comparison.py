@@ -12,6 +12,7 @@ import numpy as np
 
 from dlm.crossings import CROSSES, Crossover
 from dlm.errors import DlmError
+from dlm.format import number, scientific
 from dlm.laws import measured
 from dlm.laws.critical import Critical, Fitted, PowerLaw, closed_form, critical, critical_law
 from dlm.laws.table import Table
@@ -102,7 +103,7 @@ def as_json(c: Comparison) -> dict[str, Any]:
 def cautions(c: Comparison) -> list[str]:
     """What the crossings rest on, each thing once."""
     words = [
-        f"U = {p.unique_tokens:.4g}, E {p.irreducible}: {note}."
+        f"U = {number(p.unique_tokens)}, E {p.irreducible}: {note}."
         for p in c.points
         for note in p.notes
     ]
@@ -118,8 +119,8 @@ def cautions(c: Comparison) -> list[str]:
         )
     if c.points and min(p.unique_tokens for p in c.points) < c.closed < 1e40:
         words.append(
-            f"On fresh data alone, E dropped, the two optima meet at {c.closed:.3g} FLOPs (closed "
-            "form)."
+            "On fresh data alone, E dropped, the two optima meet at "
+            f"{scientific(c.closed)} FLOPs (closed form)."
         )
     if c.alone:
         words.append(

@@ -19,6 +19,7 @@ import numpy as np
 
 from dlm.crossings import BETWEEN, CROSSES, FROM_START, NEVER
 from dlm.errors import DlmError
+from dlm.format import between, number, scientific
 from dlm.laws import optimum
 from dlm.laws.fits import LEVEL
 from dlm.laws.forms import Law
@@ -231,7 +232,7 @@ def _cautions(found: Critical, *fits: Fitted) -> list[str]:
     """What this crossing rests on beyond the runs."""
     words = []
     if len(found.windows) > 1 or found.status == BETWEEN:
-        pieces = " and ".join(f"{low:.3g} to {high:.3g}" for low, high in found.windows)
+        pieces = " and ".join(between(low, high) for low, high in found.windows)
         words.append(f"the challenger is below from {pieces} FLOPs")
     known = [(f.ranges, e) for f, e in zip(fits, found.epochs, strict=True) if f.ranges]
     if not known:
@@ -239,14 +240,15 @@ def _cautions(found: Critical, *fits: Fitted) -> list[str]:
     if found.status == CROSSES:
         reach = min(trained.flops[1] for trained, _ in known)
         if found.compute > reach:
-            words.append(f"extrapolated {found.compute / reach:.2g} times beyond {reach:.3g} FLOPs")
+            times = number(found.compute / reach, 2)
+            words.append(f"extrapolated {times} times beyond {scientific(reach)} FLOPs")
         if any(epochs > trained.epochs[1] * 1.01 for trained, epochs in known):
-            most = " and ".join(f"{trained.epochs[1]:.4g}" for trained, _ in known)
+            most = " and ".join(number(trained.epochs[1]) for trained, _ in known)
             words.append(f"beyond the epochs trained ({most})")
     low = min(trained.unique_tokens[0] for trained, _ in known)
     high = max(trained.unique_tokens[1] for trained, _ in known)
     if not low * 0.99 <= found.unique_tokens <= high * 1.01:
-        words.append(f"U outside the trained {low:.3g} to {high:.3g}")
+        words.append(f"U outside the trained {between(low, high)}")
     return words
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dlm.format import between, number
 from dlm.laws.fits import LEVEL, Fit, problem
 from dlm.laws.intervals import Profile, deviance, interval, profiles, threshold, widened
 from dlm.laws.table import Table
@@ -61,7 +62,7 @@ def _verdict(fit: Fit, p: Profile, level: float) -> Verdict:
     reason = _loose(low, high, c.pinned)
     flag = ""
     if p.name == "R_D" and value > fit.max_epochs:
-        flag = f"extrapolated: beyond the largest epoch count trained ({fit.max_epochs:,.4g})"
+        flag = f"extrapolated: beyond the largest epoch count trained ({number(fit.max_epochs)})"
     return Verdict(p.name, value, low, high, (p.low, p.high), boot, not reason, reason, flag)
 
 
@@ -89,11 +90,11 @@ def _loose(low: float, high: float, factor: float) -> str:
     if low <= 0 and math.isinf(high):
         return "the objective is flat within the noise at every value tried"
     if math.isinf(high):
-        return f"any value above {low:.3g} fits as well, within the noise"
+        return f"any value {between(low, high)} fits as well, within the noise"
     if low <= 0:
-        return f"any value below {high:.3g} fits as well, within the noise"
+        return f"any value {between(low, high)} fits as well, within the noise"
     if high > factor * low:
-        return f"anything from {low:.3g} to {high:.3g} fits as well, within the noise"
+        return f"anything from {between(low, high)} fits as well, within the noise"
     return ""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dlm.errors import DlmError
-from dlm.format import interval, latex, latex_number, number, sentence
+from dlm.format import between, latex, latex_number, number, sentence
 from dlm.laws import intervals, verdicts, worth
 from dlm.laws.analysis import NATS, Analysis, Basin, listed
 from dlm.laws.fits import Loss
@@ -37,13 +37,13 @@ def _row(v: Verdict) -> list[str]:
     value = number(v.value) if v.identified else f"not identified (minimum at {number(v.value)})"
     verdict = v.reason or "identified"
     verdict = f"{verdict}; {v.flag}" if v.flag else verdict
-    return [v.name, value, interval(*v.profile), interval(*v.boot), verdict]
+    return [v.name, value, between(*v.profile), between(*v.boot), verdict]
 
 
 def sentences(a: Analysis) -> list[str]:
     """What the analysis found, a paragraph an item."""
     fit, t = a.fit, a.fit.table
-    sizes, unique, epochs = (interval(v.min(), v.max()) for v in (t.N, t.U, t.epochs))
+    sizes, unique, epochs = (between(v.min(), v.max()) for v in (t.N, t.U, t.epochs))
     found = [
         f"{sentence(fit.law.name)} on {len(t)} runs ({t.groups} independent) of {t.name}, family "
         f"{t.family}, {a.how}. Objective ({_loss(fit.loss)}, summed over runs) "
@@ -129,13 +129,13 @@ def _compare(a: Analysis, b: Basin) -> list[str]:
     ]
     if not same:
         others = [m for m in fit.minima[1:] if abs(m.objective - b.objective) > 1e-9 * b.objective]
-        between = "; ".join(
+        others_listed = "; ".join(
             f"({', '.join(number(v) for v in m.coefficients.values())}) {m.objective:.8f}"
             for m in others[:4]
         )
         found.append(
             f"Global minimum: {listed(fit.minima[0].coefficients)}, objective {fit.objective:.10f}, "
-            f"R2 {fit.r2:.4f}. Other local minima found: {between}."
+            f"R2 {fit.r2:.4f}. Other local minima found: {others_listed}."
         )
     if "R_D" in a.profiles:
         p = a.profiles["R_D"]
@@ -168,7 +168,7 @@ def _worth(a: Analysis) -> list[str]:
         return []
     N, U = float(np.exp(np.log(fit.table.N).mean())), float(np.exp(np.log(fit.table.U).mean()))
     free = worth.epochs_within(fit, N, U, NATS)
-    around = "" if math.isnan(low) else f" (90% {interval(low, high)})"
+    around = "" if math.isnan(low) else f" (90% {between(low, high)})"
     return [
         f"Half-life of repeated data: {number(half, 3)} repetitions{around}. At N = {number(N, 3)} "
         f"and U = {number(U, 3)}, repeating costs less than {NATS:g} nats per token against fresh "
@@ -300,6 +300,6 @@ def as_latex(found: list[Analysis]) -> str:
                 v.name, v.name if "_" not in v.name else v.name.replace("_", "_{") + "}"
             )
             value = latex_number(number(v.value)) if v.identified else "not identified"
-            around = latex_number(interval(v.low, v.high))
+            around = latex_number(between(v.low, v.high))
             lines.append(f"{latex(a.fit.table.family)} & ${symbol}$ & {value} & {around} \\\\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
