@@ -188,22 +188,22 @@ def _fill(
         digest = hashlib.file_digest(file, "sha256")
     digest.update(table.tobytes())
     digest.update(json.dumps([len(train), vocab_size, fingerprint]).encode())
+    contents = [split.present(sides.contents[part], len(pieces)) for part in (train, validation)]
     counts = [
         Split(
             documents=len(part),
             tokens=part_tokens,
             bytes=int(sizes[part].sum()) if made else None,
-            unique_documents=len(np.unique(sides.contents[part])),
+            unique_documents=int(distinct.sum()),
             round_trip=loss,
         )
-        for part, part_tokens, loss in zip(
-            (train, validation), (total, int(table[-1]) - total), losses, strict=True
+        for part, part_tokens, distinct, loss in zip(
+            (train, validation), (total, int(table[-1]) - total), contents, losses, strict=True
         )
     ]
     ngrams = unique_ngrams(np.memmap(tokens, dtype, "r", shape=(min(total, NGRAM_TOKENS),)))
     tokens.replace(store / "tokens.bin")
     one_length = not (made or sides.cut or (lengths != lengths[0]).any())
-    shared = np.intersect1d(sides.contents[train], sides.contents[validation])
     return Manifest(
         format=FORMAT,
         name=corpus.name,
@@ -220,9 +220,9 @@ def _fill(
         unique_ngrams=ngrams,
         train=counts[0],
         validation=counts[1],
-        both_sides=len(shared),
+        both_sides=int((contents[0] & contents[1]).sum()),
         source_documents=len(documents),
-        distinct_documents=len(np.unique(documents["content"], axis=0)),
+        distinct_documents=sides.distinct,
         passage_bytes=sides.passage_bytes,
         cut_documents=sides.cut,
         without_text=sum(stream["without_text"] for stream in streams),

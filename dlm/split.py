@@ -34,6 +34,7 @@ class Sides:
     validation: np.ndarray
     passage_bytes: int = 0  # that a passage was to have; 0: whole documents
     cut: int = 0  # documents that are on both sides
+    distinct: int = 0  # documents; counted for passages only
 
 
 def by_source(documents: np.ndarray) -> Sides:
@@ -52,7 +53,8 @@ def by_content(documents: np.ndarray, share: float) -> Sides | None:
     sides = Sides(pieces, contents, order[~held_out], order[held_out])
     filled = pieces["size"] > 0
     counts = [
-        len(np.unique(contents[part[filled[part]]])) for part in (sides.train, sides.validation)
+        int(present(contents[part[filled[part]]], len(pieces)).sum())
+        for part in (sides.train, sides.validation)
     ]
     return sides if min(*counts, sum(counts) * min(share, 1 - share)) >= LEAST else None
 
@@ -105,7 +107,12 @@ def by_passages(
     order = np.argsort(contents, kind="stable")
     side = held_out[firsts][order]
     cut = len(np.intersect1d(document[held_out], document[~held_out]))
-    return Sides(pieces, contents, order[~side], order[side], size, cut)
+    return Sides(pieces, contents, order[~side], order[side], size, cut, len(distinct))
+
+
+def present(contents: np.ndarray, n: int) -> np.ndarray:
+    """Bool[n]: which of the numbers 0 to n - 1 there are among contents."""
+    return np.bincount(contents, minlength=n) > 0
 
 
 def _pieces(documents: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ class Manifest:
     validation: Split
     both_sides: int = 0  # distinct contents on both sides, which only a source's own split can have
     source_documents: int = 0  # before any was cut into passages
-    distinct_documents: int = 0  # of these
+    distinct_documents: int = 0  # of these; counted if passages are held out
     passage_bytes: int = 0  # of the passages that were held out; 0: whole documents were
     cut_documents: int = 0  # of which there are passages on both sides
     without_text: int = 0  # rows that had none and were left out

@@ -108,7 +108,7 @@ def _lines(file: Any, path: Path) -> Iterator[str]:
 
 
 def _holds(value: Any, field: str) -> str:
-    return f"{field!r} is {'null' if value is None else 'empty' if value == '' else repr(value)}"
+    return f"{field!r} is {'null' if value is None else 'empty'}"
 
 
 # --- JSON ---------------------------------------------------------------------------------------
