@@ -3,7 +3,8 @@ unseen.
 
 Columns: params (N), tokens (D, all that were trained on, repeats included), unique_tokens (U), loss
 (nats per token, natural logarithm); optional: family, flops, run or else name (rows that share
-it are one run's checkpoints, and are resampled together), source, status. All counts are raw counts.
+it are one run's checkpoints, and are resampled together), source, status, budget (a number that the
+rows of one isoFLOP curve share). All counts are raw counts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dlm import runs
 from dlm.errors import DlmError, nearest
 
 NEEDED = ("params", "tokens", "loss")
-OPTIONAL = ("unique_tokens", "family", "flops", "run", "name", "source", "status")
+OPTIONAL = ("unique_tokens", "family", "flops", "run", "name", "source", "status", "budget")
 # What a run directory calls them, and short names that tables use.
 ALIASES = {
     "objective": "family",
@@ -52,6 +53,7 @@ class Table:
     source: str  # the common prefix of the source column, or ""
     excluded: tuple[tuple[str, str], ...] = ()  # label and reason
     notes: tuple[str, ...] = ()
+    budget: np.ndarray | None = None  # the isoFLOP budget of each row, NaN: of none
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -69,6 +71,7 @@ class Table:
         rows = np.asarray(rows, bool)
         left = tuple((self.labels[i], why) for i in np.flatnonzero(~rows)) if why else ()
         picked = {k: getattr(self, k)[rows] for k in ("N", "D", "U", "loss", "flops", "group")}
+        picked["budget"] = None if self.budget is None else self.budget[rows]
         labels = tuple(np.array(self.labels, object)[rows])
         return dataclasses.replace(self, **picked, labels=labels, excluded=self.excluded + left)
 
@@ -277,7 +280,7 @@ def _from_rows(name: str, rows: list[dict[str, Any]], raw: bool = False) -> list
             continue
         numbers = {
             key: _number(name, number, key, said[key])
-            for key in ("params", "tokens", "unique_tokens", "loss", "flops")
+            for key in ("params", "tokens", "unique_tokens", "loss", "flops", "budget")
             if key in columns and said[key] not in (None, "")
         }
         for key in NEEDED:
@@ -316,6 +319,8 @@ def _from_rows(name: str, rows: list[dict[str, Any]], raw: bool = False) -> list
             source=_common([row["source"] for row in part]),
             raw=raw,
         )
+        budget = np.array([row.get("budget", np.nan) for row in part])
+        table = dataclasses.replace(table, budget=budget if "budget" in columns else None)
         tables.append(
             dataclasses.replace(table, excluded=tuple(excluded.get(family, ())), notes=tuple(notes))
         )
