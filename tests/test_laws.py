@@ -12,8 +12,9 @@ import pytest
 from scipy import integrate, optimize, stats
 
 from dlm.errors import DlmError
-from dlm.laws import dual, fits, forms, intervals, optimum, published, verdicts
+from dlm.laws import analysis, dual, fits, forms, intervals, optimum, published, verdicts
 from dlm.laws import table as tables
+from dlm.laws import words as in_words
 from dlm.laws.dual import Dual
 from dlm.laws.fits import Loss
 from dlm.laws.forms import LAWS
@@ -422,18 +423,20 @@ def test_two_steps_take_the_first_from_single_epochs():
 # --- intervals ----------------------------------------------------------------------------------
 
 
-def test_a_profile_is_the_best_that_the_others_can_do():
+@pytest.mark.parametrize("name", ["R_D", "A", "alpha"])
+def test_a_profile_is_the_best_that_the_others_can_do(name):
+    """Of A, whose coordinate is centred by alpha: it is A that is kept."""
     runs = runs_of("data-decay", noise=0.005)
     found = fits.fit(named("data-decay"), runs, loss=GAUSSIAN, starts=4)
-    seen = intervals.profile(found, "R_D")
-    assert seen.low < found.coefficients["R_D"] < seen.high < 2 * seen.low
+    seen = intervals.profile(found, name)
+    assert seen.low < found.coefficients[name] < seen.high < 3 * seen.low
     assert seen.objective.min() == pytest.approx(found.objective, rel=1e-7)
-    for k in (8, 25):
-        p = fits.problem(
-            found, free=("E", "A", "B", "alpha", "beta"), fixed={"R_D": seen.values[k]}
-        )
+    inside = np.flatnonzero(seen.deviance < 40)
+    for k in inside[[0, len(inside) // 4, -1]]:
+        others = tuple(n for n in found.free if n != name)
+        p = fits.problem(found, free=others, fixed={name: seen.values[k]})
         run = p.objective()
-        x = p.coordinates({**found.coefficients, "R_D": seen.values[k]})
+        x = p.coordinates({**found.coefficients, name: seen.values[k]})
         theirs = optimize.minimize(
             lambda v, run=run: [part[0] for part in run(v[None], np.zeros(1, int))[:2]],
             x, jac=True, tol=1e-6, options={"maxiter": 1000},
@@ -506,6 +509,55 @@ def test_a_row_twice_in_its_group_narrows_nothing():
         np.testing.assert_allclose(two.samples[name], samples, rtol=1e-2)
     a, b = (intervals.profile(f, "alpha") for f in (one, two))
     assert (b.low, b.high) == (pytest.approx(a.low, rel=1e-3), pytest.approx(a.high, rel=1e-3))
+
+
+def test_profiles_side_by_side_are_each_as_alone():
+    found = fits.fit(named("data-decay"), runs_of("data-decay", noise=0.005), starts=4)
+    together = intervals.profiles(found)
+    assert tuple(together) == found.free
+    for name in ("B", "R_D"):
+        alone = intervals.profile(found, name)
+        np.testing.assert_array_equal(alone.values, together[name].values)
+        np.testing.assert_allclose(alone.objective, together[name].objective, rtol=1e-6)
+
+
+def test_starts_are_solved_on_some_rows_of_a_large_table_and_end_on_all(monkeypatch):
+    runs = runs_of("data-decay", noise=0.005)
+    whole = fits.fit(named("data-decay"), runs, starts=8)
+    monkeypatch.setattr(fits, "SCREENED", 40)
+    rows = []
+    monkeypatch.setattr(fits, "minimise", lambda run, x, f=fits.minimise, **k: (
+        rows.append(run.__closure__), f(run, x, **k))[1])  # fmt: skip
+    some = fits.fit(named("data-decay"), runs, starts=8)
+    assert len(rows) == 2 and some.objective == pytest.approx(whole.objective, rel=1e-10)
+    assert some.coefficients == pytest.approx(whole.coefficients, rel=1e-4)
+
+
+def test_a_large_table_gets_fewer_resamples_and_keeps_what_was_asked(monkeypatch):
+    found = fits.fit(named("chinchilla-tied"), runs_of("chinchilla-tied", noise=0.01), starts=2)
+    assert intervals.affordable(found.table, 1000) == 1000
+    monkeypatch.setattr(intervals, "DRAWN", 750)
+    monkeypatch.setattr(intervals, "FEWEST", 4)
+    drawn = intervals.bootstrap(found, 1000)
+    assert (len(drawn.samples["E"]), drawn.asked) == (10, 1000)
+    assert len(intervals.bootstrap(found, 6).samples["E"]) == 6
+
+
+@pytest.mark.parametrize("rows", [600, pytest.param(5000, marks=pytest.mark.slow)])
+def test_a_table_of_many_budgets_is_recovered_within_its_intervals(rows):
+    """Each row of its own size, unique tokens and epochs; no two at one compute."""
+    rng = np.random.default_rng(0)
+    draw = lambda low, high: np.exp(rng.uniform(math.log(low), math.log(high), rows))  # noqa: E731
+    N, U, epochs = draw(1e7, 3e9), draw(3e7, 3e9), draw(1, 300)
+    truth = {"E": 1.9, "A": 400.0, "B": 1500.0, "alpha": 0.34, "beta": 0.31, "R_D": 40.0}
+    loss = named("data-decay").predict(truth, N, U * epochs, U)
+    runs = tables.make(N, U * epochs, U, loss * np.exp(0.005 * rng.standard_normal(rows)))
+    found = intervals.bootstrap(fits.fit(named("data-decay"), runs, starts=16), 100)
+    seen = verdicts.verdicts(found)[0]
+    assert all(v.identified for v in seen)
+    for v in seen:  # six coefficients: the 90% intervals, twice as wide
+        middle, half = math.sqrt(v.low * v.high), math.sqrt(v.high / v.low)
+        assert middle / half**2 < truth[v.name] < middle * half**2, v.name
 
 
 def test_whole_groups_are_drawn():
@@ -596,6 +648,61 @@ def test_nine_intervals_in_ten_hold_the_truth(loss):
 
 
 # --- refusals -----------------------------------------------------------------------------------
+
+
+ROWS = 12
+SPREAD = {
+    "N": np.geomspace(1e7, 1e9, ROWS), "U": np.geomspace(1e9, 1e8, ROWS), "epochs": 1.0,
+    "loss": np.linspace(3.5, 2.5, ROWS) + 0.01 * np.sin(np.arange(ROWS)),
+}  # fmt: skip
+REPEATED = SPREAD | {"epochs": np.tile([1.0, 4.0, 30.0], 4)}
+ALTERNATING = np.where(np.arange(ROWS) % 2, 2.0, 900.0)
+
+
+@pytest.mark.parametrize("law, columns, words", [
+    ("chinchilla", {k: np.broadcast_to(v, ROWS)[:1] for k, v in SPREAD.items()}, "one model size"),
+    ("chinchilla", {k: np.broadcast_to(v, ROWS)[:2] for k, v in SPREAD.items()},
+     "2 independent runs for the 5 coefficients"),
+    ("chinchilla", SPREAD | {"N": 1e8}, "one model size only"),
+    ("chinchilla", SPREAD | {"U": 1e8}, "every run has 100,000,000 tokens"),
+    ("data-decay", REPEATED | {"U": 1e8}, "unique tokens 1.00e+08 to 1.00e+08"),
+    ("data-decay", SPREAD, "every run has one epoch"),
+    ("one-size", SPREAD | {"N": 1e8}, "every run has one epoch"),
+    ("chinchilla", SPREAD | {"loss": 3.0}, "every run has the loss 3: nothing tells"),
+    ("chinchilla", SPREAD | {"loss": 3 + 1e-14 * np.arange(ROWS)}, "every run has the loss 3:"),
+    ("chinchilla", SPREAD | {"loss": 1e-300 * np.arange(1.0, ROWS + 1)},
+     "the lowest loss is 1e-300 nats per token, below the least that the law can have (0.001)"),
+    ("chinchilla", SPREAD | {"loss": ALTERNATING}, "NOT IDENTIFIED"),
+    ("data-constrained", REPEATED | {"loss": ALTERNATING}, "NOT IDENTIFIED"),
+    ("one-size", REPEATED | {"epochs": 1e200, "loss": ALTERNATING}, "NOT IDENTIFIED"),
+    ("data-constrained", REPEATED | {"U": SPREAD["U"] * 1e140, "N": SPREAD["N"] * 1e140},
+     "NOT IDENTIFIED"),
+    ("power-decay", REPEATED | {"loss": np.linspace(2, 4, ROWS)}, "NOT IDENTIFIED"),
+])  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_an_odd_table_is_fitted_or_refused_in_words(law, columns, words):
+    """A sentence and strict JSON, with no warning from a number."""
+    N, U, epochs, loss = np.broadcast_arrays(*(columns[k] for k in ("N", "U", "epochs", "loss")))
+    runs = tables.make(N, U * epochs, U, loss)
+    try:
+        found = analysis.analyse(runs, law, loss=GAUSSIAN, resamples=2, starts=2)
+    except DlmError as error:
+        assert words in str(error)
+        return
+    assert words in " ".join(in_words.sentences(found))
+    json.dumps(in_words.as_json(found), allow_nan=False)
+
+
+@pytest.mark.filterwarnings("error")
+def test_exact_losses_of_checkpoints_leave_an_interval():
+    """No noise at all, rows of a run together, R_D out of reach."""
+    truth = planted.TRUTHS["data-decay"] | {"R_D": 1e5}
+    run = [str(k // 5) for k in range(75)]
+    runs = planted.table("data-decay", truth, epochs=(1, 2, 3, 4, 5), run=run)
+    found = analysis.analyse(runs, "data-decay", resamples=10, starts=4)
+    by = {v.name: v for v in found.verdicts}
+    assert by["E"].identified and by["E"].value == pytest.approx(1.8, rel=1e-3)
+    assert by["R_D"].low > 100
 
 
 @pytest.mark.parametrize("law, options, words", [

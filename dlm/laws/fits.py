@@ -25,13 +25,14 @@ from dlm.laws.table import Table
 LOSSES = ("huber", "lad", "gaussian")
 DELTA = 1e-3  # Hoffmann et al. 2022; also Muennighoff et al. 2023
 STARTS = 128
+SAME_LOSS = 1e-9  # losses that differ by no larger share are one
 SCREENED = 512  # rows of a larger table, drawn at random, that starts are solved on first
 LEVEL = 0.90
 POLISHED = 24  # distinct minima of the starts, solved to the end
-ELEMENTS = 100_000  # problems times rows of one pass: its arrays stay in a core's cache
-EXACT = 1e-11  # relative tolerance of the objective
-ROUGH = 1e-7  # in screening, profiles and resamples: far below the noise
-SMOOTHED = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # widths of Huber that lead to the absolute value
+ELEMENTS = 20_000  # problems times rows of one pass: its arrays stay in a core's cache
+EXACT = 1e-13  # relative tolerance of the objective
+ROUGH = 1e-6  # in screening, profiles and resamples: far below the noise
+SMOOTHED = (1e-3, 1e-5, 1e-7)  # widths of Huber that lead to the absolute value
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,15 @@ class Loss:
         """The mean of rho'' over the density of the residuals, which is smoothed by a kernel."""
         if self.name == "gaussian":
             return 1.0
-        from scipy import stats
+        from scipy import special
 
         middle = 1.4826 * float(np.median(np.abs(residuals - np.median(residuals))))
         spread = min(float(residuals.std()), middle or math.inf)
         h = max(1.06 * spread * len(residuals) ** -0.2, 1e-12)
         if self.name == "lad":
-            return float(2 * stats.norm.pdf(residuals / h).mean() / h)
-        ends = (stats.norm.cdf((end - residuals) / h) for end in (self.delta, -self.delta))
+            density = np.exp(-((residuals / h) ** 2) / 2) / math.sqrt(2 * math.pi)
+            return float(2 * density.mean() / h)
+        ends = (special.ndtr((end - residuals) / h) for end in (self.delta, -self.delta))
         upper, lower = ends
         return float((upper - lower).mean())
 
@@ -259,7 +261,12 @@ class Problem:
         return np.log(predicted.value), J
 
     def solve(
-        self, starts: np.ndarray, weights: np.ndarray | None = None, *, tolerance: float = EXACT
+        self,
+        starts: np.ndarray,
+        weights: np.ndarray | None = None,
+        *,
+        tolerance: float = EXACT,
+        iterations: int = 200,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Local minima from starts [M, P], and their objectives [M], unscaled; see `objective`."""
         if not self.free:
@@ -267,7 +274,7 @@ class Problem:
         x, f = starts, np.zeros(len(starts))
         for loss in self.loss.stages:
             mine = dataclasses.replace(self, loss=loss)
-            x, f = minimise(mine.objective(weights), x, tolerance=tolerance)
+            x, f = minimise(mine.objective(weights), x, tolerance=tolerance, iterations=iterations)
         if len(self.loss.stages) > 1:
             f = np.where(np.isfinite(f), self.objective(weights)(x, np.arange(len(x)))[0], np.inf)
         return x, f * self.unit
@@ -312,11 +319,10 @@ def fit(
     loss: Loss = HUBER,
     fixed: Mapping[str, float] | None = None,
     starts: int = STARTS,
-    near: tuple[Mapping[str, float], ...] = (),
     first: Fit | None = None,
     tolerance: float = EXACT,
 ) -> Fit:
-    """The best of many starts (a scrambled Sobol sequence, always the same), and `near`.
+    """The best of many starts, always the same.
 
     Of a table of more than SCREENED rows, so many are drawn (always the same) to solve the starts
     on; their distinct minima are then solved on every row.
@@ -329,8 +335,6 @@ def fit(
     check(law, table, free)
     p = Problem(law, table, loss, free, fixed)
     points = _starts(p, starts)
-    if near:
-        points = np.concatenate([points, np.stack([p.coordinates(v) for v in near])])
     screened = _screened(p)
     rough = _distinct(screened, *screened.solve(points, tolerance=ROUGH), keep=POLISHED)
     if not rough:
@@ -357,6 +361,15 @@ def check(law: Law, table: Table, free: tuple[str, ...]) -> None:
         raise DlmError(f"{where}: nothing to fit: every coefficient of {law.name} is fixed")
     if not len(table):
         raise DlmError(f"{where}: no runs to fit")
+    if table.loss.min() < law.coefficient("E").limits[0]:
+        raise DlmError(
+            f"{where}: the lowest loss is {table.loss.min():g} nats per token, below the least that "
+            f"the law can have ({law.coefficient('E').limits[0]:g}): is the column in other units?"
+        )
+    if len(table) > 1 and np.ptp(np.log(table.loss)) < SAME_LOSS:
+        raise DlmError(
+            f"{where}: every run has the loss {table.loss[0]:.6g}: nothing tells what N or D change"
+        )
     if len(np.unique(np.round(np.log(table.N), 6))) < 2 and {"A", "alpha", "R_N"} & set(free):
         raise DlmError(
             f"{where}: one model size only ({table.N[0]:,.0f} parameters), so alpha and A are not "
@@ -378,11 +391,16 @@ def check(law: Law, table: Table, free: tuple[str, ...]) -> None:
 
 
 def _starts(p: Problem, count: int) -> np.ndarray:
-    """Scrambled Sobol points in the coefficients' start ranges, [count, P]."""
-    from scipy import stats
+    """Points spread evenly over the coefficients' start ranges, [count, P].
 
-    sobol = stats.qmc.Sobol(len(p.free), scramble=True, rng=np.random.default_rng(0))
-    unit = sobol.random(max(1 << (count - 1).bit_length(), 2))[:count]
+    The additive recurrence by powers of the root of x^(P+1) = x + 1 (Roberts 2018): each further
+    point falls into the largest gaps that are left.
+    """
+    root = 2.0
+    for _ in range(60):
+        root = (1 + root) ** (1 / (len(p.free) + 1))
+    steps = root ** -np.arange(1.0, len(p.free) + 1)
+    unit = (0.5 + np.arange(1, count + 1)[:, None] * steps) % 1.0
     columns = []
     for k, name in enumerate(p.free):
         c = p.law.coefficient(name)

@@ -55,8 +55,10 @@ class Law:
         return self.coefficients[self.names.index(name)]
 
     def complete(self, values: Mapping[str, Any]) -> SimpleNamespace:
-        """The coefficients as attributes, tied ones included."""
-        return SimpleNamespace(**values, **{name: values[to] for name, to in self.ties.items()})
+        """The coefficients as attributes, tied ones included; numbers as NumPy's, of which a power
+        out of range is infinite and no error."""
+        numbers = {k: np.float64(v) if isinstance(v, int | float) else v for k, v in values.items()}
+        return SimpleNamespace(**numbers, **{name: numbers[to] for name, to in self.ties.items()})
 
     def predict(self, values: Mapping[str, Any], params: Any, tokens: Any, unique: Any) -> Any:
         """Loss in nats per token; the arrays broadcast against each other."""

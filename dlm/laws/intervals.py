@@ -18,7 +18,7 @@ import numpy as np
 from dlm.laws.fits import LEVEL, ROUGH, Fit, Problem, problem
 from dlm.laws.table import Table
 
-DRAWN = 2_500_000  # rows that all resamples of a table hold together
+DRAWN = 1_500_000  # rows that all resamples of a table hold together
 FEWEST = 100  # resamples, however large the table
 
 # --- noise: what objective is as good as the best -----------------------------------------------
@@ -44,9 +44,9 @@ def threshold(fit: Fit, level: float = LEVEL) -> float:
 
     Exact for half the square and a law that is linear in its coefficients.
     """
-    from scipy import stats
+    from scipy import special
 
-    return float(stats.t.ppf(0.5 + level / 2, freedom(fit)) ** 2)
+    return float(special.stdtrit(freedom(fit), 0.5 + level / 2) ** 2)
 
 
 def _scales(fit: Fit) -> dict[str, float]:
@@ -66,8 +66,10 @@ def _scales(fit: Fit) -> dict[str, float]:
     correction = groups / max(groups - 1, 1) * (rows - 1) / max(rows - free, 1)
     middle = correction * scores.T @ scores
     # The ridge keeps what changes no prediction from counting as known.
-    bread = np.linalg.inv(stiff * J.T @ J + variance / 100 * np.eye(free))
-    sandwich = np.diag(bread @ (middle + variance / 100 * np.eye(free)) @ bread)
+    known = stiff * J.T @ J
+    ridge = max(variance / 100, 1e-12 * float(np.trace(known)), 1e-100) * np.eye(free)
+    bread = np.linalg.inv(known + ridge)
+    sandwich = np.diag(bread @ (middle + ridge) @ bread)
     most = rows / groups  # rows of a run that say one thing together, at the worst
     found = 2 * np.diag(bread) / sandwich
     return {
@@ -93,8 +95,10 @@ class Profile:
 # Where a profile is taken, to both sides: in standard errors, then in logarithms of the value.
 NEAR = np.array([0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0])
 FAR = np.array([0.1, 0.2, 0.35, 0.5, 0.8, 1.25, 1.8, 2.7, 4.0, 7.0, 10.0, 14.0])
+BETWEEN = 3  # points more within each step of the grid that an interval ends in
 WIDEST = 0.4  # the largest standard error, in logarithms, that NEAR is laid out by
 WARM = 4  # minima that each point of a profile is solved from
+PATIENT = 60  # steps to a point of a profile: the few that need more lie far from its interval
 PLAUSIBLE = 30.0  # the deviance up to which a minimum may lead to the lowest of another point
 
 
@@ -107,30 +111,52 @@ def profiles(
 ) -> dict[str, Profile]:
     """The profile of each coefficient named, else of each free one; solved side by side.
 
-    Each point is solved from the best minima of the fit, then from its neighbours' solutions.
+    Each point is solved from the best minima of the fit, then from its neighbours' solutions; then
+    BETWEEN more on either side of each end of an interval.
     """
     names = fit.free if names is None else names
+    index = np.array([fit.free.index(name) for name in names])
     grids = [_grid(fit, name) for name in names]
-    held = np.repeat([fit.free.index(name) for name in names], [len(g) for g in grids])
-    at = np.concatenate(grids)
-    base = problem(fit)
+    which = np.repeat(np.arange(len(names)), [len(g) for g in grids])  # the coefficient of a point
+    at, base = np.concatenate(grids), problem(fit)
     warm = [m for m in fit.minima[:WARM] if deviance(fit, m.objective) < PLAUSIBLE]
     points = np.stack([base.coordinates(fit.fixed | m.coefficients) for m in warm])
-    x, f = _held(base, held, at, np.tile(points[:, None], (1, len(at), 1)))
-    first = np.cumsum([0, *(len(g) for g in grids)])
-    for _ in range(2):
-        around = np.stack([np.arange(len(at)) + side for side in (-1, 1)])
-        for side, edge in ((0, first[:-1]), (1, first[1:] - 1)):
-            around[side, edge] = edge  # no neighbour beyond the ends
-        y, g = _held(base, held, at, x[around])
-        better = g < f
-        x[better], f[better] = y[better], g[better]
-        if not better.any():
+    x, f = _held(base, index[which], at, np.tile(points[:, None], (1, len(at), 1)))
+    x, f = _from_neighbours(base, index[which], at, x, f)
+    ends = []
+    for k, name in enumerate(names):
+        mine = np.flatnonzero(which == k)
+        a, b = _inside(fit, name, at[mine], deviance(fit, f[mine], name), level)
+        ends += [(mine[a], mine[a - 1])] if a > 0 else []
+        ends += [(mine[b], mine[b + 1])] if b < len(mine) - 1 else []
+    if ends:
+        pairs = np.repeat(np.array(ends).T, BETWEEN, axis=1)  # [2, more points]
+        share = np.tile(np.arange(1, BETWEEN + 1) / (BETWEEN + 1), len(ends))
+        more = at[pairs[0]] + share * (at[pairs[1]] - at[pairs[0]])
+        _, g = _held(base, index[which[pairs[0]]], more, x[pairs])
+        which, at, f = (
+            np.append(v, w) for v, w in ((which, which[pairs[0]]), (at, more), (f, g))
+        )  # fmt: skip
+    order = np.lexsort((at, which))
+    parts = {name: order[which[order] == k] for k, name in enumerate(names)}
+    return {name: _profile(fit, name, at[rows], f[rows], level) for name, rows in parts.items()}
+
+
+def _from_neighbours(
+    base: Problem, held: np.ndarray, at: np.ndarray, x: np.ndarray, f: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The points solved again from the solutions on both sides, and again where one got lower."""
+    around = np.stack([np.arange(len(at)) + side for side in (-1, 1)]).clip(0, len(at) - 1)
+    around = np.where(held[around] == held, around, np.arange(len(at)))  # none beyond the ends
+    todo = np.arange(len(at))
+    for _ in range(3):
+        y, g = _held(base, held[todo], at[todo], x[around[:, todo]])
+        better = g < f[todo] * (1 - 10 * ROUGH)
+        x[todo[better]], f[todo[better]] = y[better], g[better]
+        todo = np.unique(around[:, todo[better]])
+        if not len(todo):
             break
-    return {
-        name: _profile(fit, name, grid, f[i : i + len(grid)], level)
-        for name, grid, i in zip(names, grids, first, strict=False)
-    }
+    return x, f
 
 
 def _held(
@@ -142,7 +168,7 @@ def _held(
     starts = starts.copy()
     starts[:, np.arange(count), held] = at
     p = dataclasses.replace(base, held=np.tile(held, many))
-    x, f = p.solve(starts.reshape(-1, width), tolerance=ROUGH)
+    x, f = p.solve(starts.reshape(-1, width), tolerance=ROUGH, iterations=PATIENT)
     x, f = x.reshape(starts.shape), f.reshape(many, count)
     best = f.argmin(0)
     return x[best, np.arange(count)], f.min(0)
@@ -163,17 +189,22 @@ def _standard_error(fit: Fit, name: str) -> float:
     p = problem(fit)
     x = p.coordinates(fit.coefficients)
     J = p.jacobian(x, *p.columns)[1]
-    noise = max(1.4826 * float(np.median(np.abs(fit.residuals))), 1e-12)
+    noise = max(1.4826 * float(np.median(np.abs(fit.residuals))), 1e-6)
     towards = p.logarithm(x, name)
     return float(np.sqrt(towards @ np.linalg.inv(J.T @ J / noise**2 + np.eye(len(x))) @ towards))
 
 
+def _inside(fit: Fit, name: str, grid: np.ndarray, d: np.ndarray, level: float) -> tuple[int, int]:
+    """The first and the last of the values that are as good as the best, which is the fit's."""
+    d[np.abs(grid - math.log(fit.coefficients[name])).argmin()] = 0.0
+    inside = np.flatnonzero(d <= threshold(fit, level))
+    return int(inside[0]), int(inside[-1])
+
+
 def _profile(fit: Fit, name: str, grid: np.ndarray, f: np.ndarray, level: float) -> Profile:
     d = deviance(fit, f, name)
-    limit = threshold(fit, level)
-    inside = np.flatnonzero(d <= limit)
-    a, b = inside[0], inside[-1]
-    root, at = np.sqrt(d), math.sqrt(limit)  # about a line between two values
+    a, b = _inside(fit, name, grid, d, level)
+    root, at = np.sqrt(d), math.sqrt(threshold(fit, level))  # about a line between two values
     low = 0.0 if a == 0 else math.exp(_between(grid, root, a, a - 1, at))
     high = math.inf if b == len(grid) - 1 else math.exp(_between(grid, root, b, b + 1, at))
     return Profile(name, np.exp(grid), f, d, low, high)
@@ -264,15 +295,15 @@ def widened(level: float, *found: Any) -> float:
     quantile is too small; the expanded percentile interval puts both right (Hesterberg 2015, arXiv
     1411.5279, section 5). Of several fits, the one with the fewest runs to spare decides.
     """
-    from scipy import stats
+    from scipy import special
 
     levels = [level]
     for each in found:
         if isinstance(each, Fit):
             runs = each.table.groups
             left = freedom(each)
-            z = math.sqrt(runs / left) * stats.t.ppf(0.5 + level / 2, left)
-            levels.append(float(2 * stats.norm.cdf(z) - 1))
+            z = math.sqrt(runs / left) * special.stdtrit(left, 0.5 + level / 2)
+            levels.append(float(2 * special.ndtr(z) - 1))
         else:
             levels.append(each.share)
     return max(levels)

@@ -11,7 +11,7 @@ from dlm.laws.fits import LEVEL, Fit, problem
 from dlm.laws.intervals import Profile, deviance, interval, profiles, threshold, widened
 from dlm.laws.table import Table
 
-RULE = "A coefficient is identified where its 90% interval has two ends within a factor of {}."
+RULE = "A coefficient is identified if {} has two ends within a factor of {}."
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Verdict:
 
     name: str
     value: float
-    low: float  # the interval that decides: the profile's, of a two-step fit the bootstrap's
+    low: float  # the interval that decides: the wider of the two, of a two-step fit the bootstrap's
     high: float
     profile: tuple[float, float]
     boot: tuple[float, float]
@@ -53,17 +53,29 @@ def _verdict(fit: Fit, p: Profile, level: float) -> Verdict:
         low, high = interval(fit.samples[p.name], widened(level, fit))
         at = (0.0 if low < 1.01 * c.limits[0] else low), high
         boot = (at[0], math.inf if high > 0.99 * c.limits[1] else high)
-    # A profile takes the coefficients of step one as known; resamples refit them.
-    low, high = (p.low, p.high) if fit.first is None else boot
+    low, high = deciding(fit, (p.low, p.high), boot)
     reason = _loose(low, high, c.pinned)
-    if not reason and fit.samples and _loose(*boot, 10 * c.pinned):
-        reason = f"resampled runs put it anywhere from {boot[0]:.3g} to {boot[1]:.3g}"
-        if math.isinf(boot[1]):
-            reason = f"resampled runs put it anywhere above {boot[0]:.3g}"
     flag = ""
     if p.name == "R_D" and value > fit.max_epochs:
         flag = f"extrapolated: beyond the largest epoch count trained ({fit.max_epochs:,.4g})"
     return Verdict(p.name, value, low, high, (p.low, p.high), boot, not reason, reason, flag)
+
+
+def deciding(
+    fit: Fit, profiled: tuple[float, float], boot: tuple[float, float]
+) -> tuple[float, float]:
+    """The interval that a verdict rests on: the wider one, by the ratio of its ends.
+
+    Each of the two can be too narrow: a profile where few rows carry a coefficient, resamples where
+    the runs are few. Of a two-step fit it is the bootstrap's, as a profile takes the coefficients
+    of step one as known.
+    """
+    if fit.first is not None:
+        return boot
+    if math.isnan(boot[0]):
+        return profiled
+    ratios = [high / low if low > 0 else math.inf for low, high in (profiled, boot)]
+    return boot if ratios[1] > ratios[0] else profiled
 
 
 def _loose(low: float, high: float, factor: float) -> str:
@@ -86,9 +98,11 @@ def rule(fit: Fit) -> str:
     factors: dict[float, list[str]] = {}
     for name in fit.free:
         factors.setdefault(fit.law.coefficient(name).pinned, []).append(name)
-    return RULE.format(
-        "; ".join(f"{factor:g} ({', '.join(names)})" for factor, names in factors.items())
-    )
+    widths = "; ".join(f"{factor:g} ({', '.join(names)})" for factor, names in factors.items())
+    if fit.first is not None:
+        return RULE.format("its 90% interval by bootstrap", widths)
+    both = "the wider of its 90% intervals, by profile and by bootstrap,"
+    return RULE.format(both if fit.samples else "its 90% interval by profile", widths)
 
 
 def unpinned(fit: Fit, level: float = LEVEL) -> list[str]:
@@ -121,7 +135,7 @@ def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:
         values[verdict.name] = verdict.low if math.isinf(verdict.high) else verdict.high
     p = problem(fit)
     x = p.coordinates(values)
-    J = p.jacobian(x, fit.table.N, fit.table.D, fit.table.U)[1]
+    J = _known(p.jacobian(x, *p.columns)[1])
     noise = max(float(np.median(np.abs(fit.residuals))) * 1.4826, 1e-4)
     covariance = np.linalg.inv(J.T @ J / noise**2 + np.eye(len(fit.free)))
     towards = p.logarithm(x, verdict.name)
@@ -129,7 +143,7 @@ def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:
     unique = _ladder(fit.table.U)
     epochs = np.geomspace(1, 4 * max(fit.max_epochs, 4), 8)
     N, U, epoch = (g.ravel() for g in np.meshgrid(sizes, unique, epochs, indexing="ij"))
-    j = p.jacobian(x, N, U * epoch, U)[1]
+    j = _known(p.jacobian(x, N, U * epoch, U)[1])
     before = towards @ covariance @ towards
     spread = noise**2 + np.einsum("mi,ij,mj->m", j, covariance, j)
     gain = (j @ covariance @ towards) ** 2 / spread
@@ -140,9 +154,14 @@ def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:
     return found
 
 
+def _known(J: np.ndarray) -> np.ndarray:
+    """The derivatives, 0 for a run of which a law out of range says nothing."""
+    return np.where(np.isfinite(J).all(1, keepdims=True), J, 0.0)
+
+
 def _ladder(values: np.ndarray) -> np.ndarray:
     low, high = values.min(), values.max()
-    return np.unique([low / 4, low, math.sqrt(low * high), high, high * 4])
+    return np.unique([low / 4, low, math.sqrt(low) * math.sqrt(high), high, high * 4])
 
 
 def jacobian(fit: Fit, N: np.ndarray, D: np.ndarray, U: np.ndarray) -> np.ndarray:

@@ -90,17 +90,22 @@ def half_life(f: Fitted) -> tuple[float, float, float]:
     """
 
     def of(values: Mapping[str, Any]) -> Any:
-        if "R_D" in values:
-            return np.asarray(values["R_D"]) * math.log(2)
-        if "k_D" in values:
-            return math.log(2) / np.asarray(values["k_D"])
-        if "p_D" in values:
-            return 2 ** (1 / np.asarray(values["p_D"])) - 1
-        raise DlmError(f"{f.law.name} has no decay of repeated data: no half-life")
+        with np.errstate(over="ignore"):  # a power near 0: infinitely many repetitions
+            return _half_life(f, values)
 
     wide = widened(LEVEL, f)
     low, high = interval(of(f.samples), wide) if f.samples else (math.nan, math.nan)
     return float(of(f.coefficients)), low, high
+
+
+def _half_life(f: Fitted, values: Mapping[str, Any]) -> Any:
+    if "R_D" in values:
+        return np.asarray(values["R_D"]) * math.log(2)
+    if "k_D" in values:
+        return math.log(2) / np.asarray(values["k_D"])
+    if "p_D" in values:
+        return 2 ** (1 / np.asarray(values["p_D"])) - 1
+    raise DlmError(f"{f.law.name} has no decay of repeated data: no half-life")
 
 
 def epochs_within(f: Fitted, params: float, unique_tokens: float, nats: float) -> float:
