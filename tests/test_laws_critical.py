@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import warnings
@@ -448,9 +449,107 @@ def test_a_vertex_outside_the_sizes_trained_does_not_count():
     assert all(v.edge for v in optimum.vertices(small))
     assert not any(v.edge for v in optimum.vertices(runs))
     none = optimum.isoflop(small, 10)
-    assert math.isnan(none.value) and none.note == "too few budgets"
+    assert math.isnan(none.value)
+    assert none.note == "6 budgets, 0 with an inside minimum, too few points"
     with pytest.raises(DlmError, match="no compute budget with three model sizes"):
         optimum.vertices(runs.only(runs.N / runs.N[0] == 1))
+
+
+@pytest.mark.parametrize("step, shake", [
+    (1.07, 0.0), (1.07, 0.005), (1.15, 0.03), (1.3, 0.03), (1.67, 0.12), (2.0, 0.12), (10.0, 0.12),
+])  # fmt: skip
+def test_budgets_are_parted_at_gaps(step, shake):
+    """Compute within a budget may drift: what counts is how far the next budget is."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        C = np.repeat(1e18 * step ** np.arange(6), 7) * np.exp(rng.uniform(-shake, shake, 42))
+        order = rng.permutation(42)
+        parts = optimum.by_gaps(C[order])
+        assert [sorted(order[p] // 7) for p in parts] == [[k] * 7 for k in range(6)]
+
+
+def test_compute_without_gaps_is_no_budget_and_a_single_budget_is_one():
+    rng = np.random.default_rng(0)
+    assert [len(p) for p in optimum.by_gaps(np.exp(rng.uniform(40, 50, 2000)))] == [2000]
+    assert [len(p) for p in optimum.by_gaps([1e18, 1.14e18, 1.3e18])] == [3]
+    assert [p.tolist() for p in optimum.by_gaps([5.0])] == [[0]]
+    N, D = np.geomspace(1e7, 1e9, 300), np.geomspace(1e9, 1e10, 300)
+    spread = optimum.isoflop(tables.make(N, D, D, np.linspace(3, 2, 300)), 10)
+    assert spread.note.startswith("no budget of three sizes or more in the runs of 6e+16 to 6e+19")
+
+
+def test_a_budget_column_parts_what_gaps_do_not():
+    runs = isoflops(0.0)
+    close = dataclasses.replace(runs, flops=np.geomspace(1e18, 1.2e18, 42))  # all within a few %
+    assert len(optimum.budgets(close)) == 1
+    budget = np.repeat(np.arange(6.0), 7)
+    assert len(optimum.budgets(dataclasses.replace(close, budget=budget))) == 6
+    budget[:7] = np.nan  # of no budget
+    named_ones = optimum.budgets(dataclasses.replace(close, budget=budget))
+    assert [rows[0] for rows in named_ones] == [7, 14, 21, 28, 35]
+    kept = dataclasses.replace(close, budget=budget).only(np.arange(42) > 20)
+    assert len(optimum.budgets(kept)) == 3
+
+
+def test_a_budget_column_is_read_and_may_be_empty_in_a_row(tmp_path):
+    lines = ["params,tokens,loss,budget", "1e7,1e9,3.1,1e18", "2e7,5e8,3.0,1e18", "3e7,4e8,3.2,"]
+    (tmp_path / "runs.csv").write_text("\n".join(lines))
+    (runs,) = tables.read(tmp_path / "runs.csv")
+    np.testing.assert_array_equal(runs.budget, [1e18, 1e18, np.nan])
+    assert not any("budget" in note for note in runs.notes)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("loss, kind", [
+    (lambda z: 3 + 0 * z, "none"), (lambda z: 3 - 1e-3 * z + 1e-9 * z**2, "none"),
+    (lambda z: 3 - 0.1 * z + 1e-3 * z**2, "none"), (lambda z: 3 - 0.1 * z**2, "none"),
+    (lambda z: 3 - 0.1 * z + 0.04 * z**2, "edge"), (lambda z: 3 - 0.1 * z + 0.1 * z**2, "inside"),
+])  # fmt: skip
+def test_a_parabola_that_hardly_bends_has_no_vertex(loss, kind):
+    z = np.linspace(-1, 1, 7)
+    N = 1e8 * np.exp(z)
+    runs = tables.make(N, 1e18 / 6 / N, 1e18 / 6 / N, loss(z))
+    at, level, found = optimum._parabolas(runs, np.arange(7), np.ones((1, 7)))
+    assert found[0] == kind and np.isfinite([at, level]).all()
+    assert len(optimum.vertices(runs)) == (kind != "none")
+    if kind == "inside":
+        assert np.exp(at[0]) == pytest.approx(1e8 * np.exp(0.5)) and level[0] == pytest.approx(
+            2.975
+        )
+
+
+def test_resampled_exponents_are_those_of_each_weighted_table():
+    """All resamples at once, against one at a time by NumPy's own fits."""
+    runs = isoflops(0.01)
+    found = optimum.isoflop(runs, 40)
+    slopes = []
+    for w in intervals.weights_of(runs, 40, 0):
+        tops = []
+        for rows in np.split(np.arange(42), 6):
+            x, some = np.log(runs.N[rows]), w[rows] > 0
+            if len(np.unique(x[some])) < 3:
+                continue
+            a, b, _ = np.polyfit(x - x.mean(), runs.loss[rows], 2, w=np.sqrt(w[rows]))
+            at = x.mean() - b / (2 * a)
+            if a > 0 and x.min() <= at <= x.max():
+                tops.append((np.log(runs.flops[rows[0]]), at))
+        slopes.append(np.polyfit(*np.array(tops).T, 1)[0] if len(tops) > 1 else math.nan)
+    assert (found.low, found.high) == pytest.approx(intervals.interval(np.array(slopes)), rel=1e-9)
+
+
+def test_public_isoflop_tables_give_their_known_minima():
+    for name, exponent, constant in (
+        ("iso_centred", 0.451613, 0.62071), ("iso_drift", 0.451124, 0.629658)
+    ):  # fmt: skip
+        runs = tables.one(planted.public(f"faults/tables/{name}.csv"))
+        found = optimum.isoflop(runs, 0)
+        assert (found.value, found.constant) == pytest.approx((exponent, constant), rel=1e-5)
+        assert found.note == "5 budgets, 5 with an inside minimum"
+    runs = tables.one(planted.public("faults/tables/marin8003.csv"))
+    D = [v.compute / 6 / v.params for v in optimum.vertices(runs)]
+    assert pytest.approx([2.84e9, 5.08e9], rel=2e-3) == D
+    assert [round(v.loss, 3) for v in optimum.vertices(runs)] == [3.361, 3.198]
+    assert optimum.isoflop(runs, 0).note == "2 budgets, 2 with an inside minimum"
 
 
 def test_the_frontier_is_what_nothing_cheaper_beats():

@@ -16,10 +16,15 @@ import numpy as np
 
 from dlm.errors import DlmError
 from dlm.laws.fits import LEVEL, Fit
-from dlm.laws.intervals import interval, weights_of, widened
+from dlm.laws.intervals import affordable, interval, weights_of, widened
 from dlm.laws.table import Table, alike
 
-SAME = 0.06  # budgets closer than this in log compute are one
+# Gaps of log compute: smaller ones never part two budgets, larger ones always do; in between, those
+# that are CLEAR times the next smaller gap.
+NEVER, ALWAYS, CLEAR = 0.02, 0.25, 2.5
+WIDE = 0.3  # in log compute, the widest budget: beyond it runs are spread, not at one compute
+FLAT = 1e-6  # of the loss: a parabola that bends less over the sizes trained has no minimum
+RESAMPLES = 400  # at most: an exponent's interval needs no more
 
 
 @dataclass(frozen=True)
@@ -47,63 +52,128 @@ class Vertex:
 
 def chinchilla_optimum(c: Any, compute: Any) -> tuple[Any, Any]:
     """N and D that minimise E + A/N^alpha + B/D^beta at C = 6ND (Hoffmann et al., equation 4)."""
-    G = (c.alpha * c.A / (c.beta * c.B)) ** (1 / (c.alpha + c.beta))
-    N = G * (compute / 6) ** (c.beta / (c.alpha + c.beta))
-    return N, compute / 6 / N
+    with np.errstate(all="ignore"):  # exponents near 0: sizes out of range are infinite
+        G = (c.alpha * c.A / (c.beta * c.B)) ** (1 / (c.alpha + c.beta))
+        N = G * (compute / 6) ** (c.beta / (c.alpha + c.beta))
+        return N, compute / 6 / N
+
+
+def by_gaps(values: Any) -> list[np.ndarray]:
+    """Indices of positive values, parted at gaps of their logarithms, from the lowest up.
+
+    A gap parts where it is larger than ALWAYS, or larger than NEVER and CLEAR times the next
+    smaller one: the clearest such step among as many gaps as leave three values a part. A part that
+    is wider than the gaps around it is looked at again by itself.
+    """
+    logs = np.log(np.asarray(values, float))
+    order = np.argsort(logs, kind="stable")
+    whole, parts = [(order, 0.0)], []
+    while whole:
+        rows, around = whole.pop()
+        gaps = np.diff(logs[rows])
+        large = np.sort(np.maximum(gaps, NEVER))[::-1][: max(len(rows) // 3, 1)]
+        steps = large[:-1] / large[1:]
+        least = ALWAYS
+        if len(steps) and steps.max() >= CLEAR:
+            least = min(least, float(large[steps.argmax()]))
+        cuts = np.flatnonzero(gaps >= least) + 1
+        if np.ptp(logs[rows]) < around or not len(cuts):
+            parts.append(np.sort(rows))
+            continue
+        sides = np.concatenate([[np.inf], gaps[cuts - 1], [np.inf]])
+        pieces = zip(np.split(rows, cuts), np.minimum(sides[:-1], sides[1:]), strict=True)
+        whole += list(pieces)[::-1]
+    return parts
 
 
 def budgets(table: Table) -> list[np.ndarray]:
-    """Rows of each compute budget, those of three sizes or more."""
-    parts = alike(table.flops, SAME)
+    """Rows of each compute budget of three sizes or more, from the lowest up.
+
+    Budgets are those of the table's column `budget`, else they are parted at gaps (`by_gaps`), and
+    no wider than WIDE.
+    """
+    if table.budget is not None:
+        named = np.unique(table.budget[~np.isnan(table.budget)])
+        parts = [np.flatnonzero(table.budget == value) for value in named]
+    else:
+        parts = [p for p in by_gaps(table.flops) if np.ptp(np.log(table.flops[p])) <= WIDE]
     return [rows for rows in parts if len(alike(table.N[rows], 0.01)) >= 3]
 
 
 def vertices(table: Table) -> list[Vertex]:
-    """Approach 2: the vertex of a parabola of loss in log N, per budget.
+    """Approach 2: the vertex of a parabola of loss in log N, per budget that has one.
 
     Raises:
       DlmError: no budget has three sizes.
     """
-    found = budgets(table)
-    if not found:
+    groups = budgets(table)
+    if not groups:
         raise DlmError(f"{table.name}: no compute budget with three model sizes: no isoFLOP curve")
-    return [v for rows in found if (v := _vertex(table, rows, np.ones(len(rows)))) is not None]
+    found = []
+    for rows in groups:
+        at, loss, kind = _parabolas(table, rows, np.ones((1, len(table))))
+        if kind[0] != "none":
+            compute = float(np.exp(np.log(table.flops[rows]).mean()))
+            found.append(
+                Vertex(compute, float(np.exp(at[0])), float(loss[0]), bool(kind[0] == "edge"))
+            )
+    return found
 
 
-def _vertex(table: Table, rows: np.ndarray, weights: np.ndarray) -> Vertex | None:
-    x, y = np.log(table.N[rows]), table.loss[rows]
-    if len(np.unique(x[weights > 0])) < 3:
-        return None
-    centre = x.mean()
-    a, b, c = np.polyfit(x - centre, y, 2, w=np.sqrt(weights))
-    if a <= 0:
-        return None
-    at = -b / (2 * a)
-    edge = not x.min() <= at + centre <= x.max()
-    compute = float(np.exp(np.log(table.flops[rows]).mean()))
-    return Vertex(compute, math.exp(at + centre), float(c - b**2 / (4 * a)), bool(edge))
+def _parabolas(
+    table: Table, rows: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log size and loss at the vertex of a budget's parabola, for each weighting [S, R], and what
+    the vertex is: inside, edge (outside the sizes, by less than their width) or none."""
+    x, y, w = np.log(table.N[rows]), table.loss[rows], weights[:, rows]
+    middle, half = (x.max() + x.min()) / 2, np.ptp(x) / 2
+    z = (x - middle) / half  # from -1 to 1
+    sizes = np.stack([np.isin(np.arange(len(rows)), same) for same in alike(table.N[rows], 0.01)])
+    enough = (w @ sizes.T > 0).sum(1) >= 3
+    powers = z ** np.arange(3)[:, None]
+    moments = np.einsum("sr,ir,jr->sij", w, powers, powers)
+    moments[~enough] = np.eye(3)
+    level = y.mean()
+    sums = np.einsum("sr,ir->si", w * (y - level), powers)
+    c, b, a = np.linalg.solve(moments, sums[:, :, None])[:, :, 0].T
+    bent = enough & (a > FLAT * level)
+    at = -b / (2 * np.where(bent, a, 1.0))
+    kind = np.where(np.abs(at) <= 1, "inside", np.where(np.abs(at) <= 3, "edge", "none"))
+    return middle + half * at, level + c - a * at**2, np.where(bent, kind, "none")
 
 
 def isoflop(table: Table, resamples: int = 1000, seed: int = 0, level: float = LEVEL) -> Exponent:
     """Approach 2's exponent; budgets whose vertex lies outside the sizes trained do not count."""
-    groups = budgets(table)
+    name, groups = "isoFLOP (approach 2)", budgets(table)
+    if not groups:
+        low, high = table.flops.min(), table.flops.max()
+        note = f"no budget of three sizes or more in the runs of {low:.3g} to {high:.3g} FLOPs"
+        nothing = math.nan
+        return Exponent(name, nothing, nothing, nothing, nothing, 0, note)
+    C = np.array([np.log(table.flops[rows]).mean() for rows in groups])
 
-    def once(weights: np.ndarray) -> tuple[float, float, int]:
-        found = [_vertex(table, rows, weights[rows]) for rows in groups]
-        inside = [v for v in found if v is not None and not v.edge]
-        return _line([v.compute for v in inside], [v.params for v in inside])
+    def lines(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        at, _, kind = zip(*(_parabolas(table, rows, weights) for rows in groups), strict=True)
+        return _lines(C, np.stack(at, axis=1), np.stack(kind, axis=1) == "inside")
 
-    return _exponent("isoFLOP (approach 2)", table, once, resamples, seed, level)
+    found = _exponent(name, table, lines, resamples, seed, level)
+    several = "s" if len(groups) > 1 else ""
+    note = f"{len(groups)} budget{several}, {found.points} with an inside minimum"
+    return dataclasses.replace(found, note=f"{note}, {found.note}" if found.note else note)
 
 
 def envelope(table: Table, resamples: int = 1000, seed: int = 0, level: float = LEVEL) -> Exponent:
     """Approach 1: the runs that have the lowest loss at or below their compute."""
+    order = np.lexsort((table.loss, table.flops))
+    C, N, loss = (v[order] for v in (np.log(table.flops), np.log(table.N), table.loss))
 
-    def once(weights: np.ndarray) -> tuple[float, float, int]:
-        rows = frontier(table, weights > 0)
-        return _line(table.flops[rows], table.N[rows])
+    def lines(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        drawn = np.where(weights[:, order] > 0, loss, np.inf)
+        before = np.minimum.accumulate(drawn, axis=1)[:, :-1]
+        lowest = drawn < np.pad(before, ((0, 0), (1, 0)), constant_values=np.inf)
+        return _lines(C, np.broadcast_to(N, lowest.shape), lowest)
 
-    return _exponent("envelope (approach 1)", table, once, resamples, seed, level)
+    return _exponent("envelope (approach 1)", table, lines, resamples, seed, level)
 
 
 def frontier(table: Table, present: np.ndarray | None = None) -> np.ndarray:
@@ -131,28 +201,37 @@ def approach_3(fit: Fit, level: float = LEVEL) -> Exponent:
     return Exponent(name, value, low, high, float(N), len(fit.table), note)
 
 
-def _line(compute: Any, params: Any) -> tuple[float, float, int]:
-    x, y = np.log(np.asarray(compute, float)), np.log(np.asarray(params, float))
-    if len(x) < 2 or np.ptp(x) < SAME:
-        return math.nan, math.nan, len(x)
-    slope, level = np.polyfit(x - x.mean(), y, 1)
-    return float(slope), float(level - slope * x.mean()), len(x)
+def _lines(
+    x: np.ndarray, y: np.ndarray, kept: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Slope, level at x = 0 and number of points of the line through the kept points of each row of
+    y [S, K]; NaN where they are fewer than two, or at one compute."""
+    count = kept.sum(1)
+    some = np.maximum(count, 1)
+    x_mean, y_mean = (kept * x).sum(1) / some, np.where(kept, y, 0.0).sum(1) / some
+    away = kept * (x - x_mean[:, None])
+    across = (away**2).sum(1)
+    known = (count >= 2) & (across > NEVER**2 / 2)
+    slope = (away * np.where(kept, y, 0.0)).sum(1) / np.where(known, across, np.nan)
+    return slope, y_mean - slope * x_mean, count
 
 
 def _exponent(
-    name: str, table: Table, once: Any, resamples: int, seed: int, level: float
+    name: str, table: Table, lines: Any, resamples: int, seed: int, level: float
 ) -> Exponent:
-    value, constant, points = once(np.ones(len(table)))
-    if math.isnan(value):
-        return Exponent(name, math.nan, math.nan, math.nan, math.nan, points, "too few budgets")
-    low = high = math.nan
-    lost = 0.0
+    slope, start, count = (v[0] for v in lines(np.ones((1, len(table)))))
+    nothing = math.nan
+    if math.isnan(slope):
+        return Exponent(name, nothing, nothing, nothing, nothing, int(count), "too few points")
+    low = high = lost = nothing
     if resamples:
-        samples = [once(w)[0] for w in weights_of(table, min(resamples, 400), seed)]
-        low, high = interval(np.array(samples), level)
+        drawn = affordable(table, min(resamples, RESAMPLES))
+        samples = lines(weights_of(table, drawn, seed))[0]
+        low, high = interval(samples, level)
         lost = float(np.isnan(samples).mean())
-    note = f"{lost:.0%} of resamples have too few budgets" if lost > 0.05 else ""
-    return Exponent(name, value, low, high, math.exp(constant), points, note)
+    note = f"{lost:.0%} of resamples have too few points" if lost > 0.05 else ""
+    constant = float(np.exp(np.clip(start, -700, 700)))
+    return Exponent(name, float(slope), low, high, constant, int(count), note)
 
 
 def approaches(fit: Fit, resamples: int = 1000) -> list[Exponent]:
