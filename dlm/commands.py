@@ -31,7 +31,10 @@ VERBS: dict[str, tuple[str, str]] = {
   dlm fit runs.csv --law data-constrained --out fits/    report.html, fit.json, fit.tex, figures
 
 Columns: params, tokens (trained on, repeats included), unique_tokens, loss (nats per token), and
-optionally family, flops, run (rows that are resampled together), status. Raw counts everywhere.
+optionally family, flops, run (rows that are resampled together), status, budget (a number that the
+rows of one isoFLOP curve share; else budgets are told apart by gaps in compute). Raw counts everywhere.
+fit.json is strict JSON: a number that is not known is null, and so is the end that an interval
+lacks; beside low and high, "open" then says "above", "below" or "both".
 laws: """
         + ", ".join(LAWS),
     ),
@@ -65,7 +68,9 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
         p.add_argument("--loss", default="huber", help="huber, lad or gaussian")
         p.add_argument("--delta", type=float, default=1e-3, help="of huber, in log loss")
         p.add_argument("--steps", default="auto", help="auto, two or joint")
-        p.add_argument("--resamples", type=int, default=1000, help="of the bootstrap; 0: none")
+        p.add_argument(
+            "--resamples", type=int, default=1000, help="bootstrap; 0: none; fewer if rows are many"
+        )
         p.add_argument("--seed", type=int, default=0, help="of the bootstrap")
         p.add_argument("--drop-outliers", type=float, default=0.0, metavar="DEVIATIONS")
         p.add_argument("--out", type=Path, help="a folder for what is written")
@@ -105,14 +110,28 @@ def fit(a: argparse.Namespace) -> list[Any]:
 
 def _fitted(a: argparse.Namespace, found: list[Table]) -> tuple[list[Analysis], list[str]]:
     """The analyses, and of the families that cannot be fitted why; an error where none can."""
+    from dlm.laws import analysis, stages
+
+    options = _options(a) | {
+        "fixed": dict(_pair("--fixed", word) for word in getattr(a, "fixed", [])),
+        "cuts": tuple(_pair("--holdout", word) for word in getattr(a, "holdout", [])),
+        "rivals_of": tuple(getattr(a, "rivals", [])),
+    }
+    named_options = ("steps", "fixed", "cuts", "rivals_of")
+    analysis.check_options(a.law, **{name: options[name] for name in named_options})
     made, refused = [], []
-    for t in found:
-        try:
-            made.append(_analyse(a, t))
-        except DlmError as error:
-            if len(found) == 1:
-                raise
-            refused.append(f"family {t.family} is not fitted: {error}")
+    with stages.show() as tell:
+        for t in found:
+            try:
+                made.append(
+                    analysis.analyse(
+                        t, a.law, **options, resamples=a.resamples, seed=a.seed, tell=tell
+                    )
+                )
+            except DlmError as error:
+                if len(found) == 1:
+                    raise
+                refused.append(f"family {t.family} is not fitted: {error}")
     if not made:
         raise DlmError("; ".join(refused))
     return made, refused
@@ -147,21 +166,6 @@ def _options(a: argparse.Namespace) -> dict[str, Any]:
     if a.drop_outliers < 0:
         raise DlmError(f"--drop-outliers={a.drop_outliers:g}: must be 0 (none) or more")
     return {"loss": Loss(a.loss, a.delta), "steps": a.steps, "drop_outliers": a.drop_outliers}
-
-
-def _analyse(a: argparse.Namespace, t: Table) -> Any:
-    from dlm.laws import analysis
-
-    return analysis.analyse(
-        t,
-        a.law,
-        **_options(a),
-        fixed=dict(_pair("--fixed", word) for word in getattr(a, "fixed", [])),
-        resamples=a.resamples,
-        seed=a.seed,
-        cuts=tuple(_pair("--holdout", word) for word in getattr(a, "holdout", [])),
-        rivals_of=tuple(getattr(a, "rivals", [])),
-    )
 
 
 def _pair(option: str, word: str) -> tuple[str, float]:
@@ -234,10 +238,17 @@ def writable(folder: Path | None) -> None:
 
 
 def _fit_laws(a: argparse.Namespace, tables: list[Table]) -> dict[str, Fitted]:
-    from dlm.laws import analysis, intervals
+    from dlm.laws import analysis, intervals, stages
 
-    fitted = {t.family: analysis.fit_table(t, a.law, **_options(a))[0] for t in tables}
-    return {name: intervals.bootstrap(f, a.resamples, a.seed) for name, f in fitted.items()}
+    laws: dict[str, Fitted] = {}
+    options = _options(a)
+    with stages.show() as tell:
+        for t in tables:
+            tell(f"{a.law}, family {t.family}: fitting {len(t):,} rows")
+            fitted = analysis.fit_table(t, a.law, **options)[0]
+            tell(f"{a.law}, family {t.family}: resampling")
+            laws[t.family] = intervals.bootstrap(fitted, a.resamples, a.seed)
+    return laws
 
 
 def read_laws(path: Path) -> dict[str, Fitted]:

@@ -10,6 +10,7 @@ from typing import Any
 from dlm import crossover as cross
 from dlm.crossover import Crossover, Final, name_of
 from dlm.figures import interval, scientific
+from dlm.laws.words import plain
 from dlm.likelihood import Estimate
 from dlm.runs import Family, Panel, Run, rows
 
@@ -19,8 +20,8 @@ from dlm.runs import Family, Panel, Run, rows
 def numbers(
     runs: Sequence[Run], panels: Sequence[Panel], excluded: Sequence[tuple[Run, str]]
 ) -> dict[str, Any]:
-    """Everything the report says, as JSON: no NaN (null), infinity as the string "inf"."""
-    return _plain(
+    """Everything the report says, as strict JSON; see `words.plain`."""
+    return plain(
         {
             "experiments": sorted({run.experiment for run in runs}),
             "questions": questions(runs),
@@ -94,16 +95,6 @@ def mean_of(family: Family, name: str) -> float | None:
     values = [run.result.get(name) for run in family.best.runs]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if len(known) == len(values) else None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf"
-    return value
 
 
 def questions(runs: Iterable[Run]) -> list[str]:

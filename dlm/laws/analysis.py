@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dlm.errors import DlmError
-from dlm.laws import fits, holdout, intervals, optimum, published, verdicts
+from dlm.laws import fits, holdout, intervals, optimum, published, stages, verdicts
 from dlm.laws.fits import Fit, Loss
 from dlm.laws.forms import Law
 from dlm.laws.forms import law as named
@@ -56,6 +56,37 @@ class Analysis:
         return all(v.identified for v in self.verdicts)
 
 
+def check_options(
+    law_name: str,
+    steps: str = "auto",
+    fixed: dict[str, float] | None = None,
+    cuts: tuple[tuple[str, float], ...] = (),
+    rivals_of: tuple[str, ...] = (),
+) -> None:
+    """What no table could make right, before anything is computed.
+
+    Raises:
+      DlmError: an unknown law, steps or axis; a coefficient fixed that the law lacks, or out of its
+        limits; every coefficient fixed.
+    """
+    law = named(law_name)
+    for rival in rivals_of:
+        named(rival)
+    if steps not in STEPS:
+        raise DlmError(f"steps={steps!r}: must be one of {', '.join(STEPS)}")
+    for name, value in (fixed or {}).items():
+        if name not in law.names:
+            raise DlmError(f"fixed={name}: {law.name} has {', '.join(law.names)}")
+        low, high = law.coefficient(name).limits
+        if not low <= value <= high:
+            raise DlmError(f"fixed={name}={value:g}: must be from {low:g} to {high:g}")
+    for axis, cut in cuts:
+        if axis not in holdout.AXES:
+            raise DlmError(f"holdout axis {axis!r}: must be one of {', '.join(holdout.AXES)}")
+        if not (np.isfinite(cut) and cut > 0):
+            raise DlmError(f"holdout {axis}={cut:g}: must be a positive number")
+
+
 def fit_table(
     table: Table,
     law_name: str,
@@ -75,14 +106,8 @@ def fit_table(
     Raises:
       DlmError: an unknown law, or a table that cannot determine it.
     """
+    check_options(law_name, steps, fixed)
     law = named(law_name)
-    if steps not in STEPS:
-        raise DlmError(f"steps={steps!r}: must be one of {', '.join(STEPS)}")
-    for name in fixed or {}:
-        if name not in law.names:
-            raise DlmError(f"fixed={name}: {law.name} has {', '.join(law.names)}")
-        if not (fixed or {})[name] > 0:
-            raise DlmError(f"fixed={name}={(fixed or {})[name]:g}: must be above 0")
     if drop_outliers:
         same: dict[str, Any] = {"loss": loss, "steps": steps, "fixed": fixed, "starts": starts}
         first, how = fit_table(table, law_name, **same)
@@ -129,11 +154,16 @@ def analyse(
     drop_outliers: float = 0.0,
     cuts: tuple[tuple[str, float], ...] = (),
     rivals_of: tuple[str, ...] = (),
+    tell: stages.Tell = stages.silent,
 ) -> Analysis:
     """Fit, profiles, bootstrap, verdicts, the three approaches, and held-out tests at `cuts`.
 
     `drop_outliers`: see `fit_table`. `rivals_of`: further laws to put to the same held-out tests.
+    `tell` is told of each stage.
     """
+    check_options(law_name, steps, fixed, cuts, rivals_of)
+    who = f"{law_name}, family {table.family}"
+    tell(f"{who}: fitting {len(table):,} rows")
     options: dict[str, Any] = {"loss": loss, "steps": steps, "fixed": fixed, "starts": starts}
     made, how = fit_table(table, law_name, drop_outliers=drop_outliers, **options)
     table = made.table
@@ -141,8 +171,8 @@ def analyse(
     joint = None
     if basin is not None:
         joint = fits.fit(made.law, table, loss=loss, starts=min(starts, 64))
-    made = intervals.bootstrap(made, resamples, seed)
-    found, profiles = verdicts.verdicts(made)
+    if cuts:
+        tell(f"{who}: predicting held-out runs")
     predictions = [
         holdout.holdout(
             table, lambda t, n=name: fit_table(t, n, **_given(n, options))[0], axis, cut
@@ -150,6 +180,12 @@ def analyse(
         for axis, cut in cuts
         for name in (law_name, *rivals_of)
     ]
+    if resamples:
+        tell(f"{who}: {intervals.affordable(table, resamples):,} resamples")
+    made = intervals.bootstrap(made, resamples, seed)
+    tell(f"{who}: profiles of {', '.join(made.free)}")
+    found, profiles = verdicts.verdicts(made)
+    tell(f"{who}: exponents of the three approaches")
     return dataclasses.replace(
         _analysis(made, how, found, profiles),
         exponents=tuple(optimum.approaches(made, resamples)) if "alpha" in made.law.names else (),

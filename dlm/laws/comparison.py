@@ -72,9 +72,14 @@ def compare(
 
 
 def as_json(c: Comparison) -> dict[str, Any]:
-    found = dataclasses.asdict(c)
-    numbers = {k: np.asarray(v).tolist() for k, v in dataclasses.asdict(c.equivalence).items()}
-    return found | {"equivalence": numbers}
+    """The comparison as `words.plain` takes it; of the equivalence an object for each compute,
+    whose ratio is null where the challenger never reaches that loss."""
+    columns = dataclasses.asdict(c.equivalence)
+    rows = [
+        dict(zip(columns, map(float, row), strict=True))
+        for row in zip(*columns.values(), strict=True)
+    ]
+    return dataclasses.asdict(c) | {"equivalence": rows}
 
 
 def cautions(c: Comparison) -> list[str]:

@@ -69,6 +69,9 @@ def sentences(a: Analysis) -> list[str]:
         f"{number(t.epochs.max(), 4)}."
     ]
     found += [f"Note: {note}." for note in t.notes]
+    if drawn := len(next(iter(fit.samples.values()), ())):
+        few = f", not the {fit.asked:,} asked for, as the table has {len(t):,} rows"
+        found.append(f"Bootstrap: {drawn:,} resamples{few if drawn < fit.asked else ''}.")
     if a.basin is not None:
         found += _compare(a, a.basin)
     elif a.rivals:
@@ -218,7 +221,7 @@ def _prediction(p: Prediction) -> str:
 
 
 def as_json(a: Analysis) -> dict[str, Any]:
-    """Everything, without NaN (null); infinity as "inf"."""
+    """Everything, as strict JSON; see `plain`."""
     fit = a.fit
     return plain(
         {
@@ -235,7 +238,7 @@ def as_json(a: Analysis) -> dict[str, Any]:
             "r2": fit.r2,
             "coefficients": fit.coefficients,
             "fixed": fit.fixed,
-            "verdicts": [dataclasses.asdict(v) for v in a.verdicts],
+            "verdicts": [_verdict(v) for v in a.verdicts],
             "minima": [dataclasses.asdict(m) for m in fit.minima],
             "profiles": {
                 n: {"values": p.values.tolist(), "objective": p.objective.tolist()}
@@ -260,14 +263,40 @@ def as_json(a: Analysis) -> dict[str, Any]:
     )
 
 
+def _verdict(v: Verdict) -> dict[str, Any]:
+    """Coefficients are positive, so an interval that begins at 0 has no lower end."""
+
+    def ends(low: float, high: float) -> dict[str, float]:
+        return {"low": -math.inf if low <= 0 else low, "high": high}
+
+    said = dataclasses.asdict(v) | ends(v.low, v.high)
+    return said | {"profile": ends(*v.profile), "boot": ends(*v.boot)}
+
+
 def plain(value: Any) -> Any:
+    """A value as strict JSON: a number that is not known (NaN) or has no end (infinity) is null.
+
+    An object with `low` and `high` also says which end its interval lacks: "open" is "above",
+    "below", "both" or, where it has two ends or none is known, "".
+    """
     if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
+        made = {str(k): plain(v) for k, v in value.items()}
+        ends = value.get("low"), value.get("high")
+        if all(isinstance(end, int | float | np.number) for end in ends):
+            made["open"] = _open(*ends)
+        return made
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
     if isinstance(value, float | np.floating) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
+        return None
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _open(low: Any, high: Any) -> str:
+    below, above = low == -math.inf, math.inf in (low, high)
+    return "both" if below and above else "below" if below else "above" if above else ""
 
 
 LATEX = {"alpha": r"\alpha", "beta": r"\beta", "R_D": "R_D^*", "R_N": "R_N^*", "gamma": r"\gamma"}
