@@ -95,6 +95,7 @@ class Profile:
 # Where a profile is taken, to both sides: in standard errors, then in logarithms of the value.
 NEAR = np.array([0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0])
 FAR = np.array([0.1, 0.2, 0.35, 0.5, 0.8, 1.25, 1.8, 2.7, 4.0, 7.0, 10.0, 14.0])
+BETWEEN = 3  # points more within each step of the grid that an interval ends in
 WIDEST = 0.4  # the largest standard error, in logarithms, that NEAR is laid out by
 WARM = 4  # minima that each point of a profile is solved from
 PATIENT = 60  # steps to a point of a profile: the few that need more lie far from its interval
@@ -110,31 +111,52 @@ def profiles(
 ) -> dict[str, Profile]:
     """The profile of each coefficient named, else of each free one; solved side by side.
 
-    Each point is solved from the best minima of the fit, then from its neighbours' solutions.
+    Each point is solved from the best minima of the fit, then from its neighbours' solutions; then
+    BETWEEN more on either side of each end of an interval.
     """
     names = fit.free if names is None else names
+    index = np.array([fit.free.index(name) for name in names])
     grids = [_grid(fit, name) for name in names]
-    held = np.repeat([fit.free.index(name) for name in names], [len(g) for g in grids])
-    at = np.concatenate(grids)
-    base = problem(fit)
+    which = np.repeat(np.arange(len(names)), [len(g) for g in grids])  # the coefficient of a point
+    at, base = np.concatenate(grids), problem(fit)
     warm = [m for m in fit.minima[:WARM] if deviance(fit, m.objective) < PLAUSIBLE]
     points = np.stack([base.coordinates(fit.fixed | m.coefficients) for m in warm])
-    x, f = _held(base, held, at, np.tile(points[:, None], (1, len(at), 1)))
-    first = np.cumsum([0, *(len(g) for g in grids)])
-    around = np.stack([np.arange(len(at)) + side for side in (-1, 1)])
-    around[0, first[:-1]], around[1, first[1:] - 1] = first[:-1], first[1:] - 1  # beyond the ends
+    x, f = _held(base, index[which], at, np.tile(points[:, None], (1, len(at), 1)))
+    x, f = _from_neighbours(base, index[which], at, x, f)
+    ends = []
+    for k, name in enumerate(names):
+        mine = np.flatnonzero(which == k)
+        a, b = _inside(fit, name, at[mine], deviance(fit, f[mine], name), level)
+        ends += [(mine[a], mine[a - 1])] if a > 0 else []
+        ends += [(mine[b], mine[b + 1])] if b < len(mine) - 1 else []
+    if ends:
+        pairs = np.repeat(np.array(ends).T, BETWEEN, axis=1)  # [2, more points]
+        share = np.tile(np.arange(1, BETWEEN + 1) / (BETWEEN + 1), len(ends))
+        more = at[pairs[0]] + share * (at[pairs[1]] - at[pairs[0]])
+        _, g = _held(base, index[which[pairs[0]]], more, x[pairs])
+        which, at, f = (
+            np.append(v, w) for v, w in ((which, which[pairs[0]]), (at, more), (f, g))
+        )  # fmt: skip
+    order = np.lexsort((at, which))
+    parts = {name: order[which[order] == k] for k, name in enumerate(names)}
+    return {name: _profile(fit, name, at[rows], f[rows], level) for name, rows in parts.items()}
+
+
+def _from_neighbours(
+    base: Problem, held: np.ndarray, at: np.ndarray, x: np.ndarray, f: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The points solved again from the solutions on both sides, and again where one got lower."""
+    around = np.stack([np.arange(len(at)) + side for side in (-1, 1)]).clip(0, len(at) - 1)
+    around = np.where(held[around] == held, around, np.arange(len(at)))  # none beyond the ends
     todo = np.arange(len(at))
     for _ in range(3):
         y, g = _held(base, held[todo], at[todo], x[around[:, todo]])
         better = g < f[todo] * (1 - 10 * ROUGH)
         x[todo[better]], f[todo[better]] = y[better], g[better]
-        todo = np.unique(around[:, todo[better]])  # whose neighbour has found a lower value
+        todo = np.unique(around[:, todo[better]])
         if not len(todo):
             break
-    return {
-        name: _profile(fit, name, grid, f[i : i + len(grid)], level)
-        for name, grid, i in zip(names, grids, first, strict=False)
-    }
+    return x, f
 
 
 def _held(
@@ -172,13 +194,17 @@ def _standard_error(fit: Fit, name: str) -> float:
     return float(np.sqrt(towards @ np.linalg.inv(J.T @ J / noise**2 + np.eye(len(x))) @ towards))
 
 
+def _inside(fit: Fit, name: str, grid: np.ndarray, d: np.ndarray, level: float) -> tuple[int, int]:
+    """The first and the last of the values that are as good as the best, which is the fit's."""
+    d[np.abs(grid - math.log(fit.coefficients[name])).argmin()] = 0.0
+    inside = np.flatnonzero(d <= threshold(fit, level))
+    return int(inside[0]), int(inside[-1])
+
+
 def _profile(fit: Fit, name: str, grid: np.ndarray, f: np.ndarray, level: float) -> Profile:
     d = deviance(fit, f, name)
-    limit = threshold(fit, level)
-    d[np.abs(grid - math.log(fit.coefficients[name])).argmin()] = 0.0  # the fit itself
-    inside = np.flatnonzero(d <= limit)
-    a, b = inside[0], inside[-1]
-    root, at = np.sqrt(d), math.sqrt(limit)  # about a line between two values
+    a, b = _inside(fit, name, grid, d, level)
+    root, at = np.sqrt(d), math.sqrt(threshold(fit, level))  # about a line between two values
     low = 0.0 if a == 0 else math.exp(_between(grid, root, a, a - 1, at))
     high = math.inf if b == len(grid) - 1 else math.exp(_between(grid, root, b, b + 1, at))
     return Profile(name, np.exp(grid), f, d, low, high)
