@@ -49,8 +49,8 @@ LEFT = (
 )
 # The other side of the run directory: these, and of the left only what RIGHT_MAY names.
 RIGHT = (
-    *("runs", "crossover", "laws", "ticks", "canvas", "figures", "law_figures", "html"),
-    *("findings",),
+    *("runs", "crossover", "laws", "ticks", "canvas", "figures", "law_figures"),
+    *("curve_figures", "html", "findings"),
     *("law_report", "report", "commands"),
 )
 TOP = ("trained", "usage", "cli")  # the command line joins both sides
