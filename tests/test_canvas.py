@@ -148,17 +148,15 @@ SCALES = [
 def test_ticks_fit_any_range_and_any_width(scale, low, high):
     from matplotlib.figure import Figure
 
-    for width, text in itertools.product(
-        (1.0, 2.0, 7.0), (format.tick, format.count, format.power)
-    ):
+    for width, across, up in ((1.0, format.tick, format.power), (7.0, format.count, format.tick)):
         figure = Figure(figsize=(width, 1.6))
         ax = figure.subplots()
-        canvas.set_axis(ax, "x", text, scale)
-        canvas.set_axis(ax, "y", text, scale)
+        canvas.set_axis(ax, "x", across, scale)
+        canvas.set_axis(ax, "y", up, scale)
         ax.set(xlim=(high, low), ylim=(low, high))
         assert_apart(figure)
-        found = list(visible_labels(figure))
-        assert len(found[0]) >= 1 and len(found[1]) >= 2, (width, text)
+        found = [[t.get_text() for t in labels] for labels in visible_labels(figure)]
+        assert len(found[0]) >= (1 if width < 2 else 2) and len(found[1]) >= 2, (width, found)
 
 
 def test_ticks_are_round_and_as_fine_as_the_range_asks():
