@@ -497,6 +497,7 @@ def _drawings(
     compared: Comparison | None,
 ) -> dict[str, Make]:
     """The figures that may be drawn, by name, each drawn only when it is called."""
+    from dlm import curve_figures as curves
     from dlm import law_figures as draw
     from dlm.laws.table import unique_budgets
 
@@ -504,11 +505,11 @@ def _drawings(
     drawings: dict[str, Make] = {}
     fits = {k: f for k, f in laws.items() if k in {t.family for t in tables}}
     if a.points == "curve":
-        drawings["figure_4"] = lambda: draw.repetition(tables)
+        drawings["figure_4"] = lambda: curves.repetition(tables)
         stems = file_stems([t.family for t in tables])
         for t in tables:
-            drawings[f"figure_7_8-{stems[t.family]}"] = lambda t=t: draw.variants(
-                *draw.beside(t, tables)
+            drawings[f"figure_7_8-{stems[t.family]}"] = lambda t=t: curves.variants(
+                *curves.beside(t, tables)
             )
     elif tables:
         met = compared.observed if compared is not None else ()

@@ -1,4 +1,5 @@
-"""The paper's figures (arXiv 2507.15857), one function each: tables and fits in, a `Drawing` out.
+"""The paper's figures (arXiv 2507.15857) of runs and laws, one function each: tables and fits in, a
+`Drawing` out.
 
 Each reads in grey: families differ by marker and line style, maps carry labelled contour lines.
 """
@@ -6,7 +7,6 @@ Each reads in grey: families differ by marker and line style, maps carry labelle
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,36 +24,35 @@ from dlm.laws.comparison import Comparison
 from dlm.laws.critical import Critical, Fitted
 from dlm.laws.fits import LEVEL, Fit
 from dlm.laws.intervals import interval, widened
-from dlm.laws.table import Table, alike, settings, unique_budgets, with_unique
+from dlm.laws.table import Table, unique_budgets, with_unique
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ALSO = {"mdm": "masked", "diffusion": "masked", "autoregressive": "ar"}
-BEST = "best masked diffusion (bound)"
 COMPUTE, LOSS = "training compute, FLOPs", "validation loss, nats per token"
 
 
 def look(family: str, families: Sequence[str] = ()) -> tuple[str, str, Any]:
     """Colour, marker and line style of a family among others, by their names in tables."""
-    names = [_parted(name)[1] for name in (family, *families)]
+    names = [parted(name)[1] for name in (family, *families)]
     return style(names, names[0])
 
 
 def named(family: str) -> str:
     """AR or masked diffusion, after the corpus where the family's name has one."""
-    corpus, key = _parted(family)
+    corpus, key = parted(family)
     name = NAMES.get(key, family.rpartition("/")[2])
     return shown(f"{corpus}, {name}" if corpus else name)
 
 
-def _parted(family: str) -> tuple[str, str]:
+def parted(family: str) -> tuple[str, str]:
     """The corpus, where the name has one, and the family's key."""
     corpus, _, last = family.rpartition("/")
     return corpus, ALSO.get(last.lower(), last.lower())
 
 
-def _by_family(tables: Sequence[Table], paint: Any) -> dict[str, Any]:
+def by_family(tables: Sequence[Table], paint: Any) -> dict[str, Any]:
     """A painter for each table, under a name that is safe in a file name."""
     stems = file_stems([t.family for t in tables])
     return {stems[t.family]: lambda ax, t=t: paint(ax, t) for t in tables}
@@ -150,7 +149,7 @@ def contours(tables: Sequence[Table], fits: Mapping[str, Fit] | None = None) -> 
     if not mapped:
         raise DlmError(left_out)
     return Drawing(
-        _by_family(mapped, lambda ax, t: _contours_panel(ax, t, (fits or {}).get(t.family))),
+        by_family(mapped, lambda ax, t: _contours_panel(ax, t, (fits or {}).get(t.family))),
         "Loss over epochs and parameters at one number of unique tokens; the star is the best run."
         + (f" Left out: {left_out}." if left_out else ""),
         "Loss over epochs and parameters",
@@ -229,7 +228,7 @@ def _law_contours(ax: Axes, fit: Fit, t: Table, levels: np.ndarray) -> None:
 def data_fraction(tables: Sequence[Table], fits: Mapping[str, Fitted] | None = None) -> Drawing:
     """Figure 3: at fixed compute and size, loss against U/D, with the law's line."""
     return Drawing(
-        _by_family(tables, lambda ax, t: _fraction_panel(ax, t, (fits or {}).get(t.family))),
+        by_family(tables, lambda ax, t: _fraction_panel(ax, t, (fits or {}).get(t.family))),
         "Loss at fixed size and compute against the share of training tokens that are unique"
         + ("; lines are the law." if fits else "."),
         "Loss against the share of unique data",
@@ -260,54 +259,6 @@ def _fraction_panel(ax: Axes, t: Table, law: Fitted | None) -> None:
     ax.legend(frameon=False, fontsize="small")
     bottom, top = ax.get_ylim()
     ax.set_ylim(bottom, top + 0.3 * (top - bottom))
-
-
-# --- 4: training curves by repetition -----------------------------------------------------------
-
-
-def repetition(tables: Sequence[Table]) -> Drawing:
-    """Figure 4: loss while training, one line per number of epochs; tables of curves.
-
-    Where a size was trained on several budgets at one compute, that size and compute alone.
-    """
-    return Drawing(
-        _by_family(tables, _repetition_panel),
-        "Loss while training, one line per number of epochs.",
-        "Loss while training",
-        x_label="training tokens; beside each line its epochs",
-        y_label=LOSS,
-        columns=4,
-    )
-
-
-def _repetition_panel(ax: Axes, t: Table) -> None:
-    parts = sorted(_one_compute(list(settings(t).values())), key=lambda p: p.epochs.max())
-    parts = parts[:: max(1, len(parts) // 8)]
-    for k, part in enumerate(parts):
-        x, mean, stderr, _ = _mean_curve(part)
-        D, colour = x * float(np.median(part.U)), _shade(k, len(parts))
-        ax.plot(D, mean, color=colour, marker="o", ms=2.5, lw=1.3)
-        ax.fill_between(D, mean - stderr, mean + stderr, color=colour, alpha=0.2, lw=0)
-        ax.annotate(f" {x[-1]:.0f}", (D[-1], mean[-1]), fontsize="small", va="center")
-    set_axis(ax, "x", count, "log")
-    set_axis(ax, "y")
-    sizes = sorted({p.N[0] for p in parts})
-    size = " to ".join(dict.fromkeys((count(sizes[0]), count(sizes[-1]))))
-    ax.set_title(f"{named(t.family)}, {size} parameters", loc="left")
-
-
-def _one_compute(parts: list[Table]) -> list[Table]:
-    """The most that share a size and a number of training tokens, or all where no two do."""
-    tokens, sizes = (np.array(v) for v in zip(*((p.D.max(), p.N[0]) for p in parts), strict=True))
-    groups = [rows[same] for rows in alike(tokens, 0.05) for same in alike(sizes[rows], 0.02)]
-    largest = max(sorted(groups, key=lambda rows: tokens[rows].min()), key=len)
-    return [parts[i] for i in largest] if len(largest) > 1 else parts
-
-
-def _shade(k: int, total: int) -> Any:
-    import matplotlib
-
-    return matplotlib.colormaps["viridis"](0.9 * k / max(total - 1, 1))
 
 
 # --- 5: what repetition is worth ----------------------------------------------------------------
@@ -462,100 +413,6 @@ def _crossings(
     errors = np.nan_to_num([y - low, high - y], nan=0.0, posinf=0.0).clip(0)
     marks = keywords(ls="", marker=marker, ms=11 if marker == "*" else 4, capsize=2)
     ax.errorbar(x, y, yerr=errors, color=colour, label=label, **marks)
-
-
-# --- 7 and 8: orderings, dropout, masking -------------------------------------------------------
-
-
-def beside(t: Table, tables: Sequence[Table]) -> tuple[dict[str, Table], float]:
-    """For `variants`: the settings of a family, of a kind of AR after AR's best, and the lowest mean
-    loss of masked diffusion on the same unique tokens, NaN without any."""
-    (corpus, key), budgets = _parted(t.family), unique_budgets([t])
-    found = dict(sorted(settings(t).items(), key=lambda pair: _by_numbers(pair[0])))
-
-    def best(of: str) -> tuple[float, str, Table]:
-        """The lowest of a family's mean lowest losses, the setting that has it, and its curves."""
-        same = [with_unique(o, budgets[0]) for o in tables if _parted(o.family) == (corpus, of)]
-        parts = [pair for each in same if len(each) for pair in settings(each).items()]
-        means = [(float(_mean_curve(p)[3].mean()), name, p) for name, p in parts]
-        return min(means, key=lambda m: m[0], default=(math.nan, "", t))
-
-    if len(budgets) > 1:
-        return found, math.nan
-    loss, setting, curves = best("ar")
-    if key in ("orders", "any_order", "noise") and not math.isnan(loss):
-        found = {"AR" if setting == "base" else f"AR, {setting}": curves, **found}
-    return found, math.nan if key == "masked" else best("masked")[0]
-
-
-def _by_numbers(name: str) -> list[tuple[str, float]]:
-    """A key that sorts orders=2 before orders=16."""
-    parts = re.findall(r"([^\d]*)(\d+\.?\d*)?", name)
-    return [(words, float(number or -1)) for words, number in parts]
-
-
-def variants(tables: Mapping[str, Table], best: float = math.nan) -> Drawing:
-    """Figures 7 and 8: curves of loss against epochs, a line per variant, and each one's lowest.
-
-    `best`: a horizontal line, the loss of the best masked diffusion model, an upper bound.
-
-    Raises:
-      DlmError: there is only one variant.
-    """
-    if len(tables) < 2:
-        raise DlmError("one setting only, nothing to compare")
-
-    def curves(ax: Axes) -> None:
-        for k, (label, t) in enumerate(tables.items()):
-            colour, marker = _variant(k, len(tables))
-            x, mean, stderr, _ = _mean_curve(t)
-            ax.plot(x, mean, color=colour, marker=marker, ms=3.5, lw=1.3, label=shown(label))
-            ax.fill_between(x, mean - stderr, mean + stderr, color=colour, alpha=0.2, lw=0)
-        _best_line(ax, best)
-        set_axis(ax, "x", scale="log")
-        set_axis(ax, "y")
-        ax.set_xlabel("epochs")
-
-    def lowest(ax: Axes) -> None:
-        for k, (label, t) in enumerate(tables.items()):
-            colour, marker = _variant(k, len(tables))
-            losses = _mean_curve(t)[3]
-            error = losses.std(ddof=1) / math.sqrt(len(losses)) if len(losses) > 1 else 0.0
-            marks = keywords(color=colour, marker=marker, ms=6, capsize=3, label=shown(label))
-            ax.errorbar([k], [losses.mean()], yerr=[error], **marks)
-        _best_line(ax, best)
-        set_axis(ax, "y")
-        ax.set_xticks([])
-        ax.set_title("lowest loss, standard error over seeds", loc="left")
-
-    return Drawing(
-        {"curves": curves, "lowest": lowest},
-        "Loss against epochs of each setting, and each one's lowest.",
-        "Settings",
-        y_label=LOSS,
-        legend=True,
-    )
-
-
-def _variant(k: int, total: int) -> tuple[Any, str]:
-    return _shade(k, total), "os^DvPX"[k % 7]
-
-
-def _best_line(ax: Axes, best: float) -> None:
-    if math.isfinite(best):
-        ax.axhline(best, color="#D55E00", ls=(0, (5, 1.5)), lw=1.5, label=BEST)
-
-
-def _mean_curve(t: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Epochs, mean loss and its standard error over runs, and each run's lowest loss."""
-    parts = [t.only(t.group == g) for g in np.unique(t.group)]
-    end = min(p.epochs.max() for p in parts)
-    x = np.unique(parts[0].epochs[parts[0].epochs <= end + 1e-9])
-    curves = np.array(
-        [np.interp(x, np.sort(p.epochs), p.loss[np.argsort(p.epochs)]) for p in parts]
-    )
-    error = curves.std(0, ddof=1) / math.sqrt(len(parts)) if len(parts) > 1 else np.zeros(len(x))
-    return x, curves.mean(0), error, np.array([p.loss.min() for p in parts])
 
 
 # --- diagnostics of a fit -----------------------------------------------------------------------

@@ -59,7 +59,7 @@ def candidates(low: float, high: float, log: bool) -> tuple[list[float], ...]:
     if log and len(three := _decades(low, high, (1, 2, 5))) > 2:
         strides = (1, 2, 3, 4, 5, 10, 20, 50)
         fewer = (_decades(low, high, (1,), stride) for stride in strides)
-        return (three, _decades(low, high, (1, 3)), *fewer)
+        return (three, _decades(low, high, (1, 3)), *fewer, three[len(three) // 2 :][:1])
     sets = [_decades(low, high, range(1, 10))] if log else []
     room = 1e-9 * (high - low)
     for bins in (7, 6, 5, 4, 3, 2, 1):
