@@ -245,7 +245,7 @@ def test_patience_ends_a_process(tmp_path) -> None:
 
 def test_a_row_is_timed_and_profiled(tmp_path) -> None:
     """Here and now, on the CPU: the objective file, the benchmark and the profiler together."""
-    cell = accelerator.Cell("100M", "masked", {"objective.name": "masked-both"})
+    cell = accelerator.Cell("100M", "masked", {"objective.name": "masked-chunks"})
     asked = accelerator.request(cell, True)
     asked["changes"] |= {"train.batch_size": 8, "evaluation.batch_size": 8, "model.layers": 1}
     kept: dict = {}
