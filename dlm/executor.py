@@ -105,16 +105,13 @@ def _executor(
 ) -> submitit.SlurmExecutor:
     try:
         slurm = kind(folder, max_num_timeout=REQUEUES)
-        known = slurm._valid_parameters()
-        if unknown := [key for key in parameters if key not in known]:
-            raise DlmError(
-                f"--slurm {unknown[0]}={parameters[unknown[0]]}: submitit has no such parameter"
-                f"{nearest(unknown[0], known)}"
-            )
         slurm.update_parameters(**parameters)
     except (RuntimeError, ValueError, TypeError) as error:
-        if isinstance(error, DlmError):
-            raise
+        known = kind._valid_parameters()
+        for key in parameters if isinstance(error, ValueError) else ():
+            if key not in known:
+                wrong = f"--slurm {key}={parameters[key]}: submitit has no such parameter"
+                raise DlmError(wrong + nearest(key, known)) from error
         raise DlmError(f"--executor=slurm: {str(error).splitlines()[0]}") from error
     return slurm
 
