@@ -55,6 +55,8 @@ def between(low: float, high: float, digits: int = 3) -> str:
         return "-"
     if low == math.inf:
         return "beyond the data"
+    if low == high:
+        return number(low, digits)
     open_below, open_above = low == 0 or math.isinf(low), math.isinf(high)
     if open_below and open_above:
         return "any value"

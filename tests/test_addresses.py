@@ -120,7 +120,7 @@ def test_every_verb_that_takes_a_run_finds_it(words, workdir, monkeypatch, capsy
 def test_every_verb_that_takes_a_folder_finds_it(workdir, monkeypatch, capsys) -> None:
     assert cli.main(["runs", "two"]) == 0
     assert "two: digits ar lr=0.002 seed=2\n1 runs" in capsys.readouterr().out
-    monkeypatch.setattr(report, "write", lambda folder: folder / "report.html")
+    monkeypatch.setattr(report, "write", lambda folder, *_: folder / "report.html")
     monkeypatch.setattr(report, "summary", lambda folder: [])
     assert cli.main(["report", "two"]) == 0
     assert "report: runs/two/report.html" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dlm.format import interval, number, percent, with_error
+from dlm.format import between, number, percent, with_error
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,7 +37,7 @@ def sentences(file: str) -> str:
 def test_readme_quotes_the_quickstart_as_it_was_run() -> None:
     digits, prose = (crossing("quickstart", corpus) for corpus in ("digits", "stdlib"))
     text = sentences("README.md")
-    around = interval(digits["low"], digits["high"])
+    around = between(digits["low"], digits["high"])
     assert f"after {number(digits['epochs'], 3)} epochs (90% interval {around} FLOPs)" in text
     assert f"after {number(prose['epochs'], 3)} epochs, in {percent(prose['share'])} of" in text
     assert f"by {difference('quickstart', 'digits')} nats per token on the digits" in text

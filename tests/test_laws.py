@@ -667,7 +667,7 @@ ALTERNATING = np.where(np.arange(ROWS) % 2, 2.0, 900.0)
      "2 independent runs for the 5 coefficients"),
     ("chinchilla", SPREAD | {"N": 1e8}, "one model size only"),
     ("chinchilla", SPREAD | {"U": 1e8}, "every run has 100,000,000 tokens"),
-    ("data-decay", REPEATED | {"U": 1e8}, "unique tokens 1.00e+08 to 1.00e+08"),
+    ("data-decay", REPEATED | {"U": 1e8}, "unique tokens 1.00×10⁸, epochs 1 to 30"),
     ("data-decay", SPREAD, "every run has one epoch"),
     ("one-size", SPREAD | {"N": 1e8}, "every run has one epoch"),
     ("chinchilla", SPREAD | {"loss": 3.0}, "every run has the loss 3: nothing tells"),
@@ -685,7 +685,7 @@ ALTERNATING = np.where(np.arange(ROWS) % 2, 2.0, 900.0)
 def test_an_odd_table_is_fitted_or_refused_in_words(law, columns, words):
     """A sentence and strict JSON, with no warning from a number."""
     N, U, epochs, loss = np.broadcast_arrays(*(columns[k] for k in ("N", "U", "epochs", "loss")))
-    runs = tables.make(N, U * epochs, U, loss)
+    runs = tables.make(N, U * epochs, U, loss, raw=True)
     try:
         found = analysis.analyse(runs, law, loss=GAUSSIAN, resamples=2, starts=2)
     except DlmError as error:

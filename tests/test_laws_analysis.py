@@ -521,7 +521,8 @@ def test_every_json_of_the_verbs_is_strict_where_nothing_is_identified(
     for name in ("fit", "critical"):
         with pytest.raises(SystemExit):
             dlm(name, "--help")
-    assert '"open" then says "above", "below" or "both"' in capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
+    assert '"open" then says "above", "below" or "both"' in told
 
 
 def test_stages_are_shown_as_they_end_and_not_before_an_error(study, capsys):
