@@ -13,12 +13,6 @@ class DlmError(ValueError):
     """Names the field or file, the value found, and what would be right."""
 
 
-def one_line(error: BaseException) -> str:
-    """The first line of an exception's message, with its kind unless it is a DlmError."""
-    lines = str(error).strip().splitlines() or ["no message"]
-    return lines[0] if isinstance(error, DlmError) else f"{type(error).__name__}: {lines[0]}"
-
-
 def fail(name: str, value: Any, right: str) -> NoReturn:
     """The error of a config's field: its name, its value, and what would be right."""
     raise DlmError(f"config.{name}={value!r}: must be {right}")
@@ -49,3 +43,9 @@ def reason(error: BaseException) -> str:
     """Why, in one line that is never empty: the system's words, the message, else the class."""
     words = str(getattr(error, "strerror", None) or error).strip()
     return words.splitlines()[0] if words else type(error).__name__
+
+
+def one_line(error: BaseException) -> str:
+    """The reason with the exception's class before it, which a DlmError goes without."""
+    words, kind = reason(error), type(error).__name__
+    return words if isinstance(error, DlmError) or words == kind else f"{kind}: {words}"

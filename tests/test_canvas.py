@@ -12,7 +12,9 @@ import pytest
 from fake_runs import autoregressive, diffusion, quickstart, write_run
 
 from dlm import canvas, commands, curve_figures, figures, format, law_figures, ticks
+from dlm.crossings import CROSSES, Crossover
 from dlm.errors import DlmError
+from dlm.frontiers import TRACKED
 from dlm.laws import table as tables
 from dlm.laws.comparison import Comparison
 from dlm.laws.critical import Constants, Critical, PowerLaw
@@ -69,14 +71,18 @@ def curves_table(span: float, family: str) -> tables.Table:
 def crossings(span: float) -> Comparison:
     U = 3e7 * np.geomspace(1, span, 3)
     at = [
-        Critical(u, "kept", "crosses", 1e19 * u / U[0], 8e18 * u / U[0], 3e19 * u / U[0], 1.0,
+        Critical(u, "kept", CROSSES, 1e19 * u / U[0], 8e18 * u / U[0], 3e19 * u / U[0], 1.0,
                  (1e15, 1e25), (5.0, 50.0), (1e8, 1e8))
         for u in U
     ]  # fmt: skip
     law = PowerLaw("kept", 1.5, *[np.nan] * 2, 7.0, *[np.nan] * 2, 1.0, tuple(at))
     empty: tuple = ()
     pair = ("ar", "masked")
-    return Comparison(pair, tuple(at), (law,), tuple(at[:1]), empty, U[0], np.nan, ())  # type: ignore
+    observed = Crossover(
+        "ar", "masked", U[0], TRACKED, ("exact", "upper bound"), 1, "flops", CROSSES, 1e19, 8e18,
+        3e19, "seeds", 1.0, 50.0, 1e17, 1e21, -0.1, 0.01, (), 1e20, True, None,
+    )  # fmt: skip
+    return Comparison(pair, tuple(at), (law,), (observed,), empty, U[0], np.nan, ())  # type: ignore
 
 
 def fits() -> dict[str, Constants]:

@@ -14,6 +14,7 @@ import pytest
 from fake_runs import autoregressive, diffusion, write_run
 
 from dlm import (
+    canvas,
     cli,
     commands,
     crossings,
@@ -26,6 +27,7 @@ from dlm import (
     runs,
 )
 from dlm.errors import DlmError
+from dlm.format import scientific, sentence
 from dlm.laws import analysis, intervals, measured, words
 from dlm.laws import table as tables
 
@@ -72,7 +74,7 @@ def test_a_folder_has_one_crossing_at_every_door(experiment, tmp_path, capsys, m
     assert (equal["reference"], best["reference"]) == ("ar" + frontiers.AT_EQUAL, "ar")
     svg = tmp_path / "any.svg"
     svg.write_text("<svg></svg>")
-    monkeypatch.setattr(figures, "save", lambda figure, stem: (svg, svg))
+    monkeypatch.setattr(canvas, "save", lambda figure, stem: (svg, svg, svg))
     for number, asked in enumerate((
         ("critical", experiment), ("critical", experiment, "--points", "last"),
         ("figures", experiment, "--points", "curve"),
@@ -82,14 +84,17 @@ def test_a_folder_has_one_crossing_at_every_door(experiment, tmp_path, capsys, m
         assert json.loads((out / "critical.json").read_text())["observed"] == [equal, best]
     printed = " ".join(capsys.readouterr().out.split())
     (crossover,) = findings.cross.crossovers(panel)
-    sentence = findings.crossing(crossover)
-    assert "masked diffusion passes the best AR of 2 settings for good at C = 1.2×10¹²" in sentence
-    assert sentence in printed and sentence in findings.answer(panel)
-    number = figures.scientific(best["compute"])
+    told = findings.crossing(crossover)
+    assert "masked diffusion passes the best AR of 2 settings for good at C = 1.2×10¹²" in told
+    assert told in printed and sentence(told) in findings.answer(panel)
+    number = scientific(best["compute"])
     a, b = sorted(tables.read(experiment), key=lambda t: t.family)
-    drawn = law_figures.pareto([a, b], measured.observed(a, b))
-    assert number in texts_of(drawn) and number in texts_of(figures.frontier([panel]))
-    assert figures.scientific(best["compute"], 3) in report._critical([panel])
+    for drawing in (
+        law_figures.pareto([a, b], measured.observed(a, b)),
+        figures.frontier([panel]),
+    ):
+        assert number in texts_of(canvas.draw(drawing))
+    assert scientific(best["compute"], 3) in report._critical([panel])
 
 
 def test_a_table_without_curves_says_that_it_has_final_losses_only(experiment, tmp_path, capsys):
@@ -158,7 +163,7 @@ def lines_of(capsys, *asked) -> list[str]:
 
 
 def test_fit_json_says_what_the_table_says(study, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")  # no line is broken
+    monkeypatch.setenv("COLUMNS", "2000")  # no line is broken
     law = ("--law", "chinchilla-tied")
     by_table = lines_of(capsys, study / "runs.csv", *law)
     assert lines_of(capsys, study / "runs.csv", "--laws", study / "fit.json") == by_table
@@ -167,7 +172,7 @@ def test_fit_json_says_what_the_table_says(study, capsys, monkeypatch):
     assert [line for line in by_table if line in alone] == alone
     assert of_runs and all("runs" in line for line in of_runs)
     text = " ".join(alone)
-    assert "U outside the trained 1e+08 to 1e+10" in text and "extrapolated" in text
+    assert "U outside the trained 1.00×10⁸ to 1.00×10¹⁰" in text and "extrapolated" in text
     assert "range of the runs behind a law is unknown" not in text
 
 
@@ -179,7 +184,8 @@ def test_the_report_and_dlm_fit_make_the_same_analysis(tmp_path, monkeypatch):
     def analyse(*arguments, **options):
         bound = inspect.signature(true).bind(*arguments, **options)
         bound.apply_defaults()
-        asked.append({k: v or None for k, v in bound.arguments.items() if k != "table"})
+        told = ("table", "tell")
+        asked.append({k: v or None for k, v in bound.arguments.items() if k not in told})
         raise DlmError("enough")
 
     true = analysis.analyse

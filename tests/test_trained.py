@@ -112,7 +112,8 @@ def test_entropy_and_distinct_n_grams_by_hand():
     assert quality.distinct(tokens, 3) == 3 / 4
 
 
-def test_objectives_lists_every_family(capsys):
+def test_objectives_lists_every_family(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     assert dlm("objectives") == 0
     out = capsys.readouterr().out
     assert all(name in out for name in config.FAMILIES) and "upper bound" in out
