@@ -1,5 +1,8 @@
-"""Before any test: a CPU split into 8 devices, and shapes that are checked."""
+"""Before any test: a CPU split into 8 devices, shapes that are checked, programs kept compiled."""
 
+import contextlib
+import gc
+import hashlib
 import mmap
 import os
 from pathlib import Path
@@ -37,11 +40,46 @@ from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 8)
 
+
+def _compiled() -> Path:
+    """Where programs that tests compiled are kept, for the other process and for the next run: a
+    folder for each kind of CPU. XLA's flags and version are part of a program's name in it."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        flags = ""
+    return home / "dlm" / f"tests-{hashlib.sha256(flags.encode()).hexdigest()[:8]}"
+
+
+COMPILED = _compiled()
+with contextlib.suppress(OSError):  # a home that is read-only: every process compiles for itself
+    COMPILED.mkdir(parents=True, exist_ok=True, mode=0o700)
+    jax.config.update("jax_compilation_cache_dir", str(COMPILED / "here"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+
+# Files that take longest, first: two processes take a file each, and should end together.
+HEAVY = (
+    *("families", "train", "hub", "hosts", "experiments", "sweep", "trained", "objectives"),
+    *("model", "proofs", "executor", "continuum", "evaluate", "report", "trunks", "cli"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {f"test_{name}": rank for rank, name in enumerate(HEAVY)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(HEAVY)))
+
+
 # The annotations of these modules are checked at run time, here only: the library never imports
 # beartype.
 install_import_hook(
     ["dlm.model", "dlm.objectives", "dlm.optim", "dlm.data", "dlm.evaluate"], "beartype.beartype"
 )
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # modules and tests stay: a collection need not walk through them, a second each time
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +91,12 @@ def callers_flags() -> str:
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory) -> Path:
     """XDG_CACHE_HOME of every process that the tests start: what one compiles, the next reuses."""
-    return tmp_path_factory.mktemp("cache")
+    folder = tmp_path_factory.mktemp("cache")
+    if COMPILED.is_dir():
+        (COMPILED / "processes").mkdir(exist_ok=True)
+        (folder / "dlm").mkdir()
+        (folder / "dlm" / "xla").symlink_to(COMPILED / "processes")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dlm import config, corpus, experiment, flops, paper, planning, train
-from dlm.corpora import CORPORA
+from dlm.corpora import CORPORA, Source
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.py"))
@@ -18,8 +20,18 @@ PAPER = [path for path in FILES if path.stem.startswith("paper_")]
 
 
 @pytest.fixture(scope="session")
-def corpora(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("corpora")
+def corpora(tmp_path_factory) -> Iterator[Path]:
+    """The token stores of all experiments. The standard library's prose is read once for them."""
+    stdlib = CORPORA["stdlib"]
+    read = functools.cache(lambda: list(stdlib().documents))
+
+    @functools.wraps(stdlib)
+    def known(**options) -> Source:
+        return dataclasses.replace(stdlib(**options), documents=read())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CORPORA, "stdlib", known)
+        yield tmp_path_factory.mktemp("corpora")
 
 
 @functools.cache
