@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dlm.format import between, number, percent, with_error
+from dlm.format import between, number, percent, scientific, with_error
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,6 +44,26 @@ def test_readme_quotes_the_quickstart_as_it_was_run() -> None:
     assert f"by {difference('quickstart', 'stdlib')} on the prose" in text
     for corpus in ("digits", "stdlib"):
         assert crossing("quickstart", corpus, "ar")["status"] == "does not cross"
+
+
+def test_readme_quotes_the_longer_prose_run_as_it_was_run() -> None:
+    equal, best = (crossing("real_text", "stdlib", name) for name in ("ar at equal settings", "ar"))
+    text = sentences("README.md")
+    around = between(equal["low"], equal["high"])
+    assert f"after {number(equal['epochs'], 3)} epochs (90% interval {around} FLOPs)" in text
+    assert f"ending {with_error(-equal['gap'], equal['gap_stderr'])} nats per character" in text
+    assert f"stays {difference('real_text', 'stdlib')} below diffusion" in text
+    assert best["status"] == "does not cross"
+    trend = best["trend"]["compute"]
+    assert f"at {scientific(trend)} FLOPs, seven times the compute" in text
+    assert round(trend / best["end"]) == 7
+
+
+def test_readme_quotes_the_continuum_as_it_was_run() -> None:
+    families = panel("continuum", "digits")["families"]
+    assert f"AR turns after {number(families['ar']['best_epoch'])} epochs" in sentences("README.md")
+    later = {name: f["best_epoch"] for name, f in families.items() if name != "ar"}
+    assert min(later.values()) > 3 * families["ar"]["best_epoch"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "results").glob("*.json")), ids=str)
