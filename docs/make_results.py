@@ -3,7 +3,8 @@
     python docs/make_results.py --commit 8fd7cdc runs/quickstart runs/real_text
 
 COMMIT is the code that trained the runs. The numbers are those of the report (`dlm.findings`), without
-the runs' own rows. tests/test_docs.py compares README's sentences with these files.
+the runs' own rows, and C_crit by the laws if the folder has the critical.json of `dlm critical FOLDER
+--out FOLDER`. tests/test_docs.py compares README's sentences with these files.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ def results(folder: Path, commit: str) -> dict[str, Any]:
     found = runs.load(folder)
     numbers = findings.numbers(found, *runs.panels(found))
     panels = {}
+    corpora = [panel["corpus"] for panel in numbers["panels"]]
     for panel in numbers["panels"]:
         families = {f["objective"]: {name: f[name] for name in KEPT} for f in panel["families"]}
-        panels[panel["corpus"]] = {
-            "unique_tokens": panel["unique_tokens"],
+        corpus, unique = panel["corpus"], panel["unique_tokens"]
+        panels[corpus if corpora.count(corpus) == 1 else f"{corpus} {unique}"] = {
+            "unique_tokens": unique,
             "families": families,
             "crossings": panel["crossovers"]["flops"],
             "finals": panel["finals"],
@@ -37,7 +40,14 @@ def results(folder: Path, commit: str) -> dict[str, Any]:
         "command": f"dlm run experiments/{folder.name}.py",
         "devices": numbers["devices"],
         "panels": panels,
-    }
+    } | _laws(folder / "critical.json")
+
+
+def _laws(path: Path) -> dict[str, Any]:
+    """C_crit by the fitted laws, if `dlm critical FOLDER --out FOLDER` was run."""
+    if not path.exists():
+        return {}
+    return {"powers": json.loads(path.read_text("utf-8"))["powers"]}
 
 
 def main() -> None:
