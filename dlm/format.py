@@ -65,11 +65,9 @@ def between(low: float, high: float, digits: int = 3) -> str:
     if open_below:
         return f"below {number(high, digits)}"
     (a, low_power), (b, high_power) = _parts(low, digits), _parts(high, digits)
-    if low_power in PLAIN and high_power in PLAIN:
-        return f"{_plain(low, digits)} to {_plain(high, digits)}"
-    if low_power == high_power:
+    if low_power == high_power and low_power not in PLAIN:
         return f"({a} to {b})×{_power(low_power)}"
-    return f"{a}×{_power(low_power)} to {b}×{_power(high_power)}"
+    return f"{number(low, digits)} to {number(high, digits)}"
 
 
 def with_error(value: float, error: float | None, sign: bool = False) -> str:

@@ -35,7 +35,8 @@ def test_computes_carry_their_power_of_ten(value, digits, words):
     (-0.31, 0.5, "-0.31 to 0.5"), (1180, 1320, "1,180 to 1,320"),
     (1.18e12, 1.24e12, "(1.18 to 1.24)×10¹²"), (4.85e12, 9.58e12, "(4.85 to 9.58)×10¹²"),
     (9e11, 1.2e12, "9.00×10¹¹ to 1.20×10¹²"), (9e11, INF, "above 9.00×10¹¹"),
-    (9.999e11, 1.2e12, "(1.00 to 1.20)×10¹²"), (1320, 2.5e7, "1.32×10³ to 2.50×10⁷"),
+    (9.999e11, 1.2e12, "(1.00 to 1.20)×10¹²"), (1320, 2.5e7, "1,320 to 2.50×10⁷"),
+    (1e8, 1e8, "1.00×10⁸"),
 ])  # fmt: skip
 def test_an_interval_never_loses_a_power_of_ten(low, high, words):
     assert text.between(low, high) == words
