@@ -19,7 +19,7 @@ Cost of training, evaluation not counted; times are estimates:
 Expected: at scale paper AR stops at 3.97 nats per token on 50M tokens and 3.71 on 100M, diffusion
 reaches 3.73 and 3.55; they cross at 3.6e18, 1.3e19 and 2.5e19 FLOPs (6ND) on 25, 50 and 100M. Its
 law has C_crit ~ U^2.17; its own points, as drawn, U^2.39. On a laptop (one seed) the frontiers meet at
-1.6e11, 5.3e11 and 1.3e12 FLOPs on 1,600, 3,200 and 6,400 tokens of digits.
+6.4e10, 1.5e11 and 1.1e12 FLOPs on 1,600, 3,200 and 6,400 tokens of digits.
 """
 
 from pathlib import Path

@@ -59,6 +59,20 @@ def test_readme_quotes_the_longer_prose_run_as_it_was_run() -> None:
     assert round(trend / best["end"]) == 7
 
 
+def test_readme_quotes_the_frontiers_as_they_were_run() -> None:
+    text = sentences("README.md")
+    budgets = (1600, 3200, 6400)
+    found = [crossing("paper_pareto", f"digits {unique}", "ar") for unique in budgets]
+    assert {each["status"] for each in found} == {"crosses"}
+    first, second, third = (scientific(each["compute"]) for each in found)
+    assert f"at {first}, {second} and {third} FLOPs" in text
+    path = ROOT / "docs" / "results" / "paper_pareto.json"
+    kept, _ = json.loads(path.read_text("utf-8"))["powers"]
+    around = between(kept["exponent_low"], kept["exponent_high"])
+    assert f"C_crit ~ U^{kept['exponent']:.2f}, 90% interval {around}, over the" in text
+    assert f"over the {percent(kept['share'])} of resamples" in text
+
+
 def test_readme_quotes_the_continuum_as_it_was_run() -> None:
     families = panel("continuum", "digits")["families"]
     assert f"AR turns after {number(families['ar']['best_epoch'])} epochs" in sentences("README.md")
