@@ -278,6 +278,6 @@ def attempt(name: str, make: Callable[[], Drawing], to: Path | None = None, pane
         return Drawn(name, drawing.heading or name, drawing.caption, svg, files, "")
     except DlmError as error:
         problem = str(error)
-    except Exception as error:  # noqa: BLE001 (one figure must not cost the others)
+    except Exception as error:  # one figure must not cost the others
         problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return Drawn(name, name, "", "", (), f"{name}: not drawn: {' '.join(problem.split())}")

@@ -117,22 +117,23 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
                 ended = executor.execute(todo, slurm, show)
             else:
                 ended = sweep.execute(todo, workers, folder / "workers.log", show)
+    reported = False
     try:  # the runs are saved, whatever becomes of their report
         page = report.write(folder)
         _print(report.summary(folder))
         print(f"report: {page}   ({time.monotonic() - start:.0f} s)")
+        reported = True
     except Exception as error:
         print(
             f"no report: {one_line(error)}; the runs are saved, dlm report {folder} tries again",
             file=sys.stderr,
         )
-        ended["report"] = "failed"
     if problem := bucket.try_send(folder):
         print(f"not sent: {problem}; rerun the command to send", file=sys.stderr)
     failed = [job for job in todo if ended.get(job.about["run"]) == "failed"]
     for job in failed:
         print(f"failed: {job.about['label']}: see {job.folder / 'error.txt'}", file=sys.stderr)
-    return SOME_FAILED if failed or "report" in ended else DONE
+    return SOME_FAILED if failed or not reported else DONE
 
 
 def _train(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:

@@ -218,7 +218,7 @@ def _samples(panel: Panel) -> str:
         label = f"Samples of {', '.join(sheet)}"
         try:
             return "".join(parts) + html.figure(canvas.svg_text(figures.digits(sheet)), label)
-        except Exception as error:  # noqa: BLE001 (a picture must not cost the report)
+        except Exception as error:  # a picture must not cost the report
             parts.append(f"<p>{escape(f'The samples are not drawn: {error}')}</p>")
     for family in panel.families.values():
         path = family.best.runs[0].path / "samples.txt"
