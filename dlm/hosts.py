@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import re
 import signal
@@ -77,6 +78,20 @@ def agreed(value: bool) -> bool:
     if alone():
         return value
     return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
+
+
+def from_primary(what: str, compute: Callable[[], Any]) -> Any:
+    """What the primary computes, plain JSON, in every process. All have to ask.
+
+    It may take hours, so nobody waits for it in a collective. `what` names it, once in a process.
+    """
+    if alone():
+        return compute()
+    text = json.dumps(compute()).encode() if primary() else b""
+    multihost.get_barrier_sync_fn()(key=what, timeout_ms=A_DAY)
+    size = int(multihost_utils.broadcast_one_to_all(np.array(len(text))))
+    padded = np.frombuffer(text.ljust(size), np.uint8)
+    return json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded), np.uint8)))
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ def run(
     outcome = train.train(c, store, folder, trunk=trunk, stop=stop, report=report)
     plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     progress = outcome.progress
-    warnings = []
+    warnings = list(progress["warnings"])
     if progress["mfu"] is None:
         warnings.append(
             f"MFU is unknown: training ran faster than the peak of {record.device()}, a reading "
@@ -175,8 +175,11 @@ def final(c: config.Config, store: Store, params: Any) -> tuple[train.Scored, tr
 def restore_best(folder: Path) -> tuple[config.Config, Store, Any]:
     """Config, tokens and best weights of a run that has a checkpoint.
 
+    If the last checkpoint is damaged the one before it serves too, unless its best weights are
+    others than those that the run's result was scored with.
+
     Raises:
-      DlmError: not a run, no checkpoint yet, or one that cannot be read.
+      DlmError: not a run, no checkpoint yet, or none that can be read.
     """
     from dlm import corpus
 
@@ -191,10 +194,21 @@ def restore_best(folder: Path) -> tuple[config.Config, Store, Any]:
             raise DlmError(f"{folder}: was trained on other tokens than {c.corpus.name} gives here")
     mesh = sharding.make_mesh(c)
     abstract = step.abstract(c, store.vocab_size, mesh)
-    with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:
+    run_id = config.run_id(c, store.fingerprint)
+    with checkpoint.open_checkpoints(folder / "checkpoints", run_id) as checkpoints:
         saved = checkpoint.restore(checkpoints, state=abstract, best=step.weights(abstract))
     if saved is None:
         raise DlmError(f"{folder}: has no checkpoint yet; train it first with dlm run or dlm train")
+    if record.status(folder) in record.DONE:
+        best, scored = (
+            values["best_step"]
+            for values in (saved["progress"], record.read_json(folder / "result.json"))
+        )
+        if best != scored:
+            raise DlmError(
+                f"{folder}: its last whole checkpoint has the best weights of step {best}, its result "
+                f"was scored with those of step {scored}; put the damaged checkpoint's files back"
+            )
     return c, store, saved["best"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -81,14 +82,23 @@ def train(
     hyper, noise = optim.hyper(c.optimizer, plan), keys.named(c.train.seed, "noise")
     size, shape = c.train.steps_per_call, (len(mine), c.data.seq_len)
 
-    with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:
+    folder.mkdir(parents=True, exist_ok=True)
+    run, shared = config.run_id(c, store.fingerprint), ""
+    if trunk is not None:
+        shared = config.trunk_id(c, store.fingerprint, plan.warmup, plan.evaluate_every)
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(checkpoint.open_checkpoints(folder / "checkpoints", run))
         decays = plan.steps - plan.decay
         start = functools.partial(_restored, c, store, mesh, batches)
         begun = start(checkpoints)
         if begun is None and trunk is not None:
-            begun = trunks.take(start, trunk, folder, decays)
+            begun = trunks.take(start, trunk, shared, folder, decays)
         state, best, ledger, progress = begun or _fresh(c, store, mesh, len(windows))
-        log = metrics.Metrics(folder, metrics.hparams(c), progress["step"], hosts.primary())
+        log = stack.enter_context(
+            contextlib.closing(
+                metrics.Metrics(folder, metrics.hparams(c), progress["step"], hosts.primary())
+            )
+        )
         clock, saved = _Clock(c, plan, progress), progress["step"]
         for edge in _edges(plan, size, trunk is not None, after=progress["step"]):
             if _ended(c, plan, progress):  # killed between its last checkpoint and its result
@@ -143,13 +153,10 @@ def train(
             if ended:
                 break
             if edge.step == decays and at_edge and trunk is not None:
-                trunks.leave(
-                    trunk, progress | {"data": batches.get_state()}, ledger, state, best, folder
-                )
+                place = {"data": batches.get_state()}
+                trunks.leave(trunk, shared, progress | place, ledger, state, best, folder)
             if stopping:
-                log.close()
                 raise Interrupted
-        log.close()
     return Outcome(best, progress, ledger)
 
 
@@ -193,7 +200,7 @@ Begun = tuple[step.State, Params, Any, dict]  # and best weights, ledger, progre
 
 
 def _restored(c, store, mesh, batches, checkpoints, at_most: float = math.inf) -> Begun | None:
-    """Of the last checkpoint up to a step, with the batches put in its place; None without one."""
+    """The last whole checkpoint up to a step, the batches put in its place; None without one."""
     shapes = step.abstract(c, store.vocab_size, mesh)
     parts = dict(state=shapes, best=step.weights(shapes), ledger=None)
     saved = checkpoint.restore(checkpoints, at_most, **parts)
@@ -223,6 +230,7 @@ def _progress() -> dict[str, Any]:
         last_loss=None,
         worse=0,  # evaluations since the best
         reason="",  # why it diverged
+        warnings=[],  # on checkpoints that were damaged
     )
 
 

@@ -7,7 +7,7 @@ frontier over epochs costs one trunk and a decay for each point (Hu et al. 2024,
 
 from __future__ import annotations
 
-import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,31 +16,38 @@ import filelock
 
 from dlm import checkpoint
 
+ROWS = "metrics.jsonl"
 
-def take(start: Callable, trunk: Path, folder: Path, decays: int) -> Any:
+
+def take(start: Callable, trunk: Path, owner: str, folder: Path, decays: int) -> Any:
     """What `start(checkpoints, at_most=)` restores of the last state up to step `decays`, or None.
 
-    The run's `folder` gets the rows of the log up to that step.
+    The run's `folder` gets the rows of the log up to that step. If no state is whole the run takes
+    its first steps itself.
     """
-    with checkpoint.open_checkpoints(trunk, keep=None) as shared:
-        begun = start(shared, at_most=decays)
-    if begun is not None:
-        progress = begun[-1]
-        progress["shared_steps"] = progress["step"]
-        shutil.copy(_rows(trunk, progress["step"]), folder / "metrics.jsonl")
-    return begun
+    with checkpoint.open_checkpoints(trunk, owner, keep=None) as shared:
+        try:
+            restored = start(shared, at_most=decays)
+        except checkpoint.Damaged as error:
+            print(f"warning: {error}", file=sys.stderr)
+            restored = None
+        if restored is not None:
+            progress = restored[-1]
+            progress["shared_steps"] = progress["step"]
+            rows = shared.folder / str(progress["step"]) / ROWS
+            (folder / ROWS).write_bytes(rows.read_bytes())
+    return restored
 
 
-def leave(trunk: Path, progress: dict, ledger: Any, state: Any, best: Any, folder: Path) -> None:
-    """Adds a state to a trunk; the rows of the log first, so that no state lacks them."""
+def leave(
+    trunk: Path, owner: str, progress: dict, ledger: Any, state: Any, best: Any, folder: Path
+) -> None:
+    """Adds a state to a trunk, with the rows of the log up to it, unless it has one that is whole."""
     with (
         filelock.FileLock(trunk.with_suffix(".lock")),
-        checkpoint.open_checkpoints(trunk, keep=None) as shared,
+        checkpoint.open_checkpoints(trunk, owner, keep=None) as shared,
     ):
-        if progress["step"] not in [saved.step for saved in shared.checkpoints]:
-            shutil.copy(folder / "metrics.jsonl", _rows(trunk, progress["step"]))
-            checkpoint.save(shared, progress, ledger, state=state, best=best)
-
-
-def _rows(trunk: Path, step: int) -> Path:
-    return trunk / f"metrics-{step}.jsonl"
+        step = progress["step"]
+        if step not in shared.steps() or checkpoint.damage(shared.folder / str(step)):
+            rows = {ROWS: (folder / ROWS).read_bytes()}
+            checkpoint.save(shared, progress, ledger, rows, state=state, best=best)

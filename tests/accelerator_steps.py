@@ -97,9 +97,9 @@ def smoke(
 
 
 def _wait_for_checkpoint(folder: Path) -> None:
-    """Waits until Orbax has renamed a checkpoint to its step, for at most 30 s."""
+    """Waits until a checkpoint is saved with its checksums, for at most 30 s."""
     for _ in range(600):
-        if any(path.name.isdigit() for path in (folder / "checkpoints").iterdir()):
+        if any((folder / "checkpoints").glob("*/SHA256SUMS")):
             return
         time.sleep(0.05)
 

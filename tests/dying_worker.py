@@ -20,7 +20,7 @@ def train_and_die(c, store, folder, about, **told):
         record(*arguments)
         steps.append(1)
         if len(steps) == 14:
-            while not (folder / "checkpoints" / "12").exists():
+            while not (folder / "checkpoints" / "12" / "SHA256SUMS").exists():
                 time.sleep(0.02)
             os.kill(os.getpid(), signal.SIGKILL)
 

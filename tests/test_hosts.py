@@ -34,7 +34,7 @@ def record_and_stop(*arguments):
     record(*arguments)
     calls.append(1)
     if os.environ.get("JAX_PROCESS_ID") == "1" and len(calls) >= 14:
-        while not [p for p in Path({folder!r}).glob("*/*/checkpoints/*") if p.name.isdecimal()]:
+        while not [*Path({folder!r}).glob("*/*/checkpoints/*/SHA256SUMS")]:
             time.sleep(0.05)
         if len(calls) == 14:
             os.kill(os.getpid(), signal.{name})
@@ -130,8 +130,7 @@ def test_ctrl_c_to_one_has_all_save_and_leave_and_two_processes_train_as_one(one
     path = disturbed(one, one / "stopped", "SIGINT")
     started = start(path, one / "stopped", cache, 2, 2, *OPTIONS)
     finish(started, code=75)
-    (step,) = saved_steps(one / "stopped")
-    assert 14 <= step < 24
+    assert 14 <= max(saved_steps(one / "stopped")) < 24
     finish(start(one / "tiny_experiment.py", one / "stopped", cache, 2, 4, *OPTIONS, *SPLIT))
     assert_same(one / "one", one / "stopped")
     folder = folder_of(one / "stopped")

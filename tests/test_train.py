@@ -63,9 +63,8 @@ def interrupt(store, c: config.Config, folder: Path, at: int) -> int:
         train.train(
             c, store, folder, stop=lambda: seen[-1] >= at, report=lambda r: seen.append(r["step"])
         )
-    with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:
-        assert checkpoints.latest is not None
-        return checkpoints.latest.step
+    with tiny.checkpoints(c, store, folder) as checkpoints:
+        return checkpoints.steps()[-1]
 
 
 def assert_same(a: Trained, b: Trained, store) -> None:
@@ -184,8 +183,8 @@ def test_a_stop_right_after_a_resume_trains_and_saves_nothing(
                     whole.config, tiny_store, tmp_path, stop=lambda: True,
                     report=lambda row: pytest.fail(f"trained: {row}"),
                 )  # fmt: skip
-    with checkpoint.open_checkpoints(tmp_path / "checkpoints") as checkpoints:
-        assert (checkpoints.latest.step if checkpoints.latest else None) == saved
+    with tiny.checkpoints(whole.config, tiny_store, tmp_path) as checkpoints:
+        assert checkpoints.steps()[-1:] == ([saved] if saved else [])
     assert (tiny.rows(tmp_path) if at else []) == rows
     assert_same(trained(tiny_store, tmp_path), whole, tiny_store)
 
@@ -224,7 +223,7 @@ def record_and_die(*arguments):
     record(*arguments)
     calls.append(1)
     if len(calls) == 14:
-        while not [p for p in Path({folder!r}).glob("**/checkpoints/*") if p.name.isdecimal()]:
+        while not [*Path({folder!r}).glob("**/checkpoints/*/SHA256SUMS")]:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -393,52 +392,6 @@ def mesh_of(c: config.Config) -> jax.sharding.Mesh:
     return sharding.make_mesh(c)
 
 
-# --- bad checkpoints ------------------------------------------------------------------------------
-
-
-def test_a_checkpoint_of_another_shape_names_the_leaf(whole, tiny_store) -> None:
-    with pytest.raises(DlmError) as caught:
-        train.train(tiny.resolved(model_ff=48), tiny_store, whole.folder)
-    text = str(caught.value)
-    assert "\n" not in text and "another model" in text
-    assert "gate_up" in text or "down" in text
-    assert "checkpoints" in text
-
-
-def test_a_checkpoint_of_a_deeper_model_names_the_missing_leaf(whole, tiny_store) -> None:
-    with pytest.raises(DlmError, match="has no .*block_01.*another model"):
-        train.train(tiny.resolved(model_layers=2), tiny_store, whole.folder)
-
-
-@pytest.mark.parametrize("harm", ["cut short", "metadata gone", "data gone"])
-def test_a_corrupt_checkpoint_is_one_line(whole, tiny_store, tmp_path, harm) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(whole.folder, folder)
-    (saved,) = (p for p in (folder / "checkpoints").iterdir() if p.name.isdecimal())
-    files = [p for p in saved.rglob("*") if p.is_file()]
-    if harm == "cut short":
-        for path in files:
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif harm == "metadata gone":
-        for path in files:
-            if "METADATA" in path.name.upper():
-                path.unlink()
-    else:
-        shutil.rmtree(saved / "state")
-    with pytest.raises(DlmError) as caught:
-        train.train(whole.config, tiny_store, folder)
-    assert "\n" not in str(caught.value) and str(saved.parent) in str(caught.value)
-
-
-def test_rubbish_beside_the_checkpoints_is_ignored(whole, tiny_store, tmp_path) -> None:
-    """A kill leaves half a checkpoint under another name."""
-    folder = tmp_path / "run"
-    shutil.copytree(whole.folder, folder)
-    (folder / "checkpoints" / "99.orbax-checkpoint-tmp").mkdir()
-    assert_same(Trained(whole.config, folder, train.train(whole.config, tiny_store, folder)),
-                whole, tiny_store)  # fmt: skip
-
-
 # --- when to stop ---------------------------------------------------------------------------------
 
 
@@ -581,14 +534,14 @@ def test_a_failing_checkpoint_ends_the_run_at_once(
         patch.setattr(checkpoint, "save", full)
         with pytest.raises(OSError, match="No space left"):
             train.train(whole.config, tiny_store, tmp_path)
-    with checkpoint.open_checkpoints(tmp_path / "checkpoints") as checkpoints:
-        assert checkpoints.latest is not None and checkpoints.latest.step == at
+    with tiny.checkpoints(whole.config, tiny_store, tmp_path) as checkpoints:
+        assert checkpoints.steps() == [at]
     assert_same(trained(tiny_store, tmp_path), whole, tiny_store)
 
 
 def test_a_save_that_fails_in_the_background_comes_out_at_the_end(tmp_path) -> None:
     with pytest.raises(Exception, match=r"create|directory|exist|NOT_FOUND"):  # noqa: SIM117
-        with checkpoint.open_checkpoints(tmp_path / "c") as checkpoints:
+        with checkpoint.open_checkpoints(tmp_path / "c", "a run") as checkpoints:
             checkpoint.save(checkpoints, {"step": 1}, np.zeros(1), state={"w": np.ones(1_000_000)})
             shutil.rmtree(tmp_path / "c", ignore_errors=True)
             (tmp_path / "c").write_text("")  # where the folder was

@@ -5,6 +5,7 @@ Used in the test process, which has 8 devices, and by processes of their own, wh
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,16 @@ def result(folder: Path) -> dict[str, Any]:
     return timeless(json.loads((folder / "result.json").read_text()))
 
 
+@contextlib.contextmanager
+def checkpoints(c: config.Config, store: Store, folder: Path):
+    """The checkpoints of the run of this config in this folder."""
+    from dlm import checkpoint
+
+    run = config.run_id(c, store.fingerprint)
+    with checkpoint.open_checkpoints(folder / "checkpoints", run) as opened:
+        yield opened
+
+
 def final_state(c: config.Config, store: Store, folder: Path) -> dict[str, np.ndarray]:
     """Every leaf of the last checkpoint (parameters, optimizer, average, best, ledger), by path."""
     import jax
@@ -105,10 +116,8 @@ def final_state(c: config.Config, store: Store, folder: Path) -> dict[str, np.nd
 
     mesh = sharding.make_mesh(c)
     shapes = step.abstract(c, store.vocab_size, mesh)
-    with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:
-        saved = checkpoint.restore(
-            checkpoints, state=shapes, best=step.weights(shapes), ledger=None
-        )
+    with checkpoints(c, store, folder) as opened:
+        saved = checkpoint.restore(opened, state=shapes, best=step.weights(shapes), ledger=None)
     assert saved is not None
     saved = {name: saved[name] for name in ("state", "best", "ledger")}
     return {
