@@ -17,10 +17,21 @@ from dlm.errors import DlmError, one_line
 from dlm.format import fixed, scientific
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments, words = usage.parse(sys.argv[1:] if argv is None else list(argv))
+    with _terminable():
+        try:
+            return _main(sys.argv[1:] if argv is None else list(argv))
+        except KeyboardInterrupt:
+            words = "interrupted: what was finished is kept; the same command goes on"
+            print(words, file=sys.stderr)
+            return INTERRUPTED
+
+
+def _main(argv: list[str]) -> int:
+    arguments, words = usage.parse(argv)
     try:
         from dlm import experiment
 
@@ -35,11 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except KeyboardInterrupt:
-        print("interrupted: what was finished is kept; the same command goes on", file=sys.stderr)
-        return INTERRUPTED
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if error.errno not in UNWRITABLE:
             raise
         print(
             f"error: {error.filename or arguments.workdir}: {error.strerror}; what was saved "
@@ -112,7 +120,7 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
         devices = max(job.devices for job in todo)
         workers = arguments.jobs or sweep.default_workers(devices)
         folder.mkdir(parents=True, exist_ok=True)
-        with _terminable(), progress.show(todo) as show:
+        with progress.show(todo) as show:
             if slurm:
                 ended = executor.execute(todo, slurm, show)
             else:

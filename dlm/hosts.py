@@ -22,7 +22,8 @@ from orbax.checkpoint import multihost
 
 from dlm.errors import DlmError
 
-PATIENCE = 30  # seconds without a sign of life after which a process is taken for dead
+# Seconds without a sign of life after which a process is taken for dead.
+PATIENCE = int(os.environ.get("DLM_HOSTS_PATIENCE", "30"))
 JOINING = 300  # seconds in which all processes have to start
 A_DAY = 86_400_000  # milliseconds: longer than any corpus takes to build
 FORMS = {  # of VARIABLES

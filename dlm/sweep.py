@@ -7,6 +7,7 @@ belongs to whoever holds the lock on its folder, so several sweeps may share one
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -39,6 +40,7 @@ HUGE_PAGES = ":".join(
 GPU_MEMORY = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 NO_ID = "----------"  # of a job that is only planned, its corpus being elsewhere
 WORKER = (sys.executable, "-m", "dlm.worker")
+GRACE = 5.0  # seconds that a worker has between closing its output and its end, either one first
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ class Worker:
     number: int
     process: subprocess.Popen
     job: Job | None = None
+    leaving: bool = False  # told to end, after a run that failed in it
 
 
 Event = tuple[Worker, dict[str, Any]]
@@ -197,7 +200,8 @@ def execute(
     """Runs every job that is not done (see `ordered`); returns run id -> status.
 
     `show(event, job, row)` is told "start", "progress", "finished", "diverged" and "failed". A run
-    that another process holds is looked at again until that process is done with it or gone.
+    that another process holds is looked at again until that process is done with it or gone. A
+    worker that dies, or in which a run fails, is replaced: it may be out of memory or handles.
 
     Raises:
       KeyboardInterrupt: after every worker has saved a checkpoint.
@@ -211,7 +215,7 @@ def execute(
         while len(ended) < len(todo):
             for number in range(workers):
                 worker = next((w for w in pool if w.number == number), None)
-                if worker and worker.job:
+                if worker and (worker.job or worker.leaving):
                     continue
                 busy = {w.job.trunk for w in pool if w.job and w.job.trunk}
                 job = _next(waiting, ended, busy)
@@ -229,20 +233,21 @@ def execute(
             job, kind = worker.job, row.pop("event")
             if kind == "exit":
                 pool.remove(worker)
-                if job is None:
-                    continue
-                kind = record.status(job.folder)
+            if job is None:
+                continue
+            if kind == "exit":
+                kind, row = record.status(job.folder), {}
                 if kind not in DONE:  # it may have died after its result was written
-                    code = worker.process.wait()
-                    error = DlmError(f"its worker process ended with code {code}; see {log}")
-                    reason = record.fail(job.folder, job.config, job.about, error)
-                    kind, row = "failed", {"reason": reason}
-            assert job is not None
+                    kind, row = "failed", {"reason": _death(worker.process.wait(), log)}
             if kind == "busy":
                 worker.job = None
                 waiting.append(job)
                 time.sleep(0.2)
                 continue
+            if kind == "failed":
+                _retire(worker)
+                if row["reason"] != _recorded_reason(job.folder):  # the worker could not
+                    record.fail(job.folder, job.config, job.about, DlmError(row["reason"]))
             show(kind, job, row)
             if kind in (*DONE, "failed"):
                 worker.job = None
@@ -321,36 +326,74 @@ def _tpu() -> bool:
 
 
 def _start(number: int, place: dict[str, Any], log: Path, events: queue.Queue[Event]) -> Worker:
+    """Starts a worker. Two threads tell of its events and, whatever ends it, of its "exit"."""
     command = [*WORKER, *map(str, place["cores"])]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log.open("a"),
-        text=True,
-        env=os.environ | place["env"],
-        start_new_session=True,  # ctrl-C reaches the parent alone, which asks the workers to save
-    )
+    with log.open("a") as file:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+            env=os.environ | place["env"],
+            start_new_session=True,  # ctrl-C reaches the parent alone, which asks them to save
+        )
     worker = Worker(number, process)
 
     def listen() -> None:
         assert process.stdout
-        for line in process.stdout:
-            events.put((worker, json.loads(line)))
+        with process.stdout as lines, contextlib.suppress(ValueError):  # cut short by its death
+            for line in lines:
+                events.put((worker, json.loads(line)))
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:  # nobody hears it any more
+            process.kill()
+
+    listener = threading.Thread(target=listen, daemon=True)
+
+    def await_end() -> None:
         process.wait()
+        listener.join(GRACE)  # its last lines; a process that it started may hold the pipe open
         events.put((worker, {"event": "exit"}))
 
-    threading.Thread(target=listen, daemon=True).start()
+    listener.start()
+    threading.Thread(target=await_end, daemon=True).start()
     return worker
+
+
+def _death(code: int, log: Path) -> str:
+    """Why a worker ended in the middle of a run, by its exit code."""
+    if code >= 0:
+        return f"its worker process ended with code {code}; see {log}"
+    cause = signal.Signals(-code).name
+    if -code == signal.SIGKILL:
+        cause += ", as the system does if memory runs out"
+    return f"its worker process was ended by {cause}; see {log}"
+
+
+def _recorded_reason(folder: Path) -> str:
+    if record.status(folder) != "failed":
+        return ""
+    return record.read_json(folder / "result.json").get("reason", "")
+
+
+def _retire(worker: Worker) -> None:
+    """Lets an idle worker end, which it does when its input ends; one that does not is killed."""
+    worker.leaving = True
+    assert worker.process.stdin
+    with contextlib.suppress(OSError):
+        worker.process.stdin.close()
+    patience = threading.Timer(GRACE, worker.process.kill)
+    patience.daemon = True
+    patience.start()
 
 
 def _send(worker: Worker, line: str) -> None:
     assert worker.process.stdin
-    try:
+    with contextlib.suppress(OSError):  # it is gone; its "exit" event says so
         worker.process.stdin.write(line + "\n")
         worker.process.stdin.flush()
-    except BrokenPipeError:
-        pass  # it is gone; its "exit" event says so
 
 
 def _stop(pool: list[Worker]) -> None:
@@ -358,7 +401,7 @@ def _stop(pool: list[Worker]) -> None:
     for worker in pool:
         if worker.job and worker.process.poll() is None:
             worker.process.send_signal(signal.SIGTERM)
-        elif worker.process.stdin:
-            worker.process.stdin.close()
+        else:
+            _retire(worker)
     for worker in pool:
         worker.process.wait()

@@ -5,6 +5,7 @@ It stops, after saving a checkpoint, on SIGTERM or when its parent is gone (its 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -12,9 +13,12 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from dlm.errors import one_line
 
 INTERRUPTED = 75  # EX_TEMPFAIL: schedulers requeue on it
 
@@ -44,14 +48,19 @@ def main(cores: list[int]) -> int:
     idle = threading.Event()
     idle.set()
     threading.Thread(target=listen, daemon=True).start()
-    prepare_jax()
-    while line := lines.get():
-        idle.clear()
-        if not work(json.loads(line), tell, stopping):
-            return INTERRUPTED
-        idle.set()
-        if stopping.is_set():
-            break
+    try:
+        prepare_jax()
+        while line := lines.get():
+            idle.clear()
+            if not work(json.loads(line), tell, stopping):
+                return INTERRUPTED
+            idle.set()
+            if stopping.is_set():
+                break
+    except BaseException as error:  # not of the run, which `work` tells: of this process
+        traceback.print_exc()
+        tell("failed", reason=one_line(error))
+        return 1
     return 0
 
 
@@ -85,8 +94,10 @@ def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Eve
                 )
         except train.Interrupted:
             return False
-        except Exception:
-            result = record.read_json(folder / "result.json")
+        except Exception as error:
+            result = {"status": "failed", "reason": one_line(error)}
+            with contextlib.suppress(Exception):  # it may not have been recorded: a full disk
+                result = record.read_json(folder / "result.json")
     told = ("validation_loss", "validation_stderr", "reason", "warnings")
     tell(result["status"], **{name: result[name] for name in told if name in result})
     return True
@@ -106,6 +117,9 @@ def prepare_jax() -> None:
 
 
 if __name__ == "__main__":
-    code = main([int(core) for core in sys.argv[1:]])
-    sys.stderr.flush()
-    os._exit(code)  # all is saved; no thread of a library may hold up the exit
+    code = 1
+    try:
+        code = main([int(core) for core in sys.argv[1:]])
+        sys.stderr.flush()
+    finally:
+        os._exit(code)  # all is saved; no thread of a library may hold up the exit

@@ -1,10 +1,15 @@
 """dlm.worker with its protocol, locks and files, but a training that needs no JAX and no time.
 
-Each start adds a line to the run's `starts`. By the seed: 13 fails, 99 kills its process. While
-`hold` lies in the experiment's folder, a run waits, or saves (`saved`) if it is asked to stop.
+Each start adds a line to the run's `starts`. By the seed: 13 fails; 14 finds no handle left, also
+to record that; the process of 98 is killed in the middle of a line, of 97 is stopped and
+silent, its output closed, of 96 leaves a child with its output, of 95 exits as a user's file may.
+While `hold` lies in the experiment's folder, a run waits, or saves (`saved`) if it is asked to stop.
 """
 
+import errno
 import os
+import signal
+import subprocess
 import sys
 import time
 import types
@@ -24,6 +29,23 @@ sys.modules["dlm.train"].Interrupted = Interrupted
 from dlm import record, run, worker  # noqa: E402 (it finds dlm.train replaced)
 
 
+def output() -> int:
+    """The descriptor on which the worker answers: the pipe with the highest number."""
+    pipes = [int(fd) for fd in os.listdir("/proc/self/fd")]
+    return max(fd for fd in pipes if fd > 2 and is_pipe(fd))
+
+
+def is_pipe(fd: int) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")
+    except OSError:
+        return False
+
+
+def no_handle(*_) -> None:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
 def train(c, store, folder: Path, about, *, trunk, stop, report):
     for name in ("result.json", "error.txt"):
         (folder / name).unlink(missing_ok=True)
@@ -32,8 +54,20 @@ def train(c, store, folder: Path, about, *, trunk, stop, report):
         file.write(f"{os.getpid()} {time.monotonic()}\n")
     if c.train.seed == 13:
         raise RuntimeError("planted\nwith a second line")
-    if c.train.seed == 99:
+    if c.train.seed == 14:
+        record.write_json = no_handle
+        no_handle()
+    if c.train.seed == 98:
+        os.write(output(), b'{"event": "fin')
+        os.kill(os.getpid(), signal.SIGKILL)
+    if c.train.seed == 97:
+        os.close(output())
+        time.sleep(600)
+    if c.train.seed == 96:
+        subprocess.Popen(["sleep", "2"], pass_fds=[output()])
         os._exit(9)
+    if c.train.seed == 95:
+        sys.exit(0)
     while (folder.parent / "hold").exists():
         if stop():
             (folder / "saved").touch()

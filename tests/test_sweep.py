@@ -6,6 +6,7 @@ for the last test, where it is real too.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -182,17 +183,49 @@ def test_a_mistake_in_one_run_is_found_before_any_starts(tmp_path) -> None:
 # --- execution ------------------------------------------------------------------------------------
 
 
-def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path, fake) -> None:
-    jobs = jobs_of(seeds_file(tmp_path, 1, 13, 99, 2))
+# What becomes of the run of each seed of fake_worker.py, and of its worker.
+REASONS = {
+    13: "RuntimeError: planted",
+    14: "OSError: Too many open files",
+    95: "SystemExit: 0",
+    96: "its worker process ended with code 9",
+    97: "its worker process was ended by SIGKILL",
+    98: "its worker process was ended by SIGKILL, as the system does if memory runs out",
+}
+
+
+def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path, fake, monkeypatch) -> None:
+    """However its worker dies: without handles, in the middle of a line, alive but silent, ..."""
+    monkeypatch.setattr(sweep, "GRACE", 0.3)
+    jobs = jobs_of(seeds_file(tmp_path, 1, *REASONS, 2))
+    before = open_files()
     ended, events = execute(jobs)
-    assert ended == {1: "finished", 13: "failed", 99: "failed", 2: "finished"}
-    planted, crashed = jobs[1].folder, jobs[2].folder
-    assert "Traceback" in (planted / "error.txt").read_text()
-    assert "planted" in (planted / "error.txt").read_text()
-    failure = json.loads((planted / "result.json").read_text())
-    assert failure["status"] == "failed" and failure["reason"] == "RuntimeError: planted"
-    assert "ended with code 9" in json.loads((crashed / "result.json").read_text())["reason"]
-    assert [seed for event, seed, _ in events if event == "failed"] == [13, 99]
+    assert ended == {1: "finished", **dict.fromkeys(REASONS, "failed"), 2: "finished"}
+    assert [seed for event, seed, _ in events if event == "failed"] == list(REASONS)
+    told = {seed: row["reason"] for event, seed, row in events if event == "failed"}
+    for job in jobs[1:-1]:
+        reason = json.loads((job.folder / "result.json").read_text())["reason"]
+        assert reason.startswith(REASONS[job.config.train.seed])
+        assert reason == told[job.config.train.seed]
+        assert reason in (job.folder / "error.txt").read_text()
+    assert "Traceback" in (jobs[1].folder / "error.txt").read_text()
+    pids = [(job.folder / "starts").read_text().split()[0] for job in jobs]
+    assert pids[0] == pids[1] and len(set(pids)) == 1 + len(REASONS)  # none is used again
+    assert open_files() == before
+
+
+def open_files() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
+
+
+def test_a_worker_that_can_not_start_fails_each_run(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sweep, "WORKER", (sys.executable, "-c", "import no_such_module"))
+    ended, events = execute(jobs_of(seeds_file(tmp_path, 1, 2)))
+    assert ended == {1: "failed", 2: "failed"}
+    assert "its worker process ended with code 1; see" in events[0][2]["reason"]
+    log = tmp_path / "runs" / "tiny_experiment" / "workers.log"
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in log.read_text()
 
 
 def test_what_is_done_is_skipped_and_what_failed_is_tried_again(tmp_path, fake) -> None:
@@ -382,6 +415,26 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number) -> None:
     assert sorted(map(starts, jobs)) == [1, 2]
 
 
+def test_sigterm_before_the_first_worker_starts(tmp_path) -> None:
+    waits = """
+import time
+from pathlib import Path
+
+Path({ready!r}).touch()
+time.sleep(60)
+"""
+    ready = tmp_path / "ready"
+    path = tiny.experiment_file(
+        tmp_path, tiny.EXPERIMENT + waits.replace("{ready!r}", repr(str(ready)))
+    )
+    process = start(path)
+    wait_for(ready.exists, "the experiment file to be read")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 75, out + err
+    assert "interrupted" in err and "Traceback" not in out + err
+
+
 def test_a_failed_run_makes_exit_code_1_and_a_done_sweep_0(tmp_path) -> None:
     path = seeds_file(tmp_path, 1, 13)
     process = start(path)
@@ -409,7 +462,7 @@ def test_a_worker_killed_in_real_training(tmp_path, monkeypatch, cache, capsys) 
         assert cli.main(words) == 1
     assert record.status(killed) == "failed" and record.status(other) == "finished"
     reason = json.loads((killed / "result.json").read_text())["reason"]
-    assert "its worker process ended with code -9" in reason and "workers.log" in reason
+    assert "its worker process was ended by SIGKILL" in reason and "workers.log" in reason
     assert reason in (killed / "error.txt").read_text()
     assert "failed: topics masked seed=0 samples=0: see" in capsys.readouterr().err
     (evaluated,) = [row for row in tiny.rows(killed) if "validation_loss" in row]
