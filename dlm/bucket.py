@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
+from dlm import disk
 from dlm.errors import DlmError, one_line
 
 MARK = ".bucket"  # in the local folder of a workdir: its address
@@ -104,9 +104,7 @@ def _fetch(there: Any, here: Path) -> None:
         target = here / path.name
         if not target.is_file() or target.read_bytes() != content:
             here.mkdir(parents=True, exist_ok=True)
-            partial = here / f".{path.name}.partial"
-            partial.write_bytes(content)
-            shutil.move(partial, target)
+            disk.write(target, content)
 
 
 def _address(text: str) -> Any:

@@ -15,6 +15,7 @@ from dlm import (
     checkpoint,
     config,
     data,
+    disk,
     evaluate,
     hosts,
     keys,
@@ -117,8 +118,8 @@ def run(
         (found, nats), (seen, _) = final(c, store, outcome.best)
         if hosts.primary():
             documents = data.validation_documents(store, c.data.seq_len)
-            np.save(folder / "nll.npy", nats)
-            np.save(folder / "nll_documents.npy", documents)
+            disk.write_array(folder / "nll.npy", nats)
+            disk.write_array(folder / "nll_documents.npy", documents)
         with _warned("no samples", warnings):
             samples = _samples(c, store, outcome.best)
             if hosts.primary():
@@ -132,11 +133,11 @@ def run(
             train_stderr=seen.stderr,
         )
     if hosts.primary():
-        np.save(folder / "ledger.npy", outcome.ledger)
-        record.write_json(folder / "result.json", result | scored)
+        disk.write_array(folder / "ledger.npy", outcome.ledger)
+        disk.write_json(folder / "result.json", result | scored)
         if problem := bucket.try_send(folder):
             warnings.append(f"{problem}; the next call sends it")
-            record.write_json(folder / "result.json", result | scored)
+            disk.write_json(folder / "result.json", result | scored)
     return result | scored
 
 
@@ -208,7 +209,7 @@ def _samples(c: config.Config, store: Store, params: Any) -> np.ndarray:
 def _write_samples(store: Store, folder: Path, drawn: np.ndarray) -> None:
     if len(drawn) == 0:
         return
-    np.save(folder / "samples.npy", drawn)
+    disk.write_array(folder / "samples.npy", drawn)
     text = "\n-----\n".join(store.decode(x) for x in drawn) + "\n"
-    (folder / "samples.txt").write_text(text)
+    disk.write(folder / "samples.txt", text)
     metrics.write_text(folder, "samples", f"```\n{text}```")

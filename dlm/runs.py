@@ -7,6 +7,7 @@ dropped silently: a run that cannot be used is a record whose `status` and `reas
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from dlm import disk
 from dlm.errors import DlmError
 
 FILES = ("config.json", "run.json", "metrics.jsonl", "result.json")
@@ -438,11 +440,13 @@ def write_table(runs: Iterable[Run], folder: Path | str) -> tuple[Path, Path]:
     import pyarrow.parquet as pq
 
     table, folder = rows(runs), Path(folder)
-    with open(folder / "runs.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(COLUMNS))
-        writer.writeheader()
-        writer.writerows(table)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(COLUMNS))
+    writer.writeheader()
+    writer.writerows(table)
+    disk.write(folder / "runs.csv", text.getvalue())
     types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
     schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
-    pq.write_table(pa.Table.from_pylist(table, schema=schema), folder / "runs.parquet")
+    with disk.replacing(folder / "runs.parquet") as draft:
+        pq.write_table(pa.Table.from_pylist(table, schema=schema), draft)
     return folder / "runs.csv", folder / "runs.parquet"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlm import addresses, config, flops, prompts
+from dlm import addresses, config, disk, flops, prompts
 from dlm.errors import DlmError, nearest
 
 RUN = "a run's folder, its id below the workdir or a beginning of that, or its address in a bucket"
@@ -108,7 +108,7 @@ def quality(a: argparse.Namespace) -> list[Any]:
     if wrong := [n for n in a.steps if n < 1]:
         raise DlmError(f"--steps {wrong[0]}: must be 1 or more")
     folder, judge_folder = (addresses.run(word, a.workdir) for word in (a.run, a.judge))
-    from dlm import canvas, data, figures, html, quality, run, sampling, worker
+    from dlm import canvas, data, figures, quality, run, sampling, worker
     from dlm.terminal import grid
 
     worker.prepare_jax()
@@ -135,11 +135,10 @@ def quality(a: argparse.Namespace) -> list[Any]:
         ]
         for q in found
     ]
-    import json
 
     path = folder / "quality.json"
     records = [q._asdict() for q in found]
-    html.replace(path, json.dumps(records, indent=1))
+    disk.write_json(path, records)
     png, *_ = canvas.save(figures.quality(records), folder / "quality")
     return [
         f"{c.objective.name} on {store.manifest.name}, judged by {judge.objective.name}",
@@ -262,7 +261,7 @@ def benchmark(
             "command": shlex.join(["dlm", *sys.argv[1:]]),
             "speeds": [dataclasses.asdict(s) | {"config": configs[s.name]} for s in found],
         }
-        record.write_json(a.out, about)
+        disk.write_json(a.out, about)
         said.append(f"written: {a.out}")
     return said
 
