@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "dlm"
 
 # Each row may import the rows above it, never its own neighbours or a row below.
 LEFT = (
-    ("errors", "format", "disk"),
-    ("terminal",),
+    ("errors", "format"),
+    ("terminal", "disk", "private"),
     ("flops", "bucket"),
     ("families",),
     ("schema",),
