@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlm import addresses, config, flops, prompts
+from dlm import addresses, config, disk, flops, private, prompts
 from dlm.errors import DlmError, nearest
 
 RUN = "a run's folder, its id below the workdir or a beginning of that, or its address in a bucket"
@@ -18,6 +18,10 @@ RUN = "a run's folder, its id below the workdir or a beginning of that, or its a
 
 def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     """Adds what each verb takes."""
+    for name in ("evaluate", "sample", "quality", "spectrum"):
+        parsers[name].add_argument(
+            "--trust", action="store_true", help="run the objective file that a run names"
+        )
     for name in ("evaluate", "sample", "quality"):
         parsers[name].add_argument("run", help=RUN)
     parsers["evaluate"].add_argument("--passes", type=int, default=0, help="of a bound")
@@ -54,7 +58,7 @@ def evaluate(a: argparse.Namespace) -> list[Any]:
     from dlm import corpus, evaluate, run, worker
 
     worker.prepare_jax()
-    c, store, params = run.restore_best(folder)
+    c, store, params = run.restore_best(folder, a.trust)
     if a.passes:
         evaluation = dataclasses.replace(c.evaluation, final_passes=a.passes)
         c = dataclasses.replace(c, evaluation=evaluation)
@@ -77,7 +81,7 @@ def sample(a: argparse.Namespace) -> list[Any]:
     from dlm import keys, run, sampling, worker
 
     worker.prepare_jax()
-    c, store, params = run.restore_best(folder)
+    c, store, params = run.restore_best(folder, a.trust)
     drawn = sampling.sample(
         c,
         store.vocab_size,
@@ -108,12 +112,12 @@ def quality(a: argparse.Namespace) -> list[Any]:
     if wrong := [n for n in a.steps if n < 1]:
         raise DlmError(f"--steps {wrong[0]}: must be 1 or more")
     folder, judge_folder = (addresses.run(word, a.workdir) for word in (a.run, a.judge))
-    from dlm import canvas, data, figures, html, quality, run, sampling, worker
+    from dlm import canvas, data, figures, quality, run, sampling, worker
     from dlm.terminal import grid
 
     worker.prepare_jax()
-    c, store, params = run.restore_best(folder)
-    judge, judged, judge_params = run.restore_best(judge_folder)
+    c, store, params = run.restore_best(folder, a.trust)
+    judge, judged, judge_params = run.restore_best(judge_folder, a.trust)
     if store.fingerprint != judged.fingerprint:
         raise DlmError(f"--judge {a.judge}: was trained on other tokens than {a.run}")
     windows = data.validation_windows(store, c.data.seq_len)
@@ -135,11 +139,10 @@ def quality(a: argparse.Namespace) -> list[Any]:
         ]
         for q in found
     ]
-    import json
 
     path = folder / "quality.json"
     records = [q._asdict() for q in found]
-    html.replace(path, json.dumps(records, indent=1))
+    disk.write_json(path, records)
     png, *_ = canvas.save(figures.quality(records), folder / "quality")
     return [
         f"{c.objective.name} on {store.manifest.name}, judged by {judge.objective.name}",
@@ -183,6 +186,8 @@ def check(a: argparse.Namespace, overrides: list[tuple[str, Any]]) -> list[Any]:
         names = nearest(a.objective, config.FAMILIES)
         raise DlmError(f"{a.objective!r}: must be a Python file or an objective's name{names}")
     c = experiment.edited(edited, overrides)
+    if c.objective.file:
+        private.trust(c.objective.file)
     goal = objectives.make(c.objective, proofs.VOCABULARY)
     found = proofs.check(goal)
     rows = [["holds" if p.holds else "BROKEN", p.law, p.found] for p in found]
@@ -262,7 +267,7 @@ def benchmark(
             "command": shlex.join(["dlm", *sys.argv[1:]]),
             "speeds": [dataclasses.asdict(s) | {"config": configs[s.name]} for s in found],
         }
-        record.write_json(a.out, about)
+        disk.write_json(a.out, about)
         said.append(f"written: {a.out}")
     return said
 
@@ -277,7 +282,7 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
     levels = (0.125, 0.25, 0.5, 0.75)
     found, rows = {}, []
     for folder in folders:
-        c, store, params = run.restore_best(folder)
+        c, store, params = run.restore_best(folder, a.trust)
         images = data.validation_windows(store, c.data.seq_len)[: a.count]
         name = name_of(c.objective.name)
         if name in found:  # another run of the family

@@ -14,7 +14,7 @@ from typing import Any
 
 import filelock
 
-from dlm import checkpoint
+from dlm import checkpoint, disk
 
 ROWS = "metrics.jsonl"
 
@@ -35,7 +35,7 @@ def take(start: Callable, trunk: Path, owner: str, folder: Path, decays: int) ->
             progress = restored[-1]
             progress["shared_steps"] = progress["step"]
             rows = shared.folder / str(progress["step"]) / ROWS
-            (folder / ROWS).write_bytes(rows.read_bytes())
+            disk.write(folder / ROWS, rows.read_bytes())
     return restored
 
 
