@@ -36,9 +36,6 @@ from dlm.errors import DlmError, reason
 SUMS = "SHA256SUMS"
 KEEP = 2  # checkpoints of a run: the last, and the one before it in case the last gets damaged
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
-# Orbax makes its folders before it returns: if a thread of it fails to, others wait for 20 minutes.
-AT_ONCE = ocp.options.AsyncOptions(create_directories_asynchronously=False)
-
 # Copies that no later donation reaches.
 copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
@@ -110,7 +107,10 @@ def save(
     step = progress["step"]
     parts = copied(parts) | {"ledger": {"exposures": ledger.copy()}}
     checkpoints.folder.mkdir(parents=True, exist_ok=True)
-    with ocp.Context(async_options=AT_ONCE):
+    context = ocp.Context()
+    # If one of its threads failed to make the folders, the others would wait for 20 minutes.
+    context.asynchronous.create_directories_asynchronously = False
+    with context:
         response = ocp.save_checkpointables_async(
             checkpoints.folder / str(step),
             parts,
