@@ -63,7 +63,8 @@ with contextlib.suppress(OSError):  # a home that is read-only: every process co
 # Files that take longest, first: two processes take a file each, and should end together.
 HEAVY = (
     *("families", "train", "hub", "hosts", "experiments", "sweep", "checkpoint", "trained"),
-    *("objectives", "model", "proofs", "executor", "continuum", "evaluate", "report", "trunks", "cli"),
+    *("objectives", "model", "proofs", "executor", "continuum", "evaluate", "report"),
+    *("trunks", "cli"),
 )
 
 
