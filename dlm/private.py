@@ -18,7 +18,8 @@ TRUSTED = "objectives"  # the file of sha256 digests, one a line
 def folder(name: str) -> Path | None:
     """`$XDG_CACHE_HOME/dlm/NAME` (~/.cache if unset), made if missing, mode 0700.
 
-    None if it cannot be made, or if others own it or may write there: that is told on stderr.
+    None if it cannot be made, or if others own it or may write there: that is told on stderr. The
+    last part may be a link of the user's own.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlm"
     wanted = home / name
@@ -26,13 +27,12 @@ def folder(name: str) -> Path | None:
         wanted.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError:
         return None  # a read-only home
-    for path in (home, wanted):
-        about = path.lstat()
+    for path, about in ((home, home.lstat()), (wanted, wanted.stat())):
         alone = about.st_uid == os.getuid() and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         if not (alone and stat.S_ISDIR(about.st_mode)):
             print(
                 f"warning: {path} is not used: it must be your own folder, in which only you can "
-                "write (chmod 700), and no link",
+                "write (chmod 700)",
                 file=sys.stderr,
             )
             return None

@@ -116,6 +116,9 @@ def test_a_private_folder_is_the_users_alone(home, tmp_path, capsys) -> None:
         path.chmod(mode)
     place.rename(tmp_path / "moved")
     place.symlink_to(tmp_path / "moved")
+    assert private.folder("xla") == place
+    place.parent.rename(tmp_path / "all")
+    place.parent.symlink_to(tmp_path / "all")
     assert private.folder("xla") is None
 
 
