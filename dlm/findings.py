@@ -114,10 +114,9 @@ def questions(runs: Iterable[Run]) -> list[str]:
 
 
 def versions(runs: Iterable[Run]) -> list[str]:
-    found = [run.result.get("versions") or run.start.get("versions") or {} for run in runs]
-    return sorted(
-        {", ".join(f"{k} {v}" for k, v in sorted(each.items())) for each in found if each}
-    )
+    found = [run.result.get("versions") or run.start.get("versions") for run in runs]
+    known = [each for each in found if isinstance(each, dict) and each]
+    return sorted({", ".join(f"{k} {v}" for k, v in sorted(each.items())) for each in known})
 
 
 def devices(runs: Iterable[Run]) -> list[str]:

@@ -233,7 +233,7 @@ def _drawn(run: Run) -> np.ndarray | None:
     """samples.npy, int [S, L], where it is there and whole."""
     try:
         ids = np.load(run.path / "samples.npy", allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     return ids if ids.ndim == 2 and ids.shape[1] == 64 and len(ids) else None
 

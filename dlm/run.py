@@ -134,10 +134,10 @@ def run(
         )
     if hosts.primary():
         disk.write_array(folder / "ledger.npy", outcome.ledger)
-        disk.write_json(folder / "result.json", result | scored)
+        record.finish(folder, result | scored)
         if problem := bucket.try_send(folder):
             warnings.append(f"{problem}; the next call sends it")
-            disk.write_json(folder / "result.json", result | scored)
+            record.finish(folder, result | scored)
     return result | scored
 
 
@@ -152,18 +152,14 @@ def _warned(what: str, warnings: list[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def recorded(folder: Path, c: config.Config, about: dict[str, Any]) -> Iterator[None]:
-    """Records in the run's folder whatever goes wrong inside (`record.fail`), then raises it on.
-
-    A result that is there stays.
-    """
+    """Records in the run's folder whatever goes wrong inside (`record.fail`), then raises it on."""
     try:
         yield
     except train.Interrupted:
         raise
     except Exception as error:
-        if record.status(folder) not in record.DONE:
-            record.fail(folder, c, about, error)
-            bucket.try_send(folder)
+        record.fail(folder, c, about, error)
+        bucket.try_send(folder)
         raise
 
 
@@ -181,15 +177,23 @@ def restore_best(folder: Path) -> tuple[config.Config, Store, Any]:
     """
     from dlm import corpus
 
+    if problem := record.problem(folder):
+        raise DlmError(problem)
     about = record.read_json(folder / "run.json")
-    c = config.from_json(record.read_json(folder / "config.json"))
-    place = (folder / about["corpus"]["path"]).resolve()
+    try:
+        c = config.from_json(record.read_json(folder / "config.json"))
+        place = (folder / about["corpus"]["path"]).resolve()
+        run_id, fingerprint = about["run"], about["corpus"]["fingerprint"]
+    except (KeyError, TypeError) as error:
+        raise DlmError(f"{folder}: run.json is not of dlm: {one_line(error)}") from None
+    if config.run_id(c, fingerprint) != run_id:
+        raise DlmError(f"{folder}: config.json is not that of run {run_id}")
     if place.exists() or bucket.place(folder) == folder.absolute():
         store = corpus.load(place)
     else:  # of a run from a bucket: each machine builds its own
         store = corpus.build(c.corpus, c.tokenizer, place.parent)
-        if store.manifest.fingerprint != about["corpus"]["fingerprint"]:
-            raise DlmError(f"{folder}: was trained on other tokens than {c.corpus.name} gives here")
+    if store.fingerprint != fingerprint:
+        raise DlmError(f"{folder}: was trained on other tokens than those of {store.path}")
     mesh = sharding.make_mesh(c)
     abstract = step.abstract(c, store.vocab_size, mesh)
     with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:

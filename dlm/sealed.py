@@ -58,8 +58,10 @@ def check_files(folder: Path, value: dict[str, Any], leave_out: Iterable[str] = 
     Raises:
       DlmError: names the files that are missing, unreadable or not as they were written.
     """
+    if not isinstance(digests := value.get(FILES, {}), dict):
+        raise DlmError(f"{FILES} is a {type(digests).__name__}, must be an object")
     problems = []
-    for name, written in value.get(FILES, {}).items():
+    for name, written in digests.items():
         if name in leave_out:
             continue
         try:

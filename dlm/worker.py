@@ -58,6 +58,7 @@ def main(cores: list[int]) -> int:
 def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Event) -> bool:
     """Trains one run if it is free and not done; False if asked to stop in the middle."""
     from dlm import config, corpus, record, run, train
+    from dlm.errors import one_line
 
     folder, about = Path(job["folder"]), job["about"]
     c = config.from_json(job["config"])
@@ -72,7 +73,7 @@ def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Eve
         if not mine:
             tell("busy")
             return True
-        if (status := record.status(folder)) in ("finished", "diverged"):
+        if (status := record.status(folder)) in record.DONE:
             tell(status)
             return True
         tell("start")
@@ -85,8 +86,10 @@ def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Eve
                 )
         except train.Interrupted:
             return False
-        except Exception:
-            result = record.read_json(folder / "result.json")
+        except Exception as error:
+            result = {"status": "failed", "reason": one_line(error)}
+            if record.status(folder) in record.DONE:  # it went wrong after its result was written
+                result = record.read_json(folder / "result.json")
     told = ("validation_loss", "validation_stderr", "reason", "warnings")
     tell(result["status"], **{name: result[name] for name in told if name in result})
     return True
