@@ -129,8 +129,9 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
                 ended = sweep.execute(todo, workers, folder / "workers.log", show)
     reported = False
     try:  # the runs are saved, whatever becomes of their report
-        page = report.write(folder)
-        _print(report.summary(folder))
+        loaded = report.load(folder)
+        page = report.write(folder, loaded=loaded)
+        _print(report.summary(folder, loaded))
         print(f"report: {page}   ({time.monotonic() - start:.0f} s)")
         reported = True
     except Exception as error:
@@ -225,8 +226,9 @@ def _report(arguments: argparse.Namespace, overrides: list) -> int:
     if arguments.columns:
         raise DlmError("--columns: only with a table; the runs of a folder have known columns")
     commands.check_figures(arguments.figure, arguments.width, report.FIGURES)
-    page = report.write(folder, arguments.figure, arguments.width)
-    _print(report.summary(folder))
+    loaded = report.load(folder)
+    page = report.write(folder, arguments.figure, arguments.width, loaded)
+    _print(report.summary(folder, loaded))
     print(f"report: {page}")
     return DONE
 

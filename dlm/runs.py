@@ -272,8 +272,10 @@ def _rows(path: Path, *, torn_end: bool) -> list[dict[str, Any]]:
         if "step" not in row:
             raise DlmError(f"{path.name} line {number} has no step")
         for name in CURVE:
-            if not _is_number(row.get(name, 0)) and (name in LOGGED or row[name] is not None):
-                raise DlmError(f"{path.name} line {number}: {name}={_short(row[name])}, no number")
+            value = row.get(name, 0.0)
+            if type(value) is float or _is_number(value) or (value is None and name not in LOGGED):
+                continue
+            raise DlmError(f"{path.name} line {number}: {name}={_short(value)}, no number")
         rows.append(row)
     return rows
 

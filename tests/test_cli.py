@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from dlm import cli, config, corpus, disk, record, sweep, train, usage
+from dlm import cli, config, corpus, disk, record, report, sweep, train, usage
 
 
 def dlm(*words: object) -> int:
@@ -97,7 +97,7 @@ def test_a_second_run_does_nothing_and_says_so(finished, capsys, monkeypatch) ->
 
 
 def test_a_report_that_cannot_be_made_costs_no_run(finished, capsys, monkeypatch) -> None:
-    def broken(folder: Path) -> Path:
+    def broken(folder: Path, loaded: report.Loaded) -> Path:
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
