@@ -47,6 +47,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
         "unique_tokens": panel.unique_tokens,
         "seq_len": panel.seq_len,
         "corpus_notes": corpus_notes(panel),
+        "curve_gaps": curve_gaps(panel),
         "families": [_family(family) for family in panel.families.values()],
         "crossovers": {
             axis: [
@@ -106,6 +107,12 @@ def corpus_notes(panel: Panel) -> list[str]:
         c["notes"] for c in corpora if isinstance(c, dict) and isinstance(c.get("notes"), list)
     ]
     return list(dict.fromkeys(str(sentence) for notes in known for sentence in notes))
+
+
+def curve_gaps(panel: Panel) -> list[str]:
+    """Which curves lack rows, a sentence each: the frontiers are read from the rows that are there."""
+    runs = [r for f in panel.families.values() for setting in f.settings for r in setting.runs]
+    return [f"{run.label}: {gap}" for run in runs for gap in run.gaps]
 
 
 def questions(runs: Iterable[Run]) -> list[str]:

@@ -308,6 +308,7 @@ def _compared(panels: Sequence[Panel]) -> list[str]:
             f"Seeds of the best setting: {seeds}."
         )
         found += [f"{panel.title}: {sentence}" for sentence in findings.corpus_notes(panel)]
+        found += [f"{panel.title}: {sentence}" for sentence in findings.curve_gaps(panel)]
         found += _above_truth(panel)
         for final in cross.finals(panel):
             seed = "" if final.stderr_seeds is None else f"{final.stderr_seeds:.4f} over seeds, "

@@ -71,7 +71,7 @@ def run(
     outcome = train.train(c, store, folder, trunk=trunk, stop=stop, report=report)
     plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     progress = outcome.progress
-    warnings = []
+    warnings = list(progress["gaps"])
     if progress["mfu"] is None:
         warnings.append(
             f"MFU is unknown: training ran faster than the peak of {record.device()}, a reading "
@@ -107,6 +107,7 @@ def run(
         mfu=progress["mfu"],
         device=record.device(),
         versions=record.versions(),
+        gaps=progress["gaps"],  # what the curve lacks; in the warnings too
         warnings=warnings,  # what went wrong and cost no number
     )
     scored = dict.fromkeys(

@@ -45,7 +45,7 @@ COLUMNS: dict[str, type] = {
     },
     **{"train_loss": float, "train_stderr": float, "last_validation_loss": float},
     **{name: float for name in ("bits_per_byte", "seconds", "tokens_per_second", "mfu")},
-    **{"device": str, "versions": str, "overrides": str, "warnings": str},
+    **{"device": str, "versions": str, "overrides": str, "gaps": str, "warnings": str},
 }
 # Columns that every record has, whatever can be read of its folder.
 OF_A_RUN = ("experiment", "run", "label", "status", "reason", "objective", "corpus", "seed")
@@ -108,6 +108,11 @@ class Run:
     start: dict[str, Any]  # run.json
     result: dict[str, Any]  # result.json; {} until it is there
     curve: Curve
+
+    @property
+    def gaps(self) -> list[str]:
+        """What its curve lacks, a sentence each; nearly always none."""
+        return [str(gap) for gap in self.result.get("gaps") or ()]
 
     @property
     def nll_path(self) -> Path | None:
@@ -480,7 +485,7 @@ def _row(
         if value is None and name in FROM_THE_START:
             value = _at(start | {"config": config}, FROM_THE_START[name])
             file = "config.json or run.json"
-        if name == "warnings" and isinstance(value, list):
+        if name in ("gaps", "warnings") and isinstance(value, list):
             value = "; ".join(map(str, value))
         if name in ("versions", "overrides") and value is not None:
             value = json.dumps(value, sort_keys=True)

@@ -88,7 +88,12 @@ def train(
         if begun is None and trunk is not None:
             begun = trunks.take(start, trunk, folder, decays)
         state, best, ledger, progress = begun or _fresh(c, store, mesh, len(windows))
-        log = metrics.Metrics(folder, metrics.hparams(c), progress["step"], hosts.primary())
+        log = metrics.Metrics(
+            *(folder, metrics.hparams(c), progress["step"], progress["log"], hosts.primary())
+        )
+        if log.gap:
+            progress["gaps"] = [*progress["gaps"], log.gap]
+            print(f"warning: {log.gap}", file=sys.stderr)
         clock, saved = _Clock(c, plan, progress), progress["step"]
         for edge in _edges(plan, size, trunk is not None, after=progress["step"]):
             if _ended(c, plan, progress):  # killed between its last checkpoint and its result
@@ -133,10 +138,12 @@ def train(
                     )
                 if _improves(progress, found[0].value):
                     best = checkpoint.copied(step.weights(state))  # `state` is donated
+            progress["log"] = log.written
             ended, stopping = _ended(c, plan, progress), stop()
             if (edge.save or ended or stopping) and progress["step"] > saved:
                 saved = progress["step"]
                 place = {"data": batches.get_state()}
+                log.sync()
                 checkpoint.save(checkpoints, progress | place, ledger, state=state, best=best)
                 if hosts.primary() and (problem := bucket.try_send(folder)):
                     print(f"warning: {problem}; sent again at the next checkpoint", file=sys.stderr)
@@ -223,6 +230,8 @@ def _progress() -> dict[str, Any]:
         last_loss=None,
         worse=0,  # evaluations since the best
         reason="",  # why it diverged
+        log=metrics.NOTHING,  # what is written of metrics.jsonl
+        gaps=[],  # sentences on rows of it that were lost
     )
 
 

@@ -39,7 +39,7 @@ def sweep(scale="laptop"):
 '''
 
 # And nothing else may differ, but for the digests of what holds these.
-TIMES = ("seconds", "tokens_per_second", "mfu", "device", "warnings", "files", "sha256")
+TIMES = ("seconds", "tokens_per_second", "mfu", "device", "warnings", "files", "sha256", "log")
 
 
 def tiny_experiment() -> Any:
