@@ -302,6 +302,8 @@ ACTIONS: dict[str, Callable[[argparse.Namespace, list], int]] = {
 def _tell(job: Any) -> int:
     from dlm import record
 
+    if problem := record.problem(job.folder, job.about["run"]):
+        raise DlmError(problem)
     result = record.read_json(job.folder / "result.json")
     print(_sentence(result))
     for warning in result["warnings"]:

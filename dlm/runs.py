@@ -65,6 +65,10 @@ REQUIRED = (
     *("flops_6nd", "best_epoch", "best_flops", "validation_loss", "validation_stderr"),
     "validation_tokens",
 )
+POSITIVE = (
+    *("seq_len", "unique_tokens", "epochs", "steps", "tokens", "params", "flops", "flops_6nd"),
+    "validation_tokens",
+)
 # Groups of a config, which is read by their names.
 GROUPS = ("corpus", "tokenizer", "data", "model", "objective", "optimizer", "train", "evaluation")
 UNREAD = ("ledger.npy",)  # no reader here needs it, and it may be long
@@ -346,6 +350,8 @@ def _check(
         value = result.get(name)
         if not (_is_number(value) and math.isfinite(float(value or 0))):
             raise DlmError(f"result.json: {name}={_short(value)}, must be a finite number")
+        if name in POSITIVE and not float(value or 0) > 0:
+            raise DlmError(f"result.json: {name}={_short(value)}, must be above 0")
     if not len(curve.step):
         raise DlmError("metrics.jsonl has no evaluation row")
     _check_loss(path / "nll.npy", result)
