@@ -197,8 +197,8 @@ def local(monkeypatch, cache):
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setattr(submitit, "SlurmExecutor", Local)
     monkeypatch.setattr(executor, "SLOWEST", 0.2)
-    monkeypatch.setattr(report, "write", lambda folder: folder / "report.html")
-    monkeypatch.setattr(report, "summary", lambda folder: [])
+    monkeypatch.setattr(report, "write", lambda folder, loaded: folder / "report.html")
+    monkeypatch.setattr(report, "summary", lambda folder, loaded: [])
     queue = lambda: Local.last.queue() if hasattr(Local, "last") else {}  # noqa: E731
     monkeypatch.setattr(executor, "_queue", queue)
     yield
