@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from dlm.errors import DlmError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -54,6 +56,15 @@ def write_array(path: Path, array: np.ndarray) -> Path:
     with replacing(path) as draft, draft.open("wb") as file:
         np.save(file, array, allow_pickle=False)
     return path
+
+
+def refuse_link(path: Path) -> None:
+    """Raises DlmError if a place that files are written into is a link."""
+    if path.is_symlink():
+        raise DlmError(
+            f"{path}: is a link, and nothing is written through links below a workdir; to keep runs "
+            "elsewhere, name that place with --workdir"
+        )
 
 
 def sync(path: Path) -> None:

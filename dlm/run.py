@@ -21,6 +21,7 @@ from dlm import (
     keys,
     metrics,
     planning,
+    private,
     record,
     sampling,
     sharding,
@@ -30,11 +31,19 @@ from dlm import (
 from dlm.errors import DlmError, one_line
 from dlm.store import Store
 
+WRITTEN_INTO = (".lock", "metrics.jsonl", "tensorboard", "checkpoints")
+
 
 @contextlib.contextmanager
 def claim(folder: Path) -> Iterator[bool]:
-    """Whether this process alone may work in a run's folder. The lock goes with the process."""
+    """Whether this process alone may work in a run's folder. The lock goes with the process.
+
+    Raises:
+      DlmError: the folder, or a thing in it that is written into, is a link.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for path in (folder.parent, folder, *(folder / name for name in WRITTEN_INTO)):
+        disk.refuse_link(path)
     lock = filelock.FileLock(folder / ".lock")
     try:
         lock.acquire(blocking=False)
@@ -170,29 +179,34 @@ def final(c: config.Config, store: Store, params: Any) -> tuple[train.Scored, tr
     return train.score(c, store, params, mesh, final=True)
 
 
-def restore_best(folder: Path) -> tuple[config.Config, Store, Any]:
+def restore_best(folder: Path, trust: bool = False) -> tuple[config.Config, Store, Any]:
     """Config, tokens and best weights of a run that has a checkpoint.
 
+    `trust`: also if its objective is a Python file that this user has not trained with here, which
+    is then run.
+
     Raises:
-      DlmError: not a run, no checkpoint yet, or one that cannot be read.
+      DlmError: not a run, no checkpoint yet, or one that cannot be read; code that is not trusted.
     """
     from dlm import corpus
 
     if problem := record.problem(folder):
         raise DlmError(problem)
-    about = record.read_json(folder / "run.json")
+    about, values = (record.read_json(folder / name) for name in ("run.json", "config.json"))
     try:
-        c = config.from_json(record.read_json(folder / "config.json"))
+        c = config.from_json(values)
         place = (folder / about["corpus"]["path"]).resolve()
         run_id, fingerprint = about["run"], about["corpus"]["fingerprint"]
-    except (KeyError, TypeError) as error:
-        raise DlmError(f"{folder}: run.json is not of dlm: {one_line(error)}") from None
+    except (DlmError, KeyError, TypeError) as error:
+        raise DlmError(f"{folder}: no run of this dlm: {one_line(error)}") from None
     if config.run_id(c, fingerprint) != run_id:
         raise DlmError(f"{folder}: config.json is not that of run {run_id}")
+    if c.objective.file and not trust:
+        private.check_trusted(c.objective.file, folder)
     if place.exists() or bucket.place(folder) == folder.absolute():
         store = corpus.load(place)
     else:  # of a run from a bucket: each machine builds its own
-        store = corpus.build(c.corpus, c.tokenizer, place.parent)
+        store = corpus.build(c.corpus, c.tokenizer, folder.parents[1] / "corpora")
     if store.fingerprint != fingerprint:
         raise DlmError(f"{folder}: was trained on other tokens than those of {store.path}")
     mesh = sharding.make_mesh(c)

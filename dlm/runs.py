@@ -525,12 +525,24 @@ def _cell(value: Any, kind: type, where: str) -> str | float | None:
     return kind(value)
 
 
+def safe(cell: Any) -> Any:
+    """A cell of a table: a text that a spreadsheet would compute gets a ' before it; see `unsafe`."""
+    computed = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r", "'"))
+    return f"'{cell}" if computed else cell
+
+
+def unsafe(text: str) -> str:
+    """The text that `safe` made a cell of."""
+    return text[1:] if text.startswith("'") and safe(text[1:]) == text else text
+
+
 def write_table(runs: Iterable[Run], folder: Path | str) -> tuple[Path, Path]:
     """Writes runs.csv and runs.parquet, and returns their paths."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table, folder = rows(runs), Path(folder)
+    folder = Path(folder)
+    table = [{name: safe(cell) for name, cell in row.items()} for row in rows(runs)]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(COLUMNS))
     writer.writeheader()

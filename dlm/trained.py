@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlm import addresses, config, disk, flops, prompts
+from dlm import addresses, config, disk, flops, private, prompts
 from dlm.errors import DlmError, nearest
 
 RUN = "a run's folder, its id below the workdir or a beginning of that, or its address in a bucket"
@@ -18,6 +18,10 @@ RUN = "a run's folder, its id below the workdir or a beginning of that, or its a
 
 def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     """Adds what each verb takes."""
+    for name in ("evaluate", "sample", "quality", "spectrum"):
+        parsers[name].add_argument(
+            "--trust", action="store_true", help="run the objective file that a run names"
+        )
     for name in ("evaluate", "sample", "quality"):
         parsers[name].add_argument("run", help=RUN)
     parsers["evaluate"].add_argument("--passes", type=int, default=0, help="of a bound")
@@ -54,7 +58,7 @@ def evaluate(a: argparse.Namespace) -> list[Any]:
     from dlm import corpus, evaluate, run, worker
 
     worker.prepare_jax()
-    c, store, params = run.restore_best(folder)
+    c, store, params = run.restore_best(folder, a.trust)
     if a.passes:
         evaluation = dataclasses.replace(c.evaluation, final_passes=a.passes)
         c = dataclasses.replace(c, evaluation=evaluation)
@@ -77,7 +81,7 @@ def sample(a: argparse.Namespace) -> list[Any]:
     from dlm import keys, run, sampling, worker
 
     worker.prepare_jax()
-    c, store, params = run.restore_best(folder)
+    c, store, params = run.restore_best(folder, a.trust)
     drawn = sampling.sample(
         c,
         store.vocab_size,
@@ -112,8 +116,8 @@ def quality(a: argparse.Namespace) -> list[Any]:
     from dlm.terminal import grid
 
     worker.prepare_jax()
-    c, store, params = run.restore_best(folder)
-    judge, judged, judge_params = run.restore_best(judge_folder)
+    c, store, params = run.restore_best(folder, a.trust)
+    judge, judged, judge_params = run.restore_best(judge_folder, a.trust)
     if store.fingerprint != judged.fingerprint:
         raise DlmError(f"--judge {a.judge}: was trained on other tokens than {a.run}")
     windows = data.validation_windows(store, c.data.seq_len)
@@ -182,6 +186,8 @@ def check(a: argparse.Namespace, overrides: list[tuple[str, Any]]) -> list[Any]:
         names = nearest(a.objective, config.FAMILIES)
         raise DlmError(f"{a.objective!r}: must be a Python file or an objective's name{names}")
     c = experiment.edited(edited, overrides)
+    if c.objective.file:
+        private.trust(c.objective.file)
     goal = objectives.make(c.objective, proofs.VOCABULARY)
     found = proofs.check(goal)
     rows = [["holds" if p.holds else "BROKEN", p.law, p.found] for p in found]
@@ -276,7 +282,7 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
     levels = (0.125, 0.25, 0.5, 0.75)
     found, rows = {}, []
     for folder in folders:
-        c, store, params = run.restore_best(folder)
+        c, store, params = run.restore_best(folder, a.trust)
         images = data.validation_windows(store, c.data.seq_len)[: a.count]
         name = name_of(c.objective.name)
         if name in found:  # another run of the family

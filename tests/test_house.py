@@ -16,9 +16,9 @@ PACKAGE = Path(__file__).parents[1] / "dlm"
 
 # Each row may import the rows above it, never its own neighbours or a row below.
 LEFT = (
-    ("errors", "format", "disk"),
+    ("errors", "format"),
+    ("terminal", "disk", "private"),
     ("sealed",),
-    ("terminal",),
     ("flops", "bucket"),
     ("families",),
     ("schema",),
