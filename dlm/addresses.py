@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import difflib
 import glob
-import json
 from pathlib import Path
 
-from dlm import bucket, runs
+from dlm import bucket, runs, sealed
 from dlm.errors import DlmError, nearest
 
 SHOWN = 6  # candidates that an error lists
@@ -93,7 +92,7 @@ def _list(folders: list[Path]) -> str:
 def _named(folder: Path) -> str:
     """`quickstart/0123456789 (digits ar seed=0)`."""
     try:
-        label = json.loads((folder / "run.json").read_text())["label"]
-    except (OSError, ValueError, KeyError, TypeError):
+        label = sealed.read(folder / "run.json")["label"]
+    except (DlmError, KeyError):
         label = "no label"
     return f"{folder.parent.name}/{folder.name} ({label})"

@@ -98,17 +98,27 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
     stop = _join(arguments) if arguments.distributed and not dry else None
     jobs = _jobs(arguments, overrides)
     folder = jobs[0].folder.parent
-    todo = [job for job in jobs if record.status(job.folder) not in sweep.DONE]
+    damaged = {job.about["run"]: record.problem(job.folder, job.about["run"]) for job in jobs}
+    problems = [f"unreadable: {problem}" for problem in damaged.values() if problem]
+    todo = [
+        job
+        for job in jobs
+        if not damaged[job.about["run"]] and record.status(job.folder) not in sweep.DONE
+    ]
     total = sum(job.flops for job in todo)
-    print(f"{len(jobs)} runs in {folder}, {len(todo)} to do, {scientific(total)} FLOPs", flush=True)
+    counts = f"{len(todo)} to do" + (f", {len(problems)} unreadable" if problems else "")
+    print(f"{len(jobs)} runs in {folder}, {counts}, {scientific(total)} FLOPs", flush=True)
+    for problem in problems:
+        print(problem, file=sys.stderr)
     if dry:
         for job in jobs:
             state = "no store" if job.about["run"] == sweep.NO_ID else record.status(job.folder)
+            state = record.UNREADABLE if damaged[job.about["run"]] else state
             size = f"{scientific(job.flops)} FLOPs"
             print(f"  {job.about['run']}  {size}  {state:9} {job.about['label']}")
         if arguments.executor == "slurm":
             print("\n".join(executor.planned(*place, len(todo))))
-        return DONE
+        return SOME_FAILED if problems else DONE
     ended: dict[str, str] = {}
     if stop:
         from dlm import hosts
@@ -127,8 +137,9 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
                 ended = sweep.execute(todo, workers, folder / "workers.log", show)
     reported = False
     try:  # the runs are saved, whatever becomes of their report
-        page = report.write(folder)
-        _print(report.summary(folder))
+        loaded = report.load(folder)
+        page = report.write(folder, loaded=loaded)
+        _print(report.summary(folder, loaded))
         print(f"report: {page}   ({time.monotonic() - start:.0f} s)")
         reported = True
     except Exception as error:
@@ -141,7 +152,7 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
     failed = [job for job in todo if ended.get(job.about["run"]) == "failed"]
     for job in failed:
         print(f"failed: {job.about['label']}: see {job.folder / 'error.txt'}", file=sys.stderr)
-    return SOME_FAILED if failed or not reported else DONE
+    return SOME_FAILED if failed or problems or not reported else DONE
 
 
 def _train(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
@@ -223,8 +234,9 @@ def _report(arguments: argparse.Namespace, overrides: list) -> int:
     if arguments.columns:
         raise DlmError("--columns: only with a table; the runs of a folder have known columns")
     commands.check_figures(arguments.figure, arguments.width, report.FIGURES)
-    page = report.write(folder, arguments.figure, arguments.width)
-    _print(report.summary(folder))
+    loaded = report.load(folder)
+    page = report.write(folder, arguments.figure, arguments.width, loaded)
+    _print(report.summary(folder, loaded))
     print(f"report: {page}")
     return DONE
 
@@ -298,6 +310,8 @@ ACTIONS: dict[str, Callable[[argparse.Namespace, list], int]] = {
 def _tell(job: Any) -> int:
     from dlm import record
 
+    if problem := record.problem(job.folder, job.about["run"]):
+        raise DlmError(problem)
     result = record.read_json(job.folder / "result.json")
     print(_sentence(result))
     for warning in result["warnings"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -15,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from dlm import config, disk, round_trip, split, spool, tokenizer_files, tokenizers
+from dlm import config, disk, round_trip, sealed, split, spool, tokenizer_files, tokenizers
+from dlm import store as stores
 from dlm.corpora import CORPORA, Source
 from dlm.errors import DlmError, nearest, reason
 from dlm.store import FORMAT, Manifest, Split, Store, load, notes, token_dtype
@@ -63,9 +65,15 @@ def options(corpus: config.Corpus) -> dict[str, Any]:
 
 def to_fetch(corpus: config.Corpus, tokenizer: config.Tokenizer, folder: Path) -> bool:
     """Whether a corpus comes from the Hub and has no store below `folder`. Asks no network."""
+    if corpus.name != "hub":
+        return False
     wanted = json.loads(json.dumps(options(corpus), default=str)), tokenizer.kind
-    found = [load(path).manifest for path in folder.glob(f"{corpus.name}-*")]
-    return corpus.name == "hub" and wanted not in [(m.options, m.tokenizer) for m in found]
+    for path in folder.glob(f"{corpus.name}-*"):
+        with contextlib.suppress(DlmError):  # damaged, or of another version: it is built again
+            manifest = stores.manifest(path)
+            if wanted == (manifest.options, manifest.tokenizer):
+                return False
+    return True
 
 
 def build(corpus: config.Corpus, tokenizer: config.Tokenizer, folder: Path) -> Store:
@@ -131,7 +139,9 @@ def _build(
         shutil.rmtree(store, ignore_errors=True)
         store.mkdir()
         manifest = _fill(corpus, filled, tokenizer, source, partial, store)
-        (store / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n")
+        files = [file for file in sorted(store.rglob("*")) if file.is_file()]
+        names = [file.relative_to(store).as_posix() for file in files]
+        sealed.write(store / "manifest.json", asdict(manifest), names)
         for file in [*store.rglob("*"), store]:
             disk.sync(file)
         store.rename(path)

@@ -234,6 +234,6 @@ def _array(run: Run, name: str) -> np.ndarray | None:
     """A one-dimensional array of the run's folder; None where there is none that can be read."""
     try:
         values = np.load(run.path / name, allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     return values if values.ndim == 1 else None

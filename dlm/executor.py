@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlm import disk, experiment, metrics, record
+from dlm import experiment, metrics, record, sealed
 from dlm.errors import DlmError, nearest
 from dlm.progress import Show
 from dlm.sweep import DONE, Job
@@ -138,14 +138,17 @@ def execute(todo: list[Job], slurm: submitit.SlurmExecutor, show: Show) -> dict[
                 queue = dict.fromkeys(ids.values(), "PENDING")
             for job in todo:
                 run = job.about["run"]
-                status, state = record.status(job.folder), queue.get(ids[run])
-                over = status in (*DONE, "failed")
                 if run in ended:
                     continue
+                status, state = record.status(job.folder), queue.get(ids[run])
+                over = status in (*record.SETTLED, "failed")
                 if run not in started and (over or state not in ("PENDING", None)):
                     started.add(run)
                     show("start", job, {})
-                if over:
+                if status == record.UNREADABLE:  # damaged since it was written
+                    ended[run] = "failed"
+                    show("failed", job, {"reason": record.problem(job.folder)})
+                elif over:
                     ended[run] = status
                     show(status, job, record.read_json(job.folder / "result.json"))
                 elif state is None and run in gone:
@@ -183,7 +186,7 @@ def _submit(todo: list[Job], slurm: submitit.SlurmExecutor) -> dict[str, str]:
         raise DlmError(f"--executor=slurm: sbatch: {error}") from error
     for job, task in zip(new, submitted, strict=True):
         ids[job.about["run"]] = task.job_id
-        disk.write_json(job.folder / "job.json", {"slurm": task.job_id})
+        sealed.write(job.folder / "job.json", {"slurm": task.job_id})
     print(
         f"{len(new)} jobs submitted, {len(todo) - len(new)} in the queue before; "
         f"ctrl-C leaves them there; logs: {slurm.folder}",

@@ -47,6 +47,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
         "unique_tokens": panel.unique_tokens,
         "seq_len": panel.seq_len,
         "corpus_notes": corpus_notes(panel),
+        "curve_gaps": curve_gaps(panel),
         "families": [_family(family) for family in panel.families.values()],
         "crossovers": {
             axis: [
@@ -108,16 +109,21 @@ def corpus_notes(panel: Panel) -> list[str]:
     return list(dict.fromkeys(str(sentence) for notes in known for sentence in notes))
 
 
+def curve_gaps(panel: Panel) -> list[str]:
+    """Which curves lack rows, a sentence each: the frontiers are read from the rows that are there."""
+    runs = [r for f in panel.families.values() for setting in f.settings for r in setting.runs]
+    return [f"{run.label}: {gap}" for run in runs for gap in run.gaps]
+
+
 def questions(runs: Iterable[Run]) -> list[str]:
     """The questions that the experiments' headers ask, each once."""
     return list(dict.fromkeys(str(q) for run in runs if (q := run.start.get("question"))))
 
 
 def versions(runs: Iterable[Run]) -> list[str]:
-    found = [run.result.get("versions") or run.start.get("versions") or {} for run in runs]
-    return sorted(
-        {", ".join(f"{k} {v}" for k, v in sorted(each.items())) for each in found if each}
-    )
+    found = [run.result.get("versions") or run.start.get("versions") for run in runs]
+    known = [each for each in found if isinstance(each, dict) and each]
+    return sorted({", ".join(f"{k} {v}" for k, v in sorted(each.items())) for each in known})
 
 
 def devices(runs: Iterable[Run]) -> list[str]:

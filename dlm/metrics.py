@@ -6,8 +6,10 @@ Events are written with tensorboard's own writer and protos, so nothing imports 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -16,55 +18,107 @@ from pathlib import Path
 from typing import Any
 
 from dlm import config, disk
-from dlm.errors import DlmError, one_line
+from dlm.errors import one_line, reason
 
 Row = dict[str, Any]
+# What is written of a record before its first row.
+NOTHING = {"rows": 0, "sha256": hashlib.sha256().hexdigest()}
 
 
 class Metrics:
     """Appends rows to metrics.jsonl and to TensorBoard; opened at a step, it forgets later rows.
 
     A resumed run repeats the steps after its last checkpoint, so their rows are dropped and the
-    event file is written again from the rows that stay.
+    event file is written again from the rows that stay. `written` goes into each checkpoint; given
+    back when the run resumes, it tells whether all rows are there: `gap` says if not.
     """
 
-    def __init__(self, folder: Path, hparams: dict[str, Any], resume_step: int, write: bool = True):
+    def __init__(
+        self,
+        folder: Path,
+        hparams: dict[str, Any],
+        step: int = 0,
+        written: Row | None = None,
+        write: bool = True,
+    ):
+        self.gap, self.written = "", written or dict(NOTHING)
         self._writes = write  # of several processes one does
         if not write:
             return
         self._path = folder / "metrics.jsonl"
-        rows = [row for row in read(self._path) if row["step"] <= resume_step]
-        disk.write(self._path, "".join(json.dumps(row) + "\n" for row in rows))
-        self._file = self._path.open("a", buffering=1)
+        rows, problem = _parsed(self._path)
+        kept = [(line, row) for line, row in rows if row["step"] <= step]
+        self._hash = hashlib.sha256("".join(line for line, _ in kept).encode())
+        if written is not None:
+            self.gap = _gap(len(kept), self._hash.hexdigest(), written, step, problem)
+        self.written = {"rows": len(kept), "sha256": self._hash.hexdigest()}
+        disk.write(self._path, "".join(line for line, _ in kept))
+        self._file = self._path.open("a", encoding="utf-8", buffering=1)
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         self._board = _Board(folder / "tensorboard", hparams)
-        for row in rows:
+        for _, row in kept:
             self._board.scalars(row)
 
     def write(self, row: Row) -> None:
         if not self._writes:
             return
-        self._file.write(json.dumps(row) + "\n")
+        line = json.dumps(row) + "\n"
+        self._file.write(line)
+        self._hash.update(line.encode())
+        self.written = {"rows": self.written["rows"] + 1, "sha256": self._hash.hexdigest()}
         self._board.scalars(row)
+
+    def sync(self) -> None:
+        """Waits until the rows are on disk, so that no checkpoint is ahead of them."""
+        if self._writes:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         if not self._writes:
             return
+        self.sync()
         self._file.close()
         self._board.close()
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a metrics.jsonl; a last line cut short by a kill is left out."""
-    rows = []
-    lines = path.read_text().splitlines() if path.exists() else []
+    """The rows of a metrics.jsonl that can be read; none if there is no such file."""
+    return [row for _, row in _parsed(path)[0]]
+
+
+def _parsed(path: Path) -> tuple[list[tuple[str, Row]], str]:
+    """The lines that are rows, each with its row, and what is wrong with the first other one.
+
+    A last line cut short by a kill is wrong in nothing.
+    """
+    try:
+        lines = path.read_text("utf-8", errors="replace").splitlines(keepends=True)
+    except FileNotFoundError:
+        return [], "the file was missing"
+    except OSError as error:
+        return [], f"the file could not be read: {reason(error)}"
+    rows, problem = [], ""
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise DlmError(f"{path}:{number}: not JSON; delete the run's folder") from error
-    return rows
+            row = json.loads(line)
+            if isinstance(row["step"], bool) or not isinstance(row["step"], int):
+                raise TypeError
+            rows.append((line.rstrip("\r\n") + "\n", row))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            torn = number == len(lines) and not line.endswith("\n")
+            problem = problem or ("" if torn else f"line {number} was no row")
+    return rows, problem
+
+
+def _gap(rows: int, sha256: str, written: Row, step: int, problem: str) -> str:
+    """What is missing of the rows up to a step, in one sentence; empty if nothing is."""
+    if (rows, sha256) == (written["rows"], written["sha256"]):
+        return ""
+    upto = f"of the {written['rows']} rows up to step {step}, from which the run resumed"
+    if rows == written["rows"]:
+        return f"metrics.jsonl: some {upto}, were changed since; the curve may be wrong there"
+    words = f"metrics.jsonl: {rows} {upto}, were there"
+    return f"{words}{f' ({problem})' if problem else ''}; the curve lacks the others"
 
 
 def hparams(c: config.Config) -> dict[str, Any]:
@@ -101,12 +155,13 @@ class _Board:
 
     def scalars(self, row: Row) -> None:
         Summary = _proto("summary_pb2").Summary
-        values = [
-            Summary.Value(tag=_tag(name), simple_value=float(value))
-            for name, value in row.items()
-            if name != "step" and isinstance(value, int | float)
-        ]
-        self._add(row["step"], values)
+        with self._spared():
+            values = [
+                Summary.Value(tag=_tag(name), simple_value=float(value))
+                for name, value in row.items()
+                if name != "step" and isinstance(value, int | float)
+            ]
+            self._add(row["step"], values)
 
     def text(self, tag: str, text: str, step: int) -> None:
         summary_pb2 = _proto("summary_pb2")

@@ -1,12 +1,13 @@
 """The run directory, as training writes it: `<workdir>/<experiment>/<run id>/`.
 
-`run.json` and `config.json` at the start, `result.json` last and atomically: its presence, with any
-status but "failed", means that the run is done. Readers are on the other side (`dlm.runs`).
+`config.json` and `run.json` at the start, `result.json` last: its presence, with any status but
+"failed", means that the run is done. All three are sealed (`dlm.sealed`), and result.json holds the
+sha256 of each other file, so that parts that do not belong together are told. Readers are on the
+other side (`dlm.runs`).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import traceback
@@ -14,41 +15,88 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dlm import config, disk, planning
-from dlm.errors import DlmError, one_line
+from dlm import config, disk, planning, sealed
+from dlm.errors import DlmError, one_line, reason
 from dlm.store import Store, notes
 
 # Statuses of a run that is not trained again.
 DONE = ("finished", "diverged")
+UNREADABLE = "unreadable"  # of a run with a result that is damaged, or whose files are
+SETTLED = (*DONE, UNREADABLE)  # left alone by whatever trains
+# Files that result.json speaks for, if they are there.
+FILES = (
+    *("config.json", "run.json", "metrics.jsonl", "ledger.npy"),
+    *("nll.npy", "nll_documents.npy", "samples.npy", "samples.txt"),
+)
 
 
-def read_json(path: Path) -> Any:
-    """Raises DlmError where the file is missing or not JSON."""
+def read_json(path: Path) -> dict[str, Any]:
+    """A sealed file of a run, without its digest.
+
+    Raises:
+      DlmError: it is missing, unreadable, or not as it was written.
+    """
     try:
-        value = json.loads(path.read_text())
-        if not isinstance(value, dict):
-            raise DlmError(f"{path}: not a JSON object; delete it and run again")
-        return value
-    except (FileNotFoundError, NotADirectoryError):
-        raise DlmError(f"{path}: no such file; name a run's folder") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DlmError(f"{path}: not JSON ({error}); delete it and run again") from error
+        return sealed.read(path)
+    except DlmError as error:
+        raise DlmError(f"{path.parent}: {error}") from None
 
 
 def status(folder: Path) -> str:
-    """new, started, finished, diverged or failed. A failed run is tried again."""
-    if (folder / "result.json").exists():
-        return read_json(folder / "result.json")["status"]
-    return "started" if (folder / "run.json").exists() else "new"
+    """new, started, failed, finished, diverged or unreadable. The first three are to be trained."""
+    return _status(folder, "")[0]
+
+
+def problem(folder: Path, run: str = "") -> str:
+    """Why a run is unreadable and what to do, in one line; empty if it is not.
+
+    `run`: the id that a result in this folder must have.
+    """
+    return _status(folder, run)[1]
+
+
+def _status(folder: Path, run: str) -> tuple[str, str]:
+    try:
+        names = os.listdir(folder)
+        if "result.json" not in names:
+            return "started" if "run.json" in names else "new", ""
+        result = sealed.read(folder / "result.json")
+        if result.get("status") not in (*DONE, "failed"):
+            raise DlmError(
+                f"result.json has status {result.get('status')!r}, which is none of dlm's"
+            )
+        if run and result.get("run") != run:
+            raise DlmError(f"result.json is of run {result.get('run')!r}")
+        sealed.check_files(folder, result)
+    except FileNotFoundError:
+        return "new", ""
+    except OSError as error:
+        return UNREADABLE, f"{folder}: cannot be read: {reason(error)}"
+    except DlmError as error:
+        remedy = "delete its result.json and it is finished again from its checkpoint"
+        return UNREADABLE, f"{folder}: {error}; {remedy}"
+    return result["status"], ""
+
+
+def finish(folder: Path, result: dict[str, Any]) -> None:
+    """Writes result.json, last of all, with the digests of what lies beside it."""
+    there = os.listdir(folder)
+    sealed.write(folder / "result.json", result, [name for name in FILES if name in there])
 
 
 def start(folder: Path, c: config.Config, store: Store, about: dict[str, Any]) -> None:
-    """`about` holds experiment, run, label, overrides and question."""
+    """Writes config.json and run.json. `about`: experiment, run, label, overrides and question.
+
+    Raises:
+      DlmError: the folder has a result that cannot be read; it stays.
+    """
+    if words := problem(folder):
+        raise DlmError(words)
     plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("result.json", "error.txt"):
         (folder / name).unlink(missing_ok=True)
-    disk.write_json(folder / "config.json", config.to_json(c))
+    sealed.write(folder / "config.json", config.to_json(c))
     corpus = dict(
         path=os.path.relpath(store.path, folder), name=store.manifest.name,
         fingerprint=store.fingerprint, vocab_size=store.vocab_size,
@@ -63,7 +111,7 @@ def start(folder: Path, c: config.Config, store: Store, about: dict[str, Any]) -
     running = dict(
         status="running", plan=numbers, corpus=corpus, versions=versions(), device=device()
     )
-    disk.write_json(folder / "run.json", about | running)
+    sealed.write(folder / "run.json", about | running, ["config.json"])
 
 
 def identity(c: config.Config, about: dict[str, Any]) -> dict[str, Any]:
@@ -74,14 +122,17 @@ def identity(c: config.Config, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def fail(folder: Path, c: config.Config, about: dict[str, Any], error: BaseException) -> str:
-    """Records a failed run with its traceback; returns the reason, one line."""
-    reason = one_line(error)
-    folder.mkdir(parents=True, exist_ok=True)
-    disk.write(folder / "error.txt", "".join(traceback.format_exception(error)))
-    disk.write_json(
-        folder / "result.json", identity(c, about) | dict(status="failed", reason=reason)
-    )
-    return reason
+    """Records a failed run with its traceback; returns the reason, one line.
+
+    A result that is there stays, unless it is that of an earlier failure.
+    """
+    words = one_line(error)
+    if status(folder) not in SETTLED:
+        folder.mkdir(parents=True, exist_ok=True)
+        disk.write(folder / "error.txt", "".join(traceback.format_exception(error)))
+        failed = identity(c, about) | dict(status="failed", reason=words)
+        sealed.write(folder / "result.json", failed)
+    return words
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,18 +40,41 @@ SAMPLE_LENGTH = 600  # characters
 FEW = 4  # families beyond which every setting is drawn beside the best of each
 
 
-def write(directory: Path | str, asked: Sequence[str] = (), width: float = 0.0) -> Path:
+class Loaded(NamedTuple):
+    """The runs of a folder, in the groups in which they may be compared."""
+
+    runs: list[Run]
+    panels: list[Panel]
+    excluded: list[tuple[Run, str]]
+
+
+def load(directory: Path | str) -> Loaded:
+    """Reads the runs of a workdir or an experiment's folder, for `write` and `summary`.
+
+    Raises:
+      DlmError: there is no such directory.
+    """
+    found = runs.load(directory)
+    return Loaded(found, *runs.panels(found))
+
+
+def write(
+    directory: Path | str,
+    asked: Sequence[str] = (),
+    width: float = 0.0,
+    loaded: Loaded | None = None,
+) -> Path:
     """Writes the report of a workdir or an experiment's folder into it; returns report.html.
 
-    `asked`: only these figures or panels are drawn as files (default: all); `width`: in inches.
-    A figure that cannot be drawn is named on the page, with the reason.
+    `asked`: only these figures or panels are drawn as files (default: all); `width`: in inches;
+    `loaded`: its runs, if they are read already. A figure that cannot be drawn is named on the
+    page, with the reason.
 
     Raises:
       DlmError: there is no such directory, it cannot be written, or a name that no figure has.
     """
     folder = Path(directory)
-    found = runs.load(folder)
-    panels, excluded = runs.panels(found)
+    found, panels, excluded = loaded or load(folder)
     to_draw = canvas.chosen(drawings(panels), asked)
     try:
         runs.write_table(found, folder)
@@ -233,7 +256,7 @@ def _drawn(run: Run) -> np.ndarray | None:
     """samples.npy, int [S, L], where it is there and whole."""
     try:
         ids = np.load(run.path / "samples.npy", allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     return ids if ids.ndim == 2 and ids.shape[1] == 64 and len(ids) else None
 
@@ -285,6 +308,7 @@ def _compared(panels: Sequence[Panel]) -> list[str]:
             f"Seeds of the best setting: {seeds}."
         )
         found += [f"{panel.title}: {sentence}" for sentence in findings.corpus_notes(panel)]
+        found += [f"{panel.title}: {sentence}" for sentence in findings.curve_gaps(panel)]
         found += _above_truth(panel)
         for final in cross.finals(panel):
             seed = "" if final.stderr_seeds is None else f"{final.stderr_seeds:.4f} over seeds, "
@@ -365,10 +389,9 @@ def _made_with(found: Sequence[Run], panels: Sequence[Panel]) -> list[str]:
 # --- the terminal -------------------------------------------------------------------------------
 
 
-def summary(directory: Path | str) -> list[Any]:
+def summary(directory: Path | str, loaded: Loaded | None = None) -> list[Any]:
     """Rich renderables: a row per family's best setting, then the answer on each panel."""
-    found = runs.load(directory)
-    panels, excluded = runs.panels(found)
+    found, panels, excluded = loaded or load(directory)
     left_out = [prose(f"left out: {run.label}: {reason}", "yellow") for run, reason in excluded]
     if not panels:
         return [prose(findings.nothing(found)), *left_out]

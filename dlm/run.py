@@ -116,6 +116,7 @@ def run(
         mfu=progress["mfu"],
         device=record.device(),
         versions=record.versions(),
+        gaps=progress["gaps"],  # what the curve lacks; in the warnings too
         warnings=warnings,  # what went wrong and cost no number
     )
     scored = dict.fromkeys(
@@ -143,10 +144,10 @@ def run(
         )
     if hosts.primary():
         disk.write_array(folder / "ledger.npy", outcome.ledger)
-        disk.write_json(folder / "result.json", result | scored)
+        record.finish(folder, result | scored)
         if problem := bucket.try_send(folder):
             warnings.append(f"{problem}; the next call sends it")
-            disk.write_json(folder / "result.json", result | scored)
+            record.finish(folder, result | scored)
     return result | scored
 
 
@@ -161,18 +162,14 @@ def _warned(what: str, warnings: list[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def recorded(folder: Path, c: config.Config, about: dict[str, Any]) -> Iterator[None]:
-    """Records in the run's folder whatever goes wrong inside (`record.fail`), then raises it on.
-
-    A result that is there stays.
-    """
+    """Records in the run's folder whatever goes wrong inside (`record.fail`), then raises it on."""
     try:
         yield
     except train.Interrupted:
         raise
     except Exception as error:
-        if record.status(folder) not in record.DONE:
-            record.fail(folder, c, about, error)
-            bucket.try_send(folder)
+        record.fail(folder, c, about, error)
+        bucket.try_send(folder)
         raise
 
 
@@ -194,17 +191,25 @@ def restore_best(folder: Path, trust: bool = False) -> tuple[config.Config, Stor
     """
     from dlm import corpus
 
-    about = record.read_json(folder / "run.json")
-    c = config.from_json(record.read_json(folder / "config.json"))
+    if problem := record.problem(folder):
+        raise DlmError(problem)
+    about, values = (record.read_json(folder / name) for name in ("run.json", "config.json"))
+    try:
+        c = config.from_json(values)
+        place = (folder / about["corpus"]["path"]).resolve()
+        run_id, fingerprint = about["run"], about["corpus"]["fingerprint"]
+    except (DlmError, KeyError, TypeError) as error:
+        raise DlmError(f"{folder}: no run of this dlm: {one_line(error)}") from None
+    if config.run_id(c, fingerprint) != run_id:
+        raise DlmError(f"{folder}: config.json is not that of run {run_id}")
     if c.objective.file and not trust:
         private.check_trusted(c.objective.file, folder)
-    place = (folder / about["corpus"]["path"]).resolve()
     if place.exists() or bucket.place(folder) == folder.absolute():
         store = corpus.load(place)
     else:  # of a run from a bucket: each machine builds its own
         store = corpus.build(c.corpus, c.tokenizer, folder.parents[1] / "corpora")
-        if store.manifest.fingerprint != about["corpus"]["fingerprint"]:
-            raise DlmError(f"{folder}: was trained on other tokens than {c.corpus.name} gives here")
+    if store.fingerprint != fingerprint:
+        raise DlmError(f"{folder}: was trained on other tokens than those of {store.path}")
     mesh = sharding.make_mesh(c)
     abstract = step.abstract(c, store.vocab_size, mesh)
     run_id = config.run_id(c, store.fingerprint)

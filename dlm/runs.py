@@ -1,7 +1,8 @@
 """Runs on disk as plain records, and the groups in which they may be compared.
 
 A run is a folder: copy the folder and you have the run. Nothing here imports JAX, and nothing is
-dropped silently: a run that cannot be used is a record whose `status` and `reason` say why.
+dropped silently: a run that cannot be used is a record whose `status` and `reason` say why. A
+damaged file of one run costs that run alone.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dlm import disk
-from dlm.errors import DlmError
+from dlm import disk, sealed
+from dlm.errors import DlmError, reason
 
 FILES = ("config.json", "run.json", "metrics.jsonl", "result.json")
 
@@ -43,8 +45,10 @@ COLUMNS: dict[str, type] = {
     },
     **{"train_loss": float, "train_stderr": float, "last_validation_loss": float},
     **{name: float for name in ("bits_per_byte", "seconds", "tokens_per_second", "mfu")},
-    **{"device": str, "versions": str, "overrides": str, "warnings": str},
+    **{"device": str, "versions": str, "overrides": str, "gaps": str, "warnings": str},
 }
+# Columns that every record has, whatever can be read of its folder.
+OF_A_RUN = ("experiment", "run", "label", "status", "reason", "objective", "corpus", "seed")
 # Columns that stand in run.json or config.json too, which a run has before it has a result.
 FROM_THE_START = {
     "device": "device",
@@ -61,6 +65,13 @@ REQUIRED = (
     *("flops_6nd", "best_epoch", "best_flops", "validation_loss", "validation_stderr"),
     "validation_tokens",
 )
+POSITIVE = (
+    *("seq_len", "unique_tokens", "epochs", "steps", "tokens", "params", "flops", "flops_6nd"),
+    "validation_tokens",
+)
+# Groups of a config, which is read by their names.
+GROUPS = ("corpus", "tokenizer", "data", "model", "objective", "optimizer", "train", "evaluation")
+UNREAD = ("ledger.npy",)  # no reader here needs it, and it may be long
 # Parts of a config that tell no two settings apart: the seed, what moves no number (see
 # `config.run_id`), and what the fingerprint of the corpus stands for.
 NOT_A_SETTING = (
@@ -82,6 +93,10 @@ class Curve:
     train_eval_loss: np.ndarray  # NaN where it was not measured
 
 
+CURVE = tuple(field.name for field in fields(Curve))
+LOGGED = ("step", "tokens", "epoch", "flops", "seconds")  # numbers in every row
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     path: Path
@@ -97,6 +112,11 @@ class Run:
     start: dict[str, Any]  # run.json
     result: dict[str, Any]  # result.json; {} until it is there
     curve: Curve
+
+    @property
+    def gaps(self) -> list[str]:
+        """What its curve lacks, a sentence each; nearly always none."""
+        return [str(gap) for gap in self.result.get("gaps") or ()]
 
     @property
     def nll_path(self) -> Path | None:
@@ -169,46 +189,57 @@ def folders(directory: Path) -> list[Path]:
     if is_run(directory) or not directory.is_dir():
         return [directory] if directory.is_dir() else []
     found: list[Path] = []
-    for child in sorted(path for path in directory.iterdir() if path.is_dir()):
-        inside = [] if is_run(child) else sorted(p for p in child.iterdir() if p.is_dir())
+    for child in _subfolders(directory):
+        inside = [] if is_run(child) else _subfolders(child)
         found += [path for path in (child, *inside) if is_run(path)]
     return found
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder holds at least one of the files of a run."""
-    return any((path / name).is_file() for name in FILES)
+    """Whether a folder holds one of the files of a run, or may hold one but cannot be listed."""
+    try:
+        return not {*FILES}.isdisjoint(os.listdir(path))
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+
+
+def _subfolders(path: Path) -> list[Path]:
+    with os.scandir(path) as entries:
+        return sorted(Path(entry) for entry in entries if entry.is_dir())
 
 
 def _read(path: Path) -> Run:
-    """One run; a file that is missing, torn or foreign makes it unreadable, with the reason."""
+    """One run; a file that is missing, damaged or foreign makes it unreadable, with the reason."""
     problems: list[str] = []
 
-    def part(name: str, *, needed: bool) -> dict[str, Any]:
+    def part(name: str, *, needed: bool = True) -> dict[str, Any]:
         try:
-            return _json(path / name) if needed or (path / name).exists() else {}
+            return sealed.read(path / name) if needed or os.path.lexists(path / name) else {}
         except DlmError as error:
             problems.append(str(error))
             return {}
 
     result = part("result.json", needed=False)
-    failed = bool(result) and result.get("status") == "failed"  # maybe before it wrote the rest
+    failed = result.get("status") == "failed"  # maybe before it wrote the rest
     start = part("run.json", needed=not failed)
     config = part("config.json", needed=not failed)
-    curve = _curve([])
+    curve, last_step = _curve([]), None
     try:
-        curve = _curve(_rows(path / "metrics.jsonl", torn_end=failed or not result))
-        if result:
-            _check(path / "result.json", result, curve)
+        lines = _rows(path / "metrics.jsonl", torn_end=failed or not result)
+        curve = _curve(lines)
+        last_step = lines[-1].get("step") if lines else None
+        if not problems:
+            _check(path, config, start, result, curve)
     except DlmError as error:
         problems.append(str(error))
-    problem = "; ".join(problems)
-    status, reason = "unreadable", problem
-    if not problem and result:
-        status, reason = str(result["status"]), str(result.get("reason") or "")
-        reason = reason or ("" if status == "finished" else "no reason was recorded")
-    elif not problem:
-        status, reason = "unfinished", f"no result.json: {_progress(path, start)}"
+    status, why = "unreadable", "; ".join(dict.fromkeys(problems))
+    if not problems and result:
+        status, why = result["status"], str(result.get("reason") or "")
+        why = why or ("" if status == "finished" else "no reason was recorded")
+    elif not problems:
+        status, why = "unfinished", f"no result.json: {_progress(last_step, start)}"
     known = start | {key: value for key, value in result.items() if value is not None}
     return Run(
         path=path,
@@ -216,27 +247,15 @@ def _read(path: Path) -> Run:
         run=str(known.get("run", path.name)),
         label=str(known.get("label", path.name)),
         status=status,
-        reason=reason,
+        reason=why,
         objective=str(_at(config, "objective.name") or known.get("objective") or ""),
         corpus=str(_at(start, "corpus.name") or known.get("corpus") or ""),
-        seed=_at(config, "train.seed"),
+        seed=seed if type(seed := _at(config, "train.seed")) is int else None,
         config=config,
         start=start,
         result=result,
         curve=curve,
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise DlmError(f"{path.name} is missing") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DlmError(f"{path.name} is not readable JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise DlmError(f"{path.name} holds a {type(value).__name__}, must be an object")
-    return value
 
 
 def _rows(path: Path, *, torn_end: bool) -> list[dict[str, Any]]:
@@ -248,17 +267,25 @@ def _rows(path: Path, *, torn_end: bool) -> list[dict[str, Any]]:
             return []
         raise DlmError(f"{path.name} is missing") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DlmError(f"{path.name} is not readable: {error}") from None
+        raise DlmError(f"{path.name} cannot be read: {reason(error)}") from None
     rows = []
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError
-            rows.append(row)
-        except ValueError:
-            if not (torn_end and number == len(lines)):
-                raise DlmError(f"{path.name} line {number} is not a JSON object") from None
+        except (ValueError, RecursionError):
+            if torn_end and number == len(lines):
+                break
+            raise DlmError(f"{path.name} line {number} is not a JSON object") from None
+        if "step" not in row:
+            raise DlmError(f"{path.name} line {number} has no step")
+        for name in CURVE:
+            value = row.get(name, 0.0)
+            if type(value) is float or _is_number(value) or (value is None and name not in LOGGED):
+                continue
+            raise DlmError(f"{path.name} line {number}: {name}={_short(value)}, no number")
+        rows.append(row)
     return rows
 
 
@@ -275,34 +302,81 @@ def _curve(rows: Iterable[dict[str, Any]]) -> Curve:
         values = [row.get(name) for row in ordered]
         return np.array([math.nan if value is None else value for value in values], dtype=float)
 
-    return Curve(**{name: column(name) for name in Curve.__dataclass_fields__})
+    return Curve(**{name: column(name) for name in CURVE})
 
 
-def _check(path: Path, result: dict[str, Any], curve: Curve) -> None:
-    if "status" not in result:
-        raise DlmError(f"{path.name} has no status")
-    if result["status"] != "finished":
+def _is_number(value: Any) -> bool:
+    """Whether a JSON value is a number that a float holds; NaN and infinity are."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) < 2**1023
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _check(
+    path: Path,
+    config: dict[str, Any],
+    start: dict[str, Any],
+    result: dict[str, Any],
+    curve: Curve,
+) -> None:
+    """Checks that the parts of a run belong together and hold what readers need.
+
+    Raises:
+      DlmError: says which file does not, and why.
+    """
+    sealed.check_files(path, result or start, UNREAD)
+    failed = result.get("status") == "failed"
+    if result and result.get("status") not in ("finished", "diverged", "failed"):
+        raise DlmError(f"result.json: status={_short(result.get('status'))} is none of dlm's")
+    for group in GROUPS if config or not failed else ():
+        if not isinstance(config.get(group), dict):
+            raise DlmError(f"config.json has no {group}")
+    for name, tree in (("run.json", start), ("result.json", result)):
+        for key, kind in (("versions", dict), ("corpus", dict if tree is start else str)):
+            if not isinstance(tree.get(key), kind | None):
+                raise DlmError(f"{name}: {key}={_short(tree[key])}, must be a {kind.__name__}")
+    _row(config, start, result)
+    if result.get("status") != "finished":
         return
     for name in ("objective", "kind", "corpus", "fingerprint"):
         if not isinstance(result.get(name), str):
-            raise DlmError(f"{path.name} has no {name}")
+            raise DlmError(f"result.json has no {name}")
     for name in REQUIRED:
         value = result.get(name)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
-            raise DlmError(f"{path.name}: {name}={value!r}, must be a finite number")
+        if not (_is_number(value) and math.isfinite(float(value or 0))):
+            raise DlmError(f"result.json: {name}={_short(value)}, must be a finite number")
+        if name in POSITIVE and not float(value or 0) > 0:
+            raise DlmError(f"result.json: {name}={_short(value)}, must be above 0")
     if not len(curve.step):
         raise DlmError("metrics.jsonl has no evaluation row")
+    _check_loss(path / "nll.npy", result)
 
 
-def _progress(path: Path, start: dict[str, Any]) -> str:
-    rows = _rows(path / "metrics.jsonl", torn_end=True)
-    step = f"at step {rows[-1].get('step')}" if rows else "before its first record"
+def _check_loss(path: Path, result: dict[str, Any]) -> None:
+    """Compares the validation loss with the windows that it is the mean of, if they are there."""
+    if not path.exists():
+        return
+    try:
+        nll = np.load(path, allow_pickle=False)
+        loss = float(np.mean(nll, dtype=float)) / result["seq_len"]
+    except (OSError, ValueError, EOFError, TypeError) as error:
+        raise DlmError(f"{path.name} is not an array of numbers: {reason(error)}") from None
+    if nll.ndim != 1 or not math.isclose(loss, result["validation_loss"], rel_tol=1e-5):
+        raise DlmError(
+            f"result.json: validation_loss={result['validation_loss']}, but {path.name} has {loss:.6g}"
+        )
+
+
+def _progress(step: Any, start: dict[str, Any]) -> str:
+    if step is None:
+        return "before its first record"
     total = _at(start, "plan.steps")
-    return f"{step} of {total}" if total and rows else step
+    return f"at step {step} of {total}" if total else f"at step {step}"
 
 
 def _at(tree: dict[str, Any], key: str) -> Any:
@@ -326,12 +400,14 @@ def panels(runs: Iterable[Run]) -> tuple[list[Panel], list[tuple[Run, str]]]:
     trials: dict[tuple, set[str]] = {}
     excluded: list[tuple[Run, str]] = []
     for run in runs:
-        key = panel_key(run)
-        setting = json.dumps(setting_of(run.config), sort_keys=True)
-        if run.status in ("finished", "diverged"):
-            trials.setdefault((key, run.objective), set()).add(setting)
         if run.status != "finished":
             excluded.append((run, f"{run.status}: {run.reason}"))
+        if run.status not in ("finished", "diverged"):
+            continue
+        key = panel_key(run)
+        setting = json.dumps(setting_of(run.config), sort_keys=True)
+        trials.setdefault((key, run.objective), set()).add(setting)
+        if run.status == "diverged":
             continue
         family = chosen.setdefault(key, {}).setdefault(run.objective, {})
         seeds = family.setdefault(setting, {})
@@ -394,25 +470,35 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def rows(runs: Iterable[Run]) -> list[dict[str, Any]]:
     """One row per run, of every status, with the columns of COLUMNS; None: no value."""
     return [
-        {name: _cell(_field(run, name), kind) for name, kind in COLUMNS.items()} for run in runs
+        dict.fromkeys(COLUMNS)
+        | ({} if run.status == "unreadable" else _row(run.config, run.start, run.result))
+        | {name: None if (value := getattr(run, name)) == "" else value for name in OF_A_RUN}
+        for run in runs
     ]
 
 
-def _field(run: Run, name: str) -> Any:
-    if name in ("experiment", "run", "label", "status", "reason", "objective", "corpus", "seed"):
-        return getattr(run, name)
-    if name in FROM_THE_START:
-        value = run.result.get(name)
-        return (
-            _at(run.start | {"config": run.config}, FROM_THE_START[name])
-            if value is None
-            else value
-        )
-    if name == "warnings":
-        return "; ".join(run.result.get(name) or ()) or None
-    if name == "best_tokens":
-        return best_tokens(run.result) if run.result.get("best_flops") else None
-    return run.result.get(name)
+def _row(
+    config: dict[str, Any], start: dict[str, Any], result: dict[str, Any]
+) -> dict[str, str | float | None]:
+    """The columns that stand in a run's files.
+
+    Raises:
+      DlmError: a value is of another type than its column.
+    """
+    row: dict[str, str | float | None] = {}
+    for name, kind in COLUMNS.items():
+        value, file = result.get(name), "result.json"
+        if value is None and name in FROM_THE_START:
+            value = _at(start | {"config": config}, FROM_THE_START[name])
+            file = "config.json or run.json"
+        if name in ("gaps", "warnings") and isinstance(value, list):
+            value = "; ".join(map(str, value))
+        if name in ("versions", "overrides") and value is not None:
+            value = json.dumps(value, sort_keys=True)
+        row[name] = _cell(value, kind, f"{file}: {name}")
+    if all(row[name] for name in ("tokens", "flops", "best_flops")):
+        row["best_tokens"] = best_tokens(row)
+    return row | {"seed": _cell(_at(config, "train.seed"), int, "config.json: train.seed")}
 
 
 def best_tokens(record: Mapping[str, Any]) -> int:
@@ -426,11 +512,16 @@ def data_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(record[name] for name in ("corpus", "fingerprint", "seq_len", "subset"))
 
 
-def _cell(value: Any, kind: type) -> Any:
+def _cell(value: Any, kind: type, where: str) -> str | float | None:
+    """A value as its column has it; None if it is empty."""
     if value is None or value == "":
         return None
     if kind is str:
-        return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        if not isinstance(value, str):
+            raise DlmError(f"{where}={_short(value)}, must be a text")
+        return value
+    if not _is_number(value) or not (math.isfinite(value) or kind is float):
+        raise DlmError(f"{where}={_short(value)}, must be a number")
     return kind(value)
 
 

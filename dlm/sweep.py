@@ -267,7 +267,7 @@ def _next(waiting: list[Job], ended: dict[str, str], busy: set[Path]) -> Job | N
         job = free[0]
         waiting.remove(job)
         status = record.status(job.folder)
-        if status not in DONE:
+        if status not in record.SETTLED:
             return job
         ended[job.about["run"]] = status
     return None

@@ -12,7 +12,7 @@ from typing import Any
 
 from dlm import corpus, hosts, record, run
 from dlm.errors import DlmError
-from dlm.sweep import DONE, Job
+from dlm.sweep import Job
 
 
 def execute(
@@ -20,7 +20,7 @@ def execute(
     stop: Callable[[], bool],
     show: Callable[[str, Job, dict[str, Any]], None] = lambda event, job, row: None,
 ) -> dict[str, str]:
-    """Trains every job that is not done; returns run id -> status.
+    """Trains every job that is to be trained; returns run id -> status.
 
     Raises:
       train.Interrupted: `stop` said so; a checkpoint is saved.
@@ -42,7 +42,7 @@ def _one(job: Job, stop: Callable[[], bool], show: Callable) -> str:
         if not hosts.agreed(mine):
             raise DlmError(f"{job.folder}: another process is training this run")
         status = record.status(job.folder)
-        if hosts.agreed(status in DONE):  # perhaps by another process, meanwhile
+        if hosts.agreed(status in record.SETTLED):  # perhaps by another process, meanwhile
             return status
         show("start", job, {})
         if hosts.primary():

@@ -94,11 +94,12 @@ def train(
         if begun is None and trunk is not None:
             begun = trunks.take(start, trunk, shared, folder, decays)
         state, best, ledger, progress = begun or _fresh(c, store, mesh, len(windows))
-        log = stack.enter_context(
-            contextlib.closing(
-                metrics.Metrics(folder, metrics.hparams(c), progress["step"], hosts.primary())
-            )
-        )
+        hparams = metrics.hparams(c)
+        log = metrics.Metrics(folder, hparams, progress["step"], progress["log"], hosts.primary())
+        stack.enter_context(contextlib.closing(log))
+        if log.gap:
+            progress["warnings"] = [*progress["warnings"], log.gap]
+            print(f"warning: {log.gap}", file=sys.stderr)
         clock, saved = _Clock(c, plan, progress), progress["step"]
         for edge in _edges(plan, size, trunk is not None, after=progress["step"]):
             if _ended(c, plan, progress):  # killed between its last checkpoint and its result
@@ -143,10 +144,12 @@ def train(
                     )
                 if _improves(progress, found[0].value):
                     best = checkpoint.copied(step.weights(state))  # `state` is donated
+            progress["log"] = log.written
             ended, stopping = _ended(c, plan, progress), stop()
             if (edge.save or ended or stopping) and progress["step"] > saved:
                 saved = progress["step"]
                 place = {"data": batches.get_state()}
+                log.sync()
                 checkpoint.save(checkpoints, progress | place, ledger, state=state, best=best)
                 if hosts.primary() and (problem := bucket.try_send(folder)):
                     print(f"warning: {problem}; sent again at the next checkpoint", file=sys.stderr)
@@ -230,7 +233,8 @@ def _progress() -> dict[str, Any]:
         last_loss=None,
         worse=0,  # evaluations since the best
         reason="",  # why it diverged
-        warnings=[],  # on checkpoints that were damaged
+        warnings=[],  # on checkpoints that were damaged, and rows of metrics.jsonl that were lost
+        log=metrics.NOTHING,  # what is written of metrics.jsonl
     )
 
 

@@ -67,6 +67,7 @@ def main(cores: list[int]) -> int:
 def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Event) -> bool:
     """Trains one run if it is free and not done; False if asked to stop in the middle."""
     from dlm import config, corpus, record, run, train
+    from dlm.errors import one_line
 
     folder, about = Path(job["folder"]), job["about"]
     c = config.from_json(job["config"])
@@ -81,7 +82,7 @@ def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Eve
         if not mine:
             tell("busy")
             return True
-        if (status := record.status(folder)) in ("finished", "diverged"):
+        if (status := record.status(folder)) in record.DONE:
             tell(status)
             return True
         tell("start")
@@ -97,7 +98,8 @@ def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Eve
         except Exception as error:
             result = {"status": "failed", "reason": one_line(error)}
             with contextlib.suppress(Exception):  # it may not have been recorded: a full disk
-                result = record.read_json(folder / "result.json")
+                if record.status(folder) in record.DONE:  # it went wrong after its result
+                    result = record.read_json(folder / "result.json")
     told = ("validation_loss", "validation_stderr", "reason", "warnings")
     tell(result["status"], **{name: result[name] for name in told if name in result})
     return True

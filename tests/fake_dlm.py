@@ -6,8 +6,9 @@ from pathlib import Path
 from dlm import cli, report, sweep
 
 sweep.WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
-report.write = lambda folder: folder / "report.html"
-report.summary = lambda folder: []
+report.load = lambda folder: None
+report.write = lambda folder, loaded: folder / "report.html"
+report.summary = lambda folder, loaded: []
 
 if __name__ == "__main__":
     sys.exit(cli.main())

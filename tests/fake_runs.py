@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dlm import config as cfg
+from dlm import sealed
 
 FLOPS_PER_EPOCH = 1e10
 Law = Callable[[np.ndarray], np.ndarray]  # compute in FLOPs -> nats per token
@@ -84,8 +85,8 @@ def write_run(
         "device": "cpu",
         "question": "Does diffusion pass AR <on> digits?",
     }
-    _write(folder / "config.json", config)
-    _write(folder / "run.json", start)
+    sealed.write(folder / "config.json", config)
+    sealed.write(folder / "run.json", start, ["config.json"])
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if status is None:
         return folder
@@ -117,12 +118,21 @@ def write_run(
     if status == "failed":
         kept = ("experiment", "run", "label", "status", "reason", "objective", "seed", "corpus")
         result = {key: result[key] if key in kept else None for key in result}
-    _write(folder / "result.json", result)
+    there = ("config.json", "run.json", "metrics.jsonl", "nll.npy", "samples.npy", "samples.txt")
+    sealed.write(folder / "result.json", result, there if status != "failed" else ())
     return folder
 
 
-def _write(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1))
+def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Changes one of the JSON files of a run, whose digests are written anew."""
+    value = sealed.read(path)
+    change(value)
+    sealed.write(path, value, value.get(sealed.FILES, ()))
+    for name in ("run.json", "result.json"):  # these hold the digest of others
+        above = path.with_name(name)
+        if path.name in ("config.json", "run.json") and name != path.name and above.is_file():
+            tree = sealed.read(above)
+            sealed.write(above, tree, tree.get(sealed.FILES, ()))
 
 
 def quickstart(workdir: Path, seeds: int = 3) -> Path:

@@ -26,7 +26,7 @@ class Interrupted(Exception):
 
 sys.modules["dlm.train"].Interrupted = Interrupted
 
-from dlm import disk, record, run, worker  # noqa: E402 (it finds dlm.train replaced)
+from dlm import record, run, sealed, worker  # noqa: E402 (it finds dlm.train replaced)
 
 
 def output() -> int:
@@ -49,7 +49,7 @@ def no_handle(*_) -> None:
 def train(c, store, folder: Path, about, *, trunk, stop, report):
     for name in ("result.json", "error.txt"):
         (folder / name).unlink(missing_ok=True)
-    disk.write_json(folder / "run.json", about | {"status": "running"})
+    sealed.write(folder / "run.json", about | {"status": "running"})
     with (folder / "starts").open("a") as file:
         file.write(f"{os.getpid()} {time.monotonic()}\n")
     if c.train.seed == 13:
@@ -76,7 +76,7 @@ def train(c, store, folder: Path, about, *, trunk, stop, report):
     report({"step": 1, "epoch": 1.0, "flops": 1.0, "loss": 2.0})
     scores = dict(validation_loss=1.0, validation_stderr=0.1, reason=None)
     result = record.identity(c, about) | {"status": "finished"} | scores
-    disk.write_json(folder / "result.json", result)
+    sealed.write(folder / "result.json", result)
     return result
 
 

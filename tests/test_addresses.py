@@ -121,7 +121,7 @@ def test_every_verb_that_takes_a_folder_finds_it(workdir, monkeypatch, capsys) -
     assert cli.main(["runs", "two"]) == 0
     assert "two: digits ar lr=0.002 seed=2\n1 runs" in capsys.readouterr().out
     monkeypatch.setattr(report, "write", lambda folder, *_: folder / "report.html")
-    monkeypatch.setattr(report, "summary", lambda folder: [])
+    monkeypatch.setattr(report, "summary", lambda folder, loaded: [])
     assert cli.main(["report", "two"]) == 0
     assert "report: runs/two/report.html" in capsys.readouterr().out
     started: list[list[str]] = []

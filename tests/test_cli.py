@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from dlm import cli, config, corpus, disk, record, sweep, train, usage
+from dlm import cli, config, corpus, disk, record, report, sweep, train, usage
 
 
 def dlm(*words: object) -> int:
@@ -96,8 +96,36 @@ def test_a_second_run_does_nothing_and_says_so(finished, capsys, monkeypatch) ->
     assert before == {p: p.stat().st_mtime_ns for p in finished.glob("runs/*/*/result.json")}
 
 
+def test_a_damaged_run_is_named_left_alone_and_finished_again_if_asked(
+    finished, tmp_path, capsys, monkeypatch, at_home
+) -> None:
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    words = (finished / "tiny_experiment.py", "--workdir", tmp_path / "runs")
+    folder = folders(tmp_path)["ar"]
+    loss = record.read_json(folder / "result.json")["validation_loss"]
+    config_file = folder / "config.json"
+    config_file.write_text(config_file.read_text().replace('"layers": 1', '"layers": 7'))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "execute", lambda *a: pytest.fail("nothing is to be done"))
+        assert dlm("run", *words, "--dry-run") == dlm("run", *words) == 1
+    told = capsys.readouterr()
+    assert "0 to do, 1 unreadable" in told.out and "left out: topics ar" in told.out
+    dry, line = told.err.splitlines()
+    assert dry == line and line.startswith(f"unreadable: {folder}: config.json is not as it was")
+    assert "delete its result.json" in line
+    for verb in (("evaluate", folder), ("sample", folder), ("train", *words, "--run", 1)):
+        assert "config.json is not as it was written" in refused(capsys, *verb)
+    assert before == {path: path.read_bytes() for path in before}
+    (folder / "result.json").unlink()
+    assert dlm("train", *words, "--run", 1) == 0
+    assert record.status(folder) == "finished"
+    result = record.read_json(folder / "result.json")
+    assert result["validation_loss"] == pytest.approx(loss, rel=1e-5) and result["gaps"] == []
+
+
 def test_a_report_that_cannot_be_made_costs_no_run(finished, capsys, monkeypatch) -> None:
-    def broken(folder: Path) -> Path:
+    def broken(folder: Path, loaded: report.Loaded) -> Path:
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
@@ -367,8 +395,9 @@ def test_json_on_a_full_disk_leaves_the_old_file_and_no_draft(tmp_path, monkeypa
 
     path = tmp_path / "result.json"
     disk.write_json(path, {"loss": float("nan"), "n": 1})
-    assert record.read_json(path) == {"loss": None, "n": 1}
+    written = path.read_text()
+    assert json.loads(written) == {"loss": None, "n": 1}
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         disk.write_json(path, {"n": 2})
-    assert record.read_json(path) == {"loss": None, "n": 1} and os.listdir(tmp_path) == [path.name]
+    assert path.read_text() == written and os.listdir(tmp_path) == [path.name]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import itertools
-import json
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from stores import DOCUMENTS, build, expected_split, place_of, register, texts_of
 
-from dlm import config, corpora, corpus, spool, tokenizers
+from dlm import config, corpora, corpus, sealed, spool, tokenizers
 from dlm.corpora import Source, stdlib, topics
 from dlm.errors import DlmError
 
@@ -447,40 +447,77 @@ def test_bits_per_byte_are_withheld_if_the_tokenizer_alters_text(monkeypatch, tm
 def damage_truncate(path: Path) -> str:
     file = path / "tokens.bin"
     file.write_bytes(file.read_bytes()[:-2])
-    return "tokens.bin: .* bytes where the manifest says"
+    return "tokens.bin is not as it was written"
 
 
 def damage_json(path: Path) -> str:
     (path / "manifest.json").write_text('{"format": ')
-    return "manifest.json: corrupt"
+    return "manifest.json is not readable JSON"
 
 
 def damage_foreign(path: Path) -> str:
-    (path / "manifest.json").write_text(json.dumps({"format": "somebody-else-7"}))
-    return "manifest.json: format 'somebody-else-7', this dlm reads 'dlm-corpus-3'"
+    sealed.write(path / "manifest.json", {"format": "somebody-else-7"})
+    return "manifest.json has format 'somebody-else-7', this dlm reads 'dlm-corpus-4'"
 
 
 def damage_list(path: Path) -> str:
     (path / "manifest.json").write_text("[1, 2]")
-    return "manifest.json: corrupt"
+    return "manifest.json holds a list"
+
+
+def damage_seal(path: Path) -> str:
+    file = path / "manifest.json"
+    file.write_text(file.read_text().replace(sealed.DIGEST, "digest"))
+    return "manifest.json has no sha256"
 
 
 def damage_key(path: Path) -> str:
     file = path / "manifest.json"
-    values = json.loads(file.read_text())
+    values = sealed.read(file)
     del values["vocab_size"]
-    file.write_text(json.dumps(values))
-    return "manifest.json: corrupt.*vocab_size"
+    sealed.write(file, values)
+    return "manifest.json is corrupt.*vocab_size"
+
+
+def damage_number(path: Path) -> str:
+    file = path / "manifest.json"
+    text = file.read_text()
+    assert '"vocab_size": ' in text
+    file.write_text(text.replace('"vocab_size": ', '"vocab_size": 1'))
+    return "manifest.json is not as it was written"
 
 
 def damage_offsets(path: Path) -> str:
     np.save(path / "offsets.npy", np.arange(500))
-    return "offsets.npy: does not fit the manifest"
+    return "offsets.npy is not as it was written"
+
+
+def damage_tokenizer(path: Path) -> str:
+    file = path / "tokenizer" / "chars.json"
+    file.write_text(file.read_text().replace("a", "A"))
+    return "tokenizer/chars.json is not as it was written"
 
 
 def damage_missing(path: Path) -> str:
     (path / "tokens.bin").unlink()
-    return "tokens.bin: missing"
+    return "tokens.bin is missing"
+
+
+def damage_folder(path: Path) -> str:
+    (path / "tokens.bin").unlink()
+    (path / "tokens.bin").mkdir()
+    return "tokens.bin cannot be read: Is a directory"
+
+
+def damage_ids(path: Path) -> str:
+    """Whole, by its digests, but of ids that the vocabulary has not."""
+    file = path / "tokens.bin"
+    tokens = np.fromfile(file, "<u2")
+    tokens[-1] = 999
+    tokens.tofile(file)
+    values = sealed.read(path / "manifest.json")
+    sealed.write(path / "manifest.json", values, values[sealed.FILES])
+    return "tokens.bin holds id 999; the vocabulary has"
 
 
 @pytest.mark.parametrize(
@@ -494,6 +531,45 @@ def test_a_damaged_store_is_refused_by_name(monkeypatch, tmp_path, damage) -> No
         with pytest.raises(DlmError, match=message) as error:
             attempt()
         assert f"delete {path}" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_bit_flipped_in_any_file_of_a_store_is_refused_or_harmless(monkeypatch, tmp_path) -> None:
+    register(monkeypatch, DOCUMENTS)
+    whole = build(tmp_path)
+    files = [path for path in sorted(whole.path.rglob("*")) if path.is_file()]
+    names = ["chars.json", "kind.json", "manifest.json", "offsets.npy", "tokens.bin"]
+    assert sorted(path.name for path in files) == names
+    random, refused = np.random.default_rng(0), 0
+    for file in files:
+        content = file.read_bytes()
+        for bit in random.integers(0, 8 * len(content), 12):
+            flipped = bytearray(content)
+            flipped[bit // 8] ^= 1 << bit % 8
+            file.write_bytes(flipped)
+            try:
+                store = corpus.load(whole.path)
+            except DlmError as error:
+                assert file.name in str(error) and f"delete {whole.path}" in str(error)
+                refused += 1
+            else:  # white space of the manifest
+                assert file.name == "manifest.json" and store.manifest == whole.manifest
+        file.write_bytes(content)
+    assert refused > 12 * (len(files) - 1)
+    np.testing.assert_array_equal(corpus.load(whole.path).train, whole.train)
+
+
+def test_a_store_is_checked_once_by_a_process_and_may_be_copied(monkeypatch, tmp_path) -> None:
+    register(monkeypatch, DOCUMENTS)
+    path, reads = build(tmp_path).path, []
+    monkeypatch.setattr(
+        sealed, "file_digest", lambda p, real=sealed.file_digest: reads.append(p) or real(p)
+    )
+    first = corpus.load(path)
+    assert corpus.load(path) is first and not reads  # it was checked when it was built
+    copy = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(path, copy)
+    assert corpus.load(copy).fingerprint == first.fingerprint
+    assert {p.name for p in reads} == {"tokens.bin", "offsets.npy", "chars.json", "kind.json"}
 
 
 def test_no_store_is_told_as_such(tmp_path) -> None:

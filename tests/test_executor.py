@@ -14,7 +14,7 @@ import submitit
 import tiny
 from fake_command import Fakes
 
-from dlm import cli, disk, executor, record, report, run, sweep, worker
+from dlm import cli, executor, record, report, run, sealed, sweep, worker
 from dlm.errors import DlmError
 
 TIME = ["time=30"]
@@ -163,7 +163,7 @@ def test_a_job_that_leaves_no_result_has_failed_unless_another_trains_it(
         told.append((event, job is gone))
         if event == "failed":  # the other process is done, too
             result = {"status": "finished"}
-            disk.write_json(elsewhere.folder / "result.json", result)
+            sealed.write(elsewhere.folder / "result.json", result)
 
     with run.claim(elsewhere.folder):
         slurm = executor.cluster(TIME, tmp_path / "slurm", 0)
@@ -197,8 +197,8 @@ def local(monkeypatch, cache):
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setattr(submitit, "SlurmExecutor", Local)
     monkeypatch.setattr(executor, "SLOWEST", 0.2)
-    monkeypatch.setattr(report, "write", lambda folder: folder / "report.html")
-    monkeypatch.setattr(report, "summary", lambda folder: [])
+    monkeypatch.setattr(report, "write", lambda folder, loaded: folder / "report.html")
+    monkeypatch.setattr(report, "summary", lambda folder, loaded: [])
     queue = lambda: Local.last.queue() if hasattr(Local, "last") else {}  # noqa: E731
     monkeypatch.setattr(executor, "_queue", queue)
     yield

@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "dlm"
 LEFT = (
     ("errors", "format"),
     ("terminal", "disk", "private"),
+    ("sealed",),
     ("flops", "bucket"),
     ("families",),
     ("schema",),
@@ -54,7 +55,9 @@ RIGHT = (
 )
 # The command line joins both sides.
 TOP = ("addresses", "prompts", "help_text", "trained", "usage", "sending", "cli")
-RIGHT_MAY = {"errors", "format", "disk", "terminal", "config", "flops", "likelihood", "corpora"}
+RIGHT_MAY = {
+    *("errors", "format", "disk", "sealed", "terminal", "config", "flops", "likelihood", "corpora")
+}
 FORBIDDEN = {"tensorflow", "torch", "clu", "tensorboardX", "tensorflow_datasets"}
 
 

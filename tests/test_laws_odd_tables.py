@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import json
 import lzma
 import math
 import re
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import planted
 import pytest
-from fake_runs import autoregressive, diffusion, write_run
+from fake_runs import autoregressive, diffusion, edit, write_run
 
 from dlm import cli, runs
 from dlm.errors import DlmError
@@ -467,11 +466,12 @@ def test_what_does_not_fit_a_table_of_runs_is_refused(study, tmp_path):
 
 def change(folder: Path, **values: object) -> None:
     """Other values in a run's result, and in its config where that has them."""
-    for name, group in (("result.json", None), ("config.json", "data")):
-        tree = json.loads((folder / name).read_text())
-        inner = tree if group is None else tree[group]
-        inner |= {k: v for k, v in values.items() if group is None or k in inner}
-        (folder / name).write_text(json.dumps(tree))
+    edit(folder / "result.json", lambda result: result.update(values))
+    within = {k: v for k, v in values.items() if k in ("seq_len", "subset", "unique_tokens")}
+    edit(folder / "config.json", lambda config: config["data"].update(within))
+    nll = np.load(folder / "nll.npy") / 64 * values.get("seq_len", 64)
+    np.save(folder / "nll.npy", nll)
+    edit(folder / "result.json", lambda result: None)
 
 
 @pytest.mark.parametrize("differs, names", [
@@ -487,9 +487,7 @@ def test_runs_on_different_data_share_no_law(tmp_path, differs, names):
     other = write_run(tmp_path, AR, epochs=50, unique_tokens=2 * U, seed=1)
     change(other, **differs)
     if "corpus" in differs:
-        start = json.loads((other / "run.json").read_text())
-        start["corpus"]["name"] = differs["corpus"]
-        (other / "run.json").write_text(json.dumps(start))
+        edit(other / "run.json", lambda start: start["corpus"].update(name=differs["corpus"]))
     write_run(tmp_path, AR, seed=2, status=None)
     found = tables.read(tmp_path)
     assert {t.family for t in found} == names

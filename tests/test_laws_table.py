@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import planted
 import pytest
-from fake_runs import autoregressive, diffusion, write_run
+from fake_runs import autoregressive, diffusion, edit, write_run
 
 from dlm import runs
 from dlm.errors import DlmError
@@ -153,7 +153,7 @@ def test_a_run_at_its_best_within_the_first_epoch_is_listed(tmp_path):
     write_run(tmp_path, AR, epochs=50, unique_tokens=U)
     early = write_run(tmp_path, AR, seed=1, epochs=50, unique_tokens=U) / "result.json"
     result = json.loads(early.read_text())
-    early.write_text(json.dumps(result | {"best_flops": result["flops"] / 100}))
+    edit(early, lambda values: values.update(best_flops=result["flops"] / 100))
     (found,) = tables.read(tmp_path)
     assert len(found) == 1
     assert found.excluded == (

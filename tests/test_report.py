@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from fake_runs import autoregressive, diffusion, quickstart, write_run
+from fake_runs import autoregressive, diffusion, edit, quickstart, write_run
 
 from dlm import canvas, figures, findings, report, runs
 from dlm.errors import DlmError
@@ -175,9 +175,7 @@ def test_what_the_token_store_says_of_itself_is_in_the_report(tmp_path) -> None:
     folder = quickstart(tmp_path)
     sentences = ["243 of 270 training documents are copies.", "Lost: <é>."]
     for path in folder.rglob("run.json"):
-        start = json.loads(path.read_text())
-        start["corpus"]["notes"] = sentences
-        path.write_text(json.dumps(start))
+        edit(path, lambda start: start["corpus"].update(notes=sentences))
     text = read(page_of(folder))
     panels, _ = runs.panels(runs.load(folder))
     for sentence in sentences:

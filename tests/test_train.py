@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from dlm import (
     run,
     runs,
     sampling,
+    sealed,
     sharding,
     step,
     train,
@@ -138,7 +140,7 @@ def test_nothing_that_follows_the_scores_costs_a_run_its_result(
 def test_a_result_that_is_there_is_not_turned_into_a_failure(tmp_path) -> None:
     c = tiny.resolved()
     for status, kept in (("finished", True), ("diverged", True), ("failed", False)):
-        disk.write_json(tmp_path / "result.json", {"status": status, "reason": "before"})
+        sealed.write(tmp_path / "result.json", {"status": status, "reason": "before"})
         with pytest.raises(OSError), run.recorded(tmp_path, c, ABOUT):
             raise OSError("a peer died after the result was written")
         reason = json.loads((tmp_path / "result.json").read_text())["reason"]
@@ -479,7 +481,7 @@ def test_tensorboard_shows_the_same_numbers(whole) -> None:
 def test_tensorboard_has_hparams_and_text(tmp_path) -> None:
     from tensorboard.plugins.hparams import plugin_data_pb2
 
-    log = metrics.Metrics(tmp_path, metrics.hparams(tiny.resolved()), 0)
+    log = metrics.Metrics(tmp_path, metrics.hparams(tiny.resolved()))
     log.write({"step": 1, "loss": 2.0, "kind": "exact", "bits_per_byte": None})
     log.close()
     metrics.write_text(tmp_path, "samples", "two\nlines")
@@ -511,10 +513,58 @@ def test_a_resumed_record_forgets_what_comes_after_its_checkpoint(tmp_path) -> N
     ]  # fmt: skip
 
 
-def test_a_record_broken_in_the_middle_names_its_line(tmp_path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nrubbish\n{"step": 2}\n')
-    with pytest.raises(DlmError, match=r"metrics.jsonl:2: not JSON"):
-        metrics.Metrics(tmp_path, {}, 2)
+def logged(folder: Path, steps: int) -> metrics.Metrics:
+    log = metrics.Metrics(folder, {})
+    for at in range(1, steps + 1):
+        log.write({"step": at, "loss": float(at)})
+    log.close()
+    return log
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda lines: lines, ""),
+        (lambda lines: [*lines, '{"step": 6, "lo'], ""),  # cut short by a kill
+        (lambda lines: lines[2:], "2 of the 4 rows up to step 4"),
+        (lambda lines: lines[:1], "1 of the 4 rows up to step 4"),
+        (lambda lines: None, r"0 of the 4 rows .*\(the file was missing\)"),
+        (lambda lines: [lines[0], "rubbish\n", *lines[2:]], r"3 of .*\(line 2 was no row\)"),
+        (lambda lines: ['{"loss": 1}\n', *lines[1:]], r"3 of .*\(line 1 was no row\)"),
+        (lambda lines: ['{"step": "1"}\n', *lines[1:]], r"3 of .*\(line 1 was no row\)"),
+        (lambda lines: [lines[0].replace("1.0", "7.0"), *lines[1:]], "some of .*were changed"),
+    ],
+)
+def test_rows_that_a_record_lacks_are_told_when_it_is_opened_again(tmp_path, damage, words) -> None:
+    written = logged(tmp_path, 4).written
+    path = tmp_path / "metrics.jsonl"
+    lines = damage([*path.read_text().splitlines(keepends=True), '{"step": 5, "loss": 5.0}\n'])
+    path.unlink() if lines is None else path.write_text("".join(lines))
+    log = metrics.Metrics(tmp_path, {}, 4, written)
+    log.write({"step": 5, "loss": 50.0})
+    log.close()
+    assert re.search(words, log.gap) if words else not log.gap
+    assert tiny.rows(tmp_path)[-1] == {"step": 5, "loss": 50.0}
+    again = metrics.Metrics(tmp_path, {}, 5, log.written)  # a gap is told once
+    again.close()
+    assert again.gap == "" and again.written == log.written
+
+
+def test_a_run_resumed_without_its_record_tells_what_its_curve_lacks(
+    whole, tiny_store, tmp_path
+) -> None:
+    at = interrupt(tiny_store, whole.config, tmp_path, 10)
+    (tmp_path / "metrics.jsonl").unlink()
+    result = run.run(whole.config, tiny_store, tmp_path, ABOUT)
+    (gap,) = result["gaps"]
+    assert re.match(rf"metrics.jsonl: 0 of the \d+ rows up to step {at},", gap)
+    assert gap in result["warnings"]
+    assert (
+        result["last_validation_loss"] == whole.outcome.progress["last_loss"]
+    )  # nothing else lost
+    (loaded,) = runs.load(tmp_path)
+    assert loaded.status == "finished" and loaded.gaps == [gap]
+    assert runs.rows([loaded])[0]["gaps"] == gap
 
 
 # --- a disk that is full --------------------------------------------------------------------------

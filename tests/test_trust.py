@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from fake_runs import autoregressive, write_run
+from fake_runs import autoregressive, edit, write_run
 
 from dlm import bucket, cli, config, disk, private, run, runs
 from dlm.errors import DlmError
@@ -32,7 +32,9 @@ def stranger(tmp_path) -> tuple[Path, Path, Path]:
     folder = write_run(tmp_path / "runs", AR)
     values = config.to_json(tiny.resolved())
     values["objective"] |= dict(name="theirs", file=str(file), digest=config.digest(file))
-    disk.write_json(folder / "config.json", values)
+    edit(folder / "config.json", lambda theirs: theirs.update(values))
+    run_id = config.run_id(config.from_json(values), "f" * 64)
+    edit(folder / "run.json", lambda start: start.update(run=run_id))
     return folder, file, mark
 
 

@@ -99,6 +99,8 @@ def gather(
             twice += 1
             continue
         counted.add(run)
+        if gaps := record["gaps"]:
+            gathered.notes.append(f"{label}: {gaps}")
         about = {"family": family, "group": run, "label": label, "source": ""}
         about |= {"params": record["params"], "unique_tokens": unique}
         gathered.rows += [
