@@ -7,7 +7,7 @@ import glob
 import json
 from pathlib import Path
 
-from dlm import bucket, runs
+from dlm import bucket, inputs, runs
 from dlm.errors import DlmError, nearest
 
 SHOWN = 6  # candidates that an error lists
@@ -69,6 +69,8 @@ def folder(word: str | None, workdir: Path) -> Path:
         return run(word, workdir)
     names = sorted({folder.parent.name for folder in below})
     there = f"; below {workdir} there are {', '.join(names)}" if names else ""
+    if place is not None and not place.is_dir():
+        raise DlmError(f"{place}: {inputs.unreadable(place)}; must be a table or a folder of runs")
     if place is not None:
         raise DlmError(f"{place}: no run lies there; dlm run makes some{there}")
     near = nearest(word or "", names)

@@ -13,15 +13,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dlm import addresses, bucket, commands, trained, usage
-from dlm.errors import DlmError, one_line
+from dlm.errors import DlmError, one_line, printed, reason
 from dlm.format import fixed, scientific
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments, words = usage.parse(sys.argv[1:] if argv is None else list(argv))
+    workdir = "runs"
     try:
+        arguments, words = usage.parse(sys.argv[1:] if argv is None else list(argv))
+        workdir = arguments.workdir
         from dlm import experiment
 
         overrides = [experiment.parse_override(word) for word in words]
@@ -30,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.folder = addresses.folder(arguments.folder, arguments.workdir)
         return ACTIONS[arguments.verb](arguments, overrides)
     except DlmError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printed(f"error: {error}"), file=sys.stderr)
         return USAGE
     except BrokenPipeError:  # the reader of a pipe left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -38,15 +40,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: what was finished is kept; the same command goes on", file=sys.stderr)
         return INTERRUPTED
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-            raise
-        print(
-            f"error: {error.filename or arguments.workdir}: {error.strerror}; what was saved "
-            "before is kept, and the same command goes on from it",
-            file=sys.stderr,
-        )
+    except MemoryError as error:
+        print(printed(f"error: not enough memory for this input: {reason(error)}"), file=sys.stderr)
         return USAGE
+    except OSError as error:
+        line = _system_error(error, workdir)
+        if not line:
+            raise
+        print(printed(f"error: {line}"), file=sys.stderr)
+        return USAGE
+
+
+def _system_error(error: OSError, workdir: Any) -> str:
+    """What the system refuses, if that comes of the user's files and names; "" of anything else."""
+    if error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        kept = "what was saved before is kept, and the same command goes on from it"
+        return f"{error.filename or workdir}: {error.strerror}; {kept}"
+    if error.filename and error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR):
+        return f"{error.filename}: {error.strerror}; give another path"
+    return ""
 
 
 # --- verbs --------------------------------------------------------------------------------------
@@ -76,8 +88,6 @@ def _jobs(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> li
 def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
     from dlm import executor, progress, record, report, sweep
 
-    if arguments.jobs < 0:
-        raise DlmError(f"--jobs={arguments.jobs}: must be 1 or more, or 0 for a core each")
     if arguments.slurm and arguments.executor != "slurm":
         raise DlmError(f"--slurm {arguments.slurm[0]}: only with --executor slurm")
     if arguments.distributed and (arguments.jobs or arguments.executor != "local"):
@@ -262,8 +272,6 @@ def _tensorboard(arguments: argparse.Namespace, overrides: list) -> int:
     folder = arguments.folder
     if not folder.is_dir():
         raise DlmError(f"{folder}: is a file; name a folder of runs")
-    if not 0 <= arguments.port < 2**16:
-        raise DlmError(f"--port={arguments.port}: must be 0 to {2**16 - 1}")
     words = ["-m", "tensorboard.main", "--logdir", str(folder), "--port", str(arguments.port)]
     os.execv(sys.executable, [sys.executable, *words])
 
