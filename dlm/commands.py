@@ -172,9 +172,9 @@ def fit(a: argparse.Namespace) -> Iterator[Any]:
     from dlm.laws import table as tables
 
     _checked_pairs(a)
-    writable(a.out)
     options = {"points": a.points, "columns": columns.parse(a.columns)}
     found = [tables.one(a.table, a.family, **options)] if a.family else _read(a)
+    writable(a.out)
     made, refused = _fitted(a, found)
     for each in made:
         yield from (*law_report.terminal(each), "")
@@ -193,9 +193,11 @@ def _written(paths: Iterable[Path]) -> Iterator[str]:
 
 def _fitted(a: argparse.Namespace, found: list[Table]) -> tuple[list[Analysis], list[str]]:
     """The analyses, and of the families that cannot be fitted why; an error where none can."""
-    from dlm.laws import analysis, stages
+    from dlm.laws import analysis, holdout, stages
 
     options = _options(a) | _checked_pairs(a)
+    for axis, cut in options["cuts"]:
+        holdout.check_sides(found, axis, cut)
     made, refused = [], []
     with stages.show() as tell:
         for t in found:
@@ -322,8 +324,8 @@ def critical(a: argparse.Namespace) -> Iterator[Any]:
 
     if a.table is None and a.laws is None:
         raise DlmError("no table; give a CSV, a Parquet file, a folder of runs, or --laws")
-    writable(a.out)
     tables = _read(a) if a.table else []
+    writable(a.out)
     compared, refused = _compared(a, tables, None)
     yield from map(prose, [*_remarks(tables), *refused])
     yield from law_report.comparison_terminal(compared)
@@ -342,7 +344,7 @@ def _compared(
     refused: list[str] = []
     by = {t.family: t for t in tables}
     if laws is None and a.laws is not None:
-        laws = dict(law_files.read(a.laws))
+        laws = law_files.read(a.laws)
     families = _families(a, list(laws or by))
     unique = sorted(set(a.unique_tokens)) or unique_budgets(tables)[:12]
     if not unique:
@@ -398,6 +400,8 @@ def _families(a: argparse.Namespace, names: list[str]) -> tuple[str, str]:
             raise DlmError(
                 f"family {said!r}: must be one of {', '.join(names)}{nearest(said, names)}"
             )
+    if a.reference and a.reference == a.challenger:
+        raise DlmError(f"--challenger {a.challenger}: must be another family than --reference")
     if len(names) < 2:
         raise DlmError(f"the critical compute needs two families; there is {', '.join(names)}")
     known = a.reference or a.challenger
@@ -429,14 +433,14 @@ def figures(a: argparse.Namespace) -> Iterator[Any]:
     if not tables and a.laws is None:
         raise DlmError("nothing to draw: give a table, or --laws, or both")
     check_figures(a.figure, a.width, FIGURES)
-    out = a.out or Path("figures")
-    writable(out)
     made: list[Analysis] = []
     refused: list[str] = []
-    laws: dict[str, Fitted] = {}
-    if a.laws is not None:
-        laws = dict(law_files.read(a.laws))
-    elif a.points != "curve":
+    laws: Mapping[str, Fitted] = {} if a.laws is None else law_files.read(a.laws)
+    if a.reference or a.challenger:
+        _families(a, list(laws or [t.family for t in tables]))
+    out = a.out or Path("figures")
+    writable(out)
+    if a.laws is None and a.points != "curve":
         try:
             made, refused = _fitted(a, tables)
             laws = {each.fit.table.family: each.fit for each in made}
@@ -479,7 +483,7 @@ def check_figures(asked: Sequence[str], width: float, names: Sequence[str]) -> N
 def _drawings(
     a: argparse.Namespace,
     tables: list[Table],
-    laws: dict[str, Fitted],
+    laws: Mapping[str, Fitted],
     compared: Comparison | None,
 ) -> dict[str, Make]:
     """The figures that may be drawn, by name, each drawn only when it is called."""

@@ -137,8 +137,7 @@ def make(
         )
     notes: list[str] = []
     if not raw:
-        units.ratios(name, N, D, U)
-        notes = [*units.losses(L), *units.flops(name, C, N, D, where)]
+        notes = [*units.ratios(name, N, D, U), *units.losses(L), *units.flops(name, C, N, D, where)]
     groups = np.array(named if run is None else [str(v) for v in run])
     return Table(
         name=name,
