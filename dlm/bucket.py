@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ def local(workdir: str) -> Path:
     """
     if "://" not in workdir:
         return Path(workdir)
+    if not re.match(r"[a-z][a-z0-9+.-]*://[^/]", workdir):
+        raise DlmError(f"{workdir}: names no bucket; an address reads gs://BUCKET/FOLDER")
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = home / "dlm" / "buckets" / hashlib.sha256(workdir.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,12 +52,12 @@ def run(address: str) -> Path:
     """
     if "://" not in address:
         return Path(address)
-    workdir, experiment, name = address.rstrip("/").rsplit("/", 2)
-    if "://" not in workdir:
+    workdir, *inside = address.rstrip("/").rsplit("/", 2)
+    if "://" not in workdir or len(inside) < 2:
         raise DlmError(
             f"{address}: must be a workdir, an experiment and a run: gs://B/runs/EXP/RUN"
         )
-    return local(workdir) / experiment / name
+    return local(workdir).joinpath(*inside)
 
 
 def place(folder: Path) -> Any:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from dlm import addresses, bucket, commands, trained, usage
+from dlm import addresses, bucket, commands, inputs, trained, usage
 from dlm.errors import DlmError, one_line, printed, reason
 from dlm.format import fixed, scientific
 
@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         overrides = [experiment.parse_override(word) for word in words]
         arguments.workdir = bucket.local(arguments.workdir)
+        if problem := inputs.no_folder(arguments.workdir):
+            raise DlmError(f"--workdir={arguments.workdir}: {problem}; must be a folder")
         if hasattr(arguments, "folder"):
             arguments.folder = addresses.folder(arguments.folder, arguments.workdir)
         return ACTIONS[arguments.verb](arguments, overrides)
@@ -92,6 +94,8 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
         raise DlmError(f"--slurm {arguments.slurm[0]}: only with --executor slurm")
     if arguments.distributed and (arguments.jobs or arguments.executor != "local"):
         raise DlmError("--distributed: goes without --jobs and --executor; it takes run after run")
+    if arguments.executor == "slurm":
+        executor.check(arguments.slurm, arguments.jobs)
     slurm, dry = None, arguments.dry_run
     place = arguments.slurm, arguments.workdir / "slurm", arguments.jobs
     if arguments.executor == "slurm" and not dry:

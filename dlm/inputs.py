@@ -37,7 +37,7 @@ def unreadable(path: Path | str, largest: int | None = None) -> str:
     except FileNotFoundError:
         return "no such file"
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        return reason(error)
+        return f"cannot be read: {reason(error)}"
     for is_kind, words in SPECIAL:
         if is_kind(status.st_mode):
             return words
@@ -46,6 +46,18 @@ def unreadable(path: Path | str, largest: int | None = None) -> str:
     if largest is not None and status.st_size > largest:
         return f"has {status.st_size:,} bytes, and may have {largest:,}"
     return ""
+
+
+def no_folder(path: Path) -> str:
+    """Why a path is no folder and cannot become one; "" if it is one, or nothing is there."""
+    problem = unreadable(path)
+    return (
+        "is a file"
+        if not problem
+        else ""
+        if problem in ("is a folder", "no such file")
+        else problem
+    )
 
 
 def contents(path: Path, what: str, largest: int = 256 * MIB) -> bytes:
@@ -128,7 +140,7 @@ def one_of(words: Iterable[str]) -> Callable[[str], str]:
 
 def path(text: str) -> Path:
     """A path that is not empty: pathlib takes "" for the current folder."""
-    if not text:
+    if not text or "\0" in text:
         raise refusal(text, "a path")
     return Path(text)
 

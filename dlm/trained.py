@@ -286,6 +286,9 @@ def benchmark(
 
 def spectrum(a: argparse.Namespace) -> list[Any]:
     folders = [addresses.run(word, a.workdir) for word in a.runs]
+    from dlm.commands import writable
+
+    writable(a.out)
     from dlm import canvas, data, figures, run, spectrum, worker
     from dlm.crossover import name_of
     from dlm.terminal import grid
@@ -295,6 +298,10 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
     found, rows = {}, []
     for folder in folders:
         c, store, params = run.restore_best(folder)
+        if store.tokenizer is not None:
+            raise DlmError(
+                f"{folder}: was trained on text ({store.manifest.name}); must be on images"
+            )
         images = data.validation_windows(store, c.data.seq_len)[: a.count]
         name = name_of(c.objective.name)
         if name in found:  # another run of the family
@@ -304,7 +311,6 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
         for level, row in zip(levels, shares, strict=True):
             rows.append([name, f"{level:.1%}", *(f"{share:.3f}" for share in row)])
     head = ("family", "known", *(f"{r} cycles" for r in radius))
-    a.out.mkdir(parents=True, exist_ok=True)
     png, *_ = canvas.save(figures.spectrum(found, levels), a.out / "spectrum")
     return ["Share of the variance of each spatial frequency that is explained", grid(head, rows),
             f"written: {png}"]  # fmt: skip

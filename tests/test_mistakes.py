@@ -41,7 +41,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*RUN, "extra"), "'extra': one word more than it takes"),
     ((*RUN, "--scale", ""), "--scale=: must be one of laptop, smoke, gpu, paper"),
     ((*RUN, "--workdir", ""), "--workdir='': must be a folder"),
-    ((*RUN, "--workdir", "good.csv"), "--workdir=good.csv: cannot write there"),
+    ((*RUN, "--workdir", "good.csv"), "--workdir=good.csv: is a file; must be a folder"),
     ((*RUN, "--jobs", "2.5"), "--jobs=2.5: must be a whole number"),
     ((*RUN, "--executor", "pbs"), "--executor=pbs: must be local or slurm"),
     ((*RUN, "--executor"), "--executor: takes one argument"),
