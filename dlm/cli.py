@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dlm import addresses, bucket, commands, inputs, trained, usage
-from dlm.errors import DlmError, one_line, printed, reason
+from dlm.errors import DlmError, one_line, printed, reason, system_error
 from dlm.format import fixed, scientific
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
@@ -45,15 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         print(printed(f"error: not enough memory for this input: {reason(error)}"), file=sys.stderr)
         return USAGE
-    except OSError as error:
-        line = _system_error(error, workdir)
+    except (OSError, ValueError) as error:
+        refused = system_error(error)
+        line = _refused(refused, workdir) if refused else ""
         if not line:
             raise
         print(printed(f"error: {line}"), file=sys.stderr)
         return USAGE
 
 
-def _system_error(error: OSError, workdir: Any) -> str:
+def _refused(error: OSError, workdir: Any) -> str:
     """What the system refuses, if that comes of the user's files and names; "" of anything else."""
     if error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
         kept = "what was saved before is kept, and the same command goes on from it"

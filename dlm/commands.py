@@ -147,7 +147,11 @@ def choice(parser: argparse.ArgumentParser) -> None:
         help="only these, figures or panels (default: all)",
     )  # fmt: skip
     parser.add_argument(
-        "--width", type=float, default=0.0, metavar="INCHES", help="of each figure, such as 3.25"
+        "--width",
+        type=inputs.zero_or_more("0 or more inches"),
+        default=0.0,
+        metavar="INCHES",
+        help="of each figure, such as 3.25",
     )
 
 

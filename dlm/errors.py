@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
+import re
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -91,11 +93,27 @@ def printed(message: str) -> str:
 
 def reason(error: BaseException) -> str:
     """Why, in one line that is never empty: the system's words, the message, else the class."""
+    error = system_error(error) or error
     words = str(getattr(error, "strerror", None) or error).strip()
     return words.splitlines()[0] if words else type(error).__name__
 
 
+def system_error(error: BaseException) -> OSError | None:
+    """The system's refusal that TensorStore tells as a ValueError; None if there is none.
+
+    It writes checkpoints, and says `RESOURCE_EXHAUSTED: Failed writing: "FILE": ... No space left on
+    device [os_error_code='28']` where others raise OSError.
+    """
+    if isinstance(error, OSError):
+        return error
+    if not (code := re.search(r"\[os_error_code='(\d+)'", str(error))):
+        return None
+    file = re.search(r'"([^"]+)"', str(error))
+    return OSError(int(code[1]), os.strerror(int(code[1])), file and file[1])
+
+
 def one_line(error: BaseException) -> str:
     """The reason with the exception's class before it, which a DlmError goes without."""
+    error = system_error(error) or error
     words, kind = reason(error), type(error).__name__
     return words if isinstance(error, DlmError) or words == kind else f"{kind}: {words}"

@@ -346,7 +346,7 @@ def test_a_run_without_a_checkpoint(finished, tmp_path, capsys, at_home) -> None
 
 def test_bad_sampling_options(finished, capsys, at_home) -> None:
     folder = folders(finished)["masked"]
-    assert "--top-p=2.0" in refused(capsys, "sample", folder, "--top-p", 2)
+    assert "--top-p=2" in refused(capsys, "sample", folder, "--top-p", 2)
     assert "--count=0" in refused(capsys, "sample", folder, "--count", 0)
     assert "--prompt" in refused(capsys, "sample", folder, "--prompt", "hello")
     assert "--order=best" in refused(capsys, "sample", folder, "--order", "best")
