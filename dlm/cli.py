@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -21,6 +22,9 @@ DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
 
 def main(argv: Sequence[str] | None = None) -> int:
     workdir = "runs"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every character
+            stream.reconfigure(errors="backslashreplace")
     try:
         arguments, words = usage.parse(sys.argv[1:] if argv is None else list(argv))
         workdir = arguments.workdir

@@ -94,7 +94,10 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
             "--loss", type=inputs.one_of(LOSSES), default="huber", help="huber, lad or gaussian"
         )
         p.add_argument(
-            "--delta", type=inputs.above_zero(), default=1e-3, help="of huber, in log loss"
+            "--delta",
+            type=inputs.number("from 1e-9 to 1e9", lambda delta: 1e-9 <= delta <= 1e9),
+            default=1e-3,
+            help="of huber, in log loss",
         )
         p.add_argument(
             "--steps", type=inputs.one_of(STEPS), default="auto", help="auto, two or joint"

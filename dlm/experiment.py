@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from dlm import inputs
 from dlm.config import LARGEST, Config, base, resolve, to_json
@@ -62,17 +62,15 @@ def _check_base(path: str, config: Any) -> None:
     """Refuses what get_config returns unless it has the groups and fields of dlm.config.base()."""
     if not isinstance(config, ConfigDict):
         raise DlmError(f"{path}: get_config must return the ConfigDict of dlm.config.base()")
-    if missing := [key for key in keys(base()) if not _has(config, key)]:
-        raise DlmError(f"{path}: the config lacks {missing[0]}; get_config must begin with base()")
-
-
-def _has(config: ConfigDict, key: str) -> bool:
-    node: Any = config
-    for part in key.split("."):
-        if not isinstance(node, ConfigDict) or part not in node:
-            return False
-        node = node[part]
-    return True
+    if isinstance(config, FrozenConfigDict):
+        raise DlmError(f"{path}: get_config must return a ConfigDict that can be changed")
+    right = base()
+    for key in keys(right):
+        node, group = config, isinstance(value_at(right, key), ConfigDict)
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, ConfigDict) else None
+        if node is None or (group and not isinstance(node, ConfigDict)):
+            raise DlmError(f"{path}: the config lacks {key}; get_config must begin with base()")
 
 
 def _no_experiment(file: Path, problem: str) -> str:

@@ -6,11 +6,13 @@ stand for what would not fit a line here. `test_mistakes.py` has the words that 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +59,10 @@ FILES: dict[str, str | bytes] = {
     "a_dict.py": "def get_config(scale):\n    return {}",
     "other_config.py": "import ml_collections\n"
     "def get_config(scale):\n    return ml_collections.ConfigDict({'model': 3})",
+    "frozen.py": "import ml_collections\n"
+    "def get_config(scale):\n    return ml_collections.FrozenConfigDict(tiny.tiny_experiment())",
+    "group_is_3.py": "def get_config(scale):\n    c = tiny.tiny_experiment().unlock()\n"
+    "    with c.ignore_type():\n        c.corpus.options = 3\n    return c",
     "half_config.py": "def get_config(scale):\n    c = tiny.tiny_experiment().unlock()\n"
     "    del c.model.layers\n    return c",
     # objectives: the code that follows OBJECTIVE
@@ -195,10 +201,13 @@ LAWS: dict[str, object] = {
     "l_share_2": law(share=2),
     "l_fixed": law(fixed=["zzz"]),
     "l_fixed_3": law(fixed=3),
-    "l_samples": law(samples={"E": ["x"]}),
+    "l_samples": law(samples={name: ["x"] for name in LAW}),
+    "l_samples_minus": law(samples={name: [-1] for name in LAW}),
+    "l_amplitude": law(A=1e300),
+    "l_nameless": {"": law()["ar"]},
     "l_samples_list": law(samples=[1]),
     "l_samples_name": law(samples={"zzz": [1]}),
-    "l_samples_odd": law(samples={"E": [1], "A": [1, 2]}),
+    "l_samples_odd": law(samples={name: [1] for name in LAW} | {"A": [1, 2]}),
     "l_ranges": law(ranges=3),
     "l_ranges_one": law(ranges=RANGES | {"params": [1]}),
     "l_ranges_order": law(ranges=RANGES | {"tokens": [2, 1]}),
@@ -234,6 +243,8 @@ EXPERIMENTS: Cases = [
     ("get_is_3.py", "has no get_config(scale)"),
     ("a_dict.py", "get_config must return the ConfigDict of dlm.config.base()"),
     ("other_config.py", "the config lacks corpus; get_config must begin with base()"),
+    ("frozen.py", "must return a ConfigDict that can be changed"),
+    ("group_is_3.py", "the config lacks corpus.options"),
     ("half_config.py", "the config lacks model.layers"),
 ]  # fmt: skip
 OF_RUN: Cases = [
@@ -452,9 +463,9 @@ OF_FIT: Cases = [
     ("--steps zzz", "--steps=zzz: must be one of auto, two, joint"),
     ("--points zzz", "--points=zzz: must be one of best, last, curve"),
     ("--points last", "points='last' is for folders and tables of dlm's own runs"),
-    ("--delta nan", "--delta=nan: must be above 0"),
-    ("--delta 0", "--delta=0: must be above 0"),
-    ("--delta 1e400", "--delta=1e400: must be above 0"),
+    ("--delta nan", "--delta=nan: must be from 1e-9 to 1e9"),
+    ("--delta 0", "--delta=0: must be from 1e-9"),
+    ("--delta 1e400", "--delta=1e400: must be from 1e-9"),
     ("--delta x", "--delta=x: must be a number"),
     ("--resamples -1", "--resamples=-1: must be 0 to 1,000,000"),
     ("--resamples 1000000000000", "must be 0 to 1,000,000"),
@@ -533,9 +544,12 @@ OF_LAWS: Cases = [
     ("l_share_2.json", "ar: share=2: must be above 0, at most 1"),
     ("l_fixed.json", "ar: fixed=['zzz']: must name coefficients"),
     ("l_fixed_3.json", "ar: fixed=3: must name coefficients"),
-    ("l_samples.json", "ar: samples of E: must be a list of numbers"),
+    ("l_samples.json", "ar: samples of E: must be a list of numbers above 0"),
+    ("l_samples_minus.json", "ar: samples of E: must be a list of numbers above 0"),
     ("l_samples_list.json", "ar: samples: must be lists of numbers"),
-    ("l_samples_name.json", "ar: samples: must be lists of numbers by coefficients"),
+    ("l_samples_name.json", "ar: samples: must be lists of numbers, of E, A, B"),
+    ("l_amplitude.json", "ar: A=1e+300: must be from 1e-30 to 1e+60"),
+    ("l_nameless.json", "a family has no name"),
     ("l_samples_odd.json", "ar: samples: must be as many of each coefficient"),
     ("l_ranges.json", "ar: ranges: runs=None: must be a number above 0"),
     ("l_ranges_one.json", "ar: ranges: params=[1]: must be two numbers above 0"),
@@ -768,6 +782,14 @@ def test_a_full_disk_under_a_checkpoint_is_told_as_one(monkeypatch, capsys) -> N
     assert cli.main(["train", "good.py"]) == 2
     line = capsys.readouterr().err
     assert line.startswith("error: runs/a/state: No space left on device; what was saved before")
+
+
+def test_a_terminal_that_knows_ascii_alone_gets_every_line(place, monkeypatch) -> None:
+    monkeypatch.chdir(place)
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", out)
+    assert cli.main(["run", "good.py", "--dry-run"]) == 0
+    assert b"\\xd710\\u2077 FLOPs" in out.buffer.getvalue()  # ×10⁷
 
 
 def test_a_number_that_no_memory_holds_is_one_line(monkeypatch, capsys) -> None:

@@ -314,7 +314,7 @@ def test_a_broken_experiment_names_its_line(tmp_path, capsys) -> None:
 def test_a_workdir_below_a_file(experiment, capsys, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     line = refused(capsys, "run", experiment, "--workdir", tmp_path / "file" / "runs")
-    assert "--workdir=" in line and "cannot write there" in line
+    assert "--workdir=" in line and "Not a directory; must be a folder" in line
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"format": "of another program"}', "\xff"])

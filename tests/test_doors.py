@@ -211,10 +211,9 @@ def test_laws_written_by_hand_say_that_their_range_is_unknown(study, tmp_path, c
     ("ranges", [[1]], "ar: ranges: runs=None"), ("ranges", 3, "ar: ranges: runs=None"),
     ("share", "abc", "ar: share='abc': must be above 0, at most 1"),
     ("share", 2, "share=2: must be"), ("share", None, "share=None: must be"),
-    ("samples", {"E": ["x"]}, "ar: samples of E: must be a list of numbers"),
-    ("samples", {"E": [1], "A": [1, 2]}, "as many of each coefficient"),
-    ("samples", {"Z": [1]}, "samples: must be lists of numbers by coefficients of"),
-    ("samples", [1], "samples: must be lists of numbers by coefficients of"),
+    ("samples", {"E": ["x"]}, "ar: samples: must be lists of numbers, of E, A"),
+    ("samples", {"Z": [1]}, "ar: samples: must be lists of numbers, of E, A"),
+    ("samples", [1], "ar: samples: must be lists of numbers, of E, A"),
     ("fixed", "E", "fixed='E': must name coefficients of"), ("fixed", ["Z"], "fixed=['Z']"),
     ("fixed", 3, "fixed=3"),
 ])  # fmt: skip

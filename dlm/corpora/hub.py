@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from dlm.corpora.files import checked_share, state
+from dlm.corpora.files import LONGEST, checked_share, state
 from dlm.corpora.source import NoText, Source, refuse
 from dlm.errors import DlmError, reason
 
@@ -186,6 +186,8 @@ def _find(files: Any, splits: list[str]) -> dict[str, list[str]]:
             refuse("files", files, "a glob, a list of globs, or these by split")
         paths: set[str] = set()
         for pattern in patterns:
+            if len(pattern) > LONGEST:
+                refuse("files", pattern, f"at most {LONGEST:,} characters")
             matches = glob.glob(os.path.expanduser(pattern), recursive=True)
             if not matches:
                 refuse("files", pattern, "a file that exists, or a glob that matches one")

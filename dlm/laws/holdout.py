@@ -65,7 +65,11 @@ def holdout(table: Table, make: Callable[[Table], Fit], axis: str, cut: float) -
             f"holdout {axis}={cut:g}: the runs go from {values.min():.3g} to {values.max():.3g}; "
             "must leave runs on both sides"
         )
-    fit, above = make(table.only(below)), table.only(~below)
+    above = table.only(~below)
+    try:
+        fit = make(table.only(below))
+    except DlmError as error:
+        raise DlmError(f"--holdout {axis}={cut:g}, the runs below it: {error}") from None
     error = np.log(fit.predict(above.N, above.D, above.U)) - np.log(above.loss)
     stderr = error.std(ddof=1) / np.sqrt(len(error)) if len(error) > 1 else np.nan
     return Prediction(

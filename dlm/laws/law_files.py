@@ -18,6 +18,7 @@ from dlm.laws.forms import Law
 from dlm.laws.forms import law as named
 from dlm.laws.table import Ranges
 
+AMPLITUDES = (1e-30, 1e60)  # of size and data terms, which no fit keeps within limits
 HELP = "see dlm critical --help"
 
 
@@ -37,6 +38,8 @@ def read(path: Path) -> dict[str, Constants]:
         document = {str(each.get("family")): each for each in document if isinstance(each, dict)}
     if not isinstance(document, dict) or not document:
         raise DlmError(f"{path}: no laws in it; {HELP}")
+    if not all(name.strip() for name in document):
+        raise DlmError(f"{path}: a family has no name; {HELP}")
     return {family: _law(f"{path}: {family}", each) for family, each in document.items()}
 
 
@@ -64,20 +67,23 @@ def _law(where: str, said: Any) -> Constants:
 def _coefficient(where: str, law: Law, name: str, value: Any) -> float:
     if not (_is_number(value) and value > 0):
         raise DlmError(f"{where}: {name}={value!r}: must be a finite number above 0")
-    low, high = law.coefficient(name).limits
-    inside = low * (1 - 1e-9) <= value <= high * (1 + 1e-9)  # a fit may end at a limit, rounded
-    if not law.coefficient(name).amplitude and not inside:
+    c = law.coefficient(name)
+    low, high = AMPLITUDES if c.amplitude else c.limits
+    if not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):  # a fit may end at a limit, rounded
         raise DlmError(f"{where}: {name}={value:g}: must be from {low:g} to {high:g}")
     return float(value)
 
 
 def _samples(where: str, law: Law, samples: Any) -> dict[str, np.ndarray]:
     """Resampled coefficients by name, [S] each; null stands for a number that is not known."""
-    if not isinstance(samples, dict) or any(name not in law.names for name in samples):
-        raise DlmError(f"{where}: samples: must be lists of numbers by coefficients of {law.name}")
+    if not isinstance(samples, dict) or (samples and set(samples) != set(law.names)):
+        names = ", ".join(law.names)
+        raise DlmError(f"{where}: samples: must be lists of numbers, of {names} of {law.name}")
     for name, values in samples.items():
-        if not isinstance(values, list) or not all(v is None or _is_number(v) for v in values):
-            raise DlmError(f"{where}: samples of {name}: must be a list of numbers")
+        if not isinstance(values, list) or not all(
+            v is None or (_is_number(v) and v > 0) for v in values
+        ):
+            raise DlmError(f"{where}: samples of {name}: must be a list of numbers above 0")
     if len({len(values) for values in samples.values()}) > 1:
         raise DlmError(f"{where}: samples: must be as many of each coefficient")
     return {name: np.array(values, float) for name, values in samples.items()}
