@@ -46,7 +46,10 @@ def in_file(file: str | Path, error: BaseException) -> DlmError:
         return DlmError(f"{file}{where}: {type(error).__name__}: {error.msg}")
     frames = traceback.extract_tb(error.__traceback__)
     inside = [frame for frame in frames if Path(frame.filename).resolve() == same]
-    text = next(iter(str(error).strip().splitlines()), "")
+    try:
+        text = next(iter(str(error).strip().splitlines()), "")
+    except Exception:  # the class is the file's own
+        text = ""
     if not text:
         text = f"no message, at `{inside[-1].line}`" if inside else "no message"
     where = f":{inside[-1].lineno}" if inside else ""
