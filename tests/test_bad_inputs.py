@@ -105,7 +105,7 @@ def runs(place, tiny_store) -> Iterator[dict[str, Path]]:
         here[name] = folder
         weights[folder.name] = (tiny.resolved(objective_name=objective), store, None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "restore_best", lambda folder: weights[folder.name])
+        patch.setattr(run, "restore_best", lambda folder, *_: weights[folder.name])
         yield here
 
 
