@@ -9,12 +9,11 @@ one sweep at a time should work on a bucket. Token stores are built on each mach
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
+from dlm import disk, private
 from dlm.errors import DlmError, one_line
 
 MARK = ".bucket"  # in the local folder of a workdir: its address
@@ -31,10 +30,13 @@ def local(workdir: str) -> Path:
         return Path(workdir)
     if not re.match(r"[a-z][a-z0-9+.-]*://[^/]", workdir):
         raise DlmError(f"{workdir}: names no bucket; an address reads gs://BUCKET/FOLDER")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "dlm" / "buckets" / hashlib.sha256(workdir.encode()).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).write_text(workdir.rstrip("/"))
+    workdir = workdir.rstrip("/")
+    home = private.folder("buckets")
+    if home is None:
+        raise DlmError(f"{workdir}: needs a folder of yours for its local copy; see XDG_CACHE_HOME")
+    folder = home / _name(workdir)
+    folder.mkdir(exist_ok=True)
+    disk.write(folder / MARK, workdir)
     try:
         _fetch(_address(workdir), folder)
     except Exception as error:  # each kind of bucket has errors of its own
@@ -61,11 +63,17 @@ def run(address: str) -> Path:
 
 
 def place(folder: Path) -> Any:
-    """Where a folder lies: in its workdir's bucket, or here."""
+    """Where a folder lies: in its workdir's bucket, or here.
+
+    A mark counts only in the folder that `local` makes for its address: nobody's files are sent
+    where a file inside a workdir from elsewhere says so.
+    """
     folder = folder.absolute()
     for parent in (folder, *folder.parents):
-        if (parent / MARK).is_file():
-            return _address((parent / MARK).read_text()) / folder.relative_to(parent).as_posix()
+        if parent.parent.name == "buckets" and (parent / MARK).is_file():
+            address = (parent / MARK).read_text()
+            if parent.name == _name(address) and parent.parent == private.folder("buckets"):
+                return _address(address) / folder.relative_to(parent).as_posix()
     return folder
 
 
@@ -107,9 +115,11 @@ def _fetch(there: Any, here: Path) -> None:
         target = here / path.name
         if not target.is_file() or target.read_bytes() != content:
             here.mkdir(parents=True, exist_ok=True)
-            partial = here / f".{path.name}.partial"
-            partial.write_bytes(content)
-            shutil.move(partial, target)
+            disk.write(target, content)
+
+
+def _name(workdir: str) -> str:
+    return hashlib.sha256(workdir.encode()).hexdigest()[:12]
 
 
 def _address(text: str) -> Any:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dlm import disk
 from dlm.errors import DlmError
 from dlm.format import shortened, tick
 
@@ -199,9 +200,13 @@ def save(figure: Figure, path: Path | str) -> tuple[Path, Path, Path]:
     png, svg, pdf = (path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg", "pdf"))
     try:
         with matplotlib.rc_context(settings()):
-            figure.savefig(png, metadata={"Software": None})
-            figure.savefig(svg, metadata={"Date": None, "Creator": None})
-            figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+            for place, metadata in (
+                (png, {"Software": None}),
+                (svg, {"Date": None, "Creator": None}),
+                (pdf, {"CreationDate": None, "Creator": None, "Producer": None}),
+            ):
+                with disk.replacing(place) as draft:
+                    figure.savefig(draft, format=place.suffix[1:], metadata=metadata)
     except OSError as error:
         raise DlmError(f"{path.parent}: cannot be written ({error.strerror})") from None
     return png, svg, pdf

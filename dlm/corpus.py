@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dlm import config, round_trip, split, spool, tokenizer_files, tokenizers
+from dlm import config, disk, round_trip, split, spool, tokenizer_files, tokenizers
 from dlm.corpora import CORPORA, Source
 from dlm.errors import DlmError, fail, nearest, reason
 from dlm.store import FORMAT, Manifest, Split, Store, load, notes, token_dtype
@@ -131,9 +131,9 @@ def _build(
         manifest = _fill(corpus, filled, tokenizer, source, partial, store)
         (store / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n")
         for file in [*store.rglob("*"), store]:
-            _sync(file)
+            disk.sync(file)
         store.rename(path)
-        _sync(path.parent)
+        disk.sync(path.parent)
         kept = False
     finally:
         if not kept:
@@ -285,12 +285,3 @@ def unique_ngrams(tokens: np.ndarray, n: int = NGRAM) -> float:
     for offset in range(n):
         total = total * np.uint64(0x9E3779B97F4A7C15) + mixed[offset : offset + windows]
     return len(np.unique(total)) / windows
-
-
-def _sync(path: Path) -> None:
-    """Has a file's contents, or a folder's names, reach the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

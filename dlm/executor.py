@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlm import experiment, metrics, record
+from dlm import disk, experiment, metrics, record
 from dlm.errors import DlmError, nearest
 from dlm.progress import Show
 from dlm.sweep import DONE, Job
@@ -192,7 +192,7 @@ def _submit(todo: list[Job], slurm: submitit.SlurmExecutor) -> dict[str, str]:
         raise DlmError(f"--executor=slurm: sbatch: {error}") from error
     for job, task in zip(new, submitted, strict=True):
         ids[job.about["run"]] = task.job_id
-        record.write_json(job.folder / "job.json", {"slurm": task.job_id})
+        disk.write_json(job.folder / "job.json", {"slurm": task.job_id})
     print(
         f"{len(new)} jobs submitted, {len(todo) - len(new)} in the queue before; "
         f"ctrl-C leaves them there; logs: {slurm.folder}",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
-from pathlib import Path
 
 from dlm.format import JOINED, is_number
 
@@ -108,11 +106,3 @@ def _cell(tag: str, kind: str, words: str) -> str:
 def breakable(escaped: str) -> str:
     """Escaped text with leave to break behind the signs that join the words of settings and paths."""
     return re.sub(r"(?<=[\w)])([=/_.,:])(?=[^\s\d])", r"\1<wbr>", escaped)
-
-
-def replace(path: Path, text: str) -> Path:
-    """Writes beside and renames, so that a reader never sees half a file."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, "utf-8")
-    os.replace(draft, path)
-    return path

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dlm import findings, html
+from dlm import disk, findings, html
 from dlm.canvas import Drawn
 from dlm.crossings import CROSSES, TOO_FEW, Crossover
 from dlm.crossover import name_of
@@ -76,7 +76,7 @@ def write_page(
 def _write(path: Path, text: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return html.replace(path, text)
+        return disk.write(path, text)
     except OSError as error:
         raise DlmError(f"{path}: cannot be written ({error.strerror})") from None
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dlm import config
+from dlm import config, disk
 from dlm.errors import DlmError, one_line
 
 Row = dict[str, Any]
@@ -34,9 +34,7 @@ class Metrics:
             return
         self._path = folder / "metrics.jsonl"
         rows = [row for row in read(self._path) if row["step"] <= resume_step]
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        partial.replace(self._path)
+        disk.write(self._path, "".join(json.dumps(row) + "\n" for row in rows))
         self._file = self._path.open("a", buffering=1)
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         self._board = _Board(folder / "tensorboard", hparams)

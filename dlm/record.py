@@ -7,7 +7,6 @@ status but "failed", means that the run is done. Readers are on the other side (
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import traceback
@@ -15,25 +14,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from dlm import config, planning
+from dlm import config, disk, planning
 from dlm.errors import DlmError, one_line
 from dlm.store import Store, notes
 
 # Statuses of a run that is not trained again.
 DONE = ("finished", "diverged")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON to disk whole or not at all. NaN and infinity become null."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w") as file:
-        json.dump(_finite(value), file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def read_json(path: Path) -> Any:
@@ -62,7 +48,7 @@ def start(folder: Path, c: config.Config, store: Store, about: dict[str, Any]) -
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("result.json", "error.txt"):
         (folder / name).unlink(missing_ok=True)
-    write_json(folder / "config.json", config.to_json(c))
+    disk.write_json(folder / "config.json", config.to_json(c))
     corpus = dict(
         path=os.path.relpath(store.path, folder), name=store.manifest.name,
         fingerprint=store.fingerprint, vocab_size=store.vocab_size,
@@ -77,7 +63,7 @@ def start(folder: Path, c: config.Config, store: Store, about: dict[str, Any]) -
     running = dict(
         status="running", plan=numbers, corpus=corpus, versions=versions(), device=device()
     )
-    write_json(folder / "run.json", about | running)
+    disk.write_json(folder / "run.json", about | running)
 
 
 def identity(c: config.Config, about: dict[str, Any]) -> dict[str, Any]:
@@ -91,8 +77,10 @@ def fail(folder: Path, c: config.Config, about: dict[str, Any], error: BaseExcep
     """Records a failed run with its traceback; returns the reason, one line."""
     reason = one_line(error)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "error.txt").write_text("".join(traceback.format_exception(error)))
-    write_json(folder / "result.json", identity(c, about) | dict(status="failed", reason=reason))
+    disk.write(folder / "error.txt", "".join(traceback.format_exception(error)))
+    disk.write_json(
+        folder / "result.json", identity(c, about) | dict(status="failed", reason=reason)
+    )
     return reason
 
 
@@ -122,13 +110,3 @@ def _processor() -> str:
         return next(x.split(":")[1].strip() for x in lines if x.startswith("model name"))
     except (OSError, StopIteration, IndexError):
         return platform.processor() or "cpu"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

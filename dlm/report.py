@@ -8,7 +8,6 @@ whatever runs there are, and say what is missing.
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 from collections.abc import Callable, Sequence
 from html import escape
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dlm import canvas, crossings, figures, findings, html, law_report, runs
+from dlm import canvas, crossings, disk, figures, findings, html, law_report, runs
 from dlm import crossover as cross
 from dlm.canvas import Drawing
 from dlm.crossover import name_of
@@ -57,13 +56,13 @@ def write(directory: Path | str, asked: Sequence[str] = (), width: float = 0.0) 
     try:
         runs.write_table(found, folder)
         numbers = findings.numbers(found, panels, excluded)
-        html.replace(folder / "report.json", json.dumps(numbers, indent=1, ensure_ascii=False))
+        disk.write_json(folder / "report.json", numbers)
         problems = []
         for name, make, panel in to_draw:
             label = f"{name}-{panel}" if panel else name
             drawn = canvas.attempt(label, make, folder / label, panel, width)
             problems += [drawn.problem] if drawn.problem else []
-        return html.replace(folder / "report.html", page(found, panels, excluded, problems))
+        return disk.write(folder / "report.html", page(found, panels, excluded, problems))
     except OSError as error:
         raise DlmError(f"{folder}: the report cannot be written ({error.strerror})") from None
 

@@ -15,11 +15,13 @@ from dlm import (
     checkpoint,
     config,
     data,
+    disk,
     evaluate,
     hosts,
     keys,
     metrics,
     planning,
+    private,
     record,
     sampling,
     sharding,
@@ -29,11 +31,19 @@ from dlm import (
 from dlm.errors import DlmError, one_line
 from dlm.store import Store
 
+WRITTEN_INTO = (".lock", "metrics.jsonl", "tensorboard", "checkpoints")
+
 
 @contextlib.contextmanager
 def claim(folder: Path) -> Iterator[bool]:
-    """Whether this process alone may work in a run's folder. The lock goes with the process."""
+    """Whether this process alone may work in a run's folder. The lock goes with the process.
+
+    Raises:
+      DlmError: the folder, or a thing in it that is written into, is a link.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for path in (folder.parent, folder, *(folder / name for name in WRITTEN_INTO)):
+        disk.refuse_link(path)
     lock = filelock.FileLock(folder / ".lock")
     try:
         lock.acquire(blocking=False)
@@ -117,8 +127,8 @@ def run(
         (found, nats), (seen, _) = final(c, store, outcome.best)
         if hosts.primary():
             documents = data.validation_documents(store, c.data.seq_len)
-            np.save(folder / "nll.npy", nats)
-            np.save(folder / "nll_documents.npy", documents)
+            disk.write_array(folder / "nll.npy", nats)
+            disk.write_array(folder / "nll_documents.npy", documents)
         with _warned("no samples", warnings):
             samples = _samples(c, store, outcome.best)
             if hosts.primary():
@@ -132,11 +142,11 @@ def run(
             train_stderr=seen.stderr,
         )
     if hosts.primary():
-        np.save(folder / "ledger.npy", outcome.ledger)
-        record.write_json(folder / "result.json", result | scored)
+        disk.write_array(folder / "ledger.npy", outcome.ledger)
+        disk.write_json(folder / "result.json", result | scored)
         if problem := bucket.try_send(folder):
             warnings.append(f"{problem}; the next call sends it")
-            record.write_json(folder / "result.json", result | scored)
+            disk.write_json(folder / "result.json", result | scored)
     return result | scored
 
 
@@ -172,21 +182,26 @@ def final(c: config.Config, store: Store, params: Any) -> tuple[train.Scored, tr
     return train.score(c, store, params, mesh, final=True)
 
 
-def restore_best(folder: Path) -> tuple[config.Config, Store, Any]:
+def restore_best(folder: Path, trust: bool = False) -> tuple[config.Config, Store, Any]:
     """Config, tokens and best weights of a run that has a checkpoint.
 
+    `trust`: also if its objective is a Python file that this user has not trained with here, which
+    is then run.
+
     Raises:
-      DlmError: not a run, no checkpoint yet, or one that cannot be read.
+      DlmError: not a run, no checkpoint yet, or one that cannot be read; code that is not trusted.
     """
     from dlm import corpus
 
     about = record.read_json(folder / "run.json")
     c = config.from_json(record.read_json(folder / "config.json"))
+    if c.objective.file and not trust:
+        private.check_trusted(c.objective.file, folder)
     place = (folder / about["corpus"]["path"]).resolve()
     if place.exists() or bucket.place(folder) == folder.absolute():
         store = corpus.load(place)
     else:  # of a run from a bucket: each machine builds its own
-        store = corpus.build(c.corpus, c.tokenizer, place.parent)
+        store = corpus.build(c.corpus, c.tokenizer, folder.parents[1] / "corpora")
         if store.manifest.fingerprint != about["corpus"]["fingerprint"]:
             raise DlmError(f"{folder}: was trained on other tokens than {c.corpus.name} gives here")
     mesh = sharding.make_mesh(c)
@@ -208,7 +223,7 @@ def _samples(c: config.Config, store: Store, params: Any) -> np.ndarray:
 def _write_samples(store: Store, folder: Path, drawn: np.ndarray) -> None:
     if len(drawn) == 0:
         return
-    np.save(folder / "samples.npy", drawn)
+    disk.write_array(folder / "samples.npy", drawn)
     text = "\n-----\n".join(store.decode(x) for x in drawn) + "\n"
-    (folder / "samples.txt").write_text(text)
+    disk.write(folder / "samples.txt", text)
     metrics.write_text(folder, "samples", f"```\n{text}```")

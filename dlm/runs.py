@@ -7,6 +7,7 @@ dropped silently: a run that cannot be used is a record whose `status` and `reas
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from dlm import disk
 from dlm.errors import DlmError
 
 FILES = ("config.json", "run.json", "metrics.jsonl", "result.json")
@@ -432,17 +434,31 @@ def _cell(value: Any, kind: type) -> Any:
     return kind(value)
 
 
+def safe(cell: Any) -> Any:
+    """A cell of a table: a text that a spreadsheet would compute gets a ' before it; see `unsafe`."""
+    computed = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r", "'"))
+    return f"'{cell}" if computed else cell
+
+
+def unsafe(text: str) -> str:
+    """The text that `safe` made a cell of."""
+    return text[1:] if text.startswith("'") and safe(text[1:]) == text else text
+
+
 def write_table(runs: Iterable[Run], folder: Path | str) -> tuple[Path, Path]:
     """Writes runs.csv and runs.parquet, and returns their paths."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table, folder = rows(runs), Path(folder)
-    with open(folder / "runs.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(COLUMNS))
-        writer.writeheader()
-        writer.writerows(table)
+    folder = Path(folder)
+    table = [{name: safe(cell) for name, cell in row.items()} for row in rows(runs)]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(COLUMNS))
+    writer.writeheader()
+    writer.writerows(table)
+    disk.write(folder / "runs.csv", text.getvalue())
     types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
     schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
-    pq.write_table(pa.Table.from_pylist(table, schema=schema), folder / "runs.parquet")
+    with disk.replacing(folder / "runs.parquet") as draft:
+        pq.write_table(pa.Table.from_pylist(table, schema=schema), draft)
     return folder / "runs.csv", folder / "runs.parquet"

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlm import bucket, config, corpus, experiment, labels, planning, record, tokenizers
+from dlm import bucket, config, corpus, experiment, labels, planning, private, record, tokenizers
 from dlm.errors import DlmError
 from dlm.record import DONE
 
@@ -99,6 +99,8 @@ def jobs(
     for c in configs:
         labels.check_sizes(c, by_hand)
     writable(workdir)
+    for file in {c.objective.file for c in configs if c.objective.file}:
+        private.trust(file)
     name = Path(path).stem + ("" if scale == experiment.SCALES[0] else f"-{scale}")
     found: dict[str, Job] = {}
     for c, run in zip(configs, sweep, strict=True):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlm import addresses, config, flops, inputs, prompts
+from dlm import addresses, config, disk, flops, inputs, private, prompts
 from dlm.errors import DlmError, nearest
 
 PASSES, COUNT = 1_000_000, 1_000_000  # the most that an option may ask for
@@ -19,6 +19,10 @@ RUN = "a run's folder, its id below the workdir or a beginning of that, or its a
 
 def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     """Adds what each verb takes."""
+    for name in ("evaluate", "sample", "quality", "spectrum"):
+        parsers[name].add_argument(
+            "--trust", action="store_true", help="run the objective file that a run names"
+        )
     for name in ("evaluate", "sample", "quality"):
         parsers[name].add_argument("run", help=RUN)
     parsers["evaluate"].add_argument(
@@ -80,7 +84,7 @@ def evaluate(a: argparse.Namespace) -> list[Any]:
     from dlm import corpus, evaluate, run, worker
 
     worker.prepare_jax()
-    c, store, params = run.restore_best(folder)
+    c, store, params = run.restore_best(folder, a.trust)
     if a.passes:
         evaluation = dataclasses.replace(c.evaluation, final_passes=a.passes)
         c = dataclasses.replace(c, evaluation=evaluation)
@@ -102,7 +106,7 @@ def sample(a: argparse.Namespace) -> list[Any]:
     from dlm import keys, run, sampling, worker
 
     worker.prepare_jax()
-    c, store, params = run.restore_best(folder)
+    c, store, params = run.restore_best(folder, a.trust)
     drawn = sampling.sample(
         c,
         store.vocab_size,
@@ -123,12 +127,12 @@ def _options(a: argparse.Namespace) -> dict[str, Any]:
 
 def quality(a: argparse.Namespace) -> list[Any]:
     folder, judge_folder = (addresses.run(word, a.workdir) for word in (a.run, a.judge))
-    from dlm import canvas, data, figures, html, quality, run, sampling, worker
+    from dlm import canvas, data, figures, quality, run, sampling, worker
     from dlm.terminal import grid
 
     worker.prepare_jax()
-    c, store, params = run.restore_best(folder)
-    judge, judged, judge_params = run.restore_best(judge_folder)
+    c, store, params = run.restore_best(folder, a.trust)
+    judge, judged, judge_params = run.restore_best(judge_folder, a.trust)
     if store.fingerprint != judged.fingerprint:
         raise DlmError(f"--judge {a.judge}: was trained on other tokens than {a.run}")
     for steps in a.steps:
@@ -152,11 +156,10 @@ def quality(a: argparse.Namespace) -> list[Any]:
         ]
         for q in found
     ]
-    import json
 
     path = folder / "quality.json"
     records = [q._asdict() for q in found]
-    html.replace(path, json.dumps(records, indent=1))
+    disk.write_json(path, records)
     png, *_ = canvas.save(figures.quality(records), folder / "quality")
     return [
         f"{c.objective.name} on {store.manifest.name}, judged by {judge.objective.name}",
@@ -200,6 +203,8 @@ def check(a: argparse.Namespace, overrides: list[tuple[str, Any]]) -> list[Any]:
         names = nearest(a.objective, config.FAMILIES)
         raise DlmError(f"{a.objective!r}: must be a Python file or an objective's name{names}")
     c = experiment.edited(edited, overrides)
+    if c.objective.file:
+        private.trust(c.objective.file)
     goal = objectives.make(c.objective, proofs.VOCABULARY)
     found = proofs.check(goal)
     rows = [["holds" if p.holds else "BROKEN", p.law, p.found] for p in found]
@@ -279,7 +284,7 @@ def benchmark(
             "command": shlex.join(["dlm", *sys.argv[1:]]),
             "speeds": [dataclasses.asdict(s) | {"config": configs[s.name]} for s in found],
         }
-        record.write_json(a.out, about)
+        disk.write_json(a.out, about)
         said.append(f"written: {a.out}")
     return said
 
@@ -297,7 +302,7 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
     levels = (0.125, 0.25, 0.5, 0.75)
     found, rows = {}, []
     for folder in folders:
-        c, store, params = run.restore_best(folder)
+        c, store, params = run.restore_best(folder, a.trust)
         if store.tokenizer is not None:
             raise DlmError(
                 f"{folder}: was trained on text ({store.manifest.name}); must be on images"

@@ -93,14 +93,14 @@ def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Eve
 
 
 def prepare_jax() -> None:
-    """The persistent compilation cache, in a folder that only the user can write."""
+    """Turns on the persistent compilation cache, in a folder that only the user can write."""
     import jax
 
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlm" / "xla"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError:
-        return  # a read-only home: every process compiles for itself
+    from dlm import private
+
+    folder = private.folder("xla")
+    if folder is None:
+        return  # every process compiles for itself
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 

@@ -21,13 +21,13 @@ class Interrupted(Exception):
 
 sys.modules["dlm.train"].Interrupted = Interrupted
 
-from dlm import record, run, worker  # noqa: E402 (it finds dlm.train replaced)
+from dlm import disk, record, run, worker  # noqa: E402 (it finds dlm.train replaced)
 
 
 def train(c, store, folder: Path, about, *, trunk, stop, report):
     for name in ("result.json", "error.txt"):
         (folder / name).unlink(missing_ok=True)
-    record.write_json(folder / "run.json", about | {"status": "running"})
+    disk.write_json(folder / "run.json", about | {"status": "running"})
     with (folder / "starts").open("a") as file:
         file.write(f"{os.getpid()} {time.monotonic()}\n")
     if c.train.seed == 13:
@@ -42,7 +42,7 @@ def train(c, store, folder: Path, about, *, trunk, stop, report):
     report({"step": 1, "epoch": 1.0, "flops": 1.0, "loss": 2.0})
     scores = dict(validation_loss=1.0, validation_stderr=0.1, reason=None)
     result = record.identity(c, about) | {"status": "finished"} | scores
-    record.write_json(folder / "result.json", result)
+    disk.write_json(folder / "result.json", result)
     return result
 
 

@@ -14,7 +14,7 @@ import submitit
 import tiny
 from fake_command import Fakes
 
-from dlm import cli, executor, record, report, run, sweep, worker
+from dlm import cli, disk, executor, record, report, run, sweep, worker
 from dlm.errors import DlmError
 
 TIME = ["time=30"]
@@ -163,7 +163,7 @@ def test_a_job_that_leaves_no_result_has_failed_unless_another_trains_it(
         told.append((event, job is gone))
         if event == "failed":  # the other process is done, too
             result = {"status": "finished"}
-            record.write_json(elsewhere.folder / "result.json", result)
+            disk.write_json(elsewhere.folder / "result.json", result)
 
     with run.claim(elsewhere.folder):
         slurm = executor.cluster(TIME, tmp_path / "slurm", 0)

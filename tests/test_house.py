@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "dlm"
 # Each row may import the rows above it, never its own neighbours or a row below.
 LEFT = (
     ("errors", "format"),
-    ("terminal", "inputs"),
+    ("terminal", "inputs", "disk", "private"),
     ("flops", "bucket"),
     ("families",),
     ("schema",),
@@ -54,7 +54,9 @@ RIGHT = (
 )
 # The command line joins both sides.
 TOP = ("addresses", "prompts", "help_text", "trained", "usage", "sending", "cli")
-RIGHT_MAY = {"errors", "format", "terminal", "inputs", "config", "flops", "likelihood", "corpora"}
+RIGHT_MAY = {
+    *("errors", "format", "disk", "terminal", "inputs", "config", "flops", "likelihood", "corpora"),
+}
 FORBIDDEN = {"tensorflow", "torch", "clu", "tensorboardX", "tensorflow_datasets"}
 
 

@@ -27,7 +27,6 @@ from dlm import (
     metrics,
     optim,
     planning,
-    record,
     run,
     runs,
     sampling,
@@ -140,7 +139,7 @@ def test_nothing_that_follows_the_scores_costs_a_run_its_result(
 def test_a_result_that_is_there_is_not_turned_into_a_failure(tmp_path) -> None:
     c = tiny.resolved()
     for status, kept in (("finished", True), ("diverged", True), ("failed", False)):
-        record.write_json(tmp_path / "result.json", {"status": status, "reason": "before"})
+        disk.write_json(tmp_path / "result.json", {"status": status, "reason": "before"})
         with pytest.raises(OSError), run.recorded(tmp_path, c, ABOUT):
             raise OSError("a peer died after the result was written")
         reason = json.loads((tmp_path / "result.json").read_text())["reason"]

@@ -57,7 +57,7 @@ def _value(cell: Any, kind: type, comma: bool, where: str) -> Any:
     """A cell as `dlm.runs.rows` gives it; None if it is empty or not finite."""
     text = reading.text(cell)
     if kind is str or not text:
-        return text or None
+        return runs.unsafe(text) or None
     try:
         value = reading.number(cell, comma)
     except ValueError:
