@@ -6,7 +6,7 @@ import difflib
 import glob
 from pathlib import Path
 
-from dlm import bucket, runs, sealed
+from dlm import bucket, inputs, runs, sealed
 from dlm.errors import DlmError, nearest
 
 SHOWN = 6  # candidates that an error lists
@@ -68,6 +68,8 @@ def folder(word: str | None, workdir: Path) -> Path:
         return run(word, workdir)
     names = sorted({folder.parent.name for folder in below})
     there = f"; below {workdir} there are {', '.join(names)}" if names else ""
+    if place is not None and not place.is_dir():
+        raise DlmError(f"{place}: {inputs.unreadable(place)}; must be a table or a folder of runs")
     if place is not None:
         raise DlmError(f"{place}: no run lies there; dlm run makes some{there}")
     near = nearest(word or "", names)

@@ -9,6 +9,7 @@ one sweep at a time should work on a bucket. Token stores are built on each mach
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ def local(workdir: str) -> Path:
     """
     if "://" not in workdir:
         return Path(workdir)
+    if not re.match(r"[a-z][a-z0-9+.-]*://[^/]", workdir):
+        raise DlmError(f"{workdir}: names no bucket; an address reads gs://BUCKET/FOLDER")
     workdir = workdir.rstrip("/")
     home = private.folder("buckets")
     if home is None:
@@ -51,12 +54,12 @@ def run(address: str) -> Path:
     """
     if "://" not in address:
         return Path(address)
-    workdir, experiment, name = address.rstrip("/").rsplit("/", 2)
-    if "://" not in workdir:
+    workdir, *inside = address.rstrip("/").rsplit("/", 2)
+    if "://" not in workdir or len(inside) < 2:
         raise DlmError(
             f"{address}: must be a workdir, an experiment and a run: gs://B/runs/EXP/RUN"
         )
-    return local(workdir) / experiment / name
+    return local(workdir).joinpath(*inside)
 
 
 def place(folder: Path) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -12,8 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from dlm import addresses, bucket, commands, trained, usage
-from dlm.errors import DlmError, one_line
+from dlm import addresses, bucket, commands, inputs, trained, usage
+from dlm.errors import DlmError, one_line, printed, reason, system_error
 from dlm.format import fixed, scientific
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
@@ -21,6 +22,9 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EMFIL
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every character
+            stream.reconfigure(errors="backslashreplace")
     with _terminable():
         try:
             return _main(sys.argv[1:] if argv is None else list(argv))
@@ -31,30 +35,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    arguments, words = usage.parse(argv)
+    workdir = "runs"
     try:
+        arguments, words = usage.parse(argv)
+        workdir = arguments.workdir
         from dlm import experiment
 
         overrides = [experiment.parse_override(word) for word in words]
         arguments.workdir = bucket.local(arguments.workdir)
+        if problem := inputs.no_folder(arguments.workdir):
+            raise DlmError(f"--workdir={arguments.workdir}: {problem}; must be a folder")
         if hasattr(arguments, "folder"):
             arguments.folder = addresses.folder(arguments.folder, arguments.workdir)
         return ACTIONS[arguments.verb](arguments, overrides)
     except DlmError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printed(f"error: {error}"), file=sys.stderr)
         return USAGE
     except BrokenPipeError:  # the reader of a pipe left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        print(
-            f"error: {error.filename or arguments.workdir}: {error.strerror}; what was saved "
-            "before is kept, and the same command goes on from it",
-            file=sys.stderr,
-        )
+    except MemoryError as error:
+        print(printed(f"error: not enough memory for this input: {reason(error)}"), file=sys.stderr)
         return USAGE
+    except (OSError, ValueError) as error:
+        refused = system_error(error)
+        line = _refused(refused, workdir) if refused else ""
+        if not line:
+            raise
+        print(printed(f"error: {line}"), file=sys.stderr)
+        return USAGE
+
+
+def _refused(error: OSError, workdir: Any) -> str:
+    """What the system refuses, if that comes of the user's files and names; "" of anything else."""
+    if error.errno in UNWRITABLE:
+        kept = "what was saved before is kept, and the same command goes on from it"
+        return f"{error.filename or workdir}: {error.strerror}; {kept}"
+    if error.filename and error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR):
+        return f"{error.filename}: {error.strerror}; give another path"
+    return ""
 
 
 # --- verbs --------------------------------------------------------------------------------------
@@ -84,12 +103,12 @@ def _jobs(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> li
 def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
     from dlm import executor, progress, record, report, sweep
 
-    if arguments.jobs < 0:
-        raise DlmError(f"--jobs={arguments.jobs}: must be 1 or more, or 0 for a core each")
     if arguments.slurm and arguments.executor != "slurm":
         raise DlmError(f"--slurm {arguments.slurm[0]}: only with --executor slurm")
     if arguments.distributed and (arguments.jobs or arguments.executor != "local"):
         raise DlmError("--distributed: goes without --jobs and --executor; it takes run after run")
+    if arguments.executor == "slurm":
+        executor.check(arguments.slurm, arguments.jobs)
     slurm, dry = None, arguments.dry_run
     place = arguments.slurm, arguments.workdir / "slurm", arguments.jobs
     if arguments.executor == "slurm" and not dry:
@@ -282,8 +301,6 @@ def _tensorboard(arguments: argparse.Namespace, overrides: list) -> int:
     folder = arguments.folder
     if not folder.is_dir():
         raise DlmError(f"{folder}: is a file; name a folder of runs")
-    if not 0 <= arguments.port < 2**16:
-        raise DlmError(f"--port={arguments.port}: must be 0 to {2**16 - 1}")
     words = ["-m", "tensorboard.main", "--logdir", str(folder), "--port", str(arguments.port)]
     os.execv(sys.executable, [sys.executable, *words])
 

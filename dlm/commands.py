@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlm import inputs
 from dlm.crossings import TOO_FEW
 from dlm.errors import DlmError, nearest
 from dlm.format import file_stems
-from dlm.laws.forms import LAWS
-from dlm.laws.forms import law as named
+from dlm.laws.forms import LAWS, LOSSES, POINTS, STEPS
 from dlm.terminal import prose
 
 if TYPE_CHECKING:
     from dlm.canvas import Drawing, Drawn
     from dlm.laws.analysis import Analysis
     from dlm.laws.comparison import Comparison
-    from dlm.laws.critical import Constants, Fitted
-    from dlm.laws.forms import Law
+    from dlm.laws.critical import Fitted
     from dlm.laws.table import Table
 
 Make = Callable[[], "Drawing"]
+RESAMPLES = 1_000_000  # the most that may be asked for
 
 VERBS: dict[str, tuple[str, str]] = {
     "fit": (
@@ -80,30 +79,68 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     for name in VERBS:
         p = parsers[name]
         many = None if name == "fit" else "?"
-        p.add_argument("table", type=Path, nargs=many, help="CSV, Parquet or a folder of runs")
-        p.add_argument("--law", default="data-constrained", help="see dlm fit --help")
-        p.add_argument("--points", default="best", help="of dlm's own runs: best, last or curve")
-        columns_argument(p)
-        p.add_argument("--loss", default="huber", help="huber, lad or gaussian")
-        p.add_argument("--delta", type=float, default=1e-3, help="of huber, in log loss")
-        p.add_argument("--steps", default="auto", help="auto, two or joint")
         p.add_argument(
-            "--resamples", type=int, default=1000, help="bootstrap; 0: none; fewer if rows are many"
+            "table", type=inputs.path, nargs=many, help="CSV, Parquet or a folder of runs"
         )
-        p.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-        p.add_argument("--drop-outliers", type=float, default=0.0, metavar="DEVIATIONS")
-        p.add_argument("--out", type=Path, help="a folder for what is written")
+        law_argument(p, "see dlm fit --help")
+        p.add_argument(
+            "--points",
+            type=inputs.one_of(POINTS),
+            default="best",
+            help="of dlm's own runs: best, last or curve",
+        )
+        columns_argument(p)
+        p.add_argument(
+            "--loss", type=inputs.one_of(LOSSES), default="huber", help="huber, lad or gaussian"
+        )
+        p.add_argument(
+            "--delta",
+            type=inputs.number("from 1e-9 to 1e9", lambda delta: 1e-9 <= delta <= 1e9),
+            default=1e-3,
+            help="of huber, in log loss",
+        )
+        p.add_argument(
+            "--steps", type=inputs.one_of(STEPS), default="auto", help="auto, two or joint"
+        )
+        p.add_argument(
+            "--resamples",
+            type=inputs.whole(0, RESAMPLES),
+            default=1000,
+            help="bootstrap; 0: none; fewer if rows are many",
+        )
+        p.add_argument("--seed", type=inputs.whole(), default=0, help="of the bootstrap")
+        p.add_argument(
+            "--drop-outliers",
+            type=inputs.zero_or_more("0 (none) or more"),
+            default=0.0,
+            metavar="DEVIATIONS",
+        )
+        p.add_argument("--out", type=inputs.path, help="a folder for what is written")
     parsers["fit"].add_argument("--family", default="", help="one family (default: each)")
     parsers["fit"].add_argument("--fixed", nargs="+", default=[], metavar="NAME=VALUE")
     parsers["fit"].add_argument("--holdout", nargs="+", default=[], metavar="flops=C|epochs=E")
-    parsers["fit"].add_argument("--rivals", nargs="+", default=[], metavar="LAW")
+    parsers["fit"].add_argument(
+        "--rivals", type=inputs.one_of(LAWS), nargs="+", default=[], metavar="LAW"
+    )
     for name in ("critical", "figures"):
         p = parsers[name]
-        p.add_argument("--laws", type=Path, help="a JSON file with the laws, in place of fits")
-        p.add_argument("--unique-tokens", type=float, nargs="+", default=[], metavar="U")
+        p.add_argument(
+            "--laws", type=inputs.path, help="a JSON file with the laws, in place of fits"
+        )
+        p.add_argument(
+            "--unique-tokens",
+            type=inputs.number("from 1 to 1e30, a number of raw tokens", lambda u: 1 <= u <= 1e30),
+            nargs="+",
+            default=[],
+            metavar="U",
+        )
         p.add_argument("--reference", default="", help="a family (default: ar)")
         p.add_argument("--challenger", default="", help="a family (default: the other one)")
     choice(parsers["figures"])
+
+
+def law_argument(p: argparse.ArgumentParser, what: str) -> None:
+    p.add_argument("--law", type=inputs.one_of(LAWS), default="data-constrained", help=what)
 
 
 def choice(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +150,11 @@ def choice(parser: argparse.ArgumentParser) -> None:
         help="only these, figures or panels (default: all)",
     )  # fmt: skip
     parser.add_argument(
-        "--width", type=float, default=0.0, metavar="INCHES", help="of each figure, such as 3.25"
+        "--width",
+        type=inputs.zero_or_more("0 or more inches"),
+        default=0.0,
+        metavar="INCHES",
+        help="of each figure, such as 3.25",
     )
 
 
@@ -137,10 +178,10 @@ def fit(a: argparse.Namespace) -> Iterator[Any]:
     from dlm.laws import columns
     from dlm.laws import table as tables
 
-    named(a.law)
-    writable(a.out)
+    _checked_pairs(a)
     options = {"points": a.points, "columns": columns.parse(a.columns)}
     found = [tables.one(a.table, a.family, **options)] if a.family else _read(a)
+    writable(a.out)
     made, refused = _fitted(a, found)
     for each in made:
         yield from (*law_report.terminal(each), "")
@@ -159,15 +200,11 @@ def _written(paths: Iterable[Path]) -> Iterator[str]:
 
 def _fitted(a: argparse.Namespace, found: list[Table]) -> tuple[list[Analysis], list[str]]:
     """The analyses, and of the families that cannot be fitted why; an error where none can."""
-    from dlm.laws import analysis, stages
+    from dlm.laws import analysis, holdout, stages
 
-    options = _options(a) | {
-        "fixed": dict(_pair("--fixed", word) for word in getattr(a, "fixed", [])),
-        "cuts": tuple(_pair("--holdout", word) for word in getattr(a, "holdout", [])),
-        "rivals_of": tuple(getattr(a, "rivals", [])),
-    }
-    named_options = ("steps", "fixed", "cuts", "rivals_of")
-    analysis.check_options(a.law, **{name: options[name] for name in named_options})
+    options = _options(a) | _checked_pairs(a)
+    for axis, cut in options["cuts"]:
+        holdout.check_sides(found, axis, cut)
     made, refused = [], []
     with stages.show() as tell:
         for t in found:
@@ -238,15 +275,27 @@ def _remarks(tables: list[Table]) -> list[str]:
 
 
 def _options(a: argparse.Namespace) -> dict[str, Any]:
-    """How each table is fitted, checked."""
+    """How each table is fitted."""
     from dlm.laws.fits import Loss
 
-    for option in ("resamples", "seed"):
-        if getattr(a, option) < 0:
-            raise DlmError(f"--{option}={getattr(a, option)}: must be 0 or more")
-    if a.drop_outliers < 0:
-        raise DlmError(f"--drop-outliers={a.drop_outliers:g}: must be 0 (none) or more")
     return {"loss": Loss(a.loss, a.delta), "steps": a.steps, "drop_outliers": a.drop_outliers}
+
+
+def _checked_pairs(a: argparse.Namespace) -> dict[str, Any]:
+    """What `dlm fit` alone takes, checked before the table is read: pairs, and laws to compare.
+
+    Raises:
+      DlmError: no NAME=NUMBER, a name that is unknown or given twice, or a number out of range.
+    """
+    from dlm.laws import analysis
+
+    fixed = [_pair("--fixed", word) for word in getattr(a, "fixed", [])]
+    if twice := [name for name, _ in fixed if [n for n, _ in fixed].count(name) > 1]:
+        raise DlmError(f"--fixed: {twice[0]} is given twice")
+    cuts = tuple(_pair("--holdout", word) for word in getattr(a, "holdout", []))
+    checked = {"fixed": dict(fixed), "cuts": cuts, "rivals_of": tuple(getattr(a, "rivals", []))}
+    analysis.check_options(a.law, a.steps, **checked)
+    return checked
 
 
 def _pair(option: str, word: str) -> tuple[str, float]:
@@ -282,8 +331,8 @@ def critical(a: argparse.Namespace) -> Iterator[Any]:
 
     if a.table is None and a.laws is None:
         raise DlmError("no table; give a CSV, a Parquet file, a folder of runs, or --laws")
-    writable(a.out)
     tables = _read(a) if a.table else []
+    writable(a.out)
     compared, refused = _compared(a, tables, None)
     yield from map(prose, [*_remarks(tables), *refused])
     yield from law_report.comparison_terminal(compared)
@@ -296,13 +345,13 @@ def _compared(
 ) -> tuple[Comparison, list[str]]:
     """Two families side by side, and why there are no laws: with the laws given, by their measured
     frontiers alone where none are; None reads the laws or fits them."""
-    from dlm.laws import comparison
+    from dlm.laws import comparison, law_files
     from dlm.laws.table import unique_budgets
 
     refused: list[str] = []
     by = {t.family: t for t in tables}
     if laws is None and a.laws is not None:
-        laws = read_laws(a.laws)
+        laws = law_files.read(a.laws)
     families = _families(a, list(laws or by))
     unique = sorted(set(a.unique_tokens)) or unique_budgets(tables)[:12]
     if not unique:
@@ -349,61 +398,6 @@ def _fit_laws(a: argparse.Namespace, tables: list[Table]) -> dict[str, Fitted]:
     return laws
 
 
-def read_laws(path: Path) -> dict[str, Fitted]:
-    """The laws of a JSON file, by family.
-
-    Raises:
-      DlmError: no such file, or not of the form that `dlm critical --help` shows.
-    """
-    try:
-        said = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DlmError(f"{path}: not readable JSON ({error})") from None
-    if isinstance(said, list):  # fit.json
-        said = {str(each.get("family")): each for each in said if isinstance(each, dict)}
-    found: dict[str, Fitted] = {}
-    for family, each in said.items() if isinstance(said, dict) else ():
-        if not isinstance(each, dict) or not isinstance(each.get("coefficients"), dict):
-            raise DlmError(f"{path}: {family} has no coefficients; see dlm critical --help")
-        law = named(str(each.get("law")))
-        values = each["coefficients"]
-        for name in law.names:
-            if not isinstance(values.get(name), int | float) or not values[name] > 0:
-                raise DlmError(f"{path}: {family}: {name}={values.get(name)!r}: must be above 0")
-        try:
-            found[family] = _constants(law, each)
-        except (TypeError, ValueError, AttributeError):
-            raise DlmError(
-                f"{path}: {family}: samples, share, fixed or ranges are not as dlm fit --out writes "
-                "them; write the file again, or leave them out"
-            ) from None
-    if not found:
-        raise DlmError(f"{path}: no laws in it; see dlm critical --help")
-    return found
-
-
-def _constants(law: Law, said: dict[str, Any]) -> Constants:
-    """One law of a JSON file, whose coefficients are checked."""
-    from dlm.laws.critical import Constants
-    from dlm.laws.fits import LEVEL
-    from dlm.laws.table import Ranges
-
-    spans: dict[str, Any] = {}
-    for name, value in (said.get("ranges") or {}).items():
-        if isinstance(value, list):
-            low, high = value
-            value = (float(low), float(high))
-        spans[name] = value
-    return Constants(
-        law,
-        {name: float(said["coefficients"][name]) for name in law.names},
-        {k: np.array(v, float) for k, v in (said.get("samples") or {}).items()},
-        float(said.get("share", LEVEL)),
-        tuple(said.get("fixed") or ()),
-        Ranges(**spans) if spans else None,
-    )
-
-
 def _families(a: argparse.Namespace, names: list[str]) -> tuple[str, str]:
     ordered = sorted(
         names, key=lambda n: n.lower().rsplit("/", 1)[-1] not in ("ar", "autoregressive")
@@ -413,6 +407,8 @@ def _families(a: argparse.Namespace, names: list[str]) -> tuple[str, str]:
             raise DlmError(
                 f"family {said!r}: must be one of {', '.join(names)}{nearest(said, names)}"
             )
+    if a.reference and a.reference == a.challenger:
+        raise DlmError(f"--challenger {a.challenger}: must be another family than --reference")
     if len(names) < 2:
         raise DlmError(f"the critical compute needs two families; there is {', '.join(names)}")
     known = a.reference or a.challenger
@@ -438,19 +434,20 @@ def figures(a: argparse.Namespace) -> Iterator[Any]:
     """What to print, as it comes: the fits are written first, then each figure that the table and
     the laws allow, or why not, then a page with all of them."""
     from dlm import law_report
+    from dlm.laws import law_files
 
     tables = sorted(_read(a) if a.table else [], key=lambda t: t.family)
     if not tables and a.laws is None:
         raise DlmError("nothing to draw: give a table, or --laws, or both")
     check_figures(a.figure, a.width, FIGURES)
-    out = a.out or Path("figures")
-    writable(out)
     made: list[Analysis] = []
     refused: list[str] = []
-    laws: dict[str, Fitted] = {}
-    if a.laws is not None:
-        laws = read_laws(a.laws)
-    elif a.points != "curve":
+    laws: Mapping[str, Fitted] = {} if a.laws is None else law_files.read(a.laws)
+    if a.reference or a.challenger:
+        _families(a, list(laws or [t.family for t in tables]))
+    out = a.out or Path("figures")
+    writable(out)
+    if a.laws is None and a.points != "curve":
         try:
             made, refused = _fitted(a, tables)
             laws = {each.fit.table.family: each.fit for each in made}
@@ -493,7 +490,7 @@ def check_figures(asked: Sequence[str], width: float, names: Sequence[str]) -> N
 def _drawings(
     a: argparse.Namespace,
     tables: list[Table],
-    laws: dict[str, Fitted],
+    laws: Mapping[str, Fitted],
     compared: Comparison | None,
 ) -> dict[str, Make]:
     """The figures that may be drawn, by name, each drawn only when it is called."""

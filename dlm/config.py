@@ -17,6 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from dlm import inputs
 from dlm.errors import DlmError, fail, nearest
 from dlm.families import FAMILIES, Family, digest, own
 from dlm.rules import check, convert
@@ -94,6 +95,9 @@ SAME_RUN = (
 )
 
 
+LARGEST = 16 * inputs.MIB  # bytes of a Python file of the user's
+
+
 def base() -> ConfigDict:
     """The defaults, as a locked ConfigDict; `corpus.options` alone takes new keys."""
     config: Any = ConfigDict(dataclasses.asdict(Config())).lock()
@@ -118,12 +122,14 @@ def resolve(config: ConfigDict) -> Config:
         model = dataclasses.replace(model, ff=max(64, int(8 * model.width / 3 / 64) * 64))
     objective = resolved.objective
     if objective.file:
-        path = Path(objective.file).resolve()
-        if not path.exists():
+        problem = inputs.unreadable(objective.file, LARGEST)
+        if problem == "no such file":
             near = nearest(objective.file, map(str, Path(objective.file).parent.glob("*.py")))
             raise DlmError(f"config.objective.file={objective.file!r}: no such file{near}")
-        if not path.is_file():
-            fail("objective.file", objective.file, "a Python file with FAMILY and make")
+        if problem:
+            right = f"a Python file with FAMILY and make; it {problem}"
+            fail("objective.file", objective.file, right)
+        path = Path(objective.file).resolve()
         objective = dataclasses.replace(objective, file=str(path), digest=digest(path))
     resolved = dataclasses.replace(resolved, model=model, objective=objective)
     check(resolved)

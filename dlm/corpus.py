@@ -19,7 +19,7 @@ import numpy as np
 from dlm import config, disk, round_trip, sealed, split, spool, tokenizer_files, tokenizers
 from dlm import store as stores
 from dlm.corpora import CORPORA, Source
-from dlm.errors import DlmError, nearest, reason
+from dlm.errors import DlmError, fail, nearest, reason
 from dlm.store import FORMAT, Manifest, Split, Store, load, notes, token_dtype
 
 __all__ = [
@@ -45,10 +45,8 @@ def options(corpus: config.Corpus) -> dict[str, Any]:
       DlmError: no such corpus or option (names the nearest), or an option without default unset.
     """
     if corpus.name not in CORPORA:
-        raise DlmError(
-            f"config.corpus.name={corpus.name!r}: must be one of {', '.join(CORPORA)}"
-            f"{nearest(corpus.name, CORPORA)}"
-        )
+        right = f"one of {', '.join(CORPORA)}{nearest(corpus.name, CORPORA)}"
+        fail("corpus.name", corpus.name, right)
     known = inspect.signature(CORPORA[corpus.name]).parameters
     for name in corpus.options:
         if name not in known:

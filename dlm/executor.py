@@ -77,6 +77,15 @@ def planned(words: Sequence[str], folder: Path, at_once: int, count: int) -> lis
     return [f"sbatch would take {head}, by this script:", *(f"  {x}" for x in script.splitlines())]
 
 
+def check(words: Sequence[str], at_once: int) -> None:
+    """Refuses, before a corpus is built, parameters that no Slurm takes.
+
+    Raises:
+      DlmError: a parameter that is missing or not possible.
+    """
+    _parameters(words, at_once)
+
+
 def _parameters(words: Sequence[str], at_once: int) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for word in words:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import ast
 import copy
 import importlib.util
+import itertools
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
 
-from dlm.config import Config, resolve, to_json
-from dlm.errors import DlmError, in_file, nearest
+from dlm import inputs
+from dlm.config import LARGEST, Config, base, resolve, to_json
+from dlm.errors import DlmError, fail, nearest, running
 from dlm.rules import convert
 
+MOST_RUNS = 10_000  # of one sweep
 SCALES = ("laptop", "smoke", "gpu", "paper")
 
 
@@ -26,37 +30,57 @@ def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
       DlmError: the file is missing, fails to load, or does not offer `get_config(scale)`.
     """
     file = Path(path)
-    if not file.is_file():
-        raise DlmError(f"{path or repr(path)}: {_no_experiment(file)}")
+    if problem := inputs.unreadable(file, LARGEST) if path else "no such file":
+        raise DlmError(f"{path or repr(path)}: {_no_experiment(file, problem)}")
     if scale not in SCALES:
         raise DlmError(f"--scale={scale}: must be one of {', '.join(SCALES)}")
     spec = importlib.util.spec_from_file_location(f"experiment_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise DlmError(f"{path}: not a Python file; an experiment is a .py with get_config(scale)")
     module = importlib.util.module_from_spec(spec)
-    try:
+    with running(path):
         spec.loader.exec_module(module)
         if not callable(getattr(module, "get_config", None)):
             raise DlmError(f"{path}: has no get_config(scale); an experiment defines it")
         config = module.get_config(scale)
-        sweep = list(module.sweep(scale) or []) if hasattr(module, "sweep") else [{}]
-    except DlmError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise in_file(path, error) from error
+        runs = (module.sweep(scale) or []) if hasattr(module, "sweep") else [{}]
+        sweep = list(itertools.islice(runs, MOST_RUNS + 1))
+    if len(sweep) > MOST_RUNS:
+        raise DlmError(f"{path}: sweep yields more than {MOST_RUNS:,} runs; does it end?")
     if not sweep or not all(isinstance(run, dict) for run in sweep):
         raise DlmError(f"{path}: sweep must yield a dict of overrides for each run, at least one")
-    if not isinstance(config, ConfigDict):
-        raise DlmError(f"{path}: get_config must return the ConfigDict of dlm.config.base()")
+    for run in sweep:
+        for key, value in run.items():
+            if not isinstance(key, str):
+                raise DlmError(f"{path}: sweep yields the key {key!r}; must be as 'model.layers'")
+            check_plain(key, value)
+    _check_base(path, config)
     return config, sweep
 
 
-def _no_experiment(file: Path) -> str:
+def _check_base(path: str, config: Any) -> None:
+    """Refuses what get_config returns unless it has the groups and fields of dlm.config.base()."""
+    if not isinstance(config, ConfigDict):
+        raise DlmError(f"{path}: get_config must return the ConfigDict of dlm.config.base()")
+    if isinstance(config, FrozenConfigDict):
+        raise DlmError(f"{path}: get_config must return a ConfigDict that can be changed")
+    right = base()
+    for key in keys(right):
+        node, group = config, isinstance(value_at(right, key), ConfigDict)
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, ConfigDict) else None
+        if node is None or (group and not isinstance(node, ConfigDict)):
+            raise DlmError(f"{path}: the config lacks {key}; get_config must begin with base()")
+
+
+def _no_experiment(file: Path, problem: str) -> str:
     """Why a path is no experiment, and which one may have been meant."""
     experiments = sorted(Path("experiments").glob("*.py"))
-    if file.is_dir() and str(file) != ".":
+    if problem == "is a folder" and str(file) != ".":
         inside = sorted(f.name for f in file.glob("*.py") if f.is_file())
         return f"is a folder{'; name a file of it: ' + ', '.join(inside) if inside else ''}"
+    if problem not in ("no such file", "is a folder"):
+        return f"{problem}; an experiment is a Python file"
     known = [f for f in [*sorted(file.parent.glob("*.py")), *experiments] if f.is_file()]
     same = [str(f) for f in known if f.stem == file.stem]
     near = f"; did you mean {same[0]}?" if same else nearest(str(file), map(str, known))
@@ -105,11 +129,32 @@ def override(config: ConfigDict, key: str, value: Any) -> Any:
                 raise DlmError(f"config.{key}: {'.'.join(parts[: depth + 1])} has no parts")
     old = node.get(part)
     if isinstance(old, ConfigDict):
-        raise DlmError(f"config.{key}: is a group of {', '.join(old)}; set one of them")
+        inside = f"is a group of {', '.join(old)}" if old else "is a group without fields so far"
+        raise DlmError(f"config.{key}: {inside}; set one of them, as in --config.{key}.NAME=VALUE")
+    check_plain(key, value)
     if old is not None and not free:
         value = convert(key, value, type(old))
-    node[part] = value
+    with node.ignore_type():  # an option may be a list where it was a word
+        node[part] = value
     return old
+
+
+def check_plain(key: str, value: Any) -> None:
+    """Refuses a value that a config.json could not hold as it is.
+
+    Raises:
+      DlmError: an object, or an integer of more than 64 bits.
+    """
+    if isinstance(value, list | tuple):
+        for each in value:
+            check_plain(key, each)
+    elif isinstance(value, dict):
+        for each in value.values():
+            check_plain(key, each)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        fail(key, value, "an integer of at most 64 bits")
+    elif not isinstance(value, str | int | float | np.generic | None):
+        fail(key, value, "a number, a word, true, false, or a list of these")
 
 
 def value_at(config: ConfigDict, key: str) -> Any:
@@ -143,7 +188,12 @@ def literal(text: str) -> Any:
     """A Python literal, true or false; any other text stays text."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (
+        ValueError,
+        SyntaxError,
+        MemoryError,
+        RecursionError,
+    ):  # the last two: too many brackets
         return {"true": True, "false": False}.get(text, text)
 
 

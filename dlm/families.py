@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
-from dlm.errors import DlmError, fail, in_file
+from dlm.errors import DlmError, fail, running
 from dlm.flops import ATTENTION
 
 
@@ -93,12 +93,8 @@ def own(file: str, known: str) -> Any:
     if known != digest(path):
         fail("objective.file", file, "the file that this run was trained with; it changed")
     module = importlib.util.module_from_spec(spec)
-    try:
+    with running(file):
         spec.loader.exec_module(module)
-    except DlmError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise in_file(file, error) from error
     if missing := [name for name in ("FAMILY", "make") if not hasattr(module, name)]:
         fail("objective.file", file, f"a file that defines {' and '.join(missing)}")
     _check_family(file, module.FAMILY)

@@ -11,7 +11,7 @@ import numpy as np
 from dlm.errors import DlmError
 from dlm.store import Store
 
-MASK = re.compile(r"(\[MASK(?:\*\d+)?\])")
+MASK = re.compile(r"(\[MASK(?:\*[1-9]\d{0,9})?\])")
 ALMOST = re.compile(r"\[mask(\*[^\]]*)?\]", re.IGNORECASE)
 
 
@@ -50,7 +50,9 @@ def infill(option: str, text: str, store: Store, length: int) -> np.ndarray:
         if MASK.fullmatch(part):
             ids += [-1] * min(int(part[6:-1] or 1), length + 1)
         elif wrong := ALMOST.search(part):
-            raise DlmError(f"{option}: {wrong[0]} must be [MASK], or [MASK*N] for N tokens")
+            raise DlmError(
+                f"{option}: {wrong[0]} must be [MASK], or [MASK*N] for N tokens, 1 or more"
+            )
         elif part:
             ids += list(encode(option, part, store))
     return np.array(ids, np.int32)

@@ -15,6 +15,7 @@ from dlm.errors import DlmError, nearest
 from dlm.model import Params, transformer
 from dlm.objectives.reveal import ORDERS
 
+MOST_CALLS = 100  # of the model, for each position of a sequence
 EVERY_ORDER = (*ORDERS, "ddim")
 
 
@@ -34,6 +35,19 @@ def calls(c: config.Config, steps: int) -> int:
         return length
     blocks = length // c.objective.block if name == "block" else 1
     return blocks * max(steps // blocks, 1)
+
+
+def check_steps(c: config.Config, steps: int) -> None:
+    """Refuses calls that nothing is gained by.
+
+    Raises:
+      DlmError: below 0, or more than MOST_CALLS for each position.
+    """
+    if steps < 0:
+        raise DlmError(f"--steps={steps}: must be above 0, or 0 for one a token")
+    if steps > (most := MOST_CALLS * c.data.seq_len):
+        positions = f"{MOST_CALLS} for each of {c.data.seq_len} positions"
+        raise DlmError(f"--steps={steps}: must be at most {most:,} calls, {positions}")
 
 
 @functools.lru_cache(maxsize=16)
@@ -97,8 +111,7 @@ def sample(
             f"--order={order}: must be one of {', '.join(known)}, for {c.objective.name}"
             f"{nearest(order, known)}"
         )
-    if steps < 0:
-        raise DlmError(f"--steps={steps}: must be above 0, or 0 for one a token")
+    check_steps(c, steps)
     if steps and (taken := calls(c, steps)) != steps:
         raise DlmError(f"--steps={steps}: must be {taken}, or 0: {c.objective.name} takes as many")
     if not budget >= 0:

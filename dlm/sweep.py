@@ -178,7 +178,7 @@ def _question(path: str) -> str:
     """The first paragraph of an experiment's docstring."""
     import ast
 
-    text = ast.get_docstring(ast.parse(Path(path).read_text())) or ""
+    text = ast.get_docstring(ast.parse(Path(path).read_bytes())) or ""
     return " ".join(text.split("\n\n")[0].split())
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import zlib
 from pathlib import Path
 
-from dlm import config
-from dlm.errors import DlmError, reason
+from dlm import config, inputs
+from dlm.errors import DlmError, fail, reason
 
+LARGEST = 1024 * inputs.MIB  # bytes of a tokenizer's file
 # Names that the files of a GPT-2 folder go by; each also with .gz.
 VOCAB = ("vocab.json", "encoder.json", "gpt2-vocab.json")
 MERGES = ("merges.txt", "vocab.bpe", "gpt2-merges.txt")
@@ -38,7 +40,7 @@ def given(tokenizer: config.Tokenizer) -> dict[str, bytes]:
     Raises:
       DlmError: a file is missing, unreadable or cannot be fetched.
     """
-    path = Path(tokenizer.path).expanduser()
+    path = Path(os.path.expanduser(tokenizer.path))  # pathlib's raises for a user that is not there
     if tokenizer.kind in ("chars", "bytes", "bpe"):
         return {}
     if tokenizer.kind == "sentencepiece":
@@ -50,7 +52,7 @@ def given(tokenizer: config.Tokenizer) -> dict[str, bytes]:
     found = {}
     for saved, names in (("vocab.json", VOCAB), ("merges.txt", MERGES)):
         files = [path / (name + end) for name in names for end in ("", ".gz")]
-        file = next((f for f in files if f.is_file()), None)
+        file = next((f for f in files if not inputs.unreadable(f)), None)
         if file is None:
             raise DlmError(
                 f"config.tokenizer.path={tokenizer.path!r}: must be a folder with "
@@ -62,14 +64,14 @@ def given(tokenizer: config.Tokenizer) -> dict[str, bytes]:
 
 
 def _read(path: Path, what: str) -> bytes:
+    problem = inputs.unreadable(path, LARGEST)
     try:
-        if path.exists() and not path.is_file():
-            raise OSError("is a folder, a pipe or a device")
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix == ".gz" else content
+        if not problem:
+            content = path.read_bytes()
+            return gzip.decompress(content) if path.suffix == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
-        name = f"config.tokenizer.path={str(path)!r}"
-        raise DlmError(f"{name}: must be {what}: {reason(error)}") from error
+        problem = reason(error)
+    fail("tokenizer.path", str(path), f"{what}: {problem}")
 
 
 def _fetch(name: str, digest: str) -> bytes:

@@ -232,6 +232,8 @@ def _sentencepiece(kind: str, files: dict[str, bytes]) -> Tokenizer:
     import sentencepiece
 
     (model,) = files.values()
+    if not model:  # the library would take it, and fail in its first use
+        raise ValueError("the file is empty")
     processor: Any = sentencepiece.SentencePieceProcessor(model_proto=model)  # pyright: ignore (no stubs)
     size, eod = processor.vocab_size(), processor.eos_id()
     spelled = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in BLANK.encode()]

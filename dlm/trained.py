@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlm import addresses, config, disk, flops, private, prompts
+from dlm import addresses, config, disk, flops, inputs, private, prompts
 from dlm.errors import DlmError, nearest
 
+PASSES, COUNT = 1_000_000, 1_000_000  # the most that an option may ask for
 RUN = "a run's folder, its id below the workdir or a beginning of that, or its address in a bucket"
 
 
@@ -24,34 +25,59 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
         )
     for name in ("evaluate", "sample", "quality"):
         parsers[name].add_argument("run", help=RUN)
-    parsers["evaluate"].add_argument("--passes", type=int, default=0, help="of a bound")
+    parsers["evaluate"].add_argument(
+        "--passes",
+        type=inputs.whole(0, PASSES),
+        default=0,
+        help="of a bound (default: as the run was scored)",
+    )
     for name in ("sample", "quality"):
         p = parsers[name]
-        p.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
-        p.add_argument("--temperature", type=float, default=1.0, help="0: the likeliest token")
-        p.add_argument("--top-p", type=float, default=1.0, help="nucleus: 0 to 1 (default: 1)")
+        p.add_argument(
+            "--seed",
+            type=inputs.whole(0, 2**32 - 1),
+            default=0,
+            help="of what is drawn (default: 0)",
+        )
+        p.add_argument(
+            "--temperature", type=inputs.zero_or_more(), default=1.0, help="0: the likeliest token"
+        )
+        p.add_argument(
+            "--top-p",
+            type=inputs.number("above 0, at most 1", lambda share: 0 < share <= 1),
+            default=1.0,
+            help="nucleus: 0 to 1 (default: 1)",
+        )
         p.add_argument("--order", default="ancestral", help="see the end of dlm sample --help")
-        p.add_argument("--budget", type=float, default=0.1, help="of --order entropy, in nats")
+        p.add_argument(
+            "--budget",
+            type=inputs.zero_or_more("0 or more, in nats"),
+            default=0.1,
+            help="of --order entropy, in nats",
+        )
     sample = parsers["sample"]
-    sample.add_argument("--count", type=int, default=4, help="sequences (default: 4)")
+    count = inputs.whole(1, COUNT)
+    sample.add_argument("--count", type=count, default=4, help="sequences (default: 4)")
     sample.add_argument("--prompt", default="", help="text, or token ids where there is no text")
     sample.add_argument("--infill", default="", help="text or ids with [MASK] where it is free")
-    sample.add_argument("--steps", type=int, default=0, help="calls (default: one a token)")
+    sample.add_argument(
+        "--steps", type=inputs.whole(), default=0, help="calls (default: one a token)"
+    )
     quality = parsers["quality"]
-    quality.add_argument("--count", type=int, default=256, help="samples for each number of steps")
+    quality.add_argument(
+        "--count", type=count, default=256, help="samples for each number of steps"
+    )
     quality.add_argument(
         "--judge", required=True, metavar="RUN", help="an ar run on the same tokens"
     )
-    quality.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16, 32, 64])
+    quality.add_argument("--steps", type=inputs.whole(1), nargs="+", default=[4, 8, 16, 32, 64])
     parsers["spectrum"].add_argument("runs", nargs="+", metavar="run", help=f"on images: {RUN}")
-    parsers["spectrum"].add_argument("--count", type=int, default=64, help="validation images")
-    parsers["spectrum"].add_argument("--out", type=Path, default=Path("."), help="a folder")
+    parsers["spectrum"].add_argument("--count", type=count, default=64, help="validation images")
+    parsers["spectrum"].add_argument("--out", type=inputs.path, default=Path("."), help="a folder")
     parsers["check-objective"].add_argument("objective", help="a Python file, or a name")
 
 
 def evaluate(a: argparse.Namespace) -> list[Any]:
-    if a.passes < 0:
-        raise DlmError(f"--passes={a.passes}: must be 1 or more")
     folder = addresses.run(a.run, a.workdir)  # JAX is loaded after the mistakes
     import dataclasses
 
@@ -76,7 +102,6 @@ def evaluate(a: argparse.Namespace) -> list[Any]:
 
 
 def sample(a: argparse.Namespace) -> list[Any]:
-    _counts(a)
     folder = addresses.run(a.run, a.workdir)
     from dlm import keys, run, sampling, worker
 
@@ -100,17 +125,7 @@ def _options(a: argparse.Namespace) -> dict[str, Any]:
     return dict(temperature=a.temperature, top_p=a.top_p, order=a.order, budget=a.budget)
 
 
-def _counts(a: argparse.Namespace) -> None:
-    if a.count < 1:
-        raise DlmError(f"--count={a.count}: must be 1 or more")
-    if not 0 <= a.seed < 2**32:
-        raise DlmError(f"--seed={a.seed}: must be 0 or above, and below 2**32")
-
-
 def quality(a: argparse.Namespace) -> list[Any]:
-    _counts(a)
-    if wrong := [n for n in a.steps if n < 1]:
-        raise DlmError(f"--steps {wrong[0]}: must be 1 or more")
     folder, judge_folder = (addresses.run(word, a.workdir) for word in (a.run, a.judge))
     from dlm import canvas, data, figures, quality, run, sampling, worker
     from dlm.terminal import grid
@@ -120,6 +135,8 @@ def quality(a: argparse.Namespace) -> list[Any]:
     judge, judged, judge_params = run.restore_best(judge_folder, a.trust)
     if store.fingerprint != judged.fingerprint:
         raise DlmError(f"--judge {a.judge}: was trained on other tokens than {a.run}")
+    for steps in a.steps:
+        sampling.check_steps(c, steps)
     windows = data.validation_windows(store, c.data.seq_len)
     found = quality.curve(
         *(c, params, judge, judge_params, store.vocab_size, windows),
@@ -211,9 +228,9 @@ def benchmark(
     from dlm.commands import writable
     from dlm.terminal import grid
 
-    if not a.seconds > 0:
-        raise DlmError(f"--seconds={a.seconds:g}: must be above 0")
     writable(a.out and a.out.parent)
+    if a.out is not None and a.out.exists() and (problem := inputs.unreadable(a.out)):
+        raise DlmError(f"--out {a.out}: {problem}; must be a JSON file")
     cases = [given] if given else []
     for name in [] if given else a.size or benchmark.default_sizes():
         c, vocab_size = benchmark.sized(name)
@@ -274,6 +291,9 @@ def benchmark(
 
 def spectrum(a: argparse.Namespace) -> list[Any]:
     folders = [addresses.run(word, a.workdir) for word in a.runs]
+    from dlm.commands import writable
+
+    writable(a.out)
     from dlm import canvas, data, figures, run, spectrum, worker
     from dlm.crossover import name_of
     from dlm.terminal import grid
@@ -283,6 +303,10 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
     found, rows = {}, []
     for folder in folders:
         c, store, params = run.restore_best(folder, a.trust)
+        if store.tokenizer is not None:
+            raise DlmError(
+                f"{folder}: was trained on text ({store.manifest.name}); must be on images"
+            )
         images = data.validation_windows(store, c.data.seq_len)[: a.count]
         name = name_of(c.objective.name)
         if name in found:  # another run of the family
@@ -292,7 +316,6 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
         for level, row in zip(levels, shares, strict=True):
             rows.append([name, f"{level:.1%}", *(f"{share:.3f}" for share in row)])
     head = ("family", "known", *(f"{r} cycles" for r in radius))
-    a.out.mkdir(parents=True, exist_ok=True)
     png, *_ = canvas.save(figures.spectrum(found, levels), a.out / "spectrum")
     return ["Share of the variance of each spatial frequency that is explained", grid(head, rows),
             f"written: {png}"]  # fmt: skip

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Iterable
 from importlib import metadata
-from pathlib import Path
 from typing import NoReturn
 
-from dlm import commands, help_text, trained
-from dlm.errors import nearest
+from dlm import commands, help_text, inputs, trained
+from dlm.errors import DlmError, nearest
 
 VERBS: dict[str, tuple[str, str]] = {
     "run": (
@@ -112,16 +110,15 @@ the ratio is of training tokens per second over the config as it is. Tokens are 
 }
 
 
-KINDS = {"int": "a whole number", "float": "a number"}
+JOBS = 1024  # worker processes of one sweep
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, which says what would be right, and exits with 2."""
+    """Raises DlmError for a mistake, which says what would be right."""
 
     def error(self, message: str) -> NoReturn:
-        if wrong := re.fullmatch(r"argument (\S+): invalid (\w+) value: '(.*)'", message):
-            option, kind, value = wrong.groups()
-            message = f"{option}={value}: must be {KINDS.get(kind, kind)}"
+        if wrong := re.fullmatch(r"argument (\S+): (=.*)", message, re.DOTALL):  # inputs.refusal
+            message = f"{wrong[1]}{wrong[2]}"
         elif wrong := re.match(r"argument VERB: invalid choice: '(.*?)'", message):
             message = f"{wrong[1] or repr('')}: no such verb{nearest(wrong[1], VERBS)}"
         elif wrong := re.match(
@@ -134,8 +131,7 @@ class Parser(argparse.ArgumentParser):
         elif wrong := re.fullmatch(r"the following arguments are required: (.*)", message):
             names = wrong[1].split(", ")
             message = f"needs {', '.join(n if n[0] == '-' else n.upper() for n in names)}"
-        print(f"error: {self.prog}: {message}; {self.prog} --help shows examples", file=sys.stderr)
-        sys.exit(2)
+        raise DlmError(f"{self.prog}: {message}; {self.prog} --help shows examples")
 
 
 def _unknown(word: str, options: Iterable[str], takes_config: bool) -> str:
@@ -157,7 +153,11 @@ def _unknown(word: str, options: Iterable[str], takes_config: bool) -> str:
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The arguments, and the words that are `--config.` overrides; a mistake ends with usage, 2."""
+    """The arguments, and the words that are `--config.` overrides.
+
+    Raises:
+      DlmError: an unknown verb or option, or a value that an option does not take.
+    """
     parser = Parser(
         prog="dlm",
         description="Scaling-law experiments for data-constrained language modelling.",
@@ -185,7 +185,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         parsers[name].add_argument("--scale", default="laptop", help="laptop, smoke, gpu or paper")
         parsers[name].usage = f"dlm {name} EXPERIMENT [options] [--config.GROUP.FIELD=VALUE ...]"
     run = parsers["run"]
-    run.add_argument("--jobs", type=int, default=0, help="worker processes (default: a core each)")
+    run.add_argument(
+        "--jobs",
+        type=inputs.whole(0, JOBS),
+        default=0,
+        help="worker processes (default: a core each)",
+    )
     for name in ("run", "train"):
         parsers[name].add_argument(
             "--distributed", action="store_true", help="with the same command in other processes"
@@ -193,7 +198,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     benchmark = parsers["benchmark"]
     benchmark.add_argument("experiment", nargs="?", help="a Python file with get_config(scale)")
     benchmark.add_argument("--scale", default="laptop", help="laptop, smoke, gpu or paper")
-    benchmark.add_argument("--run", type=int, default=0, help="which run of the sweep, from 0")
+    which = {"type": inputs.whole(), "help": "which run of the sweep, from 0"}
+    benchmark.add_argument("--run", default=0, **which)
     benchmark.add_argument(
         "--size", nargs="+", action="extend", default=[], help="non-embedding parameters"
     )
@@ -205,11 +211,13 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         metavar="FIELD=VALUE[,...]",
         help="variants, timed in turn",
     )
-    benchmark.add_argument("--seconds", type=float, default=10.0, help="of timing, each variant")
+    benchmark.add_argument(
+        "--seconds", type=inputs.above_zero(), default=10.0, help="of timing, each variant"
+    )
     benchmark.add_argument(
         "--training-only", action="store_true", help="time neither scoring nor sampling"
     )
-    benchmark.add_argument("--out", type=Path, help="a JSON file for what was found")
+    benchmark.add_argument("--out", type=inputs.path, help="a JSON file for what was found")
     run.add_argument("--dry-run", action="store_true", help="list the runs, train nothing")
     run.add_argument(
         "--executor",
@@ -224,7 +232,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         metavar="KEY=VALUE",
         help="for sbatch; time in minutes",
     )
-    parsers["train"].add_argument("--run", type=int, help="which run of the sweep, from 0")
+    parsers["train"].add_argument("--run", **which)
     trained.arguments(parsers)
     for name in ("runs", "report", "tensorboard"):
         parsers[name].add_argument(
@@ -232,10 +240,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
             nargs="?",
             help="path, address, or name below the workdir (default: all of it)",
         )
-    parsers["report"].add_argument("--law", default="data-constrained", help="of a table of runs")
+    commands.law_argument(parsers["report"], "of a table of runs")
     commands.columns_argument(parsers["report"])
     commands.choice(parsers["report"])
-    parsers["tensorboard"].add_argument("--port", type=int, default=6006, help="(default: 6006)")
+    parsers["tensorboard"].add_argument(
+        "--port", type=inputs.whole(0, 2**16 - 1), default=6006, help="(default: 6006)"
+    )
     commands.arguments(parsers)
 
     arguments, rest = parser.parse_known_args(argv)

@@ -589,7 +589,7 @@ def test_unknown_corpora_and_options_get_the_nearest_name(tmp_path) -> None:
         build(tmp_path, name="files")
     with pytest.raises(DlmError, match="config.corpus.options.documents='many'"):
         build(tmp_path, name="topics", documents="many")
-    with pytest.raises(DlmError, match="config.corpus.options.length=0: .*1 or above"):
+    with pytest.raises(DlmError, match="config.corpus.options.length=0: .*1 to 1,000,000"):
         build(tmp_path, name="topics", length=0)
     assert list(tmp_path.iterdir()) == []
 

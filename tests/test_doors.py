@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from fake_runs import autoregressive, diffusion, write_run
 from dlm import (
     canvas,
     cli,
-    commands,
     crossings,
     figures,
     findings,
@@ -28,7 +28,7 @@ from dlm import (
 )
 from dlm.errors import DlmError
 from dlm.format import scientific, sentence
-from dlm.laws import analysis, intervals, measured, words
+from dlm.laws import analysis, intervals, law_files, measured, words
 from dlm.laws import table as tables
 
 
@@ -206,19 +206,26 @@ def test_laws_written_by_hand_say_that_their_range_is_unknown(study, tmp_path, c
     assert "The range of the runs behind a law is unknown (ar, masked)" in text
 
 
-@pytest.mark.parametrize("field, value", [
-    ("ranges", {"params": [1, 2]}), ("ranges", {"flops": [1]}), ("share", "abc"),
-    ("samples", {"E": ["x"]}),
+@pytest.mark.parametrize("field, value, words", [
+    ("ranges", {"params": [1, 2]}, "ar: ranges: runs=None: must be a number above 0"),
+    ("ranges", [[1]], "ar: ranges: runs=None"), ("ranges", 3, "ar: ranges: runs=None"),
+    ("share", "abc", "ar: share='abc': must be above 0, at most 1"),
+    ("share", 2, "share=2: must be"), ("share", None, "share=None: must be"),
+    ("samples", {"E": ["x"]}, "ar: samples: must be lists of numbers, of E, A"),
+    ("samples", {"Z": [1]}, "ar: samples: must be lists of numbers, of E, A"),
+    ("samples", [1], "ar: samples: must be lists of numbers, of E, A"),
+    ("fixed", "E", "fixed='E': must name coefficients of"), ("fixed", ["Z"], "fixed=['Z']"),
+    ("fixed", 3, "fixed=3"),
 ])  # fmt: skip
-def test_a_damaged_fit_json_is_told_in_one_line(study, tmp_path, field, value):
+def test_a_damaged_fit_json_is_told_in_one_line(study, tmp_path, field, value, words):
     (first, *_) = json.loads((study / "fit.json").read_text())
     (tmp_path / "fit.json").write_text(json.dumps([first | {field: value}]))
-    with pytest.raises(DlmError, match="ar: samples, share, fixed or ranges are not as dlm fit"):
-        commands.read_laws(tmp_path / "fit.json")
+    with pytest.raises(DlmError, match=re.escape(words)):
+        law_files.read(tmp_path / "fit.json")
 
 
 def test_a_law_of_a_fit_json_is_the_fit(study):
-    laws = commands.read_laws(study / "fit.json")
+    laws = law_files.read(study / "fit.json")
     for t in tables.read(study / "runs.csv"):
         assert laws[t.family].ranges == t.ranges
         assert math.isclose(t.ranges.flops[1], float(t.flops.max()))

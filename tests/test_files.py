@@ -161,7 +161,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path) -> None:
     os.mkfifo(tmp_path / "a.txt")
     (tmp_path / "zero.txt").symlink_to("/dev/zero")
     for name in ("a.txt", "zero.txt", "*.txt"):
-        with pytest.raises(DlmError, match=r"\.txt: is a pipe or a device"):
+        with pytest.raises(DlmError, match=r"\.txt: is a (pipe|device); must be a file"):
             read(tmp_path / name)
     for wrong in (None, 5, "", [None]):
         with pytest.raises(DlmError, match="paths=.*: must be a glob or a list of globs"):
@@ -218,14 +218,18 @@ def bad_files() -> dict[str, tuple[str, bytes, str]]:
         "not gzip": ("a.jsonl.gz", good, r"a\.jsonl\.gz: not a whole \.gz file"),
         "cut gzip": ("a.jsonl.gz", packed[:-20], r"a\.jsonl\.gz: not a whole \.gz file"),
         "not xz": ("a.jsonl.xz", good, r"a\.jsonl\.xz: not a whole \.xz file"),
-        "deep": ("a.jsonl", b"[" * 200_000 + b"\n", r"a\.jsonl:1: not JSON: .*recursion"),
+        "deep": (
+            "a.jsonl",
+            b"[" * 200_000 + b"\n",
+            r"a\.jsonl:1: not JSON: brackets are nested too deep",
+        ),
         "long number": ("a.jsonl", b'{"text": ' + b"1" * 5000 + b"}", r"a\.jsonl:1: not JSON: "),
         "open array": ("a.json", b'[{"text": "a"}, {"text": "b"}', r"element 3: Expecting value"),
         "no array": ("a.json", b'{\n "text": "a"}', r"a\.json:1: not JSON: .* one array"),
         "bad array": ("a.json", b'[{"text": "a"} {"text": "b"}]', r"element 2: neither , nor \]"),
         "two arrays": ("a.json", b'[{"text": "a"}]\n["b"]', r"goes on after its array"),
         "latin-1 array": ("a.json", b'["a", "\xe9"]', r"not UTF-8 at byte 7;"),
-        "deep array": ("a.json", b"[" * 200_000, r"element 1: .*recursion"),
+        "deep array": ("a.json", b"[" * 200_000, r"element 1: brackets are nested too deep"),
         "no column": ("a.csv", b"id,body\n1,x\n", r"a\.csv: no column 'text'; there are id, body"),
         "empty csv": ("a.csv", b"text\n", r"a\.csv: is empty"),
         "not bz2": ("a.jsonl.bz2", good, r"a\.jsonl\.bz2: not a whole \.bz2 file: "),

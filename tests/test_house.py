@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "dlm"
 # Each row may import the rows above it, never its own neighbours or a row below.
 LEFT = (
     ("errors", "format"),
-    ("terminal", "disk", "private"),
+    ("terminal", "inputs", "disk", "private"),
     ("sealed",),
     ("flops", "bucket"),
     ("families",),
@@ -56,7 +56,8 @@ RIGHT = (
 # The command line joins both sides.
 TOP = ("addresses", "prompts", "help_text", "trained", "usage", "sending", "cli")
 RIGHT_MAY = {
-    *("errors", "format", "disk", "sealed", "terminal", "config", "flops", "likelihood", "corpora")
+    *("errors", "format", "disk", "sealed", "terminal", "inputs", "config", "flops", "likelihood"),
+    "corpora",
 }
 FORBIDDEN = {"tensorflow", "torch", "clu", "tensorboardX", "tensorflow_datasets"}
 

@@ -80,7 +80,7 @@ def test_sample_refuses_what_the_tokenizer_lacks(
     words, told, monkeypatch, capsys, tmp_path
 ) -> None:
     monkeypatch.setattr(worker, "prepare_jax", lambda: None)
-    monkeypatch.setattr(run, "restore_best", lambda folder: (config.Config(), store(), None))
+    monkeypatch.setattr(run, "restore_best", lambda *_: (config.Config(), store(), None))
     monkeypatch.setattr(sampling, "sample", lambda *_, **__: pytest.fail("samples"))
     (tmp_path / "exp/0123").mkdir(parents=True)
     (tmp_path / "exp/0123/run.json").write_text("{}")

@@ -181,7 +181,7 @@ def test_a_given_sentencepiece_model_is_used_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["sentencepiece", "hf"])
 def test_a_missing_tokenizer_file_is_named(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(DlmError, match="config.tokenizer.path=.*nowhere.*No such file"):
+    with pytest.raises(DlmError, match="config.tokenizer.path=.*nowhere.*no such file"):
         make(kind, path=str(tmp_path / "nowhere"))
 
 

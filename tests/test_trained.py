@@ -83,7 +83,7 @@ def test_masks_are_revealed_in_several_orders(trained, order, capsys):
     (("--infill", "[MASK*17]"), "--infill: 17 tokens, must be at most"),
     (("--infill", "9 [MASK]"), "ids must be 0 to 4"),
     (("--order", "confidnce"), "did you mean confidence?"),
-    (("--budget", "-1"), "--budget=-1.0"),
+    (("--budget", "-1"), "--budget=-1"),
     (("--prompt", "one"), "give ids"),
 ])  # fmt: skip
 def test_a_wrong_sample_option_is_told(trained, words, told, capsys):

@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dlm import inputs
 from dlm.corpora import formats
-from dlm.corpora.source import NoText, Source
+from dlm.corpora.source import NoText, Source, is_share, refuse
 from dlm.errors import DlmError, reason
+
+LONGEST = 4096  # characters of a glob, as of a path
 
 
 def files(paths: str | list[str], text_field: str = "text", without_text: float = 0.01) -> Source:
@@ -33,16 +36,15 @@ def files(paths: str | list[str], text_field: str = "text", without_text: float 
     """
     found = find(paths, formats.KINDS)
     if not isinstance(text_field, str) or not text_field:
-        raise DlmError(f"config.corpus.options.text_field={text_field!r}: must be a field's name")
+        refuse("text_field", text_field, "a field's name")
     documents = _documents(found, text_field)
     share = checked_share(without_text)
     return Source(documents=documents, state=state(found.items()), without_text=share)
 
 
 def checked_share(without_text: float) -> float:
-    if isinstance(without_text, bool | str) or not 0 <= without_text <= 1:
-        name = f"config.corpus.options.without_text={without_text!r}"
-        raise DlmError(f"{name}: must be a share of the rows, from 0 to 1")
+    if not is_share(without_text):
+        refuse("without_text", without_text, "a share of the rows, from 0 to 1")
     return without_text
 
 
@@ -63,9 +65,11 @@ def find(paths: str | list[str], kinds: tuple[str, ...]) -> dict[str, Path]:
     patterns = [paths] if isinstance(paths, str) else paths
     right = isinstance(patterns, list | tuple) and all(isinstance(p, str) and p for p in patterns)
     if not patterns or not right:
-        raise DlmError(f"config.corpus.options.paths={paths!r}: must be a glob or a list of globs")
+        refuse("paths", paths, "a glob or a list of globs")
     found: set[Path] = set()
     for pattern in patterns:
+        if len(pattern) > LONGEST:
+            refuse("paths", pattern, f"at most {LONGEST:,} characters")
         pattern = os.path.expanduser(pattern)
         wild = not os.path.exists(pattern)
         matches = glob.glob(pattern, recursive=True) if wild else [pattern]
@@ -75,8 +79,8 @@ def find(paths: str | list[str], kinds: tuple[str, ...]) -> dict[str, Path]:
         for path in new:
             found.update(_inside(path, kinds) if path.is_dir() else [path])
     for path in sorted(found):
-        if not path.is_file():
-            raise DlmError(f"{path}: is a pipe or a device; save its content as a file")
+        if problem := inputs.unreadable(path):
+            raise DlmError(f"{path}: {problem}; must be a file")
         if formats.kind(path) not in kinds:
             packed = ", ".join(formats.COMPRESSED)
             raise DlmError(
@@ -101,12 +105,12 @@ def _inside(folder: Path, kinds: tuple[str, ...]) -> list[Path]:
         ending = there.most_common(1)[0][0] if there else kinds[0]
         raise DlmError(f"{folder}: is a folder; name its files, such as '{folder}/**/*{ending}'")
     try:
-        about = json.loads(saved.read_text())
+        about = json.loads(inputs.contents(saved, "as datasets writes it"))
         names = [file["filename"] for file in about["_data_files"]]
         if about.get("_indices_data_files"):
             raise DlmError(f"{folder}: is of an old datasets; save it anew with a newer version")
         return [folder / str(name) for name in names]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, DlmError):
             raise
         raise DlmError(f"{saved}: not written by datasets ({reason(error)})") from error

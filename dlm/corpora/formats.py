@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dlm import inputs
 from dlm.errors import DlmError, reason
 
 TEXT = (".txt", ".md")  # a document each
@@ -130,7 +131,7 @@ def _parse(line: str, path: Path, number: int) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        words = error.msg if isinstance(error, json.JSONDecodeError) else reason(error)
+        words = inputs.json_problem(error)
         if kind(path) == ".json":
             words += "; a .json file is one array, or has an object on each line"
         raise DlmError(f"{path}:{number}: not JSON: {words}") from error
@@ -170,7 +171,7 @@ def _elements(file: Any, path: Path) -> Iterator[Any]:
         except (ValueError, RecursionError) as error:
             if isinstance(error, json.JSONDecodeError) and grow():
                 continue
-            words = error.msg if isinstance(error, json.JSONDecodeError) else reason(error)
+            words = inputs.json_problem(error)
             raise DlmError(f"{path}: not a JSON array: element {number + 1}: {words}") from error
         if end == len(text) and grow():  # a number may go on
             continue

@@ -7,10 +7,10 @@ import gc
 import glob
 import os
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
-from dlm.corpora.files import checked_share, state
-from dlm.corpora.source import NoText, Source
+from dlm.corpora.files import LONGEST, checked_share, state
+from dlm.corpora.source import NoText, Source, refuse
 from dlm.errors import DlmError, reason
 
 BUILDERS = ("json", "parquet")  # of local files: .json, .jsonl, also .gz, .xz, .zst; .parquet
@@ -56,16 +56,16 @@ def hub(
     )  # fmt: skip
     for name, value in texts.items():
         if not isinstance(value, str) or (not value and name in ("dataset", "split", "field")):
-            _fail(name, value, "a name")
+            refuse(name, value, "a name")
     for name, count in (("documents", documents), ("validation_documents", validation_documents)):
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-            _fail(name, count, "a whole number, 0 (all) or above")
+            refuse(name, count, "a whole number, 0 (all) or above")
     if validation_documents and not validation_split:
-        _fail("validation_documents", validation_documents, "0 without a validation_split")
+        refuse("validation_documents", validation_documents, "0 without a validation_split")
     if validation_split == split:
-        _fail("validation_split", validation_split, f"another than split={split!r}")
+        refuse("validation_split", validation_split, f"another than split={split!r}")
     if (dataset in BUILDERS) != bool(files):
-        _fail("files", files, f"given with dataset={' or '.join(BUILDERS)}, and with no other")
+        refuse("files", files, f"given with dataset={' or '.join(BUILDERS)}, and with no other")
     share = checked_share(without_text)
     found = _find(files, [name for name in (split, validation_split) if name])
 
@@ -162,12 +162,12 @@ class Stream:
 
     def _text(self, example: dict[str, Any], number: int) -> str | NoText:
         if self.field not in example:
-            _fail("field", self.field, f"a field of {self.dataset}, one of {', '.join(example)}")
+            refuse("field", self.field, f"a field of {self.dataset}, one of {', '.join(example)}")
         text = example[self.field]
         if text is None or text == "":
             return NoText(f"{self.field!r} is {'null' if text is None else 'empty'}")
         if not isinstance(text, str):
-            _fail(
+            refuse(
                 "field", self.field, f"text; document {number:,} of {self.split} has {text!r:.40}"
             )
         return text
@@ -183,20 +183,18 @@ def _find(files: Any, splits: list[str]) -> dict[str, list[str]]:
         patterns = by_split.get(split, [])
         patterns = [patterns] if isinstance(patterns, str) else patterns
         if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
-            _fail("files", files, "a glob, a list of globs, or these by split")
+            refuse("files", files, "a glob, a list of globs, or these by split")
         paths: set[str] = set()
         for pattern in patterns:
+            if len(pattern) > LONGEST:
+                refuse("files", pattern, f"at most {LONGEST:,} characters")
             matches = glob.glob(os.path.expanduser(pattern), recursive=True)
             if not matches:
-                _fail("files", pattern, "a file that exists, or a glob that matches one")
+                refuse("files", pattern, "a file that exists, or a glob that matches one")
             paths.update(os.path.abspath(match) for match in matches)
             if odd := [path for path in matches if not os.path.isfile(path)]:
-                _fail("files", odd[0], "a file, not a folder, a pipe or a device")
+                refuse("files", odd[0], "a file, not a folder, a pipe or a device")
         if not paths:
-            _fail("files", files, f"globs of the files of each split, here also of {split!r}")
+            refuse("files", files, f"globs of the files of each split, here also of {split!r}")
         found[split] = sorted(paths)
     return found
-
-
-def _fail(name: str, value: Any, right: str) -> NoReturn:
-    raise DlmError(f"config.corpus.options.{name}={value!r}: must be {right}")

@@ -7,15 +7,13 @@ objects that have one in the field `field`.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from dlm.corpora import files, formats
-from dlm.corpora.source import Source
+from dlm.corpora.source import Source, check_whole, refuse
 from dlm.errors import DlmError, reason
 
 KINDS = (".npy", ".npz", *formats.JSON)
@@ -28,10 +26,9 @@ def ids(paths: str | list[str], vocab_size: int, field: str = "ids") -> Source:
       DlmError: nothing matches, or a match is of no known kind; while reading, a file that is broken,
         or holds what are no token ids (names the file and the array or line).
     """
-    if not isinstance(vocab_size, int) or isinstance(vocab_size, bool) or vocab_size < 2:
-        raise DlmError(
-            f"config.corpus.options.vocab_size={vocab_size!r}: must be a whole number, 2 or above"
-        )
+    check_whole({"vocab_size": (2, 2**31 - 1)}, vocab_size=vocab_size)  # ids are stored as int32
+    if not isinstance(field, str) or not field:
+        refuse("field", field, "a field's name")
     found = files.find(paths, KINDS)
     documents, state = _documents(found, field), files.state(found.items())
     return Source(documents=documents, vocab_size=vocab_size, state=state)
@@ -47,7 +44,7 @@ def _documents(found: dict[str, Path], field: str) -> Iterator[tuple[str, np.nda
             arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
             if not all(isinstance(array, np.ndarray) for array in arrays.values()):
                 raise ValueError("a member is no array")
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # of a damaged file: of the archive, its headers, its arrays
             raise DlmError(
                 f"{path}: not a readable {path.suffix} file of numbers: {reason(error)}"
             ) from None

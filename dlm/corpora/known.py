@@ -13,19 +13,24 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from dlm.corpora.source import Source
-from dlm.errors import DlmError
+from dlm.corpora.source import Source, check_whole, is_share, refuse
 
 Documents = Iterator[tuple[str, np.ndarray]]
 
 
-def _checked(least: dict[str, int], **values: int) -> None:
-    for name, value in values.items():
-        low = least.get(name, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise DlmError(
-                f"config.corpus.options.{name}={value!r}: must be a whole number, {low} or above"
-            )
+# The least and the most of each option. A square table of `vocabulary` or a cube of `symbols` is held
+# in memory, and more documents or tokens are never built in a day.
+LIMITS = {
+    "documents": (1, 10**8),
+    "length": (1, 10**6),
+    "vocabulary": (2, 10_000),
+    "concentration": (1, 10**6),
+    "states": (2, 1000),
+    "symbols": (2, 100),
+    "group": (2, 10**6),
+    "digits": (1, 1000),
+    "seed": (0, 2**63 - 1),
+}
 
 
 def _source(
@@ -52,8 +57,8 @@ def markov(
 
     Entropy per token: (H(pi) + (length - 1) H(X' | X)) / length, exact.
     """
-    _checked({"vocabulary": 2, "seed": 0}, documents=documents, length=length,
-             vocabulary=vocabulary, concentration=concentration, seed=seed)  # fmt: skip
+    check_whole(LIMITS, documents=documents, length=length, vocabulary=vocabulary,
+                concentration=concentration, seed=seed)  # fmt: skip
     rng = np.random.default_rng([seed, 1])
     rows = rng.dirichlet(np.full(vocabulary, concentration / vocabulary), vocabulary)
     pi = stationary(rows)
@@ -100,8 +105,8 @@ def hmm(
     documents: int = 4000, length: int = 64, states: int = 6, vocabulary: int = 16, seed: int = 0
 ) -> Source:
     """A hidden Markov model. Entropy: mean of -log p by the forward algorithm, over 2,000 documents."""
-    _checked({"vocabulary": 2, "states": 2, "seed": 0}, documents=documents, length=length,
-             vocabulary=vocabulary, states=states, seed=seed)  # fmt: skip
+    check_whole(LIMITS, documents=documents, length=length, vocabulary=vocabulary, states=states,
+                seed=seed)  # fmt: skip
     rng = np.random.default_rng([seed, 2])
     rows = rng.dirichlet(np.full(states, 0.4), states)
     shown = rng.dirichlet(np.full(vocabulary, 0.15), states)
@@ -140,10 +145,10 @@ def pcfg(
     A node of symbol A becomes B C with probability P(B, C | A), a leaf a token. Entropy: mean of
     -log p by the inside algorithm over 2,000 documents.
     """
-    _checked({"vocabulary": 2, "symbols": 2, "seed": 0}, documents=documents, length=length,
-             vocabulary=vocabulary, symbols=symbols, seed=seed)  # fmt: skip
+    check_whole(LIMITS, documents=documents, length=length, vocabulary=vocabulary, symbols=symbols,
+                seed=seed)  # fmt: skip
     if length & (length - 1):
-        raise DlmError(f"config.corpus.options.length={length}: must be a power of two for pcfg")
+        refuse("length", length, "a power of two for pcfg")
     rng = np.random.default_rng([seed, 4])
     pairs = rng.dirichlet(np.full(symbols**2, 0.15), symbols)
     shown = rng.dirichlet(np.full(vocabulary, 0.2), symbols)
@@ -191,12 +196,11 @@ def copies(
 
     Entropy per token, exact: (log V + h(wrong) + wrong log(V - 1)) / 2.
     """
-    _checked({"vocabulary": 2, "length": 2, "seed": 0}, documents=documents, length=length,
-             vocabulary=vocabulary, seed=seed)  # fmt: skip
-    if length % 2 or not 0 <= wrong < 1:
-        raise DlmError(
-            f"config.corpus.options: length={length} must be even, wrong={wrong} from 0 to below 1"
-        )
+    check_whole(LIMITS, documents=documents, length=length, vocabulary=vocabulary, seed=seed)
+    if length % 2:
+        refuse("length", length, "even for copies")
+    if not is_share(wrong) or wrong == 1:
+        refuse("wrong", wrong, "from 0 to below 1")
     rng = np.random.default_rng([seed, 6])
 
     def one() -> np.ndarray:
@@ -210,9 +214,9 @@ def copies(
 
 def parity(documents: int = 4000, length: int = 64, group: int = 8, seed: int = 0) -> Source:
     """Runs of `group` - 1 random bits and their parity. Entropy: (group - 1)/group log 2, exact."""
-    _checked({"group": 2, "seed": 0}, documents=documents, length=length, group=group, seed=seed)
+    check_whole(LIMITS, documents=documents, length=length, group=group, seed=seed)
     if length % group:
-        raise DlmError(f"config.corpus.options.group={group}: must divide length={length}")
+        refuse("group", group, f"a divisor of length={length}")
     rng = np.random.default_rng([seed, 7])
 
     def one() -> np.ndarray:
@@ -227,9 +231,9 @@ def s5(documents: int = 4000, length: int = 64, seed: int = 0) -> Source:
 
     120 symbols for elements, the next 120 for products. Entropy: log(120)/2, exact.
     """
-    _checked({"length": 2, "seed": 0}, documents=documents, length=length, seed=seed)
+    check_whole(LIMITS, documents=documents, length=length, seed=seed)
     if length % 2:
-        raise DlmError(f"config.corpus.options.length={length}: must be even for s5")
+        refuse("length", length, "even for s5")
     rng = np.random.default_rng([seed, 8])
     table = products()
 
@@ -257,7 +261,7 @@ def addition(documents: int = 4000, digits: int = 4, seed: int = 0) -> Source:
 
     12 symbols, 3 digits + 3 tokens. Entropy: 2 digits log 10 over that length, exact.
     """
-    _checked({"seed": 0}, documents=documents, digits=digits, seed=seed)
+    check_whole(LIMITS, documents=documents, digits=digits, seed=seed)
     rng = np.random.default_rng([seed, 9])
 
     def one() -> np.ndarray:

@@ -1,12 +1,14 @@
-"""What a corpus function returns."""
+"""What a corpus function returns, and how it refuses its options."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
+
+from dlm.errors import fail
 
 
 @dataclass(frozen=True)
@@ -39,3 +41,21 @@ class Source:
     entropy: float | None = None
     validation: Iterable[tuple[str, str | np.ndarray | NoText]] | None = None
     without_text: float = 0.0
+
+
+def refuse(option: str, value: Any, right: str) -> NoReturn:
+    """The error of an option of a corpus: its name, its value, and what would be right."""
+    fail(f"corpus.options.{option}", value, right)
+
+
+def check_whole(limits: dict[str, tuple[int, int]], **values: Any) -> None:
+    """Refuses an option that is no whole number within its limits, both included."""
+    for name, value in values.items():
+        low, high = limits[name]
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            refuse(name, value, f"a whole number, {low:,} to {high:,}")
+
+
+def is_share(value: Any) -> bool:
+    """Whether an option is a number from 0 to 1."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1

@@ -9,8 +9,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dlm.corpora.source import Source
-from dlm.errors import DlmError
+from dlm.corpora.source import Source, check_whole
+
+LIMITS = {
+    "documents": (2, 10**8),
+    "length": (1, 10**6),
+    "topics": (2, 1000),
+    "vocabulary": (2, 10**5),
+    "seed": (0, 2**63 - 1),
+}
 
 
 def topics(
@@ -24,18 +31,12 @@ def topics(
     mixture ~ Dirichlet(0.1) over the topics. More documents extend the list, they change none.
 
     Raises:
-      DlmError: an option is not a whole number, or below its least value.
+      DlmError: an option is not a whole number, or out of its limits.
     """
-    least = {"documents": 2, "length": 1, "topics": 2, "vocabulary": 2, "seed": 0}
     values = dict(
         documents=documents, length=length, topics=topics, vocabulary=vocabulary, seed=seed
     )
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least[name]:
-            raise DlmError(
-                f"config.corpus.options.{name}={value!r}: must be a whole number, {least[name]} "
-                "or above"
-            )
+    check_whole(LIMITS, **values)
     return Source(documents=_documents(**values), vocab_size=vocabulary)
 
 

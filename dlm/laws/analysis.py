@@ -12,7 +12,7 @@ from dlm.errors import DlmError
 from dlm.format import number
 from dlm.laws import fits, holdout, intervals, optimum, published, stages, verdicts
 from dlm.laws.fits import Fit, Loss
-from dlm.laws.forms import Law
+from dlm.laws.forms import STEPS, Law
 from dlm.laws.forms import law as named
 from dlm.laws.holdout import Prediction
 from dlm.laws.intervals import Profile
@@ -21,7 +21,6 @@ from dlm.laws.published import Published
 from dlm.laws.table import Table
 from dlm.laws.verdicts import Outlier, Suggestion, Verdict
 
-STEPS = ("auto", "two", "joint")
 CHINCHILLA = ("E", "A", "B", "alpha", "beta")
 NATS = 0.01  # the cost below which repeating counts as free
 

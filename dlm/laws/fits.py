@@ -18,11 +18,10 @@ import numpy as np
 
 from dlm.errors import DlmError
 from dlm.laws.dual import Dual
-from dlm.laws.forms import Coefficient, Law
+from dlm.laws.forms import LOSSES, Coefficient, Law
 from dlm.laws.minimise import Objective, minimise
 from dlm.laws.table import Ranges, Table
 
-LOSSES = ("huber", "lad", "gaussian")
 DELTA = 1e-3  # Hoffmann et al. 2022; also Muennighoff et al. 2023
 STARTS = 128
 SAME_LOSS = 1e-9  # losses that differ by no larger share are one

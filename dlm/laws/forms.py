@@ -19,6 +19,11 @@ import numpy as np
 
 from dlm.errors import DlmError, nearest
 
+# What options of a fit take: a row of dlm's own runs, what is minimised, and in how many stages.
+POINTS = ("best", "last", "curve")
+LOSSES = ("huber", "lad", "gaussian")
+STEPS = ("auto", "two", "joint")
+
 
 @dataclass(frozen=True)
 class Coefficient:

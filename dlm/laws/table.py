@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from dlm import crossover, runs
+from dlm import crossover, inputs, runs
 from dlm.errors import DlmError, nearest
 from dlm.frontiers import FamilyLosses
 from dlm.laws import own_runs, rows, sheet, units
+from dlm.laws.forms import POINTS
 from dlm.laws.rows import Gathered
-
-POINTS = ("best", "last", "curve")
 
 
 @dataclass(frozen=True)
@@ -138,8 +137,7 @@ def make(
         )
     notes: list[str] = []
     if not raw:
-        units.ratios(name, N, D, U)
-        notes = [*units.losses(L), *units.flops(name, C, N, D, where)]
+        notes = [*units.ratios(name, N, D, U), *units.losses(L), *units.flops(name, C, N, D, where)]
     groups = np.array(named if run is None else [str(v) for v in run])
     return Table(
         name=name,
@@ -206,8 +204,9 @@ def read(
     if path.is_dir():
         _refuse_columns(str(path), columns)
         return from_runs(runs.load(path), points, str(path))
-    if not path.is_file():
-        raise DlmError(f"{path}: no such table; must be a CSV, a Parquet file or a folder of runs")
+    if problem := inputs.unreadable(path):
+        problem = "no such table" if problem == "no such file" else problem
+        raise DlmError(f"{path}: {problem}; must be a CSV, a Parquet file or a folder of runs")
     cells = sheet.read(path)
     if own_runs.is_own(cells):
         _refuse_columns(cells.name, columns)

@@ -12,8 +12,9 @@ from dlm.errors import DlmError
 SMALLEST = {"params": 1e4, "tokens": 1e3, "unique_tokens": 1e3}
 MIXED = 1e7  # the largest ratio within one column of counts that is taken as one unit
 GAP = 1e3  # the largest ratio between neighbours in a column,
-BELOW = {"params": 1e4, "tokens": 1e6}  # if the lower of them is below these
+BELOW = {"params": 1e4, "tokens": 1e6, "unique_tokens": 1e6}  # if the lower of them is below these
 TOKENS_PER_PARAM = (1e-4, 1e6)  # a median outside these means that the units differ
+APART = 300.0  # the largest ratio between neighbours in tokens per parameter without a warning
 EPOCHS = 0.99e6  # a median above it means the same: unique tokens in millions
 LARGEST_LOSS = 1e3  # nats per token: e^1000 symbols
 VOCABULARY = math.log(300_000)  # nats per token of guessing among the largest vocabularies
@@ -34,7 +35,7 @@ def counts(name: str, column: str, values: np.ndarray) -> None:
     if not len(values):
         return
     ordered = np.sort(values)
-    gaps = (ordered[1:] > GAP * ordered[:-1]) & (ordered[:-1] < BELOW.get(column, 0))
+    gaps = (ordered[1:] > GAP * ordered[:-1]) & (ordered[:-1] < BELOW[column])
     if ordered[-1] / ordered[0] > MIXED or gaps.any():
         where = ""
         for i in np.flatnonzero(gaps)[:1]:
@@ -51,14 +52,15 @@ def counts(name: str, column: str, values: np.ndarray) -> None:
         )
 
 
-def ratios(name: str, N: np.ndarray, D: np.ndarray, U: np.ndarray) -> None:
-    """Refuses sizes, tokens and unique tokens [R] that are of different units.
+def ratios(name: str, N: np.ndarray, D: np.ndarray, U: np.ndarray) -> list[str]:
+    """Refuses sizes, tokens and unique tokens [R] that are of different units. Returns a warning if
+    some rows have so many more tokens per parameter than all others that they may be of another unit.
 
     Raises:
       DlmError: the tokens per parameter, or the epochs, are those of no study.
     """
     if not len(N):
-        return
+        return []
     low, high = TOKENS_PER_PARAM
     each, epochs = float(np.median(D / N)), float(np.median(D / U))
     if each < low or each > high:
@@ -72,6 +74,13 @@ def ratios(name: str, N: np.ndarray, D: np.ndarray, U: np.ndarray) -> None:
             f"{name}: {epochs:.3g} epochs in the median row: is unique_tokens in thousands, "
             "millions or billions? give raw counts"
         )
+    ordered = np.sort(D / N)
+    for i in np.flatnonzero(ordered[1:] > APART * ordered[:-1])[:1]:
+        return [
+            f"WARNING: tokens per parameter run from {ordered[0]:.3g} to {ordered[-1]:.3g}, with none "
+            f"between {ordered[i]:.3g} and {ordered[i + 1]:.3g}: mixed units? give raw counts"
+        ]
+    return []
 
 
 def flops(name: str, C: np.ndarray, N: np.ndarray, D: np.ndarray, where: list[str]) -> list[str]:

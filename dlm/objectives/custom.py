@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlm import config
-from dlm.errors import DlmError, fail, in_file
+from dlm.errors import DlmError, fail, running
 from dlm.families import check_call
 from dlm.objectives.common import Sum
 
@@ -26,12 +26,8 @@ def parts(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Cal
         `dlm.objectives.Objective` says.
     """
     module = config.own(c.file, c.digest)
-    try:
+    with running(c.file):
         returned = module.make(c, vocab_size)
-    except DlmError:
-        raise
-    except Exception as error:
-        raise in_file(c.file, error) from error
     if not isinstance(returned, tuple) or len(returned) != 3:
         what = (
             f"{len(returned)} values"
@@ -59,15 +55,15 @@ def _guarded(file: str, function: Callable, check: Callable[[Any, tuple], None])
 
     @functools.wraps(function)
     def guarded(*args: Any, **options: Any) -> Any:
-        try:
-            out = function(*args, **options)
-        except (DlmError, jax.errors.UnexpectedTracerError):  # the latter: see dlm.proofs.blind
-            raise
-        except Exception as error:
-            if isinstance(error, TypeError) and "Draws" in str(error):
+        passing = (jax.errors.UnexpectedTracerError,)  # see dlm.proofs.blind
+        with running(file, passing):
+            try:
+                out = function(*args, **options)
+            except TypeError as error:
+                if "Draws" not in str(error):
+                    raise
                 right = "must draw from dlm.keys.draws(key, len(tokens)), each row its own"
                 raise DlmError(f"{file}: the loss {right}, not from key itself") from error
-            raise in_file(file, error) from error
         check(out, args)
         return out
 
