@@ -15,7 +15,16 @@ class DlmError(ValueError):
 
 def fail(name: str, value: Any, right: str) -> NoReturn:
     """The error of a config's field: its name, its value, and what would be right."""
-    raise DlmError(f"config.{name}={value!r}: must be {right}")
+    raise DlmError(f"config.{name}={_shown(value)}: must be {right}")
+
+
+def _shown(value: Any) -> str:
+    """The value as Python writes it, without the middle of what is longer than a path."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "an integer of thousands of digits"
+    return text if len(text) <= 300 else f"{text[:20]}...{text[-20:]}, of {len(text)} characters"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -443,7 +443,7 @@ def test_rubbish_beside_the_checkpoints_is_ignored(whole, tiny_store, tmp_path) 
 
 
 def test_a_diverging_run_is_marked_and_stops(tiny_store, tmp_path) -> None:
-    c = tiny.resolved(optimizer_lr=1e6, optimizer_warmup="1 steps", evaluation_diverged=1.5)
+    c = tiny.resolved(optimizer_lr=9, optimizer_warmup="1 steps", evaluation_diverged=1.5)
     result = run.run(c, tiny_store, tmp_path, ABOUT)
     assert result["status"] == "diverged" and "loss" in result["reason"]
     assert result["steps"] < 24 and result["validation_loss"] is None
@@ -455,7 +455,9 @@ def test_a_diverging_run_is_marked_and_stops(tiny_store, tmp_path) -> None:
 
 
 def test_a_loss_that_is_no_number_is_marked_as_diverged(tiny_store, tmp_path) -> None:
-    result = run.run(tiny.resolved(optimizer_lr=1e30), tiny_store, tmp_path, ABOUT)
+    c = tiny.resolved()
+    c = dataclasses.replace(c, optimizer=dataclasses.replace(c.optimizer, lr=1e30))
+    result = run.run(c, tiny_store, tmp_path, ABOUT)
     assert result["status"] == "diverged" and result["steps"] < 24
     json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)
 
