@@ -445,7 +445,7 @@ def test_rubbish_beside_the_checkpoints_is_ignored(whole, tiny_store, tmp_path) 
 def test_a_diverging_run_is_marked_and_stops(tiny_store, tmp_path) -> None:
     c = tiny.resolved(optimizer_lr=9, optimizer_warmup="1 steps", evaluation_diverged=1.5)
     result = run.run(c, tiny_store, tmp_path, ABOUT)
-    assert result["status"] == "diverged" and "loss" in result["reason"]
+    assert result["status"] == "diverged" and "nats/token" in result["reason"]
     assert result["steps"] < 24 and result["validation_loss"] is None
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "diverged"
     steps = result["steps"]
