@@ -72,7 +72,9 @@ def train(
       Interrupted: `stop` said so; a checkpoint was saved.
       DlmError: bad input, found before the first step.
     """
-    plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+    tokens = dict(train_tokens=len(store.train), validation_tokens=len(store.validation))
+    plan = planning.plan(c, **tokens, vocab_size=store.vocab_size)
+    planning.check(c, plan, sharding.machine())
     mesh = sharding.make_mesh(c)
     windows = data.training_windows(store, c.data.seq_len, plan.unique_tokens, c.data.subset)
     mine = sharding.rows(mesh, c.train.batch_size)
