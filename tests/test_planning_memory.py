@@ -5,11 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import pytest
+import tiny
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from test_config import resolved
 
-from dlm import config, keys, memory, optim, planning, sharding, step
+from dlm import config, keys, memory, optim, planning, sharding, step, train
+from dlm.errors import DlmError
 
 VOCABULARY = 500
 # On one scale with XLA, whatever its version and the optimisation that tests leave out: measured with
@@ -62,3 +64,28 @@ def test_microbatches_are_as_many_as_leave_each_device_its_tokens():
     assert memory.microbatches(c, memory.Mesh(1, 1, 1), cpu=False) == 1
     fixed = resolved(train__batch_size=64, train__microbatches=32)
     assert memory.microbatches(fixed, memory.Mesh(1, 1, 1), cpu=True) == 32
+
+
+def test_a_worker_refuses_what_its_device_cannot_hold_before_it_trains(tmp_path, monkeypatch):
+    """A sweep does not know the memory of a GPU; the process that trains does, by JAX."""
+    small = memory.Machine(jax.device_count(), 1e4, cpu=False)
+    monkeypatch.setattr(sharding, "machine", lambda: small)
+    monkeypatch.setattr(step, "build", lambda *_: pytest.fail("builds"))
+    with pytest.raises(DlmError, match="config.model.width=16: must be smaller: .* a device has"):
+        train.train(tiny.resolved(), tiny.store(tmp_path), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gpu_says_its_memory_and_a_cpu_shares_its_own(monkeypatch):
+    here = sharding.machine()
+    assert here.cpu and here.devices == jax.device_count()
+    assert here.memory <= memory.host_memory() * 1.5 / jax.local_device_count()
+
+    class Gpu:
+        platform = "gpu"
+
+        def memory_stats(self):
+            return {"bytes_limit": 60_000}
+
+    monkeypatch.setattr(jax, "local_devices", lambda: [Gpu()])
+    assert sharding.machine() == memory.Machine(jax.device_count(), 60_000, cpu=False)
