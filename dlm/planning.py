@@ -244,10 +244,20 @@ def fewest_devices(c: Config) -> int:
     return max(c.mesh.data, 1) * c.mesh.fsdp * c.mesh.tensor
 
 
-def check_mesh(c: Config, machine: Machine | None) -> None:
-    """Raises DlmError if the machine (None: not known) does not have the devices of the mesh."""
+def check_before(c: Config, machine: Machine | None) -> None:
+    """Refuses, before its corpus is built, a run that no corpus would make possible.
+
+    The vocabulary and the held-out windows are taken as small as can be. If the config leaves the
+    unique tokens to the corpus, or counts its duration in FLOPs, only the mesh is checked.
+
+    Raises:
+      DlmError: names the field, its value, what it takes, and what would fit.
+    """
     if machine is not None:
         _mesh_on(c, machine)
+    if c.data.unique_tokens and duration("train.duration", c.train.duration)[0] != "flops":
+        tokens = dict(train_tokens=c.data.unique_tokens, validation_tokens=c.data.seq_len)
+        check(c, plan(c, **tokens, vocab_size=max(c.objective.separator + 1, 2)), machine)
 
 
 def _mesh_on(c: Config, machine: Machine) -> Mesh:
@@ -284,11 +294,9 @@ def _check_end(c: Config, p: Plan) -> None:
     ):
         if cost > most:
             times = f"{number(cost / w.training, 2)} times the training itself"
-            right = (
-                f"at most {int(value * most / cost):,}: it needs {scientific(cost)} FLOPs, {times}"
-            )
-            fail(f"evaluation.{field}", value, right)
-        if value > MOST_INT32:
+            needs = f"it needs {scientific(cost)} FLOPs or more, {times}"
+            fail(f"evaluation.{field}", value, f"at most {int(value * most / cost):,}: {needs}")
+        if value > MOST_INT32 and (field == "samples" or not c.objective.family.exact):
             fail(f"evaluation.{field}", value, f"at most {MOST_INT32:,}, as far as JAX counts")
 
 

@@ -101,7 +101,7 @@ def jobs(
     configs = experiment.expand(base, sweep)
     for c in configs:
         labels.check_sizes(c, by_hand)
-        planning.check_mesh(c, machine)
+        planning.check_before(c, machine)
     writable(workdir)
     name = Path(path).stem + ("" if scale == experiment.SCALES[0] else f"-{scale}")
     found: dict[str, Job] = {}

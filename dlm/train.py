@@ -182,8 +182,9 @@ def score(
         (held_out[spread], documents[spread]),
         (data.training_windows(*subset), data.training_documents(*subset)),
     )
-    passes = c.evaluation.final_passes if final else c.evaluation.passes
     exact = c.objective.family.exact
+    passes = c.evaluation.final_passes if final else c.evaluation.passes
+    passes = 1 if exact else passes  # nothing is drawn
     found = []
     for windows, ids in parts:
         nats = evaluate.score(c, store.vocab_size, params, windows[:count], passes, mesh)

@@ -86,18 +86,18 @@ def test_every_family_samples_in_its_own_number_of_passes(overrides, passes):
         (
             dict(objective__name="masked", evaluation__final_passes=10**12),
             r"evaluation.final_passes=1000000000000: must be at most [\d,]+: it needs 3.4×10²¹ "
-            r"FLOPs, .* times the training itself",
+            r"FLOPs or more, .* times the training itself",
         ),
         (
             dict(objective__name="masked", evaluation__samples=10**9),
-            r"evaluation.samples=1000000000: must be at most [\d,]+: it needs .*×10¹⁸ FLOPs, "
+            r"evaluation.samples=1000000000: must be at most [\d,]+: it needs .*×10¹⁸ FLOPs or more, "
             r".* times the training itself",
         ),
         (
             dict(objective__name="masked", evaluation__passes=10**12),
             r"evaluation.passes=1000000000000: must be at most",
         ),
-        (dict(evaluation__final_passes=10**12), "must be at most 2,147,483,647, as far as JAX co"),
+        (dict(evaluation__final_passes=10**12), "^$"),  # an exact likelihood takes one
     ],
 )
 def test_scores_and_samples_without_end_are_refused_with_their_size(overrides, words):
@@ -239,13 +239,13 @@ import json, sys, pathlib
 from dlm import cli
 codes = [cli.main(["run", {str(path)!r}, "--workdir", "runs", "--config." + word])
          for word in ("mesh.fsdp=2", "model.width=1000000000", "train.duration=1e29 steps",
-                      "evaluation.samples=1000000000")]
+                      "evaluation.final_passes=1e12")]
 print(json.dumps([codes, "jax" in sys.modules, [p.name for p in pathlib.Path("runs").glob("*")]]))
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
     )
-    assert json.loads(done.stdout.splitlines()[-1]) == [[2, 2, 2, 2], False, ["corpora"]]
+    assert json.loads(done.stdout.splitlines()[-1]) == [[2, 2, 2, 2], False, []]
     lines = done.stderr.splitlines()
     assert len(lines) == 4 and all(line.startswith("error: config.") for line in lines)
 
