@@ -15,7 +15,7 @@ from typing import Any
 
 from dlm import addresses, bucket, commands, inputs, trained, usage
 from dlm.errors import DlmError, one_line, printed, reason, system_error
-from dlm.format import fixed, scientific
+from dlm.format import fixed, scientific, size
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EMFILE, errno.ENFILE)
@@ -92,12 +92,26 @@ def _jobs(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> li
     path, scale = arguments.experiment, arguments.scale
     dry = getattr(arguments, "dry_run", False)
     if dry or not getattr(arguments, "distributed", False):
-        return sweep.jobs(path, scale, overrides, arguments.workdir, on_corpus, fetch=not dry)
-    from dlm import hosts
+        here = _machine(arguments)
+        return sweep.jobs(path, scale, overrides, arguments.workdir, on_corpus, not dry, here)
+    from dlm import hosts, sharding
 
     here = arguments.workdir.absolute()
     with hosts.primary_first(shared=bucket.place(here) == here):  # it builds what others then find
-        return sweep.jobs(path, scale, overrides, arguments.workdir, on_corpus)
+        machine = sharding.machine()
+        return sweep.jobs(path, scale, overrides, arguments.workdir, on_corpus, machine=machine)
+
+
+def _machine(arguments: argparse.Namespace) -> Any:
+    """Where the command trains; None if it trains nothing, or elsewhere."""
+    from dlm import sweep
+
+    if arguments.verb == "train":
+        from dlm import sharding
+
+        return sharding.machine()
+    here = arguments.verb == "run" and arguments.executor == "local" and not arguments.dry_run
+    return sweep.machine() if here else None
 
 
 def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
@@ -133,8 +147,7 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
         for job in jobs:
             state = "no store" if job.about["run"] == sweep.NO_ID else record.status(job.folder)
             state = record.UNREADABLE if damaged[job.about["run"]] else state
-            size = f"{scientific(job.flops)} FLOPs"
-            print(f"  {job.about['run']}  {size}  {state:9} {job.about['label']}")
+            print(f"  {job.about['run']}  {_size(job)}  {state:9} {job.about['label']}")
         if arguments.executor == "slurm":
             print("\n".join(executor.planned(*place, len(todo))))
         return SOME_FAILED if problems else DONE
@@ -148,6 +161,9 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
     elif todo:
         devices = max(job.devices for job in todo)
         workers = arguments.jobs or sweep.default_workers(devices)
+        here = _machine(arguments)
+        if here and (problem := sweep.memory_warning(todo, workers, here)):
+            print(f"warning: {problem}", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
         with progress.show(todo) as show:
             if slurm:
@@ -172,6 +188,17 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
     for job in failed:
         print(f"failed: {job.about['label']}: see {job.folder / 'error.txt'}", file=sys.stderr)
     return SOME_FAILED if failed or problems or not reported else DONE
+
+
+def _size(job: Any) -> str:
+    """What a planned run takes: training and scoring in FLOPs, memory of each device in bytes."""
+    from dlm import planning, sweep
+
+    anywhere = sweep.machine()._replace(devices=0)
+    held = planning.bytes_on_device(job.config, job.plan, anywhere).total
+    after = planning.work(job.config, job.plan).after
+    scores = f" + {scientific(after)} to score and sample" if job.plan.held_out else ""
+    return f"{scientific(job.flops)} FLOPs{scores}, {size(held)} a device"
 
 
 def _train(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
@@ -286,8 +313,8 @@ def _benchmark(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) 
 
     given = None
     if arguments.experiment and arguments.size:
-        size = arguments.size[0]
-        raise DlmError(f"--size {size}: goes without an experiment, whose model has a size")
+        named = arguments.size[0]
+        raise DlmError(f"--size {named}: goes without an experiment, whose model has a size")
     if arguments.experiment:
         jobs = _jobs(arguments, overrides)
         if not 0 <= arguments.run < len(jobs):

@@ -60,10 +60,16 @@ __all__ = [
     "trunk_id",
 ]
 
+
+def _paper_ff(width: int) -> int:
+    """8/3 of the width, in whole 64s: the paper's rule, in integers of any size."""
+    return 8 * width // (3 * 64) * 64
+
+
 # Table 5 of the paper: name -> (layers, width, heads, ff). Rows that the specification names only by
 # their parameter count were solved from it; tests/test_model.py checks every count.
 LADDER: dict[str, tuple[int, int, int, int]] = {
-    name: (layers, width, heads, int(8 * width / 3 / 64) * 64)
+    name: (layers, width, heads, _paper_ff(width))
     for width, heads, rows in (
         (128, 4, {"7m": 3}),
         (224, 7, {"14m": 4}),
@@ -119,7 +125,7 @@ def resolve(config: ConfigDict) -> Config:
         layers, width, heads, ff = LADDER[model.size]
         model = dataclasses.replace(model, layers=layers, width=width, heads=heads, ff=ff)
     elif model.ff == 0:
-        model = dataclasses.replace(model, ff=max(64, int(8 * model.width / 3 / 64) * 64))
+        model = dataclasses.replace(model, ff=max(64, _paper_ff(model.width)))
     objective = resolved.objective
     if objective.file:
         problem = inputs.unreadable(objective.file, LARGEST)

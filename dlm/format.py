@@ -108,6 +108,14 @@ def count(value: float, digits: int = 3) -> str:
     return tick(value, digits)
 
 
+def size(amount: float) -> str:
+    """Writes 2.47e10 as 24.7 GB: bytes, in powers of a thousand."""
+    for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if amount >= unit * 0.9995:
+            return f"{number(amount / unit, 3)} {letter}B"
+    return f"{number(amount / 1e3, 3)} kB"
+
+
 def tick(value: float, digits: int = 3) -> str:
     """Writes 0.25 and 1,000 plainly and 2.5e-7 as 2.5×10⁻⁷: the values of an axis."""
     return (

@@ -1,106 +1,40 @@
-"""What a config has to keep, rule by rule."""
+"""Checks a config: each field by the range or words beside it, then fields that depend on others."""
 
 from __future__ import annotations
 
 import math
 import operator
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from dlm.errors import fail, nearest
 from dlm.families import FAMILIES
-from dlm.schema import Config
+from dlm.schema import FIELDS, Config
 
-SCHEDULES = ("linear", "cosine", "polynomial", "loglinear", "geometric")
-
-DURATIONS = (  # fields that hold a number and a unit, such as "60 epochs"
-    "train.duration",
-    "train.checkpoint_every",
-    "evaluation.every",
-    "optimizer.warmup",
-    "optimizer.decay",
-)
-
-WORDS = {
-    "tokenizer.kind": ("chars", "bytes", "bpe", "sentencepiece", "hf", "gpt2"),
-    "data.subset": ("windows", "documents"),
-    "data.mode": ("epoch", "multiset"),
-    "model.dtype": ("float32", "bfloat16"),
-    "model.attention": ("xla", "cudnn"),
-    "model.time": ("none", "adaln"),
-    "model.remat": ("none", "block", "dots"),
-    "objective.estimator": ("time", "count"),
-    "objective.order_kind": ("jitter", "uniform", "spans", "segments"),
-    "objective.schedule": SCHEDULES,
-    "objective.weighting": ("bound", "unweighted"),
-    "objective.chain": ("uniform", "absorbing"),
-    "objective.form": ("denoising", "score"),
-    "objective.path": ("mask", "uniform"),
-    "objective.prediction": ("x0", "epsilon"),
-    "objective.noise_kind": ("mask", "replace"),
-    "optimizer.schedule": ("cosine", "wsd", "constant"),
-}
-
-
-class Range(NamedTuple):
-    """What keeps a number, in words and as a test, and the fields it is asked of."""
-
-    words: str
-    holds: Callable[[float], bool]
-    fields: str
-
-
-RANGES = (
-    Range(
-        "above 0",
-        lambda x: 0 < x < math.inf,
-        """data.seq_len model.layers model.width model.heads model.ff model.init model.rope_theta
-        train.batch_size train.steps_per_call evaluation.batch_size evaluation.passes
-        evaluation.final_passes evaluation.diverged optimizer.lr optimizer.clip optimizer.eps
-        objective.block objective.power objective.span objective.low_noise objective.log_snr
-        mesh.fsdp mesh.tensor""",
-    ),
-    Range(
-        "0 or above",
-        lambda x: 0 <= x < math.inf,
-        """data.unique_tokens optimizer.weight_decay evaluation.sequences evaluation.patience
-        evaluation.samples objective.orders objective.timesteps objective.low_noise_steps
-        mesh.data train.seed train.microbatches""",
-    ),
-    Range(
-        "at least 0 and below 1",
-        lambda x: 0 <= x < 1,
-        """optimizer.b1 optimizer.b2 optimizer.ema objective.noise model.dropout.embedding
-        model.dropout.residual model.dropout.attention model.dropout.mlp""",
-    ),
-    Range(
-        "from 0 to 1, a share",
-        lambda x: 0 <= x <= 1,
-        "objective.attention_noise objective.suffix optimizer.final",
-    ),
-    Range("at most 1, a time", lambda x: x <= 1, "objective.low_noise"),
-    Range("between 0 and 1, a share of the documents", lambda x: 0 < x < 1, "corpus.validation"),
-    Range("1 or above, and below a million", lambda x: 1 <= x < 1e6, "evaluation.growth"),
-)
+UNITS = ("steps", "tokens", "epochs", "flops", "percent")
 
 
 def check(c: Config) -> None:
-    """Every rule that one field or two can break without a corpus."""
-    families = (c.objective.name,) if c.objective.file else tuple(FAMILIES)
-    for name, allowed in {"objective.name": families, **WORDS}.items():
-        value = operator.attrgetter(name)(c)
-        if value not in allowed:
-            fail(name, value, f"one of {', '.join(allowed)}{nearest(value, allowed)}")
-    for words, holds, fields in RANGES:
-        for name in fields.split():
-            value = operator.attrgetter(name)(c)
-            if not holds(value):
-                fail(name, value, words)
-    for name in DURATIONS:
-        duration(name, operator.attrgetter(name)(c))
-    for rules in (_data, _model, _objective):
+    """Checks every field by what `dlm.schema` says of it, then what two fields ask of each other.
+
+    Raises:
+      DlmError: names the field, its value, and what would be right.
+    """
+    for name, field in FIELDS.items():
+        value, known = operator.attrgetter(name)(c), field.metadata
+        if "words" in known:
+            _one_of(name, value, known["words"])
+        if "range" in known and value not in known["range"]:
+            fail(name, value, str(known["range"]))
+        if "amount" in known:
+            duration(name, value)
+    for rules in (_data, _model, _objective, _optimizer):
         rules(c)
+
+
+def _one_of(name: str, value: str, words: tuple[str, ...]) -> None:
+    if value not in words:
+        fail(name, value, f"one of {', '.join(words)}{nearest(value, words)}")
 
 
 def _data(c: Config) -> None:
@@ -148,6 +82,8 @@ def _model(c: Config) -> None:
 
 def _objective(c: Config) -> None:
     o = c.objective
+    if not o.file:
+        _one_of("objective.name", o.name, tuple(FAMILIES))
     if o.name == "any_order" and o.order_kind == "segments":
         right = "jitter, uniform or spans: an order that depends on the tokens is no bound"
         fail("objective.order_kind", "segments", right)
@@ -165,9 +101,19 @@ def _objective(c: Config) -> None:
         fail("objective.block", o.block, f"a divisor of data.seq_len={c.data.seq_len}")
 
 
+def _optimizer(c: Config) -> None:
+    o = c.optimizer
+    if o.lr * o.weight_decay >= 1:
+        right = f"below {1 / o.weight_decay:g}, for optimizer.weight_decay={o.weight_decay:g}"
+        fail("optimizer.lr", o.lr, f"{right}: else one step decays more than the whole weight")
+
+
 def duration(name: str, text: str) -> tuple[str, float]:
-    """Unit and amount of a duration such as "60 epochs"; DlmError names the field."""
-    units = ("steps", "tokens", "epochs", "flops", "percent")
+    """Unit and amount of a duration such as "60 epochs".
+
+    Raises:
+      DlmError: names the field; the text is no duration, or more than all of a run.
+    """
     words = r"\s*(\d[\d.,_]*(?:e[+-]?\d+)?)\s*([a-z]+)\s*"
     match = re.fullmatch(words, text.lower())
     amount, unit = match.groups() if match else ("", "")
@@ -175,20 +121,29 @@ def duration(name: str, text: str) -> tuple[str, float]:
         number = float(amount.replace(",", ""))
     except ValueError:
         number = math.nan
-    if unit not in units or not 0 < number < 1e30:
+    if unit not in UNITS or not 0 < number < math.inf:
         fail(name, text, 'a number and a unit: "60 epochs", "2e6 tokens", "500 steps"')
+    if unit == "percent" and number > 100:
+        fail(name, text, "at most 100 percent of the run")
     return unit, number
 
 
 def convert(key: str, value: Any, kind: type) -> Any:
-    """A value of the field's type: an int may stand for a float, a number for a string never."""
+    """A value of the field's type: an int may stand for a float, a number for a string never.
+
+    Raises:
+      DlmError: names the field, its value, and the type that it takes.
+    """
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            fail(key, value, "a number that a float holds, at most 1.8e308")
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         wanted = {int: "an integer", float: "a number", str: "a word", bool: "true or false"}[kind]
-        if key in DURATIONS:
+        if "amount" in FIELDS[key].metadata:
             wanted = "a text such as '60 epochs' (steps, tokens, epochs or flops)"
         fail(key, value, wanted)
     return value

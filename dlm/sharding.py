@@ -8,6 +8,7 @@ whole. Inputs carry these shardings into `jax.jit` (once called pjit), which doe
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -18,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Int
 
-from dlm import config
+from dlm import config, memory, planning
 from dlm.errors import DlmError
 
 TABLES = r"(embedding|head)$"
@@ -38,26 +39,19 @@ def make_mesh(c: config.Config) -> Mesh:
     Raises:
       DlmError: the axes do not multiply to the devices there are, or do not divide the batch.
     """
-    m, devices = c.mesh, jax.device_count()
-    data = m.data or devices // (m.fsdp * m.tensor)
-    if data * m.fsdp * m.tensor != devices:
-        raise DlmError(
-            f"config.mesh: data={m.data} x fsdp={m.fsdp} x tensor={m.tensor} must come to {devices}, "
-            "the devices there are (data=0 is what the other two leave)"
-        )
-    share = data * m.fsdp
-    parts = c.train.microbatches or 1
-    for name, size, multiple, of in (
-        ("train", c.train.batch_size, share * parts, " x train.microbatches" * (parts > 1)),
-        ("evaluation", c.evaluation.batch_size, share, ""),
-    ):
-        if size % multiple:
-            raise DlmError(
-                f"config.{name}.batch_size={size}: must be a multiple of {multiple}, "
-                f"mesh.data x mesh.fsdp{of}"
-            )
-    axes = ("data", "fsdp", "tensor")
-    return jax.make_mesh((data, m.fsdp, m.tensor), axes, axis_types=(AxisType.Auto,) * 3)
+    shape = planning.mesh(c, jax.device_count())
+    return jax.make_mesh(shape, shape._fields, axis_types=(AxisType.Auto,) * 3)
+
+
+def machine() -> memory.Machine:
+    """All devices of JAX, and the memory of one of this process's."""
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        free = memory.host_memory() / jax.local_device_count()
+        return memory.Machine(jax.device_count(), free, cpu=True)
+    stats = device.memory_stats() or {}
+    limit = stats.get("bytes_limit", math.inf)
+    return memory.Machine(jax.device_count(), limit, cpu=False)
 
 
 def state_shardings(mesh: Mesh, state: Any) -> Any:

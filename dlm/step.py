@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from dlm import config, keys, objectives, optim, sharding
+from dlm import config, keys, memory, objectives, optim, sharding
 from dlm.model import Params, transformer
 
 State = dict[str, Any]  # step, params, opt, average (empty where no average is kept)
@@ -42,17 +42,9 @@ def build(c: config.Config, vocab_size: int, mesh: jax.sharding.Mesh) -> Steps:
         c.optimizer, lr=1.0, weight_decay=0.0, warmup="", decay="", final=0.0, ema=0.0
     )
     averaged = c.optimizer.ema > 0
-    parts = c.train.microbatches or _fast(c, mesh)
+    shape_of_mesh = memory.Mesh(*(mesh.shape[axis] for axis in memory.Mesh._fields))
+    parts = memory.microbatches(c, shape_of_mesh, cpu=jax.default_backend() == "cpu")
     return _build(c.model, c.objective, shape, averaged, parts, vocab_size, mesh)
-
-
-def _fast(c: config.Config, mesh: jax.sharding.Mesh) -> int:
-    """Microbatches of so many tokens on each device: what the caches of a CPU hold (BUILD_NOTES), or
-    what leaves the memory of an accelerator to the model (not measured)."""
-    least = 512 if jax.default_backend() == "cpu" else 8192
-    rows = c.train.batch_size // (mesh.shape["data"] * mesh.shape["fsdp"])
-    parts = [n for n in range(1, rows + 1) if rows % n == 0 and rows // n * c.data.seq_len >= least]
-    return max(parts, default=1)
 
 
 @functools.lru_cache(maxsize=16)

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import os
 import queue
 import re
@@ -24,8 +25,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlm import bucket, config, corpus, experiment, labels, planning, private, record, tokenizers
+from dlm import (
+    bucket,
+    config,
+    corpus,
+    experiment,
+    format,
+    labels,
+    planning,
+    private,
+    record,
+    tokenizers,
+)
 from dlm.errors import DlmError
+from dlm.memory import Machine, host_memory
 from dlm.record import DONE
 
 # glibc: back large allocations by huge pages and keep them; measured in BUILD_NOTES.md.
@@ -61,8 +74,7 @@ class Job:
     @property
     def devices(self) -> int:
         """The fewest that its mesh takes."""
-        mesh = self.config.mesh
-        return max(mesh.data, 1) * mesh.fsdp * mesh.tensor
+        return planning.fewest_devices(self.config)
 
     def message(self) -> str:
         return json.dumps(
@@ -83,12 +95,14 @@ def jobs(
     workdir: Path,
     on_corpus: Callable[[str], None] = lambda name: None,
     fetch: bool = True,
+    machine: Machine | None = None,
 ) -> list[Job]:
     """The runs of an experiment in the order of its sweep. Builds the corpora that are missing.
 
     Every config is checked, and planned against its corpus, before any run starts. Without `fetch`
     a corpus that would have to be fetched is not: its runs are planned by what their configs say,
-    and have no store and no id.
+    and have no store and no id. What cannot fit on `machine` is refused; without one, the runs train
+    elsewhere.
 
     Raises:
       DlmError: anything wrong with the experiment, an override, a corpus or the workdir.
@@ -100,6 +114,7 @@ def jobs(
     configs = experiment.expand(base, sweep)
     for c in configs:
         labels.check_sizes(c, by_hand)
+        planning.check_before(c, machine)
     writable(workdir)
     for file in {c.objective.file for c in configs if c.objective.file}:
         private.trust(file)
@@ -121,10 +136,13 @@ def jobs(
             continue
         on_corpus(c.corpus.name)
         store = corpus.build(c.corpus, c.tokenizer, workdir / "corpora")
-        plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+        tokens = dict(train_tokens=len(store.train), validation_tokens=len(store.validation))
+        plan = planning.plan(c, **tokens, vocab_size=store.vocab_size)
         planning.check_length(c, store.document_length, len(store.validation))
         key = config.run_id(c, store.fingerprint)
         job = Job(c, store.path, workdir / name / key, about | {"run": key}, plan)
+        if record.status(job.folder) not in DONE:
+            planning.check(c, plan, machine)
         found.setdefault(key, job)
     return _trunks(list(found.values()), workdir / name / "trunks")
 
@@ -318,6 +336,35 @@ def _gpus() -> list[str]:
         # As CUDA reads it: an index or an id; what is neither, such as -1, ends the list.
         return list(itertools.takewhile(re.compile(r"\d|GPU-|MIG-").match, map(str.strip, names)))
     return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+
+
+def machine() -> Machine:
+    """Where the workers of this machine train, as far as that is known without JAX: the memory of a
+    GPU or a TPU is not, nor the number of its TPU chips.
+    """
+    if gpus := _gpus():
+        return Machine(len(gpus), math.inf, cpu=False, whole=False)
+    if _tpu():
+        return Machine(0, math.inf, cpu=False)
+    flags = os.environ.get("XLA_FLAGS", "")
+    counts = re.findall(r"--xla_force_host_platform_device_count=([1-9]\d*)", flags)
+    counts += re.findall(r"^[1-9]\d*$", os.environ.get("JAX_NUM_CPU_DEVICES", ""))
+    devices = int([1, *counts][-1])
+    return Machine(devices, host_memory() / devices, cpu=True)
+
+
+def memory_warning(todo: list[Job], workers: int, here: Machine) -> str:
+    """One line if the runs that train at a time are estimated to need more memory than there is."""
+    sizes = [planning.bytes_on_device(job.config, job.plan, here).total for job in todo]
+    at_once = min(workers, len(todo)) if here.cpu else 1
+    needs = sum(sorted(sizes)[-at_once:])
+    if needs <= here.memory:
+        return ""
+    fewer = f"; --jobs {max(int(here.memory / max(sizes)), 1)} takes less" if at_once > 1 else ""
+    return (
+        f"runs, {at_once} at a time, may take {format.size(needs)} of memory, and "
+        f"{format.size(here.memory)} are free{fewer}"
+    )
 
 
 def _tpu() -> bool:

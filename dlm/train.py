@@ -73,7 +73,9 @@ def train(
       Interrupted: `stop` said so; a checkpoint was saved.
       DlmError: bad input, found before the first step.
     """
-    plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+    tokens = dict(train_tokens=len(store.train), validation_tokens=len(store.validation))
+    plan = planning.plan(c, **tokens, vocab_size=store.vocab_size)
+    planning.check(c, plan, sharding.machine())
     mesh = sharding.make_mesh(c)
     windows = data.training_windows(store, c.data.seq_len, plan.unique_tokens, c.data.subset)
     mine = sharding.rows(mesh, c.train.batch_size)
@@ -190,8 +192,9 @@ def score(
         (held_out[spread], documents[spread]),
         (data.training_windows(*subset), data.training_documents(*subset)),
     )
-    passes = c.evaluation.final_passes if final else c.evaluation.passes
     exact = c.objective.family.exact
+    passes = c.evaluation.final_passes if final else c.evaluation.passes
+    passes = 1 if exact else passes  # nothing is drawn
     found = []
     for windows, ids in parts:
         nats = evaluate.score(c, store.vocab_size, params, windows[:count], passes, mesh)

@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from dlm import config, experiment, flops, planning
+from dlm import config, experiment, flops, planning, schema
 from dlm.errors import DlmError
 
 
@@ -114,10 +114,10 @@ def test_what_is_no_override_is_refused(text):
             "config.data.unique_tokens=150: must be a multiple of data.seq_len=64, such as 128",
         ),
         (dict(data__seq_len=64, data__unique_tokens=10), "such as 64"),
-        (dict(data__unique_tokens=-64), "config.data.unique_tokens=-64: must be 0 or above"),
-        (dict(train__batch_size=0), "config.train.batch_size=0: must be above 0"),
-        (dict(optimizer__lr=math.nan), "config.optimizer.lr=nan: must be above 0"),
-        (dict(optimizer__lr=math.inf), "config.optimizer.lr=inf: must be above 0"),
+        (dict(data__unique_tokens=-64), "config.data.unique_tokens=-64: must be from 0 to"),
+        (dict(train__batch_size=0), "config.train.batch_size=0: must be from 1 to 1,048,576"),
+        (dict(optimizer__lr=math.nan), "config.optimizer.lr=nan: must be from 1e-10 to 10"),
+        (dict(optimizer__lr=math.inf), "config.optimizer.lr=inf: must be from 1e-10 to 10"),
         (dict(optimizer__b2=1.0), "config.optimizer.b2=1.0: must be at least 0 and below 1"),
         (dict(optimizer__final=1.5), "config.optimizer.final=1.5: must be from 0 to 1"),
         (dict(model__dropout__residual=1.0), "config.model.dropout.residual=1.0"),
@@ -139,8 +139,8 @@ def test_what_is_no_override_is_refused(text):
         (dict(model__size="14M"), "config.model.size='14M': must be one of Table 5"),
         (dict(objective__name="mask"), "did you mean masked?"),
         (dict(optimizer__schedule="cos"), "config.optimizer.schedule='cos': must be one of cosine"),
-        (dict(corpus__validation=1.0), "config.corpus.validation=1.0: must be between 0 and 1"),
-        (dict(evaluation__growth=0.5), "config.evaluation.growth=0.5: must be 1 or above"),
+        (dict(corpus__validation=1.0), "config.corpus.validation=1.0: must be above 0 and below 1"),
+        (dict(evaluation__growth=0.5), "config.evaluation.growth=0.5: must be from 1 to 1,000"),
         (dict(tokenizer__kind="bpe"), "config.tokenizer.vocab_size=0: must be 259 (256 bytes"),
         (dict(tokenizer__kind="hf"), "config.tokenizer.path='': must be a path"),
         (dict(train__duration="fast"), "config.train.duration='fast': must be a number and a unit"),
@@ -149,12 +149,67 @@ def test_what_is_no_override_is_refused(text):
         (dict(train__duration="-5 epochs"), "a number and a unit"),
         (dict(evaluation__every="often"), "config.evaluation.every='often'"),
         (dict(optimizer__warmup=""), "config.optimizer.warmup=''"),
+        (dict(train__duration="nan flops"), "config.train.duration='nan flops': must be a number"),
+        (
+            dict(optimizer__decay="200 percent"),
+            "config.optimizer.decay='200 percent': must be at most 100 percent of the run",
+        ),
+        (dict(model__layers=100_000), "config.model.layers=100000: must be from 1 to 1,000"),
+        (dict(model__width=10**9), "config.model.width=1000000000: must be from 2 to 65,536"),
+        (dict(model__init=1e300), "config.model.init=1e+300: must be from 1e-06 to 10"),
+        (dict(train__steps_per_call=10**9), "steps_per_call=1000000000: must be from 1 to 10,000"),
+        (dict(objective__low_noise=1e-300), "low_noise=1e-300: must be from 0.01 to 1"),
+        (
+            dict(optimizer__lr=0.1, optimizer__weight_decay=10),
+            "config.optimizer.lr=0.1: must be below 0.1, for optimizer.weight_decay=10: else",
+        ),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_field_value_and_remedy(overrides, message):
     with pytest.raises(DlmError) as error:
         resolved(**overrides)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+NUMBERS = [name for name, field in schema.FIELDS.items() if "range" in field.metadata]
+
+
+def test_every_number_has_a_range_that_holds_its_default():
+    for name, field in schema.FIELDS.items():
+        assert (field.type in ("int", "float")) == (name in NUMBERS), name
+        assert name not in NUMBERS or field.default in field.metadata["range"], name
+
+
+ABSURD = (math.nan, math.inf, -math.inf, 1e300, -1, -1e-9, 10**400, 10**5000, True, "x", None)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_an_absurd_number_is_one_line_that_names_the_field(name):
+    for value in ABSURD:
+        if (name, value) == ("objective.separator", -1):  # its default
+            continue
+        with pytest.raises(DlmError) as error:
+            resolved(**{name.replace(".", "__"): value})
+        line = str(error.value)
+        assert line.startswith(f"config.{name}=") and ": must be " in line
+        assert "\n" not in line and len(line) < 200
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_both_ends_of_a_range_are_what_they_say(name):
+    """One step beyond an end is refused in the words of the range; a value inside passes."""
+    low, high, without = known = schema.FIELDS[name].metadata["range"]
+    whole = schema.FIELDS[name].type == "int"
+    below = low - 1 if whole else low if without in ("low", "both") else math.nextafter(low, -1e9)
+    above = high + 1 if whole else high if without in ("high", "both") else high * (1 + 1e-15)
+    for value in (below, above):
+        assert value not in known
+        with pytest.raises(DlmError) as error:
+            resolved(**{name.replace(".", "__"): value})
+        assert str(error.value).endswith(f": must be {known}")
+    middle = (low + high) / 2
+    assert (round(middle) if whole else middle) in known
+    assert str(known).startswith(("from ", "above ", "at least "))
 
 
 def test_the_defaults_and_every_named_size_resolve():

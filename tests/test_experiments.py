@@ -13,6 +13,7 @@ import pytest
 
 from dlm import config, corpus, experiment, flops, paper, planning, train
 from dlm.corpora import CORPORA, Source
+from dlm.memory import Machine
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.py"))
@@ -32,6 +33,11 @@ def corpora(tmp_path_factory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(CORPORA, "stdlib", known)
         yield tmp_path_factory.mktemp("corpora")
+
+
+# What each scale is meant for: a core of a laptop, or one large GPU.
+CORE, GPU = Machine(1, 4e9, cpu=True), Machine(1, 80e9, cpu=False)
+MACHINES = {"laptop": CORE, "smoke": CORE, "gpu": GPU, "paper": GPU}
 
 
 @functools.cache
@@ -60,16 +66,25 @@ def test_every_scale_resolves_and_plans(path: Path, scale: str, corpora: Path) -
         plan = planned(c, corpora)
         assert plan.steps > 0 and plan.evaluate_at[-1] == plan.steps
         assert plan.epochs >= 1 or "epochs" not in c.train.duration  # each token is seen
+        assert plan.held_out
+        machine = MACHINES[scale]
+        planning.check(c, plan, machine)
+        assert planning.bytes_on_device(c, plan, machine).total < machine.memory
+        work = planning.work(c, plan)
+        assert scale == "smoke" or work.after < 20 * work.training  # far from what is refused
 
 
 def planned(c: config.Config, corpora: Path) -> planning.Plan:
     """With the tokens of its corpus; of one that is fetched, with those that its config says."""
     if c.corpus.name == "hub":
-        most = int(c.corpus.options["documents"] * paper.PER_DOCUMENT)
-        return planning.plan(c, train_tokens=most, vocab_size=paper.VOCABULARY["hub"])
+        documents = [c.corpus.options[name] for name in ("documents", "validation_documents")]
+        most, held_out = (int(count * paper.PER_DOCUMENT) for count in documents)
+        tokens = dict(train_tokens=most, validation_tokens=held_out)
+        return planning.plan(c, **tokens, vocab_size=paper.VOCABULARY["hub"])
     assert c.corpus.name in CORPORA
     store = corpus.build(c.corpus, c.tokenizer, corpora)
-    return planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+    tokens = dict(train_tokens=len(store.train), validation_tokens=len(store.validation))
+    return planning.plan(c, **tokens, vocab_size=store.vocab_size)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

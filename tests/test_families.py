@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tolerances import FLOAT64, FORMULA, NATS, PROBABILITY, ULP
 
-from dlm import config, keys, objectives, proofs, rules
+from dlm import config, keys, objectives, proofs, schema
 from dlm.errors import DlmError
 from dlm.model import transformer
 from dlm.objectives import orders, reveal, schedules
@@ -40,7 +40,7 @@ MORE: list[tuple[str, dict]] = [
     ("orders", {"orders": 3}),
     ("orders", {"orders": 3, "order_kind": "spans", "span": 2, "targets": True}),
     ("orders", {"orders": 0, "order_kind": "segments", "separator": 1}),
-    *(("masked", {"schedule": name}) for name in rules.SCHEDULES if name != "geometric"),
+    *(("masked", {"schedule": name}) for name in schema.SCHEDULES if name != "geometric"),
     ("masked", {"estimator": "count"}),
     ("masked", {"weighting": "unweighted"}),
     ("masked", {"suffix": 0.5}),
@@ -129,7 +129,7 @@ def test_the_masked_bound_does_not_depend_on_the_schedule(schedule):
         assert np.abs(linear - other).max() > 0
 
 
-@pytest.mark.parametrize("schedule", rules.SCHEDULES)
+@pytest.mark.parametrize("schedule", schema.SCHEDULES)
 def test_the_weights_of_counts_are_the_integral_over_time(schedule):
     c = config.Objective(name="masked", schedule=schedule)
     s = schedules.schedule(c)
