@@ -483,9 +483,8 @@ def campaign(
     while number < trials * len(kinds) if trials else time.monotonic() - start < 60 * minutes:
         kind = kinds[number % len(kinds)]
         place = root / f"{kind}-{number}"
-        place.mkdir()
         try:
-            outcome = KINDS[kind](c, random.Random(f"{seed} {number}"), place)
+            outcome = trial(c, kind, seed, number, place)
         except Wrong as error:
             outcome = "wrong"
             wrong.append({"kind": kind, "trial": number, "what": str(error), "place": str(place)})
@@ -500,6 +499,16 @@ def campaign(
         "kinds": {kind: dict(count) for kind, count in counts.items()},
         "wrong": wrong,
     }
+
+
+def trial(c: Campaign, kind: str, seed: int, number: int, place: Path) -> str:
+    """One fault in a new folder; returns same, refused, or skipped and why.
+
+    Raises:
+      Wrong: what it did and must not do.
+    """
+    place.mkdir()
+    return KINDS[kind](c, random.Random(f"{kind} {seed} {number}"), place)
 
 
 def table(found: dict[str, Any]) -> str:
