@@ -352,8 +352,9 @@ def test_a_corrupt_or_foreign_manifest(experiment, capsys, tmp_path, text) -> No
     capsys.readouterr()
     (manifest,) = tmp_path.glob("runs/corpora/topics-*/manifest.json")
     manifest.write_text(text, encoding="latin-1")
-    line = refused(capsys, "run", experiment, *workdir)
-    assert "manifest.json" in line and "delete" in line
+    for verb in ("run", "corpus"):
+        line = refused(capsys, verb, experiment, *workdir)
+        assert "manifest.json" in line and "delete" in line
 
 
 def test_a_checkpoint_that_cannot_be_read(finished, tmp_path, capsys, at_home) -> None:

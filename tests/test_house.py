@@ -51,8 +51,9 @@ LEFT = (
 )
 # The other side of the run directory: these, and of the left only what RIGHT_MAY names.
 RIGHT = (
-    *("runs", "frontiers", "crossings", "crossover", "laws", "ticks", "canvas", "figures"),
-    *("law_figures", "curve_figures", "html", "findings", "law_report", "report", "commands"),
+    *("run_folders", "runs", "frontiers", "crossings", "crossover", "laws", "ticks", "canvas"),
+    *("figures", "law_figures", "curve_figures", "html", "findings", "law_report", "report"),
+    "commands",
 )
 # The command line joins both sides.
 TOP = ("addresses", "prompts", "help_text", "trained", "usage", "sending", "cli")
