@@ -80,7 +80,7 @@ def run(
     outcome = train.train(c, store, folder, trunk=trunk, stop=stop, report=report)
     plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     progress = outcome.progress
-    warnings = list(progress["warnings"])
+    warnings = [*progress["warnings"], *progress["gaps"]]
     if progress["mfu"] is None:
         warnings.append(
             f"MFU is unknown: training ran faster than the peak of {record.device()}, a reading "

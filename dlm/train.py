@@ -100,7 +100,7 @@ def train(
         log = metrics.Metrics(folder, hparams, progress["step"], progress["log"], hosts.primary())
         stack.enter_context(contextlib.closing(log))
         if log.gap:
-            progress["warnings"] = [*progress["warnings"], log.gap]
+            progress["gaps"] = [*progress["gaps"], log.gap]
             print(f"warning: {log.gap}", file=sys.stderr)
         clock, saved = _Clock(c, plan, progress), progress["step"]
         for edge in _edges(plan, size, trunk is not None, after=progress["step"]):
@@ -236,7 +236,8 @@ def _progress() -> dict[str, Any]:
         last_loss=None,
         worse=0,  # evaluations since the best
         reason="",  # why it diverged
-        warnings=[],  # on checkpoints that were damaged, and rows of metrics.jsonl that were lost
+        warnings=[],  # on checkpoints that were damaged
+        gaps=[],  # sentences on rows of metrics.jsonl that were lost
         log=metrics.NOTHING,  # what is written of metrics.jsonl
     )
 
