@@ -26,7 +26,7 @@ class Interrupted(Exception):
 
 sys.modules["dlm.train"].Interrupted = Interrupted
 
-from dlm import record, run, sealed, worker  # noqa: E402 (it finds dlm.train replaced)
+from dlm import disk, record, run, sealed, worker  # noqa: E402 (it finds dlm.train replaced)
 
 
 def output() -> int:

@@ -1,7 +1,7 @@
 """A campaign of faults against `dlm run`, `dlm corpus` and everything that reads what they leave.
 
   python tests/faults.py --minutes 60 --out faults.json      all kinds in turn, until time is up
-  python tests/faults.py --kinds flip-run --trials 200       some kinds, that many trials
+  python tests/faults.py --kinds flip-run --rounds 25        some kinds, 25 rounds of trials
 
 Each trial plants one fault, drawn from `--seed` and the trial's number, and lets the same command go
 on. It ends as
@@ -18,6 +18,7 @@ import collections
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
@@ -37,13 +38,13 @@ import tiny
 
 DLM = [sys.executable, "-m", "dlm.cli"]
 PATIENCE = 180  # seconds without an end after which a call counts as hanging
+FLIPS = 6  # trials that flip a bit for one of the others
 CALLS = 6  # of the same command after a fault, within which it has to finish
 SWEEP = """
 def sweep(scale="laptop"):
-    for seed in (0, 1):
-        for name in ("masked", "ar"):
-            yield {"objective.name": name, "train.seed": seed, "train.duration": "240 steps",
-                   "train.checkpoint_every": "20 steps"}
+    for name, seed in (("masked", 0), ("ar", 0), ("masked", 1)):
+        yield {"objective.name": name, "train.seed": seed, "train.duration": "240 steps",
+               "train.checkpoint_every": "20 steps"}
 """
 TEXT = '''"""Is text stored whole?"""
 
@@ -84,6 +85,7 @@ class Campaign:
     halfway: Path  # the same, its first run stopped between two checkpoints
     numbers: dict[str, Any]  # of `finished`, see `numbers_of`
     store: str  # of `text`, see `store_of`
+    sent: collections.Counter  # signals, by name
 
 
 # --- what must not change -----------------------------------------------------------------------
@@ -184,9 +186,8 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def strike(process: subprocess.Popen, rng: random.Random, latest: float) -> str:
+def strike(c: Campaign, process: subprocess.Popen, rng: random.Random, latest: float) -> None:
     """Sends up to three signals, to the call or to a child of it, at random times."""
-    sent = []
     for _ in range(rng.randint(1, 3)):
         time.sleep(rng.uniform(0.1, latest))
         if process.poll() is not None:
@@ -195,26 +196,27 @@ def strike(process: subprocess.Popen, rng: random.Random, latest: float) -> str:
         number = rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP))
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, number)
+            c.sent[number.name] += 1
             if number == signal.SIGSTOP:
                 time.sleep(rng.uniform(0.1, 2))
                 os.kill(victim, signal.SIGCONT)
-        sent.append(f"{number.name} to {'a child' if victim != process.pid else 'the call'}")
-    return ", ".join(sent)
 
 
 def signals_to_a_sweep(c: Campaign, rng: random.Random, place: Path) -> str:
     words = ("run", c.sweep, "--workdir", place / "runs", "--jobs", rng.choice((1, 2)))
-    process = call(*words)
-    strike(process, rng, latest=6)
-    end(process)
+    for _ in range(rng.randint(1, 4)):
+        process = call(*words)
+        strike(c, process, rng, latest=6)
+        end(process)
     return _same(c, place / "runs", until_done(*words))
 
 
 def signals_to_a_build(c: Campaign, rng: random.Random, place: Path) -> str:
     words = ("corpus", c.text, "--workdir", place / "runs")
-    process = call(*words)
-    strike(process, rng, latest=1.5)
-    end(process)
+    for _ in range(rng.randint(1, 4)):
+        process = call(*words)
+        strike(c, process, rng, latest=1.5)
+        end(process)
     until_done(*words)
     if store_of(place / "runs") != c.store:
         raise Wrong("the token store has other bytes")
@@ -227,7 +229,7 @@ def several_sweeps(c: Campaign, rng: random.Random, place: Path) -> str:
     for _ in range(rng.randint(2, 3)):
         processes.append(call(*words))
         time.sleep(rng.uniform(0, 3))
-    strike(processes[0], rng, latest=4)
+    strike(c, processes[0], rng, latest=4)
     for process in processes:
         end(process)
     return _same(c, place / "runs", until_done(*words))
@@ -340,7 +342,8 @@ def flip_in_an_unfinished_run(c: Campaign, rng: random.Random, place: Path) -> s
         result, arrays, curve = numbers_of(workdir)[folder.name]
         wanted = c.numbers[folder.name]
         if (result, arrays) != (wanted[0], wanted[1]):
-            raise Wrong(f"another result: {said}")
+            parts = [(k, result[k], v) for k, v in wanted[0].items() if result.get(k) != v]
+            raise Wrong(f"another result: {parts or arrays}: {said}")
         if curve == wanted[2]:
             return "same"
         if "metrics.jsonl" not in said:
@@ -383,9 +386,9 @@ def _reported(c: Campaign, workdir: Path, folder: Path) -> str:
     """The rows of the table: all others as they were, that of the damaged run too or with a reason."""
     import pyarrow.parquet as pq
 
-    code, said = in_process("report", folder.parent)
+    code, said = in_process("runs", folder.parent)
     if code:
-        raise Wrong(f"dlm report: {code}: {said}")
+        raise Wrong(f"dlm runs: {code}: {said}")
     rows = {row["run"]: row for row in pq.read_table(folder.parent / "runs.parquet").to_pylist()}
     wanted = pq.read_table(c.finished / folder.parent.name / "runs.parquet").to_pylist()
     for row in wanted:
@@ -427,8 +430,7 @@ def prepare(root: Path) -> Campaign:
     code, said = in_process("run", sweep, "--workdir", root / "finished", "--jobs", 1)
     if code:
         raise Wrong(f"the sweep without a fault: {said}")
-    for verb in ("runs", "report"):
-        in_process(verb, root / "finished" / sweep.stem)
+    in_process("runs", root / "finished" / sweep.stem)
     shutil.copytree(root / "finished" / "corpora", root / "halfway" / "corpora")
     job = sweeps.jobs(str(sweep), "laptop", [], root / "halfway")[0]
     _stop_halfway(job)
@@ -452,6 +454,7 @@ def prepare(root: Path) -> Campaign:
         halfway=root / "halfway",
         numbers=numbers_of(root / "finished"),
         store=store_of(root / "built"),
+        sent=collections.Counter(),
     )
 
 
@@ -472,16 +475,21 @@ def _stop_halfway(job: Any) -> None:
 
 
 def campaign(
-    kinds: list[str], minutes: float, trials: int, seed: int, root: Path
+    kinds: list[str], minutes: float, rounds: int, seed: int, root: Path
 ) -> dict[str, Any]:
-    """Runs trials in turn until time is up, or `trials` of each kind; returns what came of them."""
+    """Runs trials in turn until time is up, or for some rounds; returns what came of them.
+
+    A round is one trial of each kind, and FLIPS of those that flip a bit: they start no process.
+    """
     c = prepare(root)
     start = time.monotonic()
     counts: dict[str, collections.Counter] = {kind: collections.Counter() for kind in kinds}
     wrong: list[dict[str, Any]] = []
-    number = 0
-    while number < trials * len(kinds) if trials else time.monotonic() - start < 60 * minutes:
-        kind = kinds[number % len(kinds)]
+    turn = [k for kind in kinds for k in [kind] * (FLIPS if kind.startswith("flip") else 1)]
+    for number in itertools.count():
+        if number == rounds * len(turn) if rounds else time.monotonic() - start > 60 * minutes:
+            break
+        kind = turn[number % len(turn)]
         place = root / f"{kind}-{number}"
         try:
             outcome = trial(c, kind, seed, number, place)
@@ -492,10 +500,10 @@ def campaign(
         counts[kind][outcome.split(":")[0]] += 1
         if outcome != "wrong":
             shutil.rmtree(place)
-        number += 1
     return {
         "seed": seed,
         "minutes": round((time.monotonic() - start) / 60, 1),
+        "signals": dict(c.sent),
         "kinds": {kind: dict(count) for kind, count in counts.items()},
         "wrong": wrong,
     }
@@ -517,19 +525,20 @@ def table(found: dict[str, Any]) -> str:
     for kind, count in found["kinds"].items():
         cells = "".join(f"{count.get(name, 0):>9}" for name in outcomes)
         lines.append(f"{kind:16}{sum(count.values()):>8}{cells}")
-    return "\n".join(lines)
+    sent = ", ".join(f"{count} {name}" for name, count in found["signals"].items())
+    return "\n".join([*lines, f"signals: {sent or 'none'}; minutes: {found['minutes']}"])
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--trials", type=int, default=0, help="of each kind, in place of --minutes")
+    parser.add_argument("--rounds", type=int, default=0, help="of each kind, in place of --minutes")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a JSON file")
     a = parser.parse_args(argv)
     root = Path(tempfile.mkdtemp(prefix="faults-"))
-    found = campaign(a.kinds, a.minutes, a.trials, a.seed, root)
+    found = campaign(a.kinds, a.minutes, a.rounds, a.seed, root)
     print(table(found))
     if a.out:
         a.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -125,7 +125,8 @@ def test_a_save_that_was_cut_short_does_not_count(folder, finished, tiny_store) 
 
 def test_best_weights_are_those_of_the_result(folder, tiny_store, monkeypatch) -> None:
     place = dict(path=str(tiny_store.path), fingerprint=tiny_store.fingerprint)
-    told = {"run.json": {"corpus": place}}
+    run_id = config.run_id(tiny.resolved(), tiny_store.fingerprint)
+    told = {"run.json": {"run": run_id, "corpus": place}}
     read = run.record.read_json
     monkeypatch.setattr(run.record, "read_json", lambda path: told.get(path.name) or read(path))
     run.restore_best(folder)

@@ -451,8 +451,8 @@ def test_a_failed_run_makes_exit_code_1_and_a_done_sweep_0(tmp_path) -> None:
 def test_a_worker_killed_in_real_training(tmp_path, monkeypatch, cache, capsys) -> None:
     """Its run is recorded as failed, the others go on, and the next `dlm run` finishes it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    monkeypatch.setattr(report, "write", lambda folder: folder / "report.html")
-    monkeypatch.setattr(report, "summary", lambda folder: [])
+    monkeypatch.setattr(report, "write", lambda folder, *_, **__: folder / "report.html")
+    monkeypatch.setattr(report, "summary", lambda *_, **__: [])
     path = seeds_file(tmp_path, 0, 1)
     killed, other = (job.folder for job in jobs_of(path, ("evaluation.samples", 0)))
     words = ["run", str(path), "--workdir", str(tmp_path / "runs"), "--jobs", "1"]

@@ -125,7 +125,7 @@ def test_bpe_learns_from_lines_with_the_signs_of_sentencepiece() -> None:
 def test_an_absurd_size_of_bpe_is_refused_before_the_corpus_is_read(size: int) -> None:
     c = config.base()
     c.tokenizer.kind, c.tokenizer.vocab_size = "bpe", size
-    with pytest.raises(DlmError, match=rf"tokenizer.vocab_size={size}: must be 259 .* 1,000,000"):
+    with pytest.raises(DlmError, match=rf"tokenizer.vocab_size={size}: must be .* 1,000,000"):
         config.resolve(c)
 
 
