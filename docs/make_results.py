@@ -2,9 +2,9 @@
 
     python docs/make_results.py --commit 8fd7cdc runs/quickstart runs/real_text
 
-COMMIT is the code that trained the runs. The numbers are those of the report (`dlm.findings`), without
-the runs' own rows, and C_crit by the laws if the folder has the critical.json of `dlm critical FOLDER
---out FOLDER`. tests/test_docs.py compares README's sentences with these files.
+COMMIT is the code that trained the runs. The numbers are those of the report (`dlm.report.summary`),
+without the runs' own rows, and C_crit by the laws if the folder has the critical.json of
+`dlm critical FOLDER --out FOLDER`. tests/test_docs.py compares README's sentences with these files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dlm import findings, runs
+from dlm import runs
+from dlm.report import summary
 
 KEPT = ("objective", "kind", "best_setting", "losses", "loss", "stderr", "best_epoch")
 
@@ -22,7 +23,7 @@ KEPT = ("objective", "kind", "best_setting", "losses", "loss", "stderr", "best_e
 def results(folder: Path, commit: str) -> dict[str, Any]:
     """The numbers of an experiment's folder, by panel."""
     found = runs.load(folder)
-    numbers = findings.numbers(found, *runs.panels(found))
+    numbers = summary.numbers(found, *runs.panels(found))
     panels = {}
     corpora = [panel["corpus"] for panel in numbers["panels"]]
     for panel in numbers["panels"]:

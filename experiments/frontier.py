@@ -1,7 +1,7 @@
 """What does a frontier over epochs cost when short decays branch off one long run?
 
 100 digits, AR and masked diffusion, budgets of 20 to 160 epochs: once as separate cosine runs, once
-with schedule wsd, where `dlm run` trains what the runs share only once (dlm/trunks.py).
+with schedule wsd, where `dlm run` trains what the runs share only once (dlm/training/shared_prefix.py).
 
   dlm run experiments/frontier.py       about six minutes on 2 CPU cores
 

@@ -73,7 +73,7 @@ check_experiment() {
     is_sent "$sent" "$file" || refuse "$file: .gitignore names it, so it is not sent"
   fi
   [[ ! -x .venv/bin/python ]] || python=.venv/bin/python
-  output=$("$python" -m dlm.sending "$@" 2>&1) || code=$?
+  output=$("$python" -m dlm.cli.sending "$@" 2>&1) || code=$?
   if [[ $code -eq 2 ]]; then
     echo "$output" >&2
     exit 2

@@ -42,14 +42,14 @@ from typing import Any
 
 import accelerator_table
 
-from dlm.sweep import GPU_MEMORY
+from dlm.sweep.local import GPU_MEMORY
 
 STEPS = Path(__file__).with_name("accelerator_steps.py")
 ROOT = STEPS.parent.parent
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 CLOSE = 1e-4  # relative difference of losses between devices, in full float32
 FAMILIES = ("ar", "masked")
-LAYERS = {"100M": 14, "400M": 32, "1B": 20}  # of dlm.benchmark.SIZES
+LAYERS = {"100M": 14, "400M": 32, "1B": 20}  # of dlm.training.benchmark.SIZES
 TINY = {
     "data.seq_len": 32, "train.batch_size": 4, "evaluation.batch_size": 4, "model.layers": 2,
     "train.steps_per_call": 1,

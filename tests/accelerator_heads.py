@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dlm import config, keys
+from dlm import config
+from dlm.model import keys
 from dlm.objectives import masked
 from dlm.objectives.common import Sum, cross_entropy
 

@@ -31,7 +31,7 @@ def device() -> dict[str, Any]:
     """Versions and the devices that JAX shows."""
     import jax
 
-    from dlm import record
+    from dlm.training import record
 
     shown = jax.devices()
     with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -75,10 +75,12 @@ def smoke(
     """
     import jax
 
-    from dlm import corpus, run, sweep
+    from dlm.data import build
+    from dlm.sweep import local
+    from dlm.training import run
 
     trained = {}
-    for job in sweep.jobs(str(SMOKE), "laptop", list(overrides.items()), Path(workdir)):
+    for job in local.jobs(str(SMOKE), "laptop", list(overrides.items()), Path(workdir)):
         goal = job.config.objective.name
         if goal not in objectives:
             continue
@@ -90,7 +92,7 @@ def smoke(
                 os.kill(os.getpid(), signal.SIGKILL)
 
         with jax.default_matmul_precision(precision or "default"), run.claim(folder):
-            result = run.run(job.config, corpus.load(job.store), folder, job.about, report=report)
+            result = run.run(job.config, build.load(job.store), folder, job.about, report=report)
         kept = ("status", "validation_loss", "train_loss", "seconds", "tokens_per_second")
         trained[goal] = {"folder": str(folder)} | {key: result[key] for key in kept}
     return trained
@@ -135,12 +137,14 @@ def bits(a: str, b: str) -> dict[str, Any]:
     import numpy as np
     import tiny
 
-    from dlm import config, corpus, record
+    from dlm import config
+    from dlm.data import build
+    from dlm.training import record
 
     folders = [Path(a), Path(b)]
     c = config.from_json(record.read_json(folders[0] / "config.json"))
     about = record.read_json(folders[0] / "run.json")
-    store = corpus.load((folders[0] / about["corpus"]["path"]).resolve())
+    store = build.load((folders[0] / about["corpus"]["path"]).resolve())
     states = [tiny.final_state(c, store, folder) for folder in folders]
     found = tiny.differences(*states)
     scores = [np.load(folder / "nll.npy") for folder in folders]
@@ -164,7 +168,8 @@ def peaks(sizes: list[int], dtypes: list[list[str]]) -> list[dict[str, Any]]:
     import jax
     import jax.numpy as jnp
 
-    from dlm import evaluate, flops
+    from dlm.config import flops
+    from dlm.evaluation import score
 
     found = []
     for dtype, precision in dtypes:
@@ -188,7 +193,7 @@ def peaks(sizes: list[int], dtypes: list[list[str]]) -> list[dict[str, Any]]:
                 "dtype": dtype,
                 "precision": precision,
                 "rates": rates,
-                "measured_peak": evaluate.measured_peak(dtype) if plain else None,
+                "measured_peak": score.measured_peak(dtype) if plain else None,
                 "table": flops.peak(jax.devices()[0].device_kind, dtype) if plain else None,
             }
         )
@@ -208,7 +213,8 @@ def speed(
     `changes` are overrides of the config of a size; objectives named `masked-...` are those of
     accelerator_heads.py.
     """
-    from dlm import benchmark, experiment
+    from dlm.config import experiment
+    from dlm.training import benchmark
 
     kept.clear()
     gc.collect()  # arrays of the row before
@@ -257,7 +263,7 @@ def reason(error: BaseException) -> str:
 def main() -> None:
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    from dlm import worker
+    from dlm.sweep import worker
 
     worker.prepare_jax()
     kept: dict[str, Any] = {}

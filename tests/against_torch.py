@@ -26,8 +26,10 @@ import jax
 import torch
 import torch.nn.functional as F
 
-from dlm import benchmark, config, experiment
-from dlm.sweep import HUGE_PAGES
+from dlm import config
+from dlm.config import experiment
+from dlm.sweep.local import HUGE_PAGES
+from dlm.training import benchmark
 
 CORES = len(os.sched_getaffinity(0))
 

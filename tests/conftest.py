@@ -76,7 +76,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # The annotations of these modules are checked at run time, here only: the library never imports
 # beartype.
 install_import_hook(
-    ["dlm.model", "dlm.objectives", "dlm.optim", "dlm.data", "dlm.evaluate"], "beartype.beartype"
+    [
+        "dlm.model.transformer",
+        "dlm.objectives",
+        "dlm.training.optimizer",
+        "dlm.data.windows",
+        "dlm.evaluation.score",
+    ],
+    "beartype.beartype",
 )
 
 

@@ -1,4 +1,4 @@
-"""dlm.worker that trains for real, and in the run of seed 0 kills its own process with SIGKILL.
+"""dlm.sweep.worker that trains for real, and in the run of seed 0 kills its own process with SIGKILL.
 
 That is at step 14 of the tiny run (tiny.py), once the checkpoint of step 12 is on the disk.
 """
@@ -8,13 +8,15 @@ import signal
 import sys
 import time
 
-from dlm import data, run, worker
+from dlm.data import windows
+from dlm.sweep import worker
+from dlm.training import run
 
 train = run.run
 
 
 def train_and_die(c, store, folder, about, **told):
-    record, steps = data.record_exposures, []
+    record, steps = windows.record_exposures, []
 
     def record_and_die(*arguments):
         record(*arguments)
@@ -25,7 +27,7 @@ def train_and_die(c, store, folder, about, **told):
             os.kill(os.getpid(), signal.SIGKILL)
 
     if c.train.seed == 0:
-        data.record_exposures = record_and_die
+        windows.record_exposures = record_and_die
     return train(c, store, folder, about, **told)
 
 

@@ -3,12 +3,14 @@
 import sys
 from pathlib import Path
 
-from dlm import cli, report, sweep
+from dlm.cli import main
+from dlm.report import page
+from dlm.sweep import local
 
-sweep.WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
-report.load = lambda folder: None
-report.write = lambda folder, loaded: folder / "report.html"
-report.summary = lambda folder, loaded: []
+local.WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
+page.load = lambda folder: None
+page.write = lambda folder, loaded: folder / "report.html"
+page.summary = lambda folder, loaded: []
 
 if __name__ == "__main__":
-    sys.exit(cli.main())
+    sys.exit(main.main())

@@ -1,4 +1,4 @@
-"""dlm.worker with its protocol, locks and files, but a training that needs no JAX and no time.
+"""dlm.sweep.worker with its protocol, locks and files, but a training that needs no JAX and no time.
 
 Each start adds a line to the run's `starts`. By the seed: 13 fails; 14 finds no handle left, also
 to record that; the process of 98 is killed in the middle of a line, of 97 is stopped and
@@ -15,18 +15,25 @@ import time
 import types
 from pathlib import Path
 
-LEFT = ["checkpoint", "data", "evaluate", "keys", "model", "sampling", "sharding", "step", "train"]
-for name in LEFT:
-    sys.modules[f"dlm.{name}"] = types.ModuleType(name)
+JAX = (  # what trains, of which nothing is loaded
+    *("data.windows", "model", "model.keys", "model.sharding", "model.transformer"),
+    *("evaluation.score", "evaluation.sampling", "training.checkpoint", "training.loop"),
+    "training.step",
+)
+for name in JAX:
+    sys.modules[f"dlm.{name}"] = types.ModuleType(f"dlm.{name}")
 
 
 class Interrupted(Exception):
     pass
 
 
-sys.modules["dlm.train"].Interrupted = Interrupted
+sys.modules["dlm.training.loop"].Interrupted = Interrupted
 
-from dlm import disk, record, run, sealed, worker  # noqa: E402 (it finds dlm.train replaced)
+# They find dlm.training.loop replaced.
+from dlm import disk, sealed  # noqa: E402
+from dlm.sweep import worker  # noqa: E402
+from dlm.training import record, run  # noqa: E402
 
 
 def output() -> int:

@@ -156,7 +156,7 @@ def until_done(*words: Any) -> str:
 
 def in_process(*words: Any) -> tuple[int, str]:
     """`dlm` in this process: its exit code, and all that it said."""
-    from dlm import cli
+    from dlm.cli import main as cli
 
     text = io.StringIO()
     handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
@@ -420,8 +420,8 @@ KINDS: dict[str, Callable[[Campaign, random.Random, Path], str]] = {
 
 def prepare(root: Path) -> Campaign:
     """Trains and builds once, undisturbed."""
-    from dlm import sweep as sweeps
-    from dlm import worker
+    from dlm.sweep import local as sweeps
+    from dlm.sweep import worker
 
     worker.prepare_jax()
     head = tiny.EXPERIMENT.split("def sweep")[0].format(tests=str(Path(__file__).parent))
@@ -460,13 +460,14 @@ def prepare(root: Path) -> Campaign:
 
 def _stop_halfway(job: Any) -> None:
     """Trains a run to step 130 of 240, with checkpoints up to there."""
-    from dlm import corpus, run, train
+    from dlm.data import build
+    from dlm.training import loop, run
 
     steps = [0]
-    with run.claim(job.folder), contextlib.suppress(train.Interrupted):
+    with run.claim(job.folder), contextlib.suppress(loop.Interrupted):
         run.run(
             job.config,
-            corpus.load(job.store),
+            build.load(job.store),
             job.folder,
             job.about,
             stop=lambda: steps[-1] >= 130,

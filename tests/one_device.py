@@ -14,7 +14,9 @@ import tiny
 
 
 def main(workdir: Path) -> None:
-    from dlm import cli, train, worker
+    from dlm.cli import main as cli
+    from dlm.sweep import worker
+    from dlm.training import loop
 
     worker.prepare_jax()
     experiment = str(workdir / "tiny_experiment.py")
@@ -25,10 +27,10 @@ def main(workdir: Path) -> None:
     store, c = tiny.store(workdir), tiny.resolved()
     np.savez(workdir / "half-on-8.npz", **tiny.final_state(c, store, workdir / "half-on-8"))
     shutil.copytree(workdir / "half-on-8", workdir / "moved-to-1")
-    train.train(c, store, workdir / "moved-to-1")
+    loop.train(c, store, workdir / "moved-to-1")
     asked = []
-    with contextlib.suppress(train.Interrupted):  # half a run, which 8 devices finish
-        train.train(
+    with contextlib.suppress(loop.Interrupted):  # half a run, which 8 devices finish
+        loop.train(
             c, store, workdir / "half-on-1", report=asked.append, stop=lambda: len(asked) > 6
         )
     assert not (workdir / "half-on-1" / "checkpoints" / "24").exists()

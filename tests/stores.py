@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dlm import config, corpora, corpus
-from dlm.corpora import Source
+from dlm import config
+from dlm.data import build as corpus
+from dlm.data import corpora
+from dlm.data.corpora import Source
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 DOCUMENTS = [(f"note-{i}", f"Note {i}: {'abcdefghij'[i % 10] * (i % 7)} end.") for i in range(200)]

@@ -20,7 +20,10 @@ import numpy as np
 import pytest
 from tolerances import FLOAT64, NATS
 
-from dlm import benchmark, config, experiment, flops, keys, objectives, planning
+from dlm import config, objectives
+from dlm.config import experiment, flops, planning
+from dlm.model import keys
+from dlm.training import benchmark
 
 # --- cheaper logits -------------------------------------------------------------------------------
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import fake_runs
 import pytest
 
-from dlm import addresses, cli, report, trained
+from dlm.cli import main, trained
 from dlm.errors import DlmError
+from dlm.report import page
+from dlm.runs import addresses
 
 IDS = ("0123456789", "0124aaaaaa", "9876543210")
 
@@ -111,20 +113,20 @@ def test_a_folder_of_runs_is_a_path_or_a_name_below_the_workdir(workdir) -> None
 def test_every_verb_that_takes_a_run_finds_it(words, workdir, monkeypatch, capsys) -> None:
     """Until its checkpoint, which these runs lack."""
     assert words[0] in trained.ACTIONS
-    assert cli.main(list(words)) == 2
+    assert main.main(list(words)) == 2
     assert "runs/one/0123456789" in capsys.readouterr().err
-    assert cli.main([words[0], "zzzz", *words[2:]]) == 2
+    assert main.main([words[0], "zzzz", *words[2:]]) == 2
     assert "zzzz: no such run" in capsys.readouterr().err
 
 
 def test_every_verb_that_takes_a_folder_finds_it(workdir, monkeypatch, capsys) -> None:
-    assert cli.main(["runs", "two"]) == 0
+    assert main.main(["runs", "two"]) == 0
     assert "two: digits ar lr=0.002 seed=2\n1 runs" in capsys.readouterr().out
-    monkeypatch.setattr(report, "write", lambda folder, *_: folder / "report.html")
-    monkeypatch.setattr(report, "summary", lambda folder, loaded: [])
-    assert cli.main(["report", "two"]) == 0
+    monkeypatch.setattr(page, "write", lambda folder, *_: folder / "report.html")
+    monkeypatch.setattr(page, "summary", lambda folder, loaded: [])
+    assert main.main(["report", "two"]) == 0
     assert "report: runs/two/report.html" in capsys.readouterr().out
     started: list[list[str]] = []
-    monkeypatch.setattr(cli.os, "execv", lambda path, words: started.append(words))
-    cli.main(["tensorboard", "98"])
+    monkeypatch.setattr(main.os, "execv", lambda path, words: started.append(words))
+    main.main(["tensorboard", "98"])
     assert started[0][4] == "runs/two/9876543210"

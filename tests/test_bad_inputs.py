@@ -24,7 +24,8 @@ import stores
 import tiny
 from bad_inputs import EXPERIMENT, FILES, LAWS, LONGER, OBJECTIVE, commands, table
 
-from dlm import cli, run
+from dlm.cli import main
+from dlm.training import run
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +113,11 @@ def runs(place, tiny_store) -> Iterator[dict[str, Path]]:
 @pytest.mark.parametrize("command, told", commands(), ids=lambda words: named(words))
 def test_a_bad_input_is_one_line(command, told, place, runs, monkeypatch, capsys) -> None:
     monkeypatch.chdir(place)
-    monkeypatch.setattr(cli.os, "execv", lambda *_: pytest.fail("starts another program"))
+    monkeypatch.setattr(main.os, "execv", lambda *_: pytest.fail("starts another program"))
     words = [runs[word].name if word in runs else word for word in shlex.split(command)]
     for short, long in LONGER.items():
         words = [word.replace(short, long) for word in words]
-    code = cli.main(words)
+    code = main.main(words)
     out, err = capsys.readouterr()
     assert code == 2
     assert err.startswith("error: ") and err.count("\n") == 1 and len(err) < 3000
@@ -128,7 +129,7 @@ def test_a_bad_input_is_one_line(command, told, place, runs, monkeypatch, capsys
 def test_there_are_three_hundred() -> None:
     cases = commands()
     assert len(set(cases)) == len(cases) >= 300
-    assert {command.split()[0] for command, _ in cases} >= set(cli.ACTIONS) - {"objectives"}
+    assert {command.split()[0] for command, _ in cases} >= set(main.ACTIONS) - {"objectives"}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
@@ -140,7 +141,7 @@ def test_a_file_that_may_not_be_read(command, tmp_path, monkeypatch, capsys) -> 
     monkeypatch.chdir(tmp_path)
     for name in ("secret.py", "secret.csv", "secret.json"):
         (tmp_path / name).touch(mode=0o000)
-    assert cli.main(command.split()) == 2
+    assert main.main(command.split()) == 2
     assert "cannot be read: no permission" in capsys.readouterr().err
 
 
@@ -153,8 +154,8 @@ def test_a_full_disk_under_a_checkpoint_is_told_as_one(monkeypatch, capsys) -> N
     def full(*_: object) -> int:
         raise ValueError(told)
 
-    monkeypatch.setitem(cli.ACTIONS, "train", full)
-    assert cli.main(["train", "good.py"]) == 2
+    monkeypatch.setitem(main.ACTIONS, "train", full)
+    assert main.main(["train", "good.py"]) == 2
     line = capsys.readouterr().err
     assert line.startswith("error: runs/a/state: No space left on device; what was saved before")
 
@@ -163,11 +164,11 @@ def test_a_terminal_that_knows_ascii_alone_gets_every_line(place, monkeypatch) -
     monkeypatch.chdir(place)
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
     monkeypatch.setattr(sys, "stdout", out)
-    assert cli.main(["run", "good.py", "--dry-run"]) == 0
+    assert main.main(["run", "good.py", "--dry-run"]) == 0
     assert b"\\xd710\\u2077 FLOPs" in out.buffer.getvalue()  # ×10⁷
 
 
 def test_a_number_that_no_memory_holds_is_one_line(monkeypatch, capsys) -> None:
-    monkeypatch.setitem(cli.ACTIONS, "objectives", lambda *_: np.zeros(2**45))
-    assert cli.main(["objectives"]) == 2
+    monkeypatch.setitem(main.ACTIONS, "objectives", lambda *_: np.zeros(2**45))
+    assert main.main(["objectives"]) == 2
     assert capsys.readouterr().err.startswith("error: not enough memory for this input: Unable to")

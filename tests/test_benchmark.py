@@ -8,14 +8,17 @@ import pytest
 import tiny
 from tolerances import FLOAT64
 
-from dlm import benchmark, cli, evaluate, flops, planning
+from dlm.cli import main
+from dlm.config import flops, planning
+from dlm.evaluation import score
+from dlm.training import benchmark
 
 
 def test_its_numbers_fit_together(tmp_path, capsys, monkeypatch) -> None:
     path, out = tiny.experiment_file(tmp_path), tmp_path / "speed.json"
     words = ["benchmark", str(path), "--workdir", str(tmp_path), "--seconds", "0.01"]
     compare = ["--compare", "model.scan=True,objective.name=ar"]
-    assert cli.main([*words, "--out", str(out), "--run", "0", *compare]) == 0
+    assert main.main([*words, "--out", str(out), "--run", "0", *compare]) == 0
     table = capsys.readouterr().out
     assert "Ratio: to the first" in table and "jax" in table
     found = json.loads(out.read_text())
@@ -34,7 +37,7 @@ def test_its_numbers_fit_together(tmp_path, capsys, monkeypatch) -> None:
     s = speeds[0]
     assert s["parameters"] == plan.parameters.non_embedding
     rate = s["tokens_per_second"] / plan.tokens_per_step * plan.flops_per_step
-    peak = 8 * evaluate.measured_peak("float32")
+    peak = 8 * score.measured_peak("float32")
     assert s["peak"] == peak
     assert s["mfu"] == pytest.approx(flops.utilisation(rate, peak), rel=FLOAT64)
 
@@ -60,5 +63,5 @@ def test_a_size_has_about_the_parameters_of_its_name(name) -> None:
     ],
 )
 def test_mistakes_are_told_before_anything_is_timed(words, said, capsys) -> None:
-    assert cli.main(["benchmark", *words]) == 2
+    assert main.main(["benchmark", *words]) == 2
     assert said in capsys.readouterr().err

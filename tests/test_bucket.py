@@ -10,8 +10,10 @@ import tiny
 from etils import epath
 from etils.epath import register
 
-from dlm import bucket, cli, train
+from dlm.cli import main
 from dlm.errors import DlmError
+from dlm.runs import bucket
+from dlm.training import loop
 
 ADDRESS = "stand://bucket/runs"
 
@@ -40,10 +42,10 @@ def test_a_run_lands_in_the_bucket_and_is_known_elsewhere(
     remote, tmp_path, monkeypatch, capsys
 ) -> None:
     path = tiny.experiment_file(tmp_path)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
     words = ["train", str(path), "--workdir"]
     machine(monkeypatch, tmp_path / "first")
-    assert cli.main([*words, ADDRESS]) == 0
+    assert main.main([*words, ADDRESS]) == 0
     (folder,) = (remote / "tiny_experiment").iterdir()
     assert {"result.json", "metrics.jsonl", "ledger.npy", "checkpoints", "run.json"} <= names(
         folder
@@ -52,22 +54,22 @@ def test_a_run_lands_in_the_bucket_and_is_known_elsewhere(
     assert names(remote) == {"tiny_experiment"}  # neither token stores nor locks
     here = bucket.local(ADDRESS) / "tiny_experiment" / folder.name
     assert not (here / "checkpoints").exists()
-    assert cli.main([*words, str(tmp_path / "plain")]) == 0
+    assert main.main([*words, str(tmp_path / "plain")]) == 0
     plain = tmp_path / "plain" / "tiny_experiment" / folder.name
     assert tiny.result(plain) == tiny.result(folder)
     machine(monkeypatch, tmp_path / "second")
-    monkeypatch.setattr(train, "train", lambda *a, **b: pytest.fail("trained again"))
-    assert cli.main([*words, ADDRESS]) == 0
+    monkeypatch.setattr(loop, "train", lambda *a, **b: pytest.fail("trained again"))
+    assert main.main([*words, ADDRESS]) == 0
     there = bucket.local(ADDRESS) / "tiny_experiment" / folder.name
     assert "validation" in capsys.readouterr().out
-    assert cli.main(["evaluate", str(there)]) == 0  # its checkpoint is read from the bucket
+    assert main.main(["evaluate", str(there)]) == 0  # its checkpoint is read from the bucket
     machine(monkeypatch, tmp_path / "third")  # which has seen nothing of it
     address = f"{ADDRESS}/tiny_experiment/{folder.name}"
-    assert cli.main(["sample", address, "--count", "1"]) == 0
+    assert main.main(["sample", address, "--count", "1"]) == 0
     for words in (["runs", ADDRESS], ["report", f"{ADDRESS}/tiny_experiment"]):
-        assert cli.main(words) == 0
+        assert main.main(words) == 0
         assert "masked" in capsys.readouterr().out
-    assert cli.main(["sample", f"{ADDRESS}/tiny_experiment/other", "--count", "1"]) == 2
+    assert main.main(["sample", f"{ADDRESS}/tiny_experiment/other", "--count", "1"]) == 2
     assert "other" in capsys.readouterr().err
 
 
@@ -82,7 +84,7 @@ def test_another_machine_goes_on_with_an_interrupted_run(
         asked: list[dict] = []
         try:
             ends.append(
-                train.train(
+                loop.train(
                     c,
                     tiny_store,
                     folder,
@@ -90,13 +92,13 @@ def test_another_machine_goes_on_with_an_interrupted_run(
                     report=asked.append,
                 )
             )
-        except train.Interrupted:
+        except loop.Interrupted:
             assert stops
         first = asked[0]["step"]
         assert (first > 8) == (name == "second")  # where the other left off
     alone = tmp_path / "alone"
     alone.mkdir()
-    whole = train.train(c, tiny_store, alone)
+    whole = loop.train(c, tiny_store, alone)
     assert np.array_equal(whole.ledger, ends[0].ledger)
     assert tiny.evaluations(alone) == tiny.evaluations(folder)
     assert tiny.differences(*(tiny.final_state(c, tiny_store, f) for f in (alone, folder))) == {}

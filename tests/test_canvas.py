@@ -11,14 +11,16 @@ import planted
 import pytest
 from fake_runs import autoregressive, diffusion, quickstart, write_run
 
-from dlm import canvas, commands, curve_figures, figures, format, law_figures, ticks
-from dlm.crossings import CROSSES, Crossover
+from dlm import format
+from dlm.cli import laws_verbs
 from dlm.errors import DlmError
-from dlm.frontiers import TRACKED
 from dlm.laws import table as tables
 from dlm.laws.comparison import Comparison
 from dlm.laws.critical import Constants, Critical, PowerLaw
+from dlm.laws.crossings import CROSSES, Crossover
 from dlm.laws.forms import law as named
+from dlm.laws.frontiers import TRACKED
+from dlm.report import canvas, curve_figures, law_figures, run_figures, ticks
 from dlm.runs import load, panels
 
 SPANS = {"narrow": 1.04, "decade": 9.7, "wide": 3e5}  # highest over lowest of what an axis shows
@@ -138,7 +140,7 @@ def test_no_two_tick_labels_touch(name, span, monkeypatch):
 @pytest.mark.parametrize("span", SPANS.values(), ids=SPANS)
 def test_no_two_tick_labels_touch_in_a_report(tmp_path, span):
     several = experiment(tmp_path, span)
-    for draw in (figures.frontier, figures.epochs, figures.every_setting):
+    for draw in (run_figures.frontier, run_figures.epochs, run_figures.every_setting):
         assert_apart(canvas.draw(draw(several), width=3.25))
 
 
@@ -281,7 +283,7 @@ def test_each_family_has_files_of_its_own():
     """wd0.1, wd0.5 and wd0.9 once shared one file, cut at the dot."""
     families = [SimpleNamespace(family=f"wd0.{k}") for k in (1, 5, 9)]
     analyses: list = [SimpleNamespace(fit=SimpleNamespace(table=t)) for t in families]
-    assert list(commands._diagnostics(analyses)) == [
+    assert list(laws_verbs._diagnostics(analyses)) == [
         f"{kind}-wd0.{k}" for k in (1, 5, 9) for kind in ("profiles", "residuals")
     ]
 
@@ -292,7 +294,7 @@ def test_each_family_has_files_of_its_own():
 def test_the_caption_names_the_marks_that_the_figure_has(tmp_path):
     digits, stdlib = panels(load(quickstart(tmp_path, seeds=2)))[0]
     for several, crossed in (([digits], True), ([stdlib], False), ([digits, stdlib], True)):
-        drawing = figures.frontier(several)
+        drawing = run_figures.frontier(several)
         figure = canvas.draw(drawing)
         lines = [line for ax in figure.axes for line in ax.lines]
         rings = [x for x in lines if x.get_markerfacecolor() == "none" and x.get_marker() == "o"]

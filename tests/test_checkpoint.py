@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import tiny
 
-from dlm import checkpoint, config, run, train
+from dlm import config
 from dlm.errors import DlmError
+from dlm.training import checkpoint, loop, run
 
 ABOUT = dict(experiment="tiny", run="0", label="tiny", overrides={}, question="?")
 SHORT = dict(train_duration="4 steps", evaluation_every="2 steps", evaluation_samples=0)
@@ -47,7 +48,7 @@ def flip(path: Path, bit: int) -> None:
 def refused(c: config.Config, store, folder: Path) -> str:
     """The one line that training in this folder ends with."""
     with pytest.raises(DlmError) as caught:
-        train.train(c, store, folder)
+        loop.train(c, store, folder)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -118,7 +119,7 @@ def test_a_save_that_was_cut_short_does_not_count(folder, finished, tiny_store) 
         (place / name).mkdir()
     with tiny.checkpoints(tiny.resolved(), tiny_store, folder) as checkpoints:
         assert checkpoints.steps() == [12]
-    outcome = train.train(tiny.resolved(), tiny_store, folder)
+    outcome = loop.train(tiny.resolved(), tiny_store, folder)
     assert np.array_equal(outcome.ledger, np.load(finished / "ledger.npy"))
     assert {path.name for path in place.iterdir()} == {"12", "24"}
 
@@ -150,10 +151,10 @@ def test_checkpoints_of_another_run_are_refused_by_name(folder, tiny_store) -> N
 
 
 def test_a_trunk_is_checked_as_a_run_is(tiny_store, tmp_path, capsys) -> None:
-    def branch(name: str, **overrides) -> train.Outcome:
+    def branch(name: str, **overrides) -> loop.Outcome:
         setting = dict(optimizer_schedule="wsd", optimizer_decay="25 percent") | overrides
         c = tiny.resolved(**setting)
-        return train.train(c, tiny_store, tmp_path / name, trunk=tmp_path / "trunk")
+        return loop.train(c, tiny_store, tmp_path / name, trunk=tmp_path / "trunk")
 
     branch("first", train_duration="16 steps")  # leaves a state at 12
     damaged = tmp_path / "trunk" / "12" / "metrics.jsonl"
@@ -192,14 +193,14 @@ def test_no_handle_or_thread_outlives_a_run(tiny_store, tmp_path, monkeypatch) -
     def one(name: str) -> None:
         run.run(c, tiny_store, tmp_path / name, ABOUT)
         seen: list[dict] = []
-        with pytest.raises(train.Interrupted):
-            train.train(
+        with pytest.raises(loop.Interrupted):
+            loop.train(
                 c, tiny_store, tmp_path / f"{name}-stopped",
                 stop=lambda: len(seen) > 1, report=seen.append,
             )  # fmt: skip
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="planted"):
-            patch.setattr(train, "score", broken)
-            train.train(c, tiny_store, tmp_path / f"{name}-failed")
+            patch.setattr(loop, "score", broken)
+            loop.train(c, tiny_store, tmp_path / f"{name}-failed")
 
     for number in range(2):
         one(f"first-{number}")

@@ -15,11 +15,16 @@ import pytest
 import tiny
 from tolerances import TRAINED
 
-from dlm import cli, config, corpus, disk, record, report, sweep, train, usage
+from dlm import config, disk
+from dlm.cli import main, usage
+from dlm.data import build
+from dlm.report import page as report
+from dlm.sweep import local as sweep
+from dlm.training import loop, record
 
 
 def dlm(*words: object) -> int:
-    return cli.main([str(word) for word in words])
+    return main.main([str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +135,7 @@ def test_a_report_that_cannot_be_made_costs_no_run(finished, capsys, monkeypatch
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr("dlm.report.write", broken)
+        patch.setattr("dlm.report.page.write", broken)
         words = ("run", finished / "tiny_experiment.py", "--workdir", finished / "runs")
         assert dlm(*words) == 1
     told = capsys.readouterr().err
@@ -153,11 +158,11 @@ def test_a_dry_run_fetches_nothing(tmp_path, capsys, monkeypatch) -> None:
         name="hub", options={"dataset": "json", "files": str(tmp_path / "a.jsonl")}
     )
     spelt = config.Tokenizer(kind="bytes")
-    assert corpus.to_fetch(local, spelt, tmp_path / "corpora")
-    corpus.build(local, spelt, tmp_path / "corpora")  # another corpus of the Hub has a store
-    assert not corpus.to_fetch(local, spelt, tmp_path / "corpora")
-    assert corpus.to_fetch(local, config.Tokenizer(kind="gpt2"), tmp_path / "corpora")
-    monkeypatch.setattr("dlm.corpus.build", lambda *_: pytest.fail("builds"))
+    assert build.to_fetch(local, spelt, tmp_path / "corpora")
+    build.build(local, spelt, tmp_path / "corpora")  # another corpus of the Hub has a store
+    assert not build.to_fetch(local, spelt, tmp_path / "corpora")
+    assert build.to_fetch(local, config.Tokenizer(kind="gpt2"), tmp_path / "corpora")
+    monkeypatch.setattr("dlm.data.build.build", lambda *_: pytest.fail("builds"))
     path = Path(__file__).parents[1] / "experiments/paper_orderings.py"
     words = ("run", path, "--scale", "paper", "--workdir", tmp_path, "--dry-run", "--distributed")
     assert dlm(*words) == 0
@@ -277,7 +282,7 @@ def test_a_wrong_override_names_the_field(experiment, capsys, override, told) ->
 
 def test_train_leaves_its_error_in_the_run(experiment, capsys, monkeypatch, at_home) -> None:
     """Of a mistake, which is one line, and of anything else, which comes out with its traceback."""
-    monkeypatch.setattr(cli.signal, "signal", lambda *arguments: None)  # of the test process: kept
+    monkeypatch.setattr(main.signal, "signal", lambda *arguments: None)  # of the test process: kept
     workdir = experiment.parent / "runs"
     words = ("train", experiment, "--workdir", workdir, "--config.model.dtype=bfloat16")
     line = refused(capsys, *words, "--config.model.attention=cudnn")
@@ -289,7 +294,7 @@ def test_train_leaves_its_error_in_the_run(experiment, capsys, monkeypatch, at_h
         raise RuntimeError("planted\nwith a second line")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "train", planted)
+        patch.setattr(loop, "train", planted)
         with pytest.raises(RuntimeError, match="planted"):
             dlm(*words)
     (other,) = set(workdir.glob("tiny_experiment/*/error.txt")) - {told}
@@ -304,10 +309,10 @@ def test_a_train_that_is_interrupted_has_not_failed(
     experiment, capsys, monkeypatch, at_home
 ) -> None:
     def interrupted(*arguments, **named):
-        raise train.Interrupted
+        raise loop.Interrupted
 
-    monkeypatch.setattr(cli.signal, "signal", lambda *arguments: None)
-    monkeypatch.setattr(train, "train", interrupted)
+    monkeypatch.setattr(main.signal, "signal", lambda *arguments: None)
+    monkeypatch.setattr(loop, "train", interrupted)
     workdir = experiment.parent / "runs"
     assert dlm("train", experiment, "--workdir", workdir) == 75
     (folder,) = workdir.glob("tiny_experiment/*")

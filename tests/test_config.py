@@ -8,7 +8,8 @@ import math
 
 import pytest
 
-from dlm import config, experiment, flops, planning, schema
+from dlm import config
+from dlm.config import experiment, flops, planning, schema
 from dlm.errors import DlmError
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from tolerances import NATS, PROBABILITY
 
-from dlm import config, flops, objectives
+from dlm import config, objectives
+from dlm.config import flops
 from dlm.model import transformer
 from dlm.objectives import block, orders
 

@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 from stores import DOCUMENTS, build, expected_split, place_of, register, texts_of
 
-from dlm import config, corpora, corpus, sealed, spool, tokenizers
-from dlm.corpora import Source, stdlib, topics
+from dlm import config, sealed
+from dlm.data import build as corpus
+from dlm.data import corpora, resumable_log, tokenizers
+from dlm.data.corpora import Source, stdlib, topics
 from dlm.errors import DlmError
 
 # --- what a store holds ---------------------------------------------------------------------------
@@ -264,7 +266,7 @@ def same(first: corpus.Store, second: corpus.Store) -> bool:
 @pytest.mark.parametrize("fault", [RuntimeError("boom"), KeyboardInterrupt()])
 @pytest.mark.parametrize("at", [0, 1, 57, 199])
 def test_a_source_with_places_goes_on_after_a_fault(monkeypatch, tmp_path, fault, at) -> None:
-    monkeypatch.setattr(spool, "BLOCK", 300)
+    monkeypatch.setattr(resumable_log, "BLOCK", 300)
     register(monkeypatch, DOCUMENTS)
     whole = build(tmp_path / "whole")
     source = Placed(DOCUMENTS, {at: fault})
@@ -294,30 +296,30 @@ def test_blocks_change_no_bit(monkeypatch, tmp_path, block) -> None:
         register(monkeypatch, documents, vocab_size, state=vocab_size)
         first = build(tmp_path / "a")
         with monkeypatch.context() as context:
-            context.setattr(spool, "BLOCK", block)
+            context.setattr(resumable_log, "BLOCK", block)
             register(monkeypatch, documents, vocab_size, state=vocab_size)
             assert build(tmp_path / "b").fingerprint == first.fingerprint
 
 
-@pytest.mark.parametrize("name", spool.FILES)
+@pytest.mark.parametrize("name", resumable_log.FILES)
 @pytest.mark.parametrize("damage", [
     lambda raw: raw[:-1], lambda raw: raw + b"x", lambda raw: raw[:-2] + b"?" + raw[-1:],
     lambda raw: b"", lambda raw: raw + raw[-7:],
 ])  # fmt: skip
 def test_a_torn_block_is_dropped_and_written_again(tmp_path, name, damage) -> None:
     log, blocks = tmp_path / "log", [(b"one", b"12345678"), (b"", b""), (b"three!", b"abcdefgh")]
-    assert spool.recover(log) is None
+    assert resumable_log.recover(log) is None
     for number, block in enumerate(blocks):
-        spool.append(log, *block, {"blocks": number + 1})
-    whole = {file: (log / file).read_bytes() for file in spool.FILES}
+        resumable_log.append(log, *block, {"blocks": number + 1})
+    whole = {file: (log / file).read_bytes() for file in resumable_log.FILES}
     (log / name).write_bytes(damage(whole[name]))
-    place = spool.recover(log)
+    place = resumable_log.recover(log)
     left = place["blocks"] if place else 0
     assert (log / "data").read_bytes() == b"".join(data for data, _ in blocks[:left])
     for number, block in enumerate(blocks[left:], left):
-        spool.append(log, *block, {"blocks": number + 1})
-    assert {file: (log / file).read_bytes() for file in spool.FILES} == whole
-    assert spool.recover(log) == {"blocks": 3}
+        resumable_log.append(log, *block, {"blocks": number + 1})
+    assert {file: (log / file).read_bytes() for file in resumable_log.FILES} == whole
+    assert resumable_log.recover(log) == {"blocks": 3}
 
 
 def test_a_split_of_the_sources_own_keeps_its_order(monkeypatch, tmp_path) -> None:

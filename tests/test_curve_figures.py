@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from dlm import canvas, curve_figures
 from dlm.laws import table
+from dlm.report import canvas, curve_figures
 
 
 def curves(family: str, *runs: tuple[str, float, float, float, float]) -> table.Table:

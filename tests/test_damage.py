@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 from fake_runs import autoregressive, diffusion, edit, write_run
 
-from dlm import cli, record, report, runs, sealed
+from dlm import runs, sealed
+from dlm.cli import main
 from dlm.laws import table as tables
+from dlm.report import page as report
+from dlm.training import record
 
 AR = autoregressive(1.6, 1.5e11)
 ODD = ("abc", None, [1], {"a": 1}, True, math.nan, -1, 10**400, "")
@@ -36,7 +39,7 @@ def every_door(folder: Path, capsys) -> list[runs.Run]:
     """Goes through whatever reads run folders; returns the unreadable ones."""
     loaded = runs.load(folder)
     for words in (["runs", str(folder)], ["report", str(folder)]):
-        assert cli.main(words) == 0
+        assert main.main(words) == 0
     out = capsys.readouterr().out
     unreadable = [run for run in loaded if run.status == "unreadable"]
     page = (folder / "report.html").read_text()

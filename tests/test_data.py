@@ -10,9 +10,10 @@ import grain
 import numpy as np
 import pytest
 
-from dlm import config, data
+from dlm import config
+from dlm.data import windows as data
+from dlm.data.store import Manifest, Split, Store
 from dlm.errors import DlmError
-from dlm.store import Manifest, Split, Store
 
 L = 4
 

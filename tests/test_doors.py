@@ -14,26 +14,17 @@ import planted
 import pytest
 from fake_runs import autoregressive, diffusion, write_run
 
-from dlm import (
-    canvas,
-    cli,
-    crossings,
-    figures,
-    findings,
-    frontiers,
-    law_figures,
-    law_report,
-    report,
-    runs,
-)
+from dlm import runs
+from dlm.cli import main
 from dlm.errors import DlmError
 from dlm.format import scientific, sentence
-from dlm.laws import analysis, intervals, law_files, measured, words
+from dlm.laws import analysis, crossings, frontiers, intervals, law_files, measured, words
 from dlm.laws import table as tables
+from dlm.report import canvas, law_figures, law_page, page, run_figures, summary
 
 
 def dlm(*words) -> int:
-    return cli.main([str(word) for word in words])
+    return main.main([str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +57,7 @@ def texts_of(figure) -> str:
 def test_a_folder_has_one_crossing_at_every_door(experiment, tmp_path, capsys, monkeypatch):
     found = runs.load(experiment)
     (panel,), excluded = runs.panels(found)
-    numbers = findings.numbers(found, [panel], excluded)  # report.json
+    numbers = summary.numbers(found, [panel], excluded)  # report.json
     equal, best = json.loads(json.dumps(numbers["panels"][0]["crossovers"]["flops"]))
     assert (best["status"], best["basis"]) == (crossings.CROSSES, frontiers.TRACKED)
     assert best["compute"] == pytest.approx(1.2e12, rel=0.02)
@@ -83,18 +74,18 @@ def test_a_folder_has_one_crossing_at_every_door(experiment, tmp_path, capsys, m
         assert dlm(*asked, "--out", out) == 0
         assert json.loads((out / "critical.json").read_text())["observed"] == [equal, best]
     printed = " ".join(capsys.readouterr().out.split())
-    (crossover,) = findings.cross.crossovers(panel)
-    told = findings.crossing(crossover)
+    (crossover,) = summary.cross.crossovers(panel)
+    told = summary.crossing(crossover)
     assert "masked diffusion passes the best AR of 2 settings for good at C = 1.2×10¹²" in told
-    assert told in printed and sentence(told) in findings.answer(panel)
+    assert told in printed and sentence(told) in summary.answer(panel)
     number = scientific(best["compute"])
     a, b = sorted(tables.read(experiment), key=lambda t: t.family)
     for drawing in (
         law_figures.pareto([a, b], measured.observed(a, b)),
-        figures.frontier([panel]),
+        run_figures.frontier([panel]),
     ):
         assert number in texts_of(canvas.draw(drawing))
-    assert scientific(best["compute"], 3) in report._critical([panel])
+    assert scientific(best["compute"], 3) in page._critical([panel])
 
 
 def test_a_table_without_curves_says_that_it_has_final_losses_only(experiment, tmp_path, capsys):
@@ -125,8 +116,8 @@ def test_without_a_law_and_without_runs_in_common_there_is_nothing_to_tell(tmp_p
 ])  # fmt: skip
 def test_a_crossing_shows_what_the_kinds_of_its_losses_allow(experiment, kinds, words):
     (panel,), _ = runs.panels(runs.load(experiment))
-    (found,) = findings.cross.crossovers(panel)
-    told = findings.crossing(dataclasses.replace(found, kinds=kinds))
+    (found,) = summary.cross.crossovers(panel)
+    told = summary.crossing(dataclasses.replace(found, kinds=kinds))
     assert words in told and told.count("upper bound") == (kinds != ("", ""))
 
 
@@ -191,7 +182,7 @@ def test_the_report_and_dlm_fit_make_the_same_analysis(tmp_path, monkeypatch):
     true = analysis.analyse
     monkeypatch.setattr(analysis, "analyse", analyse)
     found = runs.load(tmp_path / "quickstart")
-    law_report.of_runs(found, runs.panels(found)[0])
+    law_page.of_runs(found, runs.panels(found)[0])
     assert dlm("fit", tmp_path / "quickstart") == 2
     assert len(asked) == 2 and asked[0] == asked[1]
 

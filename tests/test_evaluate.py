@@ -10,9 +10,11 @@ import pytest
 from jax.sharding import AxisType
 from tolerances import FLOAT64, NATS
 
-from dlm import config, data, evaluate, sharding
+from dlm import config
+from dlm.data import windows as data
 from dlm.errors import DlmError
-from dlm.model import transformer
+from dlm.evaluation import score
+from dlm.model import sharding, transformer
 
 VOCAB, L = 5, 6
 MODEL = config.Model(layers=1, width=16, heads=2, ff=16, init=0.3)
@@ -48,7 +50,7 @@ def scores(name, *, where=(1, 1, 1), windows=WINDOWS, seed=0, init=0, passes=2):
     place = mesh(*where)
     params = parameters(name, init)
     params = jax.device_put(params, sharding.state_shardings(place, params))
-    return evaluate.score(settings(name, seed), VOCAB, params, windows, passes, place)
+    return score.score(settings(name, seed), VOCAB, params, windows, passes, place)
 
 
 # --- standard errors ----------------------------------------------------------------------------
@@ -56,26 +58,26 @@ def scores(name, *, where=(1, 1, 1), windows=WINDOWS, seed=0, init=0, passes=2):
 
 def test_one_window_a_document_gives_the_plain_standard_error():
     nats = np.random.default_rng(1).normal(10, 2, 50)
-    found = evaluate.estimate(nats, np.arange(50), L, exact=True)
+    found = score.estimate(nats, np.arange(50), L, exact=True)
     assert found.value == pytest.approx(nats.mean() / L, rel=FLOAT64)
     assert found.stderr == pytest.approx(nats.std(ddof=1) / np.sqrt(50) / L, rel=FLOAT64)
     assert (found.kind, found.tokens) == ("exact", 50 * L)
-    assert evaluate.estimate(nats, np.arange(50), L, exact=False).kind == "upper bound"
+    assert score.estimate(nats, np.arange(50), L, exact=False).kind == "upper bound"
 
 
 def test_windows_of_a_document_count_as_one_observation():
     rng = np.random.default_rng(2)
     documents = np.repeat(np.arange(100, 112), rng.integers(1, 6, 12))  # ids need not start at 0
     nats = rng.normal(10, 2, len(documents)) + 3 * rng.normal(size=12)[documents - 100]
-    found = evaluate.estimate(nats, documents, L, exact=True)
+    found = score.estimate(nats, documents, L, exact=True)
     squares = 0.0
     for document in range(100, 112):
         squares += sum(x - nats.mean() for x in nats[documents == document]) ** 2
     direct = np.sqrt(squares * 12 / 11) / len(nats) / L
     assert found.stderr == pytest.approx(direct, rel=FLOAT64)
-    plain = evaluate.estimate(nats, np.arange(len(nats)), L, exact=True)
+    plain = score.estimate(nats, np.arange(len(nats)), L, exact=True)
     assert found.stderr > 1.2 * plain.stderr and found.value == plain.value
-    copies = evaluate.estimate(np.repeat(nats, 3), np.repeat(documents, 3), L, exact=True)
+    copies = score.estimate(np.repeat(nats, 3), np.repeat(documents, 3), L, exact=True)
     assert copies.stderr == pytest.approx(found.stderr, rel=FLOAT64)  # no news in a copy
 
 
@@ -85,7 +87,7 @@ def test_windows_of_one_document_are_taken_one_by_one():
     documents = data.window_documents(np.array([0, 50 * L]), L, 50)
     assert set(documents.tolist()) == {0}
     for one in (documents, documents + 7):
-        found = evaluate.estimate(nats, one, L, exact=True)
+        found = score.estimate(nats, one, L, exact=True)
         assert found.stderr == pytest.approx(nats.std(ddof=1) / np.sqrt(50) / L, rel=FLOAT64)
         assert (found.value, found.tokens) == (pytest.approx(nats.mean() / L, rel=FLOAT64), 50 * L)
 
@@ -110,7 +112,7 @@ def test_noise_is_common_to_seeds_and_models(name):
     assert np.all(other != whole)
     # nearly the same model: the same masks, so the difference is far below the noise
     near = jax.tree.map(lambda a, b: a + 0.01 * (b - a), parameters(name), parameters(name, 1))
-    found = evaluate.score(settings(name), VOCAB, near, WINDOWS, 2, mesh(1))
+    found = score.score(settings(name), VOCAB, near, WINDOWS, 2, mesh(1))
     assert np.std(found - whole) < 0.1 * np.std(whole)
 
 

@@ -14,8 +14,14 @@ import submitit
 import tiny
 from fake_command import Fakes
 
-from dlm import cli, executor, record, report, run, sealed, sweep, worker
+from dlm import sealed
+from dlm.cli import main
 from dlm.errors import DlmError
+from dlm.report import page
+from dlm.sweep import local as sweep
+from dlm.sweep import slurm as executor
+from dlm.sweep import worker
+from dlm.training import record, run
 
 TIME = ["time=30"]
 
@@ -71,7 +77,7 @@ SLURM = ["--executor", "slurm", "--slurm", "time=30", "--slurm", "gpus_per_node=
 
 def dry_run(folder: Path, *words: str) -> int:
     path = str(tiny.experiment_file(folder))
-    return cli.main(["run", path, "--workdir", str(folder / "runs"), "--dry-run", *words])
+    return main.main(["run", path, "--workdir", str(folder / "runs"), "--dry-run", *words])
 
 
 def test_a_dry_run_prints_off_a_cluster_what_would_be_submitted(
@@ -107,13 +113,13 @@ def test_a_dry_run_needs_no_submitit(tmp_path, monkeypatch, capsys) -> None:
     assert "time=30 gpus_per_node=1" in (out := capsys.readouterr().out)
     assert "submitit is not installed here, so these parameters are not checked" in out
     assert executor.planned(SLURM[3:4], tmp_path, 0, 0) == ["nothing would be submitted"]
-    assert cli.main(["run", "x.py", *SLURM]) == 2
+    assert main.main(["run", "x.py", *SLURM]) == 2
     assert "needs submitit" in capsys.readouterr().err
 
 
 def test_slurm_words_without_slurm_are_an_error(tmp_path, capsys) -> None:
     path = str(tiny.experiment_file(tmp_path))
-    assert cli.main(["run", path, "--slurm", "time=30"]) == 2
+    assert main.main(["run", path, "--slurm", "time=30"]) == 2
     assert "--slurm time=30: only with --executor slurm" in capsys.readouterr().err
 
 
@@ -197,8 +203,8 @@ def local(monkeypatch, cache):
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setattr(submitit, "SlurmExecutor", Local)
     monkeypatch.setattr(executor, "SLOWEST", 0.2)
-    monkeypatch.setattr(report, "write", lambda folder, loaded: folder / "report.html")
-    monkeypatch.setattr(report, "summary", lambda folder, loaded: [])
+    monkeypatch.setattr(page, "write", lambda folder, loaded: folder / "report.html")
+    monkeypatch.setattr(page, "summary", lambda folder, loaded: [])
     queue = lambda: Local.last.queue() if hasattr(Local, "last") else {}  # noqa: E731
     monkeypatch.setattr(executor, "_queue", queue)
     yield
@@ -228,7 +234,7 @@ def expected(tmp_path_factory, cache) -> Path:
     folder = tmp_path_factory.mktemp("expected")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
-        assert cli.main(command(tiny.experiment_file(folder), folder / "runs", "--jobs", "1")) == 0
+        assert main.main(command(tiny.experiment_file(folder), folder / "runs", "--jobs", "1")) == 0
     return the_run(folder / "runs")
 
 
@@ -263,11 +269,11 @@ def test_a_job_that_is_told_to_stop_saves_and_goes_on_to_the_same_bits(
             os.kill(task_of(Local.last.jobs[0]), number)
 
     monkeypatch.setattr(executor.time, "sleep", meanwhile)
-    code = cli.main(words)
+    code = main.main(words)
     out = capsys.readouterr().out
     if number == signal.SIGTERM:
         assert code == 1 and "its Slurm job ended, or was cancelled" in out
-        code = cli.main(words)
+        code = main.main(words)
     assert code == 0
     folder = the_run(tmp_path / "runs")
     assert before and tiny.rows(folder)[: len(before)] == before  # not trained again

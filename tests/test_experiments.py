@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from dlm import config, corpus, experiment, flops, paper, planning, train
-from dlm.corpora import CORPORA, Source
-from dlm.memory import Machine
+from dlm import config
+from dlm.config import experiment, flops, paper, planning
+from dlm.config.memory import Machine
+from dlm.data import build
+from dlm.data.corpora import CORPORA, Source
+from dlm.training import loop
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.py"))
@@ -82,7 +85,7 @@ def planned(c: config.Config, corpora: Path) -> planning.Plan:
         tokens = dict(train_tokens=most, validation_tokens=held_out)
         return planning.plan(c, **tokens, vocab_size=paper.VOCABULARY["hub"])
     assert c.corpus.name in CORPORA
-    store = corpus.build(c.corpus, c.tokenizer, corpora)
+    store = build.build(c.corpus, c.tokenizer, corpora)
     tokens = dict(train_tokens=len(store.train), validation_tokens=len(store.validation))
     return planning.plan(c, **tokens, vocab_size=store.vocab_size)
 
@@ -99,8 +102,8 @@ def test_the_smoke_variant_trains_two_steps(path: Path, corpora: Path, tmp_path:
     sweep = [{k: v for k, v in run.items() if k not in SHORT} for run in sweep]
     first = {c.objective.name: c for c in reversed(experiment.expand(base, sweep))}
     for name, c in list(first.items())[-2:]:
-        store = corpus.build(c.corpus, c.tokenizer, corpora)
-        outcome = train.train(c, store, tmp_path / name)
+        store = build.build(c.corpus, c.tokenizer, corpora)
+        outcome = loop.train(c, store, tmp_path / name)
         assert outcome.progress["step"] == 2
         assert outcome.progress["best_loss"] is not None
         assert outcome.ledger.sum() == 2 * c.train.batch_size * c.data.seq_len

@@ -1,4 +1,4 @@
-"""Every family, and every option of it, against the laws of `dlm.proofs` and what theory says."""
+"""Every family and option against the laws of `dlm.objectives.checks` and what theory says."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 from tolerances import FLOAT64, FORMULA, NATS, PROBABILITY, ULP
 
-from dlm import config, keys, objectives, proofs, schema
+from dlm import config, objectives
+from dlm.config import schema
 from dlm.errors import DlmError
-from dlm.model import transformer
-from dlm.objectives import orders, reveal, schedules
+from dlm.model import keys, transformer
+from dlm.objectives import checks, orders, reveal, schedules
 
-V, L = proofs.VOCABULARY, proofs.LENGTH
+V, L = checks.VOCABULARY, checks.LENGTH
 BOS, MASK = V, V + 1
 STRINGS = jnp.array(list(itertools.product(range(V), repeat=L)), jnp.int32)
-MODEL = proofs.MODEL
-LIMIT = proofs.LIMIT
+MODEL = checks.MODEL
+LIMIT = checks.LIMIT
 VARIANTS: list[tuple[str, dict]] = [  # the quick ones
     ("ar", {}),
     ("orders", {"orders": 0, "order_kind": "uniform", "targets": True}),
@@ -77,7 +78,7 @@ def test_every_family_is_here():
 @pytest.mark.parametrize("variant", ALL, ids=called)
 def test_the_laws_hold(variant):
     name, options = variant
-    for proof in proofs.check(goal(name, **options)):
+    for proof in checks.check(goal(name, **options)):
         tells = options.get("order_kind") == "segments" and proof.law.startswith("loss scores no")
         assert proof.holds != tells, proof  # where segments end, which is seen in training alone
 
@@ -91,7 +92,7 @@ def test_a_zeroed_head_gives_log_v_in_the_mean(variant):
     name, options = variant
     if {"score", "epsilon"} & set(options.values()):
         pytest.skip("a head of ratios or of noise: zero is no distribution")
-    b = proofs.bench(goal(name, **options))
+    b = checks.bench(goal(name, **options))
     params = b.params | {"head": jnp.zeros_like(b.params["head"])}
     found = np.array(
         [float(b.nll(params, STRINGS, jax.random.key(k), 32).nats.mean()) / L for k in range(16)]

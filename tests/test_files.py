@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from stores import SHARED, build, expected_split, register, texts_of
 
-from dlm import corpora, corpus
-from dlm.corpora import NoText, formats
+from dlm.data import build as corpus
+from dlm.data import corpora
+from dlm.data.corpora import NoText, formats
 from dlm.errors import DlmError
 
 LINES = [{"text": f"Line {i}, naïve.", "n": i, "body": f"b{i}"} for i in range(40)]

@@ -10,11 +10,10 @@ import pytest
 from fake_runs import autoregressive, diffusion
 from test_laws_critical import AR, MASKED, pair
 
-from dlm import crossings, frontiers
-from dlm.frontiers import FamilyLosses, RunLosses, SettingLosses
 from dlm.laws import critical as crit
-from dlm.laws import measured
+from dlm.laws import crossings, frontiers, measured
 from dlm.laws import table as tables
+from dlm.laws.frontiers import FamilyLosses, RunLosses, SettingLosses
 
 C = np.geomspace(1e10, 2e12, 40)
 

@@ -15,8 +15,8 @@ import pytest
 import tiny
 from tolerances import NATS, TRAINED
 
-from dlm import hosts
 from dlm.errors import DlmError
+from dlm.training import distributed
 
 OPTIONS = ("--config.train.checkpoint_every=8 steps", "--config.optimizer.lr=0.002")
 SPLIT = ("--config.mesh.fsdp=2", "--config.mesh.tensor=2")
@@ -62,7 +62,10 @@ def start(path: Path, workdir: Path, cache: Path, processes: int, devices: int, 
         env, words = base, []
         if processes > 1:
             values = (address, str(processes), str(number))
-            env, words = base | dict(zip(hosts.VARIABLES, values, strict=True)), ["--distributed"]
+            env, words = (
+                base | dict(zip(distributed.VARIABLES, values, strict=True)),
+                ["--distributed"],
+            )
         log = (workdir.parent / f"{workdir.name}-{number}.log").open("a")
         process = subprocess.Popen(
             [*command, *words, *options], env=env, stdout=log, stderr=log, start_new_session=True
@@ -163,7 +166,7 @@ if os.environ["JAX_PROCESS_ID"] == "0":
     ],
 )
 def test_half_of_the_variables_is_an_error(monkeypatch, values, wrong) -> None:
-    for name, value in zip(hosts.VARIABLES, values, strict=True):
+    for name, value in zip(distributed.VARIABLES, values, strict=True):
         monkeypatch.setenv(name, value)
     with pytest.raises(DlmError, match=wrong):
-        hosts.start()
+        distributed.start()

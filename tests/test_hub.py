@@ -14,8 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlm import config, corpus, data, spool
-from dlm.corpora import CORPORA, hub
+from dlm import config
+from dlm.data import build as corpus
+from dlm.data import resumable_log
+from dlm.data import windows as data
+from dlm.data.corpora import CORPORA, hub
 from dlm.errors import DlmError
 
 datasets = pytest.importorskip("datasets", reason="needs the extra [hf]")
@@ -183,7 +186,7 @@ def test_a_download_that_breaks_off_goes_on_to_the_same_bits(
         return original(self, example, number)
 
     monkeypatch.setattr(hub.Stream, "_text", text)
-    monkeypatch.setattr(spool, "BLOCK", 100)
+    monkeypatch.setattr(resumable_log, "BLOCK", 100)
     with pytest.raises(DlmError, match="the line is down; the 5 documents before it are kept"):
         build(tmp_path / "stores", options)
     assert [p.suffix for p in (tmp_path / "stores").glob(".hub*")].count(".partial") == 1
@@ -213,7 +216,7 @@ def test_rows_without_text_are_counted_once_in_two_attempts(tmp_path, monkeypatc
         return original(self, example, number)
 
     monkeypatch.setattr(hub.Stream, "_text", text)
-    monkeypatch.setattr(spool, "BLOCK", 1)
+    monkeypatch.setattr(resumable_log, "BLOCK", 1)
     with pytest.raises(DlmError, match="cannot be read: down"):
         build(tmp_path / "s", local)
     store = build(tmp_path / "s", local)
@@ -305,7 +308,7 @@ def test_a_kill_in_the_middle_of_tokenising_keeps_what_is_done(tmp_path) -> None
     victim.communicate()
     assert victim.returncode == -9 and not list(stores.glob("hub-*"))
     before = log.read_text().splitlines()
-    for name in spool.FILES:  # a block half written, as if the power had gone
+    for name in resumable_log.FILES:  # a block half written, as if the power had gone
         with open(journals[0].with_name(name), "ab") as file:
             file.write(b"[[torn")
     log.unlink()

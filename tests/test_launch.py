@@ -13,7 +13,8 @@ import pytest
 import yaml
 from fake_command import Fakes
 
-from dlm import config, sending
+from dlm import config
+from dlm.cli import sending
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 SCRIPTS = sorted(path for path in LAUNCH.iterdir() if path.suffix in (".sh", ".sbatch"))
@@ -472,7 +473,7 @@ def test_what_an_experiment_reads_and_is_not_sent_is_told(repository) -> None:
 
 
 def test_an_objective_of_ones_own_that_is_not_sent_is_refused(fakes) -> None:
-    answer = ("dlm.sending", "objective.file\tmine.py", 0)
+    answer = ("dlm.cli.sending", "objective.file\tmine.py", 0)
     fakes.answer(answer)
     done = launch(fakes, "gpu.sh", "host", "x.py")
     assert done.returncode == 2 and "config.objective.file=mine.py: is not sent" in done.stderr

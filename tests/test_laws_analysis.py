@@ -14,7 +14,7 @@ import numpy as np
 import planted
 import pytest
 
-from dlm import canvas, cli, commands, law_figures
+from dlm.cli import laws_verbs, main
 from dlm.errors import DlmError
 from dlm.laws import analysis, critical, fits, intervals, law_files, verdicts
 from dlm.laws import table as tables
@@ -23,6 +23,7 @@ from dlm.laws.analysis import Analysis
 from dlm.laws.fits import Loss
 from dlm.laws.forms import law as named
 from dlm.laws.verdicts import Verdict
+from dlm.report import canvas, law_figures
 
 GAUSSIAN = Loss("gaussian")
 ONE_SIZE = {"sizes": [1e8], "unique": (1e7, 2.5e7, 1e8, 4e8)}
@@ -359,7 +360,7 @@ def strict(text: str) -> Any:
 
 
 def dlm(*words: object) -> int:
-    return cli.main([str(word) for word in words])
+    return main.main([str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -498,7 +499,7 @@ def test_every_json_of_the_verbs_is_strict_where_nothing_is_identified(
     tmp_path, capsys, monkeypatch
 ):
     """R_D open above, a challenger that never reaches the reference, and no crossing."""
-    monkeypatch.setattr(commands, "_diagnostics", lambda made: {})
+    monkeypatch.setattr(laws_verbs, "_diagnostics", lambda made: {})
     runs = planted.table("one-size", {**planted.TRUTHS["one-size"], "R_D": 400.0}, noise=0.005,
                          epochs=FEW, **ONE_SIZE)  # fmt: skip
     with open(tmp_path / "runs.csv", "w", newline="") as file:

@@ -16,7 +16,8 @@ import planted
 import pytest
 from fake_runs import autoregressive, diffusion, edit, write_run
 
-from dlm import cli, runs
+from dlm import runs
+from dlm.cli import main
 from dlm.errors import DlmError
 from dlm.laws import columns as titles
 from dlm.laws import table as tables
@@ -132,7 +133,7 @@ DAMAGED = {
 def test_a_damaged_file_is_refused_in_one_line(tmp_path, what, capsys):
     content, words = DAMAGED[what]
     (tmp_path / "t.csv").write_bytes(content)
-    assert cli.main(["fit", str(tmp_path / "t.csv")]) == 2
+    assert main.main(["fit", str(tmp_path / "t.csv")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and words in error and error.count("\n") == 1
 
@@ -206,7 +207,7 @@ def test_wrong_columns_are_refused(tmp_path, words, told):
 def test_every_verb_that_reads_a_table_takes_columns(tmp_path, capsys):
     (tmp_path / "t.csv").write_text("n_params,n_tokens,nll\n2e7,1e8,3\n")
     for verb in ("fit", "critical", "figures", "report"):
-        assert cli.main([verb, str(tmp_path / "t.csv"), "--columns", "loss=val"]) == 2
+        assert main.main([verb, str(tmp_path / "t.csv"), "--columns", "loss=val"]) == 2
         assert "t.csv: --columns loss=val: no such column; has n_params" in capsys.readouterr().err
 
 
@@ -436,7 +437,7 @@ def test_every_door_fits_the_same_law(study, capsys):
     for name in ("", "runs.csv", "runs.parquet"):
         words = ["--family", "digits/ar", "--law", "one-size", "--resamples", "3"]
         fixed = ["--fixed", "B=900", "beta=0.3", "R_D=20"]
-        assert cli.main(["fit", str(study / name), *words, *fixed]) == 0
+        assert main.main(["fit", str(study / name), *words, *fixed]) == 0
         printed = " ".join(capsys.readouterr().out.split())
         told.append(printed.replace(name or str(study), "TABLE"))
     assert told[0] == told[1] == told[2]

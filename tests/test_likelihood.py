@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from dlm.likelihood import Estimate, compare, standard_error
+from dlm.runs.estimate import Estimate, compare, standard_error
 
 
 def estimate(value: float, kind: str, stderr: float = 0.01) -> Estimate:

@@ -8,7 +8,7 @@ import fake_runs
 import pytest
 import tiny
 
-from dlm import cli
+from dlm.cli import main
 
 RUN = ("run", "tiny_experiment.py")
 FILES = (*RUN, "--config.corpus.name=files")
@@ -142,10 +142,10 @@ def test_a_mistake_is_one_line_that_says_what_is_right(
     words, told, folder, monkeypatch, capsys
 ) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(cli.os, "execv", lambda *_: pytest.fail("starts another program"))
+    monkeypatch.setattr(main.os, "execv", lambda *_: pytest.fail("starts another program"))
     before = sorted(folder.rglob("*.csv"))
     try:
-        code = cli.main(list(words))
+        code = main.main(list(words))
     except SystemExit as left:
         code = left.code
     err = capsys.readouterr().err
@@ -155,4 +155,4 @@ def test_a_mistake_is_one_line_that_says_what_is_right(
 
 
 def test_every_verb_has_mistakes_here() -> None:
-    assert {words[0] for words, _ in MISTAKES if words} >= set(cli.ACTIONS)
+    assert {words[0] for words, _ in MISTAKES if words} >= set(main.ACTIONS)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from tolerances import GRADIENTS, LOGITS, NATS, assert_close
 
-from dlm import config, flops
+from dlm import config
+from dlm.config import flops
 from dlm.errors import DlmError
 from dlm.model import transformer
 
@@ -351,13 +352,13 @@ def test_a_scanned_model_reads_its_cache_like_any_other() -> None:
 
 
 def test_norms_of_stacked_layers_are_not_decayed() -> None:
-    from dlm import optim
+    from dlm.training import optimizer
 
     for scan in (False, True):
         model = config.Model(layers=2, width=16, heads=2, ff=32, scan=scan)
         params = transformer(model, 9).init(jax.random.key(0))
         rates = jnp.float32(1.0), jnp.float32(0.5)
-        update = optim.optimizer(config.Optimizer(), *rates)
+        update = optimizer.optimizer(config.Optimizer(), *rates)
         change, _ = update.update(jax.tree.map(jnp.zeros_like, params), update.init(params), params)
         for path, leaf in jax.tree.leaves_with_path(change):
             assert bool(jnp.any(leaf != 0)) != ("norm" in jax.tree_util.keystr(path)), path

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from tolerances import FLOAT64, FORMULA, NATS, PROBABILITY
 
-from dlm import config, keys, objectives
-from dlm.model import transformer
+from dlm import config, objectives
+from dlm.model import keys, transformer
 from dlm.objectives import common
 
 V, L = 3, 4

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from tolerances import FORMULA, UPDATES, assert_close
 
-from dlm import config, optim, planning
+from dlm import config
+from dlm.config import planning
+from dlm.training import optimizer as optim
 
 
 def hyper(**numbers) -> optim.Hyper:

@@ -13,9 +13,10 @@ import tiny
 from test_config import resolved
 from tolerances import FLOAT64
 
-from dlm import memory, planning, sweep
+from dlm.config import memory, planning
+from dlm.config.memory import Machine
 from dlm.errors import DlmError
-from dlm.memory import Machine
+from dlm.sweep import local
 
 HERE = Machine(1, 8e9, cpu=True)
 
@@ -256,16 +257,16 @@ print(json.dumps([codes, "jax" in sys.modules, [p.name for p in pathlib.Path("ru
 
 
 def test_devices_of_a_cpu_are_read_from_where_jax_reads_them(monkeypatch):
-    monkeypatch.setattr(sweep, "_gpus", list)
-    monkeypatch.setattr(sweep, "_tpu", lambda: False)
+    monkeypatch.setattr(local, "_gpus", list)
+    monkeypatch.setattr(local, "_tpu", lambda: False)
     monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
     monkeypatch.setenv("XLA_FLAGS", "--xla_a=1 --xla_force_host_platform_device_count=4")
-    here = sweep.machine()
+    here = local.machine()
     assert here.devices == 4 and here.cpu and 0 < here.memory <= memory.host_memory()
     monkeypatch.setenv("XLA_FLAGS", "")
-    assert sweep.machine().devices == 1
-    monkeypatch.setattr(sweep, "_gpus", lambda: ["0", "1"])
-    assert sweep.machine() == Machine(2, math.inf, cpu=False, whole=False)
+    assert local.machine().devices == 1
+    monkeypatch.setattr(local, "_gpus", lambda: ["0", "1"])
+    assert local.machine() == Machine(2, math.inf, cpu=False, whole=False)
 
 
 def test_the_limit_of_a_control_group_counts(tmp_path):
@@ -280,11 +281,11 @@ def test_the_limit_of_a_control_group_counts(tmp_path):
 
 def test_runs_at_a_time_that_may_not_fit_together_are_warned_of(tmp_path):
     c = resolved()
-    job = sweep.Job(c, tmp_path, tmp_path, {}, planned(c))
+    job = local.Job(c, tmp_path, tmp_path, {}, planned(c))
     one = planning.bytes_on_device(c, job.plan, HERE).total
     here = HERE._replace(memory=2.5 * one)
-    assert sweep.memory_warning([job] * 3, 2, here) == ""
-    assert sweep.memory_warning([job], 3, here) == ""
-    assert sweep.memory_warning([job] * 3, 3, here).endswith("are free; --jobs 2 takes less")
+    assert local.memory_warning([job] * 3, 2, here) == ""
+    assert local.memory_warning([job], 3, here) == ""
+    assert local.memory_warning([job] * 3, 3, here).endswith("are free; --jobs 2 takes less")
     tight = here._replace(memory=0.9 * one)
-    assert "runs, 1 at a time, may take" in sweep.memory_warning([job], 1, tight)
+    assert "runs, 1 at a time, may take" in local.memory_warning([job], 1, tight)

@@ -10,8 +10,11 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from test_config import resolved
 
-from dlm import config, keys, memory, optim, planning, sharding, step, train
+from dlm import config
+from dlm.config import memory, planning
 from dlm.errors import DlmError
+from dlm.model import keys, sharding
+from dlm.training import loop, optimizer, step
 
 VOCABULARY = 500
 # On one scale with XLA, whatever its version and the optimisation that tests leave out: measured with
@@ -23,7 +26,7 @@ def taken(c: config.Config) -> float:
     """Bytes on one device of the compiled step: arguments, results and scratch, by XLA."""
     mesh = sharding.make_mesh(c)
     shape = (c.train.steps_per_call, c.train.batch_size, c.data.seq_len)
-    hyper = optim.Hyper(*[jnp.float32(1)] * 7)
+    hyper = optimizer.Hyper(*[jnp.float32(1)] * 7)
     placed = NamedSharding(mesh, P(None, ("data", "fsdp")))  # as `sharding.put_batch` places it
     batches = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=placed)
     rest = (batches, jnp.int32(1), hyper, keys.named(0, "noise"))
@@ -72,7 +75,7 @@ def test_a_worker_refuses_what_its_device_cannot_hold_before_it_trains(tmp_path,
     monkeypatch.setattr(sharding, "machine", lambda: small)
     monkeypatch.setattr(step, "build", lambda *_: pytest.fail("builds"))
     with pytest.raises(DlmError, match="config.model.width=16: must be smaller: .* a device has"):
-        train.train(tiny.resolved(), tiny.store(tmp_path), tmp_path / "run")
+        loop.train(tiny.resolved(), tiny.store(tmp_path), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

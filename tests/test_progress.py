@@ -12,7 +12,7 @@ import pytest
 import rich.console
 import rich.progress
 
-from dlm import progress
+from dlm.sweep import progress
 
 SCORES = dict(validation_loss=1.25, validation_stderr=0.0625)
 

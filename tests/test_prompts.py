@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlm import cli, config, prompts, run, sampling, tokenizers, worker
+from dlm import config
+from dlm.cli import main
+from dlm.data import tokenizers
 from dlm.errors import DlmError
+from dlm.evaluation import prompts, sampling
+from dlm.sweep import worker
+from dlm.training import run
 
 CHARS = tokenizers.make(config.Tokenizer(kind="chars"), lambda: ["The naive\n cafe"])
 BYTES = tokenizers.make(config.Tokenizer(kind="bytes"), lambda: [])
@@ -84,6 +89,6 @@ def test_sample_refuses_what_the_tokenizer_lacks(
     monkeypatch.setattr(sampling, "sample", lambda *_, **__: pytest.fail("samples"))
     (tmp_path / "exp/0123").mkdir(parents=True)
     (tmp_path / "exp/0123/run.json").write_text("{}")
-    assert cli.main(["sample", "0123", "--workdir", str(tmp_path), *words]) == 2
+    assert main.main(["sample", "0123", "--workdir", str(tmp_path), *words]) == 2
     err = capsys.readouterr().err
     assert told in err and err.count("\n") == 1

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dlm import cli, config, keys, objectives, proofs
-from dlm.objectives import common
+from dlm import config, objectives
+from dlm.cli import main
+from dlm.model import keys
+from dlm.objectives import checks, common
 
-V, L = proofs.VOCABULARY, proofs.LENGTH
+V, L = checks.VOCABULARY, checks.LENGTH
 BOS, MASK = V, V + 1
 
 
@@ -22,7 +24,7 @@ def goal(name: str, **options) -> objectives.Objective:
 
 
 def holds(law, wrong: objectives.Objective) -> list[bool]:
-    return [proof.holds for proof in law(proofs.bench(wrong))]
+    return [proof.holds for proof in law(checks.bench(wrong))]
 
 
 # --- weights and normalisation --------------------------------------------------------------------
@@ -37,7 +39,7 @@ def test_an_nll_that_is_three_percent_too_low_is_caught(name):
         terms = {name: 0.97 * value for name, value in total.terms.items()}
         return total._replace(nats=0.97 * total.nats, terms=terms)
 
-    assert holds(proofs.normalised, dataclasses.replace(right, nll=nll)) == [False]
+    assert holds(checks.normalised, dataclasses.replace(right, nll=nll)) == [False]
 
 
 @pytest.mark.parametrize("power, right", [(1, True), (2, False)])
@@ -61,7 +63,7 @@ def test_masked_counts_weighted_by_another_power_are_caught(power, right):
         nats = common.mean(one, passes)
         return common.Sum(nats, tokens.size, {"diffusion": nats})
 
-    assert holds(proofs.normalised, dataclasses.replace(goal("masked"), nll=nll)) == [right]
+    assert holds(checks.normalised, dataclasses.replace(goal("masked"), nll=nll)) == [right]
 
 
 # --- sums, samples, training ----------------------------------------------------------------------
@@ -74,7 +76,7 @@ def test_a_token_too_few_is_caught():
         total = right.loss(apply, params, tokens, key)
         return total._replace(tokens=total.tokens - 1)
 
-    assert holds(proofs.sums, dataclasses.replace(right, loss=loss)) == [False, True]
+    assert holds(checks.sums, dataclasses.replace(right, loss=loss)) == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -91,11 +93,11 @@ def test_a_token_too_few_is_caught():
 def test_what_is_wrong_with_a_sum_is_named(change, told):
     total = common.Sum(jnp.float32(3), 324, {"a": jnp.float32(1), "b": jnp.float32(2)})
     nll = common.Sum(jnp.ones(81), 324, {"nll": jnp.ones(81)})
-    b = proofs.Bench(
+    b = checks.Bench(
         goal("ar"), cast(Any, None), {}, jnp.zeros((81, 4), jnp.int32),
         lambda *_: nll, lambda *_: total._replace(**change),
     )  # fmt: skip
-    found, right = proofs.sums(b)
+    found, right = checks.sums(b)
     assert right.holds and found.holds == (not change) and told in found.found
 
 
@@ -107,14 +109,14 @@ def test_noise_that_depends_on_the_batch_is_caught():
         place = jnp.arange(len(tokens))  # in this part, not in the batch
         return right.loss(apply, params, tokens, draws._replace(rows=place))
 
-    assert holds(proofs.parts, dataclasses.replace(right, loss=loss)) == [False]
+    assert holds(checks.parts, dataclasses.replace(right, loss=loss)) == [False]
 
 
 def test_a_sample_that_drops_its_prompt_is_caught():
     def sample(model, params, key, prompt, length, **_):
         return jnp.zeros((len(prompt), length), jnp.int32)
 
-    assert holds(proofs.samples, dataclasses.replace(goal("ar"), sample=sample)) == [False]
+    assert holds(checks.samples, dataclasses.replace(goal("ar"), sample=sample)) == [False]
 
 
 def test_training_uphill_is_caught():
@@ -125,7 +127,7 @@ def test_training_uphill_is_caught():
         fooled = 2 * jax.lax.stop_gradient(total.nats) - total.nats  # the value, the other slope
         return total._replace(nats=fooled, terms={"nll": fooled})
 
-    assert holds(proofs.training, dataclasses.replace(right, loss=loss)) == [True, False]
+    assert holds(checks.training, dataclasses.replace(right, loss=loss)) == [True, False]
 
 
 def test_a_probability_of_the_mask_is_caught():
@@ -135,7 +137,7 @@ def test_a_probability_of_the_mask_is_caught():
         nats = common.cross_entropy(logits, tokens, V + 1).sum(-1)
         return common.Sum(nats, tokens.size, {"nll": nats})
 
-    assert holds(proofs.rows, dataclasses.replace(goal("ar"), nll=nll)) == [False]
+    assert holds(checks.rows, dataclasses.replace(goal("ar"), nll=nll)) == [False]
 
 
 # --- leaks ----------------------------------------------------------------------------------------
@@ -143,7 +145,7 @@ def test_a_probability_of_the_mask_is_caught():
 
 @pytest.mark.parametrize("name, options", [("d3pm", {"chain": "absorbing"}), ("flow", {})])
 def test_masks_hide_what_is_asked_for_in_families_that_need_not_mask(name, options):
-    assert holds(proofs.blind, goal(name, **options)) == [True, True]
+    assert holds(checks.blind, goal(name, **options)) == [True, True]
 
 
 @pytest.mark.parametrize("bug", ["sees ahead", "sees itself"])
@@ -163,9 +165,9 @@ def test_a_leak_is_caught_by_the_logits_that_it_reaches(bug):
         return right.nll(functools.partial(peek, apply), params, tokens, key, passes)
 
     wrong = dataclasses.replace(right, loss=loss)
-    assert holds(proofs.blind, wrong) == [False, True]
+    assert holds(checks.blind, wrong) == [False, True]
     wrong = dataclasses.replace(right, nll=nll)
-    assert holds(proofs.blind, wrong) == [True, False]
+    assert holds(checks.blind, wrong) == [True, False]
 
 
 def test_a_leak_is_caught_in_an_nll_with_a_loop_of_its_own():
@@ -181,7 +183,7 @@ def test_a_leak_is_caught_in_an_nll_with_a_loop_of_its_own():
         nats = jax.lax.fori_loop(0, passes, body, jnp.zeros(len(tokens))) / passes
         return common.Sum(nats, tokens.size, {"nll": nats})
 
-    assert holds(proofs.blind, dataclasses.replace(right, nll=nll)) == [True, False]
+    assert holds(checks.blind, dataclasses.replace(right, nll=nll)) == [True, False]
 
 
 # --- one's own ------------------------------------------------------------------------------------
@@ -210,9 +212,9 @@ def make(objective, vocab_size):
 def test_a_loss_of_ones_own_that_draws_from_its_key_is_told_how(tmp_path, capsys):
     path = tmp_path / "mine.py"
     path.write_text(DRAWS_FROM_ITS_KEY)
-    assert cli.main(["check-objective", str(path)]) == 2
+    assert main.main(["check-objective", str(path)]) == 2
     said = capsys.readouterr().err
-    assert "dlm.keys.draws(key, len(tokens))" in said and said.count("\n") == 1
+    assert "dlm.model.keys.draws(key, len(tokens))" in said and said.count("\n") == 1
 
 
 OWN = """
@@ -281,6 +283,6 @@ def test_a_mistake_in_a_file_of_ones_own_is_one_line(was, wrong, told, tmp_path,
     path = tmp_path / "mine.py"
     assert was in OWN
     path.write_text(OWN.replace(was, wrong, 1))
-    assert cli.main(["check-objective", str(path)]) == 2
+    assert main.main(["check-objective", str(path)]) == 2
     said = capsys.readouterr().err
     assert told in said and said.count("\n") == 1 and len(said) > len(f"error: {path}: ")

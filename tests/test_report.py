@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from fake_runs import autoregressive, diffusion, edit, quickstart, write_run
 
-from dlm import canvas, figures, findings, report, runs
+from dlm import runs
 from dlm.errors import DlmError
+from dlm.report import canvas, run_figures, summary
+from dlm.report import page as report
 
 AR = autoregressive(1.6, 1.5e11)
 VOID = {"meta", "br", "wbr", "path", "use", "image", "rect", "line", "circle"}
@@ -108,7 +110,7 @@ def test_the_numbers_are_in_json_and_agree_with_the_plant(written):
 def test_the_same_runs_give_the_same_bytes(written, tmp_path):
     assert page_of(written) == (written / "report.html").read_text("utf-8")
     panels, _ = runs.panels(runs.load(written))
-    for path in canvas.save(canvas.draw(figures.frontier(panels)), tmp_path / "frontier"):
+    for path in canvas.save(canvas.draw(run_figures.frontier(panels)), tmp_path / "frontier"):
         assert path.read_bytes() == (written / path.name).read_bytes()
 
 
@@ -159,15 +161,15 @@ def test_a_third_family_and_other_corpora_are_drawn(tmp_path):
         write_run(tmp_path, law, objective=objective, unique_tokens=12800, epochs=2)
     panels, _ = runs.panels(runs.load(tmp_path))
     assert len(panels) == 3
-    png, *_ = canvas.save(canvas.draw(figures.frontier(panels)), tmp_path / "frontier")
+    png, *_ = canvas.save(canvas.draw(run_figures.frontier(panels)), tmp_path / "frontier")
     assert png.stat().st_size < 200_000
     assert printed(tmp_path).count("noise") > 5
 
 
 def test_figures_ask_for_a_finished_run_and_draw_digits():
     with pytest.raises(DlmError, match="no finished run"):
-        figures.frontier([])
-    sheet = figures.digits({"real": np.zeros((2, 64)), "AR": np.full((4, 64), 16)})
+        run_figures.frontier([])
+    sheet = run_figures.digits({"real": np.zeros((2, 64)), "AR": np.full((4, 64), 16)})
     assert len(sheet.axes) == 2
 
 
@@ -180,7 +182,7 @@ def test_what_the_token_store_says_of_itself_is_in_the_report(tmp_path) -> None:
     panels, _ = runs.panels(runs.load(folder))
     for sentence in sentences:
         assert text.count(sentence) == len(panels)  # once each, and not once for each run
-    numbers = findings.numbers(runs.load(folder), panels, [])
+    numbers = summary.numbers(runs.load(folder), panels, [])
     assert [panel["corpus_notes"] for panel in numbers["panels"]] == [sentences] * len(panels)
 
 
@@ -191,8 +193,8 @@ def test_a_figure_that_fails_costs_neither_the_page_nor_the_others(tmp_path, mon
     def fail(*_):
         raise FloatingPointError("a hole\nin the curve")
 
-    monkeypatch.setattr(figures, "_epochs_panel", fail)
-    monkeypatch.setattr(figures, "digits", fail)
+    monkeypatch.setattr(run_figures, "_epochs_panel", fail)
+    monkeypatch.setattr(run_figures, "digits", fail)
     text = read(report.write(tmp_path).read_text("utf-8"))
     assert "epochs: not drawn: FloatingPointError: a hole in the curve" in text
     assert "The samples are not drawn: a hole" in text and "Bold: the best" in text
@@ -237,7 +239,7 @@ def words_of(html: str) -> str:
 
 
 def test_importing_the_report_imports_nothing_heavy():
-    code = "import sys, dlm.report; print(*sys.modules)"
+    code = "import sys, dlm.report.page; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"jax", "flax", "matplotlib", "sklearn", "pyarrow", "rich", "scipy"}
     assert not heavy & set(out.stdout.split())
@@ -246,5 +248,5 @@ def test_importing_the_report_imports_nothing_heavy():
 def test_mean_curve_stops_with_the_first_seed(tmp_path):
     write_run(tmp_path, AR, seed=0)
     panel = runs.panels(runs.load(tmp_path))[0][0]
-    x, y = figures.mean_curve(panel.families["ar"].best, "validation_loss")
+    x, y = run_figures.mean_curve(panel.families["ar"].best, "validation_loss")
     np.testing.assert_allclose(y, AR(x * 1e10))

@@ -11,9 +11,10 @@ import pytest
 from fake_runs import autoregressive, diffusion, edit, quickstart, write_run
 from scipy import stats
 
-from dlm import crossings, runs
-from dlm import crossover as cross
+from dlm import runs
 from dlm.errors import DlmError
+from dlm.laws import crossings
+from dlm.laws import crossover as cross
 
 AR = autoregressive(1.6, 1.5e11)
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from tolerances import FLOAT64, PROBABILITY
 
-from dlm import config, objectives, sampling
+from dlm import config, objectives
 from dlm.errors import DlmError
+from dlm.evaluation import sampling
 from dlm.model import Transformer, transformer
 from dlm.objectives import common
 

@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from dlm.corpora import CORPORA, ids, known
+from dlm.data.corpora import CORPORA, ids, known
 from dlm.errors import DlmError
 
 NAMES = ("markov", "hmm", "pcfg", "copies", "parity", "s5", "addition")

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from tolerances import FLOAT64
 
-from dlm import config, objectives, spectrum
+from dlm import config, objectives
 from dlm.errors import DlmError
+from dlm.evaluation import spectrum
 from dlm.model import transformer
 
 V = 4

@@ -19,9 +19,14 @@ import numpy as np
 import pytest
 import tiny
 
-from dlm import cli, config, corpus, record, report, sweep
-from dlm import experiment as experiments
+from dlm import config
+from dlm.cli import main
+from dlm.config import experiment as experiments
+from dlm.data import build
 from dlm.errors import DlmError
+from dlm.report import page
+from dlm.sweep import local
+from dlm.training import record
 
 HERE = Path(__file__).parent
 DLM = [sys.executable, str(HERE / "fake_dlm.py")]
@@ -42,19 +47,19 @@ def seeds_file(folder: Path, *seeds: int) -> Path:
     return tiny.experiment_file(folder, text)
 
 
-def jobs_of(path: Path, *overrides: tuple) -> list[sweep.Job]:
-    return sweep.jobs(str(path), "laptop", list(overrides), path.parent / "runs")
+def jobs_of(path: Path, *overrides: tuple) -> list[local.Job]:
+    return local.jobs(str(path), "laptop", list(overrides), path.parent / "runs")
 
 
 @pytest.fixture
 def fake(monkeypatch) -> None:
-    monkeypatch.setattr(sweep, "WORKER", (sys.executable, str(HERE / "fake_worker.py")))
+    monkeypatch.setattr(local, "WORKER", (sys.executable, str(HERE / "fake_worker.py")))
 
 
-def execute(jobs: list[sweep.Job], workers: int = 1) -> tuple[dict, list]:
+def execute(jobs: list[local.Job], workers: int = 1) -> tuple[dict, list]:
     events: list[tuple] = []
     jobs[0].folder.parent.mkdir(parents=True, exist_ok=True)
-    ended = sweep.execute(
+    ended = local.execute(
         jobs,
         workers,
         jobs[0].folder.parent / "workers.log",
@@ -63,7 +68,7 @@ def execute(jobs: list[sweep.Job], workers: int = 1) -> tuple[dict, list]:
     return {job.config.train.seed: ended[job.about["run"]] for job in jobs}, events
 
 
-def starts(job: sweep.Job) -> int:
+def starts(job: local.Job) -> int:
     file = job.folder / "starts"
     return len(file.read_text().splitlines()) if file.exists() else 0
 
@@ -143,7 +148,7 @@ def test_a_label_moves_no_run_id(tmp_path) -> None:
     """Ids of before, so that folders of runs go on; the same setting has one id, by hand or not."""
     jobs = jobs_of(seeds_file(tmp_path, 0, 1))
     ids = [job.about["run"] for job in jobs]
-    assert ids == [config.run_id(j.config, corpus.load(j.store).fingerprint) for j in jobs]
+    assert ids == [config.run_id(j.config, build.load(j.store).fingerprint) for j in jobs]
     assert config.run_id(jobs[0].config, "a fingerprint") == "16babb2f7e"
     (again,) = jobs_of(tmp_path / "tiny_experiment.py", ("train.seed", 1))
     assert again.about["run"] == ids[1] and again.about["label"] == jobs[1].about["label"]
@@ -171,7 +176,7 @@ def test_a_size_by_hand_that_the_sweep_undoes_is_refused(tmp_path) -> None:
 
 
 def test_a_scale_has_its_own_folder(experiment) -> None:
-    found = sweep.jobs(str(experiment), "smoke", [], experiment.parent / "runs")
+    found = local.jobs(str(experiment), "smoke", [], experiment.parent / "runs")
     assert found[0].folder.parent.name == "tiny_experiment-smoke"
 
 
@@ -196,7 +201,7 @@ REASONS = {
 
 def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path, fake, monkeypatch) -> None:
     """However its worker dies: without handles, in the middle of a line, alive but silent, ..."""
-    monkeypatch.setattr(sweep, "GRACE", 0.3)
+    monkeypatch.setattr(local, "GRACE", 0.3)
     jobs = jobs_of(seeds_file(tmp_path, 1, *REASONS, 2))
     before = open_files()
     ended, events = execute(jobs)
@@ -220,7 +225,7 @@ def open_files() -> int:
 
 
 def test_a_worker_that_can_not_start_fails_each_run(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(sweep, "WORKER", (sys.executable, "-c", "import no_such_module"))
+    monkeypatch.setattr(local, "WORKER", (sys.executable, "-c", "import no_such_module"))
     ended, events = execute(jobs_of(seeds_file(tmp_path, 1, 2)))
     assert ended == {1: "failed", 2: "failed"}
     assert "its worker process ended with code 1; see" in events[0][2]["reason"]
@@ -258,23 +263,23 @@ def test_several_workers_share_the_runs(tmp_path, fake) -> None:
 def test_cores_are_shared_out_without_overlap(monkeypatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert [p["cores"] for p in sweep.placements(2, 1)] == [[0, 2], [1, 3]]
-    assert [p["cores"] for p in sweep.placements(4, 8)] == [[0], [1], [2], [3]]
-    assert [p["cores"] for p in sweep.placements(5, 1)] == [[0, 1, 2, 3]] * 5
+    assert [p["cores"] for p in local.placements(2, 1)] == [[0, 2], [1, 3]]
+    assert [p["cores"] for p in local.placements(4, 8)] == [[0], [1], [2], [3]]
+    assert [p["cores"] for p in local.placements(5, 1)] == [[0, 1, 2, 3]] * 5
     monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
-    assert [p["env"]["CUDA_VISIBLE_DEVICES"] for p in sweep.placements(3, 1)] == ["0", "3", "0"]
-    assert sweep.default_workers(1) == 2
+    assert [p["env"]["CUDA_VISIBLE_DEVICES"] for p in local.placements(3, 1)] == ["0", "3", "0"]
+    assert local.default_workers(1) == 2
 
 
 def test_workers_on_one_gpu_share_its_memory(monkeypatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    for name in ("JAX_PLATFORMS", *sweep.GPU_MEMORY):
+    for name in ("JAX_PLATFORMS", *local.GPU_MEMORY):
         monkeypatch.delenv(name, raising=False)
-    shares = [place["env"].get("XLA_CLIENT_MEM_FRACTION") for place in sweep.placements(3, 1)]
+    shares = [place["env"].get("XLA_CLIENT_MEM_FRACTION") for place in local.placements(3, 1)]
     assert shares == ["0.375", None, "0.375"]  # two workers on GPU 0, one on GPU 1
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.2")  # the user's own; never both
-    assert not any("XLA_CLIENT_MEM_FRACTION" in p["env"] for p in sweep.placements(3, 1))
+    assert not any("XLA_CLIENT_MEM_FRACTION" in p["env"] for p in local.placements(3, 1))
 
 
 @pytest.mark.parametrize(
@@ -290,35 +295,35 @@ def test_workers_on_one_gpu_share_its_memory(monkeypatch) -> None:
 )
 def test_gpus_are_those_that_the_environment_shows(monkeypatch, tmp_path, visible, gpus) -> None:
     (tmp_path / "nvidia0").touch()  # is not asked
-    monkeypatch.setattr(sweep, "Path", {"/dev": tmp_path}.__getitem__)
+    monkeypatch.setattr(local, "Path", {"/dev": tmp_path}.__getitem__)
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert sweep._gpus() == gpus
+    assert local._gpus() == gpus
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert sweep._gpus() == []
+    assert local._gpus() == []
 
 
 def test_where_the_environment_shows_none_the_devices_are_counted(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(sweep, "Path", {"/dev": tmp_path}.__getitem__)
-    monkeypatch.setattr(sweep.record, "cores", lambda: [0, 1, 2])
+    monkeypatch.setattr(local, "Path", {"/dev": tmp_path}.__getitem__)
+    monkeypatch.setattr(local.record, "cores", lambda: [0, 1, 2])
     for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
-    assert sweep._gpus() == [] and sweep.default_workers(8) == 3
-    assert not any("CUDA_VISIBLE_DEVICES" in place["env"] for place in sweep.placements(2, 1))
+    assert local._gpus() == [] and local.default_workers(8) == 3
+    assert not any("CUDA_VISIBLE_DEVICES" in place["env"] for place in local.placements(2, 1))
     (tmp_path / "vfio").mkdir()
     (tmp_path / "vfio" / "vfio").touch()  # of the driver, also if there are no chips
-    assert sweep.default_workers(8) == 3
+    assert local.default_workers(8) == 3
     for name in ("accel0", "vfio/0"):  # one process holds all of a TPU host
         (tmp_path / name).touch()
-        assert sweep.default_workers(4) == 1
+        assert local.default_workers(4) == 1
         monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-        assert sweep.default_workers(4) == 3
+        assert local.default_workers(4) == 3
         monkeypatch.delenv("JAX_PLATFORMS")
         (tmp_path / name).unlink()
     for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "nvidia-modeset", "nvidia-caps"):
         (tmp_path / name).touch()
-    assert sweep._gpus() == ["0", "1"] and sweep.default_workers(1) == 2
-    first, second = sweep.placements(2, 1)
+    assert local._gpus() == ["0", "1"] and local.default_workers(1) == 2
+    first, second = local.placements(2, 1)
     assert first == {"env": {"CUDA_VISIBLE_DEVICES": "0"}, "cores": [0, 1, 2]}
     assert second == {"env": {"CUDA_VISIBLE_DEVICES": "1"}, "cores": [0, 1, 2]}
 
@@ -327,11 +332,11 @@ def test_a_worker_gets_as_many_gpus_as_a_mesh_takes(monkeypatch) -> None:
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,5,6,7,8")
     for devices, shares in ((1, list("0125678")), (2, ["0,1", "2,5", "6,7"]), (4, ["0,1,2,5"])):
-        workers = sweep.default_workers(devices)
-        found = [p["env"]["CUDA_VISIBLE_DEVICES"] for p in sweep.placements(workers, devices)]
+        workers = local.default_workers(devices)
+        found = [p["env"]["CUDA_VISIBLE_DEVICES"] for p in local.placements(workers, devices)]
         assert found == shares
     with pytest.raises(DlmError, match="config.mesh: takes 8 GPUs; this machine shows 7"):
-        sweep.placements(sweep.default_workers(8), 8)
+        local.placements(local.default_workers(8), 8)
 
 
 @pytest.mark.parametrize(
@@ -339,7 +344,7 @@ def test_a_worker_gets_as_many_gpus_as_a_mesh_takes(monkeypatch) -> None:
 )
 def test_the_fewest_devices_of_a_job(mesh, devices) -> None:
     c = tiny.resolved(**{f"mesh_{axis}": size for axis, size in mesh.items()})
-    job = sweep.Job(c, Path(), Path(), {}, None)  # pyright: ignore (no plan)
+    job = local.Job(c, Path(), Path(), {}, None)  # pyright: ignore (no plan)
     assert job.devices == devices
 
 
@@ -356,7 +361,7 @@ def start(path: Path, jobs: int = 1) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def hold(jobs: list[sweep.Job]) -> Path:
+def hold(jobs: list[local.Job]) -> Path:
     folder = jobs[0].folder.parent
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "hold").touch()
@@ -451,15 +456,15 @@ def test_a_failed_run_makes_exit_code_1_and_a_done_sweep_0(tmp_path) -> None:
 def test_a_worker_killed_in_real_training(tmp_path, monkeypatch, cache, capsys) -> None:
     """Its run is recorded as failed, the others go on, and the next `dlm run` finishes it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    monkeypatch.setattr(report, "write", lambda folder, *_, **__: folder / "report.html")
-    monkeypatch.setattr(report, "summary", lambda *_, **__: [])
+    monkeypatch.setattr(page, "write", lambda folder, *_, **__: folder / "report.html")
+    monkeypatch.setattr(page, "summary", lambda *_, **__: [])
     path = seeds_file(tmp_path, 0, 1)
     killed, other = (job.folder for job in jobs_of(path, ("evaluation.samples", 0)))
     words = ["run", str(path), "--workdir", str(tmp_path / "runs"), "--jobs", "1"]
     words += ["--config.evaluation.samples=0"]
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "WORKER", (sys.executable, str(HERE / "dying_worker.py")))
-        assert cli.main(words) == 1
+        patch.setattr(local, "WORKER", (sys.executable, str(HERE / "dying_worker.py")))
+        assert main.main(words) == 1
     assert record.status(killed) == "failed" and record.status(other) == "finished"
     reason = json.loads((killed / "result.json").read_text())["reason"]
     assert "its worker process was ended by SIGKILL" in reason and "workers.log" in reason
@@ -468,7 +473,7 @@ def test_a_worker_killed_in_real_training(tmp_path, monkeypatch, cache, capsys) 
     (evaluated,) = [row for row in tiny.rows(killed) if "validation_loss" in row]
     before = (other / "result.json").stat().st_mtime_ns
 
-    assert cli.main(words) == 0
+    assert main.main(words) == 0
     assert record.status(killed) == "finished" and not (killed / "error.txt").exists()
     assert (other / "result.json").stat().st_mtime_ns == before  # what was finished is left alone
     rows = [row for row in tiny.rows(killed) if "validation_loss" in row]

@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from dlm.terminal import grid, layout, prose
+from dlm.report.terminal import grid, layout, prose
 
 HEAD = ("data", "family", "loss, nats/token", "kind", "training", "best epoch", "FLOPs", "setting")
 ROWS = [

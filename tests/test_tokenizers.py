@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlm import config, corpus, round_trip, tokenizer_files, tokenizers
+from dlm import config
+from dlm.data import build, round_trip, tokenizer_files, tokenizers
 from dlm.errors import DlmError
 
 GIVEN = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
@@ -244,9 +245,9 @@ def test_gpt2_without_a_path_is_fetched_and_checked(tmp_path, monkeypatch) -> No
     topics = tmp_path / "a.jsonl"
     topics.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     chosen = config.Corpus(name="files", options={"paths": str(topics)})
-    given = corpus.build(chosen, config.Tokenizer(kind="gpt2", path=str(tmp_path)), tmp_path / "s")
+    given = build.build(chosen, config.Tokenizer(kind="gpt2", path=str(tmp_path)), tmp_path / "s")
     monkeypatch.setattr(hub, "hf_hub_download", None)
-    assert corpus.build(chosen, config.Tokenizer(kind="gpt2"), tmp_path / "s").path == given.path
+    assert build.build(chosen, config.Tokenizer(kind="gpt2"), tmp_path / "s").path == given.path
 
 
 def test_gpt2_without_a_path_or_a_network_asks_for_a_path(monkeypatch, tmp_path) -> None:

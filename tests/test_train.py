@@ -19,24 +19,13 @@ import pytest
 import tiny
 from tolerances import FORMULA, GRADIENTS, NATS, TRAINED, assert_close
 
-from dlm import (
-    bucket,
-    checkpoint,
-    config,
-    evaluate,
-    flops,
-    metrics,
-    optim,
-    planning,
-    run,
-    runs,
-    sampling,
-    sealed,
-    sharding,
-    step,
-    train,
-)
+from dlm import config, runs, sealed
+from dlm.config import flops, planning
 from dlm.errors import DlmError
+from dlm.evaluation import sampling, score
+from dlm.model import sharding
+from dlm.runs import bucket
+from dlm.training import checkpoint, loop, metrics, optimizer, run, step
 
 ABOUT = dict(experiment="tiny", run="0", label="tiny", overrides={}, question="?")
 
@@ -45,7 +34,7 @@ ABOUT = dict(experiment="tiny", run="0", label="tiny", overrides={}, question="?
 class Trained:
     config: config.Config
     folder: Path
-    outcome: train.Outcome
+    outcome: loop.Outcome
 
     @property
     def numbers(self) -> dict:
@@ -54,14 +43,14 @@ class Trained:
 
 def trained(store, folder: Path, **overrides) -> Trained:
     c = tiny.resolved(**overrides)
-    return Trained(c, folder, train.train(c, store, folder))
+    return Trained(c, folder, loop.train(c, store, folder))
 
 
 def interrupt(store, c: config.Config, folder: Path, at: int) -> int:
     """Trains until a report says step `at` or later, then asks to stop; returns the step saved."""
     seen = [0]
-    with pytest.raises(train.Interrupted):
-        train.train(
+    with pytest.raises(loop.Interrupted):
+        loop.train(
             c, store, folder, stop=lambda: seen[-1] >= at, report=lambda r: seen.append(r["step"])
         )
     with tiny.checkpoints(c, store, folder) as checkpoints:
@@ -118,7 +107,7 @@ def test_nothing_that_follows_the_scores_costs_a_run_its_result(
         raise RuntimeError("planted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "device_peak", lambda dtype: 1.0)
+        patch.setattr(score, "device_peak", lambda dtype: 1.0)
         patch.setattr(sampling, "sample", broken)
         patch.setattr(bucket, "send", broken)
         patch.setattr("tensorboard.summary.writer.event_file_writer.EventFileWriter", broken)
@@ -179,8 +168,8 @@ def test_a_stop_right_after_a_resume_trains_and_saves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", lambda *a, **b: pytest.fail("saved a step twice"))
         for _ in range(2):
-            with pytest.raises(train.Interrupted):
-                train.train(
+            with pytest.raises(loop.Interrupted):
+                loop.train(
                     whole.config, tiny_store, tmp_path, stop=lambda: True,
                     report=lambda row: pytest.fail(f"trained: {row}"),
                 )  # fmt: skip
@@ -204,7 +193,7 @@ def test_multiset_mode_resumes_in_the_same_bits(tiny_store, tmp_path) -> None:
 
 def test_a_run_that_is_over_stays_over(whole, tiny_store) -> None:
     """Killed after its last checkpoint, before its result: the same command adds no step."""
-    again = Trained(whole.config, whole.folder, train.train(whole.config, tiny_store, whole.folder))
+    again = Trained(whole.config, whole.folder, loop.train(whole.config, tiny_store, whole.folder))
     assert_same(again, whole, tiny_store)
 
 
@@ -322,7 +311,7 @@ def test_the_batch_lies_on_all_devices(tiny_store) -> None:
 def test_a_batch_must_divide_over_the_devices(tiny_store, tmp_path) -> None:
     c = tiny.resolved(train_batch_size=9)
     with pytest.raises(DlmError, match="config.train.batch_size=9: must be a multiple of 8"):
-        train.train(c, tiny_store, tmp_path)
+        loop.train(c, tiny_store, tmp_path)
 
 
 def test_sharded_parameters_train_to_the_same_loss(whole, tiny_store, tmp_path, capfd) -> None:
@@ -361,7 +350,7 @@ def taken(store, tokens: np.ndarray, **overrides) -> tuple[dict, float, float]:
     mesh = jax.make_mesh((1, 1, 1), axes, axis_types=kinds, devices=jax.devices()[:1])
     steps = step.build(c, store.vocab_size, mesh)
     plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
-    hyper = optim.hyper(c.optimizer, plan)
+    hyper = optimizer.hyper(c.optimizer, plan)
     state = steps.init(jax.random.key(0))
     state, loss, norm = steps.many(state, tokens[None], 1, hyper, jax.random.key(1))
     return state, float(loss[0]), float(norm[0])
@@ -386,7 +375,7 @@ def test_microbatches_must_divide_the_batch(tiny_store, tmp_path) -> None:
     with pytest.raises(
         DlmError, match="multiple of 16, mesh.data x mesh.fsdp x train.microbatches"
     ):
-        train.train(c, tiny_store, tmp_path)
+        loop.train(c, tiny_store, tmp_path)
 
 
 def mesh_of(c: config.Config) -> jax.sharding.Mesh:
@@ -439,7 +428,7 @@ def test_patience_stops_a_run_that_no_longer_improves(overfit) -> None:
 
 def test_a_run_that_patience_ended_stays_ended(overfit, tiny_store) -> None:
     before = overfit.numbers
-    after = train.train(overfit.config, tiny_store, overfit.folder).progress
+    after = loop.train(overfit.config, tiny_store, overfit.folder).progress
     assert tiny.timeless(after) == before
 
 
@@ -584,7 +573,7 @@ def test_a_failing_checkpoint_ends_the_run_at_once(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", full)
         with pytest.raises(OSError, match="No space left"):
-            train.train(whole.config, tiny_store, tmp_path)
+            loop.train(whole.config, tiny_store, tmp_path)
     with tiny.checkpoints(whole.config, tiny_store, tmp_path) as checkpoints:
         assert checkpoints.steps() == [at]
     assert_same(trained(tiny_store, tmp_path), whole, tiny_store)

@@ -8,8 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from dlm import cli, config, quality
+from dlm import config
+from dlm.cli import main
 from dlm.errors import DlmError
+from dlm.evaluation import sample_quality
 
 FAMILIES = ("ar", "masked", "block", "d3pm", "flow", "gaussian", "any_order")
 EXPERIMENT = """
@@ -33,7 +35,7 @@ def sweep(scale="laptop"):
 
 
 def dlm(*words) -> int:
-    return cli.main([str(word) for word in words])
+    return main.main([str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +108,13 @@ def test_steps_against_quality(trained, capsys):
 def test_entropy_and_distinct_n_grams_by_hand():
     tokens = np.array([[0, 1, 0, 1], [0, 0, 0, 0]])
     assert (
-        quality.entropy(tokens[0]) == pytest.approx(math.log(2)) and quality.entropy(tokens[1]) == 0
+        sample_quality.entropy(tokens[0]) == pytest.approx(math.log(2))
+        and sample_quality.entropy(tokens[1]) == 0
     )
-    assert quality.distinct(tokens, 1) == 2 / 8 and quality.distinct(tokens, 2) == 3 / 6
-    assert quality.distinct(tokens, 3) == 3 / 4
+    assert (
+        sample_quality.distinct(tokens, 1) == 2 / 8 and sample_quality.distinct(tokens, 2) == 3 / 6
+    )
+    assert sample_quality.distinct(tokens, 3) == 3 / 4
 
 
 def test_objectives_lists_every_family(capsys, monkeypatch):

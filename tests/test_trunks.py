@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import tiny
 
-from dlm import config, data, planning, sweep, train
+from dlm import config
+from dlm.config import planning
+from dlm.data import windows
+from dlm.sweep import local
+from dlm.training import loop
 
 SETTING = dict(optimizer_schedule="wsd", optimizer_decay="25 percent")
 
@@ -21,13 +25,13 @@ def identity(c: config.Config, store) -> str:
 def steps_taken(monkeypatch) -> list[int]:
     """Grows by one for every batch that is trained on."""
     taken: list[int] = []
-    record = data.record_exposures
+    record = windows.record_exposures
 
     def recorded(*arguments) -> None:
         taken.append(1)
         record(*arguments)
 
-    monkeypatch.setattr(data, "record_exposures", recorded)
+    monkeypatch.setattr(windows, "record_exposures", recorded)
     return taken
 
 
@@ -41,7 +45,7 @@ def test_a_branch_ends_in_the_bits_of_a_run_of_its_own(tiny_store, tmp_path, mon
             folder = tmp_path / f"{name}-{steps}"
             folder.mkdir()
             taken.clear()
-            outcome = train.train(c, tiny_store, folder, trunk=where)
+            outcome = loop.train(c, tiny_store, folder, trunk=where)
             costs.append(len(taken))
             ends.append((tiny.final_state(c, tiny_store, folder), tiny.evaluations(folder)))
             ends[-1] += (outcome.ledger.tolist(), outcome.progress["best_loss"])
@@ -60,13 +64,13 @@ def test_a_branch_goes_on_from_its_own_checkpoint_and_never_from_beyond_its_deca
     for name in ("long", "short"):
         (tmp_path / name).mkdir()
     long = tiny.resolved(**SETTING, train_duration="40 steps")
-    train.train(long, tiny_store, tmp_path / "long", trunk=trunk)  # leaves a state at 30
+    loop.train(long, tiny_store, tmp_path / "long", trunk=trunk)  # leaves a state at 30
     taken = steps_taken(monkeypatch)
     short = tiny.resolved(**SETTING, train_duration="24 steps")
-    outcome = train.train(short, tiny_store, tmp_path / "short", trunk=trunk)
+    outcome = loop.train(short, tiny_store, tmp_path / "short", trunk=trunk)
     assert len(taken) == 24 and outcome.progress["shared_steps"] == 0
     taken.clear()
-    train.train(long, tiny_store, tmp_path / "long", trunk=trunk)
+    loop.train(long, tiny_store, tmp_path / "long", trunk=trunk)
     assert not taken
 
 
@@ -96,14 +100,14 @@ def test_runs_of_a_trunk_follow_one_another_the_shortest_first(tiny_store, tmp_p
     c = tiny.resolved()
     plan = planning.plan(c, train_tokens=len(tiny_store.train), vocab_size=tiny_store.vocab_size)
 
-    def job(name: str, steps: int, trunk: str | None) -> sweep.Job:
+    def job(name: str, steps: int, trunk: str | None) -> local.Job:
         long = dataclasses.replace(plan, steps=steps)
         where = Path(trunk) if trunk else None
-        return sweep.Job(c, tiny_store.path, tmp_path / name, {"run": name}, long, where)
+        return local.Job(c, tiny_store.path, tmp_path / name, {"run": name}, long, where)
 
     jobs = [job("a", 30, "t"), job("b", 20, None), job("c", 10, "t"), job("d", 40, None)]
-    assert [j.about["run"] for j in sweep.ordered(jobs)] == ["d", "c", "a", "b"]
-    waiting = sweep.ordered(jobs)
-    first = [sweep._next(waiting, {}, busy) for busy in (set(), set(), {Path("t")}, {Path("t")})]
+    assert [j.about["run"] for j in local.ordered(jobs)] == ["d", "c", "a", "b"]
+    waiting = local.ordered(jobs)
+    first = [local._next(waiting, {}, busy) for busy in (set(), set(), {Path("t")}, {Path("t")})]
     assert [j and j.about["run"] for j in first] == ["d", "c", "b", None]
     assert np.all([j.about["run"] == "a" for j in waiting])

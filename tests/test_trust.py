@@ -10,9 +10,12 @@ import pytest
 import tiny
 from fake_runs import autoregressive, edit, write_run
 
-from dlm import bucket, cli, config, disk, private, run, runs
+from dlm import config, disk, private, runs
+from dlm.cli import main
 from dlm.errors import DlmError
 from dlm.laws import own_runs, sheet
+from dlm.runs import bucket
+from dlm.training import run
 
 AR = autoregressive(1.6, 1.5e11)
 CODE = "from pathlib import Path\nPath({mark!r}).touch()\n"
@@ -44,14 +47,14 @@ def stranger(tmp_path) -> tuple[Path, Path, Path]:
 @pytest.mark.parametrize("verb", ["evaluate", "sample", "spectrum"])
 def test_code_that_a_run_names_is_not_run(verb, stranger, capsys) -> None:
     folder, file, mark = stranger
-    assert cli.main([verb, str(folder)]) == 2
+    assert main.main([verb, str(folder)]) == 2
     line = capsys.readouterr().err
     assert str(file) in line and "--trust" in line and not mark.exists()
 
 
 def test_it_is_run_with_trust_or_if_the_user_trained_with_it(stranger, capsys) -> None:
     folder, file, _ = stranger
-    assert cli.main(["evaluate", str(folder), "--trust"]) == 2  # it has no tokens
+    assert main.main(["evaluate", str(folder), "--trust"]) == 2  # it has no tokens
     assert "--trust" not in capsys.readouterr().err
     private.trust(file)
     private.check_trusted(str(file), folder)
@@ -83,7 +86,7 @@ def test_a_link_is_replaced_and_not_written_through(name, tmp_path) -> None:
     target = tmp_path / "target"
     target.write_text("as it was")
     (folder / name).symlink_to(target)
-    assert cli.main(["report", str(folder)]) == 0
+    assert main.main(["report", str(folder)]) == 0
     assert target.read_text() == "as it was" and not (folder / name).is_symlink()
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from dlm import config, corpus, experiment
-from dlm.store import Store
+from dlm import config
+from dlm.config import experiment
+from dlm.data import build
+from dlm.data.store import Store
 
 # An experiment file with the same config; `sweep` has two families.
 EXPERIMENT = '''"""Does a tiny run train?
@@ -72,7 +74,7 @@ def resolved(**overrides: Any) -> config.Config:
 
 def store(workdir: Path) -> Store:
     c = resolved()
-    return corpus.build(c.corpus, c.tokenizer, workdir / "corpora")
+    return build.build(c.corpus, c.tokenizer, workdir / "corpora")
 
 
 def experiment_file(folder: Path, text: str = EXPERIMENT) -> Path:
@@ -102,7 +104,7 @@ def result(folder: Path) -> dict[str, Any]:
 @contextlib.contextmanager
 def checkpoints(c: config.Config, store: Store, folder: Path):
     """The checkpoints of the run of this config in this folder."""
-    from dlm import checkpoint
+    from dlm.training import checkpoint
 
     run = config.run_id(c, store.fingerprint)
     with checkpoint.open_checkpoints(folder / "checkpoints", run) as opened:
@@ -113,7 +115,8 @@ def final_state(c: config.Config, store: Store, folder: Path) -> dict[str, np.nd
     """Every leaf of the last checkpoint (parameters, optimizer, average, best, ledger), by path."""
     import jax
 
-    from dlm import checkpoint, sharding, step
+    from dlm.model import sharding
+    from dlm.training import checkpoint, step
 
     mesh = sharding.make_mesh(c)
     shapes = step.abstract(c, store.vocab_size, mesh)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from dlm.crossings import CROSSES, Crossover
 from dlm.errors import DlmError
 from dlm.format import number, scientific
 from dlm.laws import measured
 from dlm.laws.critical import Critical, Fitted, PowerLaw, closed_form, critical, critical_law
+from dlm.laws.crossings import CROSSES, Crossover
 from dlm.laws.table import Table
 from dlm.laws.verdicts import unpinned
 from dlm.laws.worth import Equivalence, at_epochs, equivalence

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dlm.crossings import BETWEEN, CROSSES, FROM_START, NEVER
 from dlm.errors import DlmError
 from dlm.format import between, number, scientific
 from dlm.laws import optimum
+from dlm.laws.crossings import BETWEEN, CROSSES, FROM_START, NEVER
 from dlm.laws.fits import LEVEL
 from dlm.laws.forms import Law
 from dlm.laws.intervals import interval, widened

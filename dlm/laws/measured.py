@@ -1,4 +1,4 @@
-"""What tables hold for the crossing of measured frontiers (dlm/crossings.py), and those crossings.
+"""What tables hold for the crossing of measured frontiers (dlm/laws/crossings.py), and those crossings.
 
 A table that was read from a folder of runs holds every tracked loss of its runs, as the report does.
 Any other table holds the losses of its rows: with one row a run the crossing is that of the final
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dlm import crossings, frontiers
-from dlm.crossings import Crossover
-from dlm.frontiers import FamilyLosses, RunLosses, SettingLosses
+from dlm.laws import crossings, frontiers
+from dlm.laws.crossings import Crossover
+from dlm.laws.frontiers import FamilyLosses, RunLosses, SettingLosses
 from dlm.laws.table import Table, unique_budgets, with_unique
 
 

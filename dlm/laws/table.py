@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from dlm import crossover, inputs, runs
+from dlm import inputs, runs
 from dlm.errors import DlmError, nearest
-from dlm.frontiers import FamilyLosses
-from dlm.laws import own_runs, rows, sheet, units
+from dlm.laws import crossover, own_runs, rows, sheet, units
 from dlm.laws.forms import POINTS
+from dlm.laws.frontiers import FamilyLosses
 from dlm.laws.rows import Gathered
 
 

@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from dlm import keys
-from dlm.model import Mask, Params, Transformer
+from dlm.model import Mask, Params, Transformer, keys
 from dlm.objectives.common import Sum, cross_entropy, draw, given
 
 

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from dlm import config, keys
-from dlm.model import Params, Transformer
+from dlm import config
+from dlm.model import Params, Transformer, keys
 from dlm.objectives import reveal
 from dlm.objectives.common import Sum, cross_entropy, exact_count_mask, given, mean
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlm import config
+from dlm.config.families import check_call
 from dlm.errors import DlmError, fail, running
-from dlm.families import check_call
 from dlm.objectives.common import Sum
 
 SAMPLE = ("infill", "steps", "temperature", "top_p", "order", "budget")
@@ -55,14 +55,14 @@ def _guarded(file: str, function: Callable, check: Callable[[Any, tuple], None])
 
     @functools.wraps(function)
     def guarded(*args: Any, **options: Any) -> Any:
-        passing = (jax.errors.UnexpectedTracerError,)  # see dlm.proofs.blind
+        passing = (jax.errors.UnexpectedTracerError,)  # see dlm.objectives.checks.blind
         with running(file, passing):
             try:
                 out = function(*args, **options)
             except TypeError as error:
                 if "Draws" not in str(error):
                     raise
-                right = "must draw from dlm.keys.draws(key, len(tokens)), each row its own"
+                right = "must draw from dlm.model.keys.draws(key, len(tokens)), each row its own"
                 raise DlmError(f"{file}: the loss {right}, not from key itself") from error
         check(out, args)
         return out

@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from dlm import config, keys
-from dlm.model import Params, Transformer
+from dlm import config
+from dlm.model import Params, Transformer, keys
 from dlm.objectives import schedules
 from dlm.objectives.common import Sum, draw, given, mean
 

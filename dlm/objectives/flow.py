@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from dlm import config, keys
-from dlm.model import Params, Transformer
+from dlm import config
+from dlm.model import Params, Transformer, keys
 from dlm.objectives import reveal, schedules
 from dlm.objectives.common import Sum, draw, given, mean
 

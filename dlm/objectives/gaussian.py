@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from dlm import config, keys
-from dlm.model import Params, Transformer
+from dlm import config
+from dlm.model import Params, Transformer, keys
 from dlm.objectives.common import Sum, draw, given, mean
 
 ENDS = "log_snr"  # parameters: log-SNR at t = 0 and at t = 1, where they are learned

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from dlm import config, keys
-from dlm.model import Params, Transformer
+from dlm import config
+from dlm.model import Params, Transformer, keys
 from dlm.objectives import reveal, schedules
 from dlm.objectives.common import Sum, cross_entropy, exact_count_mask, given, mean
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from dlm import config, keys
+from dlm import config
+from dlm.model import keys
 from dlm.objectives import ar
 
 

@@ -24,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dlm import config, keys
+from dlm import config
+from dlm.model import keys
 from dlm.objectives import ar
 from dlm.objectives.common import Sum, mean
 

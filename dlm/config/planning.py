@@ -1,0 +1,330 @@
+"""What a run comes to, once its corpus is known: steps, tokens, parameters, FLOPs, bytes.
+
+What cannot fit or cannot end is refused here, before anything is computed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from dlm.config import Config, flops, memory
+from dlm.config.memory import Machine, Memory, Mesh
+from dlm.config.rules import duration
+from dlm.config.schema import MOST_STEPS
+from dlm.errors import DlmError, fail
+from dlm.format import number, scientific, size
+
+MOST_EVENTS = 100_000  # evaluations of a run, and checkpoints
+# Scoring or samples are refused if they take more than so many times the FLOPs of training, and more
+# than a FLOOR: a trial of two steps may well cost less than its scores. 10^17 FLOPs are minutes of
+# an accelerator and weeks of a CPU.
+MOST_TIMES_TRAINING = 100
+FLOOR = 1e17
+MOST_INT32 = 2**31 - 1  # what JAX counts passes with
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run comes to, once the corpus is known. Tokens are raw tokens."""
+
+    vocab_size: int
+    unique_tokens: int  # U
+    windows: int  # U / L
+    held_out: int  # windows of the validation split; 0: not known
+    steps: int
+    tokens_per_step: int
+    warmup: int  # steps
+    decay: int  # steps at the end, for wsd
+    checkpoint_every: int  # steps
+    evaluate_every: int  # steps, at first
+    evaluate_at: tuple[int, ...]  # steps, increasing; the last is `steps`
+    parameters: flops.Parameters
+    flops_per_step: float  # analytic, by attention kind
+    flops_6nd_per_step: float  # 6 · N · tokens, N with embeddings: the paper's count
+
+    @property
+    def epochs(self) -> float:
+        return self.steps * self.tokens_per_step / self.unique_tokens
+
+
+class Work(NamedTuple):
+    """FLOPs of a run."""
+
+    training: float
+    tracked: float  # scores while training
+    final: float  # scores of the best weights
+    samples: float
+
+    @property
+    def after(self) -> float:
+        """All but the training steps."""
+        return self.tracked + self.final + self.samples
+
+
+def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_tokens: int = 0) -> Plan:
+    """Turns durations into steps, and sizes into parameters and FLOPs, once the corpus is known.
+
+    Without `validation_tokens` the FLOPs of scores are not known.
+
+    Raises:
+      DlmError: more unique tokens than the corpus has, a batch larger than the subset, or more steps,
+        evaluations or checkpoints than a run can take.
+    """
+    length, batch = config.data.seq_len, config.train.batch_size
+    available = train_tokens // length * length
+    if available == 0:
+        fail("data.seq_len", length, f"at most {train_tokens}, the training tokens there are")
+    if config.data.unique_tokens > available:
+        fail(
+            "data.unique_tokens",
+            config.data.unique_tokens,
+            f"at most {available:,}: the training split of {config.corpus.name} has "
+            f"{train_tokens:,} tokens",
+        )
+    objective = config.objective
+    if objective.order_kind == "segments" and objective.separator >= vocab_size:
+        fail("objective.separator", objective.separator, f"below {vocab_size}, the vocabulary")
+    unique = config.data.unique_tokens or available
+    if batch * length > unique:
+        fail("train.batch_size", batch, f"at most {unique // length}, the windows of the subset")
+    model = config.model
+    family = config.objective.family
+    rows, positions = vocab_size + family.extra_tokens, length + family.extra_positions
+    sizes = dict(layers=model.layers, width=model.width, ff=model.ff, rows=rows)
+    count = flops.parameters(**sizes, tied=model.tied, time=model.time == "adaln")
+    per_step = batch * flops.training_flops(
+        **sizes, length=positions, attention=family.attention, block=config.objective.block
+    )
+    unit: dict[str, Any] = dict(tokens=batch * length, unique=unique, flops=per_step)
+    steps = to_steps("train.duration", config.train.duration, **unit)
+    unit["steps"] = steps
+    every = to_steps("evaluation.every", config.evaluation.every, **unit)
+    save = to_steps("train.checkpoint_every", config.train.checkpoint_every, **unit)
+    if steps > MOST_EVENTS * save:
+        right = f"at least {steps // MOST_EVENTS} steps: {steps // save:,} checkpoints are too many"
+        fail("train.checkpoint_every", config.train.checkpoint_every, right)
+    decay = to_steps("optimizer.decay", config.optimizer.decay, **unit)
+    if config.optimizer.schedule == "wsd" and decay > steps:
+        fail("optimizer.decay", config.optimizer.decay, f"at most the {steps:,} steps of the run")
+    return Plan(
+        vocab_size=vocab_size,
+        unique_tokens=unique,
+        windows=unique // length,
+        held_out=validation_tokens // length,
+        steps=steps,
+        tokens_per_step=batch * length,
+        warmup=to_steps("optimizer.warmup", config.optimizer.warmup, **unit),
+        decay=decay,
+        checkpoint_every=save,
+        evaluate_every=every,
+        evaluate_at=_evaluation_steps(config, steps, every),
+        parameters=count,
+        flops_per_step=per_step,
+        flops_6nd_per_step=6.0 * count.total * batch * length,
+    )
+
+
+def check_length(config: Config, document_length: int | None, validation_tokens: int) -> None:
+    """Raises DlmError where L fits neither the documents (of one length) nor the validation split."""
+    length = config.data.seq_len
+    if document_length and document_length % length:
+        right = (
+            f"a divisor of {document_length}, the length of each document of {config.corpus.name}"
+        )
+        fail("data.seq_len", length, right)
+    if validation_tokens < length:
+        fail(
+            "data.seq_len", length, f"at most {validation_tokens}, the validation tokens there are"
+        )
+
+
+def to_steps(
+    name: str, text: str, *, tokens: int, unique: int, flops: float, steps: int = 0
+) -> int:
+    """Steps in a duration such as "60 epochs", rounded to the nearest step, at least 1.
+
+    Units: steps, tokens, epochs (of `unique` tokens), flops, and percent (of `steps`, where known).
+    """
+    unit, amount = duration(name, text)
+    if unit == "percent" and not steps:
+        fail(name, text, "in steps, tokens, epochs or flops")
+    scale = {
+        "steps": 1.0,
+        "tokens": 1 / tokens,
+        "epochs": unique / tokens,
+        "flops": 1 / flops,
+        "percent": steps / 100,
+    }[unit]
+    count = amount * scale
+    if count > MOST_STEPS:
+        fail(name, text, f"at most {MOST_STEPS:,} steps, and comes to {scientific(count)}")
+    return max(1, round(count))
+
+
+def _evaluation_steps(c: Config, steps: int, every: int) -> tuple[int, ...]:
+    """Dense early, sparse late: AR's best comes within a few epochs of hundreds."""
+    at, step = [], every
+    while step < steps:
+        at.append(step)
+        step = max(step + every, round(step * c.evaluation.growth))
+        if len(at) > MOST_EVENTS:
+            right = f"rarer: the {steps:,} steps would hold more than {MOST_EVENTS:,} evaluations"
+            fail(
+                "evaluation.every",
+                c.evaluation.every,
+                f"{right}, with growth={c.evaluation.growth:g}",
+            )
+    return (*at, steps)
+
+
+# --- what is refused before it is computed ------------------------------------------------------
+
+
+def work(c: Config, p: Plan) -> Work:
+    """FLOPs of a run: a pass over held-out windows takes as many training windows, if there are."""
+    forward = p.flops_per_step / (3 * c.train.batch_size)  # of a sequence
+    e = c.evaluation
+    exact = c.objective.family.exact
+    tracked = min(e.sequences or p.held_out, p.held_out)
+
+    def scores(held_out: int, passes: int) -> float:
+        return forward * (held_out + min(held_out, p.windows)) * (1 if exact else passes)
+
+    return Work(
+        training=p.steps * p.flops_per_step,
+        tracked=len(p.evaluate_at) * scores(tracked, e.passes),
+        final=scores(p.held_out, e.final_passes),
+        samples=e.samples * forward * _sampling_passes(c),
+    )
+
+
+def _sampling_passes(c: Config) -> float:
+    """Forward passes over a whole sequence that one sample takes, in as many calls as a run makes."""
+    o, length = c.objective, c.data.seq_len
+    if o.file:
+        return 1  # at least; how often it calls the model is its own affair
+    if o.family.attention == "causal":
+        return 1  # a call a token, each with a cache of those before
+    if o.name == "block":
+        return (o.block + 1) / 2  # of the noisy and the clean copy, a block has one at a time
+    if o.name == "d3pm" and o.timesteps:
+        return o.timesteps
+    return length if o.name == "masked" or (o.name == "flow" and o.path == "mask") else 2 * length
+
+
+def mesh(c: Config, devices: int) -> Mesh:
+    """The devices along each axis.
+
+    Raises:
+      DlmError: the axes do not multiply to the devices there are, or do not divide the batch.
+    """
+    m = c.mesh
+    data = m.data or devices // (m.fsdp * m.tensor)
+    if data * m.fsdp * m.tensor != devices:
+        raise DlmError(
+            f"config.mesh: data={m.data} x fsdp={m.fsdp} x tensor={m.tensor} must come to {devices}, "
+            "the devices there are (data=0 is what the other two leave)"
+        )
+    share = data * m.fsdp
+    parts = c.train.microbatches or 1
+    for name, batch, multiple, of in (
+        ("train", c.train.batch_size, share * parts, " x train.microbatches" * (parts > 1)),
+        ("evaluation", c.evaluation.batch_size, share, ""),
+    ):
+        if batch % multiple:
+            right = f"a multiple of {multiple}, mesh.data x mesh.fsdp{of}"
+            fail(f"{name}.batch_size", batch, right)
+    return Mesh(data, m.fsdp, m.tensor)
+
+
+def fewest_devices(c: Config) -> int:
+    return max(c.mesh.data, 1) * c.mesh.fsdp * c.mesh.tensor
+
+
+def check_before(c: Config, machine: Machine | None) -> None:
+    """Refuses, before its corpus is built, a run that no corpus would make possible.
+
+    The vocabulary and the held-out windows are taken as small as can be. If the config leaves the
+    unique tokens to the corpus, or counts its duration in FLOPs, only the mesh is checked.
+
+    Raises:
+      DlmError: names the field, its value, what it takes, and what would fit.
+    """
+    if machine is not None:
+        _mesh_on(c, machine)
+    if c.data.unique_tokens and duration("train.duration", c.train.duration)[0] != "flops":
+        tokens = dict(train_tokens=c.data.unique_tokens, validation_tokens=c.data.seq_len)
+        check(c, plan(c, **tokens, vocab_size=max(c.objective.separator + 1, 2)), machine)
+
+
+def _mesh_on(c: Config, machine: Machine) -> Mesh:
+    fewest = fewest_devices(c)
+    if machine.devices and machine.whole:
+        return mesh(c, machine.devices)
+    return mesh(c, min(fewest, machine.devices or fewest))
+
+
+def bytes_on_device(c: Config, p: Plan, machine: Machine, least: bool = False) -> Memory:
+    """Bytes on each device; raises DlmError if the machine does not have the devices of the mesh."""
+    on = _mesh_on(c, machine)
+    return memory.memory(c, p.parameters, p.vocab_size, on, machine.cpu, least)
+
+
+def check(c: Config, p: Plan, machine: Machine | None) -> None:
+    """Refuses a run that cannot fit on a machine (None: not known), or whose scores would not end.
+
+    Raises:
+      DlmError: names the field, its value, what it takes, and what would fit.
+    """
+    _check_end(c, p)
+    if machine is not None:
+        _check_memory(c, p, machine)
+
+
+def _check_end(c: Config, p: Plan) -> None:
+    w, e = work(c, p), c.evaluation
+    most = max(MOST_TIMES_TRAINING * w.training, FLOOR)
+    for field, value, cost in (
+        ("passes", e.passes, w.tracked),
+        ("final_passes", e.final_passes, w.final),
+        ("samples", e.samples, w.samples),
+    ):
+        if cost > most:
+            times = f"{number(cost / w.training, 2)} times the training itself"
+            needs = f"it needs {scientific(cost)} FLOPs or more, {times}"
+            fail(f"evaluation.{field}", value, f"at most {int(value * most / cost):,}: {needs}")
+        if value > MOST_INT32 and (field == "samples" or not c.objective.family.exact):
+            fail(f"evaluation.{field}", value, f"at most {MOST_INT32:,}, as far as JAX counts")
+
+
+def _check_memory(c: Config, p: Plan, machine: Machine) -> None:
+    """Compares the least that a run takes of a device with what the device has."""
+    b, most = bytes_on_device(c, p, machine, least=True), machine.memory
+    state = b.state + b.gradients
+    if state > most:
+        field, value = ("size", c.model.size) if c.model.size else ("width", c.model.width)
+        has = "are free here" if machine.cpu else "are what a device has"
+        fits = f"{int(p.parameters.total * most / state):,} parameters fit, {size(most)} {has}"
+        takes = f"its {p.parameters.total:,} take {size(state)} with gradients, moments and copies"
+        fail(f"model.{field}", value, f"smaller: {takes}; {fits}")
+    left = most - b.state
+    t, e = c.train, c.evaluation
+    for field, value, held in (
+        ("train.steps_per_call", t.steps_per_call, b.batch),
+        ("evaluation.batch_size", e.batch_size, b.scoring),
+        ("evaluation.samples", e.samples, b.samples),
+        ("train.microbatches", t.microbatches, b.activations + b.logits),
+    ):
+        if held <= left:
+            continue
+        fits = int(value * left / held)
+        right = f"at most {fits:,}"
+        if field == "train.microbatches":
+            fits = t.batch_size // value - 1 if value else 0  # 0: a sequence at a time already
+            right = f"at least {math.ceil(value * held / left):,}"
+        if fits < 1 and field != "evaluation.samples":
+            field, value, right = "data.seq_len", c.data.seq_len, "shorter"
+        takes = f"takes at least {size(held)} beside the weights, which leave {size(left)}"
+        fail(field, value, f"{right}: it {takes}")

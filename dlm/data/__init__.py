@@ -1,0 +1,1 @@
+"""From documents to batches: corpora, tokenizers, token stores, windows and epochs."""

@@ -1,0 +1,137 @@
+"""Samples from a trained model, by the sampler of its family."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int, PRNGKeyArray
+
+from dlm import config, objectives
+from dlm.errors import DlmError, nearest
+from dlm.model import Params, sharding, transformer
+from dlm.objectives.reveal import ORDERS
+
+MOST_CALLS = 100  # of the model, for each position of a sequence
+EVERY_ORDER = (*ORDERS, "ddim")
+
+
+def orders(c: config.Objective) -> tuple[str, ...]:
+    """The orders in which a family can sample, the default first."""
+    if c.file:
+        return EVERY_ORDER
+    if c.name in ("masked", "block") or (c.name == "flow" and c.path == "mask"):
+        return ORDERS
+    return ("ancestral", "ddim") if c.name == "gaussian" else ("ancestral",)
+
+
+def calls(c: config.Config, steps: int) -> int:
+    """Calls of the model that are made where `steps` are asked for."""
+    length, name = c.data.seq_len, "" if c.objective.file else c.objective.name
+    if name in ("ar", "orders", "any_order", "noise"):
+        return length
+    blocks = length // c.objective.block if name == "block" else 1
+    return blocks * max(steps // blocks, 1)
+
+
+def check_steps(c: config.Config, steps: int) -> None:
+    """Refuses calls that nothing is gained by.
+
+    Raises:
+      DlmError: below 0, or more than MOST_CALLS for each position.
+    """
+    if steps < 0:
+        raise DlmError(f"--steps={steps}: must be above 0, or 0 for one a token")
+    if steps > (most := MOST_CALLS * c.data.seq_len):
+        positions = f"{MOST_CALLS} for each of {c.data.seq_len} positions"
+        raise DlmError(f"--steps={steps}: must be at most {most:,} calls, {positions}")
+
+
+@functools.lru_cache(maxsize=16)
+def _sampler(
+    model: config.Model, objective: config.Objective, vocab_size: int, length: int, options: tuple
+) -> Callable:
+    goal = objectives.make(objective, vocab_size)
+    network = transformer(model, vocab_size + goal.family.extra_tokens)
+
+    def run(params, key, prompt, infill):
+        return goal.sample(network, params, key, prompt, length, infill=infill, **dict(options))
+
+    return jax.jit(run)
+
+
+def sample(
+    c: config.Config,
+    vocab_size: int,
+    params: Params,
+    key: PRNGKeyArray,
+    *,
+    count: int,
+    prompt: Int[np.ndarray, " P"] | None = None,
+    infill: Int[np.ndarray, " L"] | None = None,
+    steps: int = 0,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    order: str = "ancestral",
+    budget: float = 0.1,
+) -> Int[np.ndarray, "S L"]:
+    """`count` sequences of L tokens that begin with the prompt, or hold `infill` where it is not -1.
+
+    Raises:
+      DlmError: the prompt fills the sequence or has unknown ids, or an option is out of range.
+    """
+    length = c.data.seq_len
+    prompt = np.zeros(0, np.int32) if prompt is None else np.asarray(prompt, np.int32)
+    if len(prompt) and infill is not None:
+        raise DlmError("--infill: holds a prompt already; give one of the two")
+    if len(prompt) >= length:
+        raise DlmError(
+            f"--prompt: {len(prompt)} tokens, must be below config.data.seq_len={length}"
+        )
+    if infill is not None:
+        if len(infill) > length:
+            raise DlmError(
+                f"--infill: {len(infill)} tokens, must be at most config.data.seq_len={length}"
+            )
+        infill = np.pad(np.asarray(infill, np.int32), (0, length - len(infill)), constant_values=-1)
+    for name, ids in (("prompt", prompt), ("infill", infill)):
+        if ids is not None and len(ids) and not -1 <= ids.min() <= ids.max() < vocab_size:
+            raise DlmError(f"--{name}: ids must be 0 to {vocab_size - 1}")
+    if len(prompt) and prompt.min() < 0:
+        raise DlmError(f"--prompt: ids must be 0 to {vocab_size - 1}")
+    if not 0 <= temperature < float("inf"):
+        raise DlmError(f"--temperature={temperature}: must be 0 (the most likely) or above")
+    if not 0 < top_p <= 1:
+        raise DlmError(f"--top-p={top_p}: must be above 0, at most 1")
+    if order not in (known := orders(c.objective)):
+        raise DlmError(
+            f"--order={order}: must be one of {', '.join(known)}, for {c.objective.name}"
+            f"{nearest(order, known)}"
+        )
+    check_steps(c, steps)
+    if steps and (taken := calls(c, steps)) != steps:
+        raise DlmError(f"--steps={steps}: must be {taken}, or 0: {c.objective.name} takes as many")
+    if not budget >= 0:
+        raise DlmError(f"--budget={budget}: must be 0 or above, in nats")
+    options = dict(steps=steps, temperature=temperature, top_p=top_p, order=order, budget=budget)
+    run = _sampler(c.model, c.objective, vocab_size, length, tuple(options.items()))
+    prompts = jnp.tile(jnp.asarray(prompt), (count, 1))
+    wanted = None if infill is None else jnp.tile(jnp.asarray(infill), (count, 1))
+    return sharding.gathered(run(params, key, prompts, wanted))
+
+
+def fill(
+    c: config.Config,
+    vocab_size: int,
+    params: Params,
+    key: PRNGKeyArray,
+    known: Int[np.ndarray, "S L"],
+    steps: int = 16,
+) -> Int[np.ndarray, "S L"]:
+    """One completion of each row, -1 where it is free; ancestral, at temperature one."""
+    run = _sampler(c.model, c.objective, vocab_size, c.data.seq_len, (("steps", steps),))
+    empty = jnp.zeros((len(known), 0), jnp.int32)
+    return sharding.gathered(run(params, key, empty, jnp.asarray(known)))

@@ -1,0 +1,99 @@
+"""Held-out likelihood: every window scored once, the same noise for every model and checkpoint."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from dlm import config, objectives
+from dlm.config import flops
+from dlm.model import Params, keys, sharding, transformer
+from dlm.runs.estimate import Estimate, standard_error
+
+
+@functools.lru_cache(maxsize=32)
+def _scorer(
+    model: config.Model, objective: config.Objective, vocab_size: int, mesh: jax.sharding.Mesh
+) -> Callable:
+    goal = objectives.make(objective, vocab_size)
+    apply = transformer(model, vocab_size + goal.family.extra_tokens).apply
+
+    def nats(
+        params: Params, tokens: Int[Array, "B L"], key: PRNGKeyArray, passes: Int[Array, ""]
+    ) -> Float[Array, " B"]:
+        return goal.nll(apply, sharding.with_whole_tables(mesh, params), tokens, key, passes).nats
+
+    return jax.jit(nats, out_shardings=sharding.replicated(mesh))
+
+
+def score(
+    c: config.Config,
+    vocab_size: int,
+    params: Params,
+    windows: Int[np.ndarray, "n L"],
+    passes: int,
+    mesh: jax.sharding.Mesh,
+) -> Float[np.ndarray, " n"]:
+    """Nats of each window, in order.
+
+    The key depends on the batch alone, not on run, step or seed (common random numbers), so the
+    difference of two models on the same windows is far less noisy than either.
+    """
+    scorer = _scorer(c.model, c.objective, vocab_size, mesh)
+    size = c.evaluation.batch_size
+    rows = sharding.rows(mesh, size)
+    root = keys.named(0, "evaluation")
+    pending = []
+    for index, start in enumerate(range(0, len(windows), size)):
+        batch = windows[start : start + size]
+        padding = ((0, size - len(batch)), (0, 0))
+        tokens = sharding.put_batch(mesh, np.pad(batch, padding)[rows], axis=0, size=size)
+        pending.append(scorer(params, tokens, jax.random.fold_in(root, index), passes))
+    return np.concatenate([np.asarray(nats, np.float64) for nats in pending])[: len(windows)]
+
+
+def device_peak(dtype: str) -> float:
+    """Peak FLOP/s of one device: from the table, or measured where it has none."""
+    return flops.peak(jax.devices()[0].device_kind, dtype) or measured_peak(dtype)
+
+
+@functools.cache
+def measured_peak(dtype: str) -> float:
+    """FLOP/s of one device in the fastest of the large matrix products of a third of a second."""
+    device = jax.devices()[0]
+    size = 1024 if device.platform == "cpu" else 8192  # large enough to be bound by the product
+    a = jnp.ones((size, size), dtype)
+    product = jax.jit(jnp.matmul)
+    product(a, a).block_until_ready()
+    best, began = math.inf, time.perf_counter()
+    while (start := time.perf_counter()) - began < 1 / 3:
+        product(a, a).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    # Devices of a CPU share its cores: the product ran on all of them.
+    sharing = jax.local_device_count() if device.platform == "cpu" else 1
+    return 2 * size**3 / best / sharing
+
+
+def estimate(
+    nats: Float[np.ndarray, " n"], documents: Int[np.ndarray, " n"], length: int, exact: bool
+) -> Estimate:
+    """Mean nats/token of windows of `length` tokens, with its standard error over documents.
+
+    Monte Carlo noise of a bound is in it too. If passages of few documents are held out, they take
+    the documents' place: the error is then that of more text of the same documents.
+    """
+    kind = "exact" if exact else "upper bound"
+    error = standard_error(nats, documents) / length
+    return Estimate(float(nats.mean()) / length, error, kind, len(nats) * length)
+
+
+def bits_per_byte(found: Estimate, bytes_per_token: float | None) -> float | None:
+    """Nats/token over bytes/token, in bits; None for corpora of integers."""
+    return bytes_per_token and found.value / bytes_per_token / math.log(2)

@@ -1,0 +1,276 @@
+"""What every objective has to keep, by brute force over all strings of a small alphabet.
+
+The tests run these on every family, and `dlm check-objective FILE` on one's own. Three models stand
+in for all: a random one far from uniform, one that knows nothing, and one that has learnt three
+strings.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlm import config
+from dlm.model import Params, Transformer, keys, transformer
+from dlm.objectives import Objective, Sum
+
+VOCABULARY, LENGTH = 3, 4
+MODEL = config.Model(layers=1, width=8, heads=2, ff=16, init=0.5, tied=False, time="adaln")
+PASSES, KEYS, LIMIT = 32, 12, 4.0  # of a bound; repeats for a standard error; errors allowed
+ALIKE = np.tile([0, 40, 80], 9)  # 0000, 1111, 2222 among all strings
+STEPS = 300
+
+
+class Proof(NamedTuple):
+    law: str
+    holds: bool
+    found: str
+
+
+class Bench(NamedTuple):
+    """An objective over a random model, and its compiled functions."""
+
+    goal: Objective
+    network: Transformer
+    params: Params
+    strings: jax.Array  # all of them
+    nll: Callable
+    loss: Callable
+
+
+@functools.lru_cache(maxsize=32)
+def bench(goal: Objective) -> Bench:
+    network = transformer(MODEL, VOCABULARY + goal.family.extra_tokens)
+    params = goal.init(jax.jit(network.init)(jax.random.key(0)))
+    every = itertools.product(range(VOCABULARY), repeat=LENGTH)
+    nll, loss = (jax.jit(functools.partial(f, network.apply)) for f in (goal.nll, goal.loss))
+    return Bench(goal, network, params, jnp.array(list(every), jnp.int32), nll, loss)
+
+
+def check(goal: Objective) -> list[Proof]:
+    """Every law, in the order of what is the worse to break."""
+    laws = [sums, parts, normalised, repeatable, rows, training, samples]
+    if goal.family.hides:
+        laws.append(blind)
+    return [proof for law in laws for proof in law(bench(goal))]
+
+
+def _scores(b: Bench, params: Params, passes: int, repeats: int) -> np.ndarray:
+    """Nats of every string under several keys, [repeats, strings]."""
+    return np.stack([
+        np.asarray(b.nll(params, b.strings, jax.random.key(k), passes).nats, np.float64)
+        for k in range(repeats)
+    ])  # fmt: skip
+
+
+@functools.lru_cache(maxsize=32)
+def _learnt(goal: Objective) -> tuple[Params, Params]:
+    """A model that has gone downhill on three strings alone, and its last gradient."""
+    b = bench(goal)
+
+    @jax.jit
+    def descend(params: Params) -> tuple[Params, Params]:
+        def slope(p: Params, key: jax.Array) -> Params:
+            return jax.grad(lambda q: goal.loss(b.network.apply, q, b.strings[ALIKE], key).nats)(p)
+
+        def one(i, carry):
+            p, _ = carry
+            g = slope(p, jax.random.fold_in(jax.random.key(7), i))
+            norm = jnp.sqrt(sum((jnp.sum(x**2) for x in jax.tree.leaves(g)), 1e-12))
+            pace = 0.2 * (1 - i / STEPS)
+            return jax.tree.map(lambda x, d: x - pace * d / norm, p, g), g
+
+        return jax.lax.fori_loop(0, STEPS, one, (params, params))
+
+    return descend(b.params)
+
+
+def parts(b: Bench) -> list[Proof]:
+    """Of a batch in three parts, whose rows draw what they draw in the whole."""
+    draws = keys.draws(jax.random.key(9), len(b.strings))
+    whole = float(b.loss(b.params, b.strings, draws.key).nats)
+    thirds = [draws.rows[i::3] for i in range(3)]
+    total = sum(float(b.loss(b.params, b.strings[r], draws._replace(rows=r)).nats) for r in thirds)
+    law = "the loss of a batch is the sum of its parts'"
+    return [Proof(law, math.isclose(whole, total, rel_tol=1e-4), f"{whole:.4f} and {total:.4f}")]
+
+
+def sums(b: Bench) -> list[Proof]:
+    key, found = jax.random.key(1), []
+    for name, run, shape in (
+        ("loss", lambda: b.loss(b.params, b.strings, key), ()),
+        ("nll", lambda: b.nll(b.params, b.strings, key, 2), (len(b.strings),)),
+    ):
+        total = run()
+        wrong = _wrong_sum(total, shape, b.strings.size)
+        terms = ", ".join(map(str, total.terms))
+        words = wrong or f"shape {total.nats.shape}, {total.tokens} tokens, terms {terms}"
+        law = f"{name} is a finite sum of its terms, over all tokens"
+        found.append(Proof(law, not wrong, words))
+    return found
+
+
+def _wrong_sum(total: Sum, shape: tuple[int, ...], tokens: int) -> str:
+    """What is wrong with a Sum, or nothing."""
+    if total.nats.shape != shape:
+        return f"nats has shape {total.nats.shape}, must be {shape}"
+    if total.tokens != tokens:
+        return f"tokens is {total.tokens}, must be {tokens}, all there are"
+    if not np.isfinite(total.nats).all():
+        return "nats is not finite"
+    if not total.terms:
+        return "terms is empty; must name the parts that add up to nats, such as {'nll': nats}"
+    added = sum(np.asarray(v, np.float64) for v in total.terms.values())
+    if not np.allclose(added, total.nats, rtol=1e-4, atol=1e-3):
+        words = f"terms {', '.join(map(str, total.terms))} add up to"
+        return f"{words} {np.sum(added):.4f}, must be nats, {np.sum(total.nats):.4f}"
+    return ""
+
+
+def normalised(b: Bench) -> list[Proof]:
+    """Of a likelihood the probabilities of all strings sum to one, of a bound to one or less.
+
+    A bound that is loose for a random model may hide a wrong weight; it is tight, or nearly, for one
+    that knows nothing, and for one that has learnt.
+    """
+    flat = jax.tree.map(jnp.zeros_like, b.params)
+    models = {"random": b.params, "knows nothing": flat, "has learnt": _learnt(b.goal)[0]}
+    words, holds = [], True
+    for name, params in models.items():
+        if b.goal.family.exact:
+            total = np.exp(-_scores(b, params, 1, 1)[0]).sum()
+            words.append(f"{name} {total:.6f}")
+            holds &= abs(total - 1) < 1e-4
+            continue
+        draws = _scores(b, params, PASSES, KEYS)
+        # exp is convex: noise in the bound can only raise the sum, by about half its variance.
+        each, noise = np.exp(-draws.mean(0)), draws.std(0, ddof=1) / math.sqrt(KEYS)
+        error = math.sqrt(((each * noise) ** 2).sum()) + (each * noise**2).sum()
+        words.append(f"{name} {each.sum():.4f} ± {error:.4f}")
+        holds &= each.sum() <= 1 + LIMIT * error + 1e-5
+    law = "bound: the probabilities it allows sum to at most one"
+    if b.goal.family.exact:
+        law = "exact: the probabilities of all strings sum to one"
+    return [Proof(law, bool(holds), ", ".join(words))]
+
+
+def blind(b: Bench) -> list[Proof]:
+    """No logits are scored on a token that reached them: changing token i, under one key, changes
+    no row of logits whose loss, at given logits, depends on token i.
+
+    For objectives that hide what they ask for. Noise that may leave a token as it is shows it by
+    design; there the sum over all strings is the proof.
+    """
+    goal = b.goal
+
+    def look(score: Callable, tokens: jax.Array, key: jax.Array) -> tuple[list, list]:
+        """Logits of every call of the model, and the score's slope at fixed ones in their place."""
+        logits = []
+
+        def real(*inputs, **how):
+            logits.append(b.network.apply(*inputs, **how))
+            return logits[-1]
+
+        def slope(given: list) -> jax.Array:
+            rest = iter(given)
+            return jnp.sum(score(lambda *_, **__: next(rest), b.params, tokens, key).nats)
+
+        score(real, b.params, tokens, key)
+        fixed = [jax.random.normal(jax.random.key(6), x.shape) for x in logits]
+        return logits, jax.grad(slope)(fixed)
+
+    def count(look: Callable, repeats: int) -> np.ndarray:
+        """Rows that reached what they are scored on, and all that are scored."""
+        leaks = scored = 0
+        for k in range(repeats):
+            logits, slopes = look(b.strings, jax.random.key(k))
+            for i in range(LENGTH):
+                other = b.strings.at[:, i].set((b.strings[:, i] + 1) % VOCABULARY)
+                moved, turned = look(other, jax.random.key(k))
+                for x, y, s, t in zip(logits, moved, slopes, turned, strict=True):
+                    asked = (s != t).any(-1)
+                    scored += int(asked.sum())
+                    leaks += int((asked & (x != y).any(-1)).sum())
+        return np.array([leaks, scored])
+
+    found = {}
+    for name, score in (("loss", goal.loss), ("nll", lambda *given: goal.nll(*given, 1))):
+        one = functools.partial(look, score)
+        try:
+            found[name] = count(jax.jit(one), KEYS)
+        except jax.errors.UnexpectedTracerError:  # it loops; then a step at a time
+            with jax.disable_jit():
+                found[name] = count(one, 2)
+    return [
+        Proof(
+            f"{name} scores no logits on a token that reached them",
+            bool(scored > 0 and leaks == 0),
+            f"{leaks:,} of {scored:,} rows",
+        )
+        for name, (leaks, scored) in found.items()
+    ]
+
+
+def repeatable(b: Bench) -> list[Proof]:
+    pairs = []
+    for key in (jax.random.key(3), jax.random.key(3), jax.random.key(4)):
+        pairs.append(np.asarray(b.nll(b.params, b.strings, key, 2).nats))
+    same, other = (pairs[0] == pairs[1]).all(), (pairs[0] != pairs[2]).any()
+    words = "another key changes it" if other else "no key changes it"
+    right = same and (not other if b.goal.family.exact else True)
+    return [Proof("the same key gives the same bits, and an exact value needs none", right, words)]
+
+
+def rows(b: Bench) -> list[Proof]:
+    """BOS and MASK are inputs only: their rows of the output change nothing."""
+    loud = b.params | {"head": b.params["head"].at[VOCABULARY:].set(40.0)}
+    key = jax.random.key(5)
+    same = all(
+        np.array_equal(run(b.params), run(loud))
+        for run in (
+            lambda p: np.asarray(b.loss(p, b.strings, key).nats),
+            lambda p: np.asarray(b.nll(p, b.strings, key, 2).nats),
+        )
+    )
+    return [Proof("no probability goes to BOS or MASK", same, "" if same else "it does")]
+
+
+def training(b: Bench) -> list[Proof]:
+    """Gradients, and steps downhill."""
+
+    def mean(params):
+        several = range(100, 100 + KEYS)
+        draws = [b.loss(params, b.strings[ALIKE], jax.random.key(k)).nats for k in several]
+        return float(np.mean(np.array(draws, np.float64)))
+
+    moved, gradient = _learnt(b.goal)
+    leaves = jax.tree_util.tree_leaves_with_path(gradient)
+    named = {jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(g) for p, g in leaves}
+    bad = [n for n, g in named.items() if not np.isfinite(g).all()]
+    # A model that reads no time has no gradient there, and one of vectors none in the head.
+    idle = [n for n, g in named.items() if not g.any() and "time" not in n and n != "head"]
+    words = f"{len(named)} arrays" + "".join(f"; {n} is not finite" for n in bad)
+    words += "".join(f"; {n} gets none" for n in idle)
+    before, after = mean(b.params), mean(moved)
+    return [
+        Proof("every parameter gets a finite gradient", not bad and not idle, words),
+        Proof("training lowers its loss", after < before, f"{before:.1f} to {after:.1f} nats"),
+    ]
+
+
+def samples(b: Bench) -> list[Proof]:
+    prompt = jnp.array([[2, 1]] * 16, jnp.int32)
+    run = jax.jit(lambda key: b.goal.sample(b.network, b.params, key, prompt, LENGTH))
+    a, again, other = (np.asarray(run(jax.random.key(k))) for k in (8, 8, 9))
+    right = a.shape == (16, LENGTH) and a.min() >= 0 and a.max() < VOCABULARY
+    kept, same = bool((a[:, :2] == prompt).all()), bool((a == again).all())
+    words = f"{len(np.unique(np.concatenate([a, other]), axis=0))} different of 32"
+    law = "samples are tokens, keep the prompt and follow the key"
+    return [Proof(law, right and kept and same, words)]

@@ -1,0 +1,476 @@
+"""The paper's figures (arXiv 2507.15857) of runs and laws, one function each: tables and fits in, a
+`Drawing` out.
+
+Each reads in grey: families differ by marker and line style, maps carry labelled contour lines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlm.errors import DlmError
+from dlm.format import count, file_stems, power, scientific, tick
+from dlm.laws import critical as crit
+from dlm.laws import frontiers, measured
+from dlm.laws.comparison import Comparison
+from dlm.laws.critical import Critical, Fitted
+from dlm.laws.crossings import CROSSES, Crossover
+from dlm.laws.crossover import NAMES
+from dlm.laws.fits import LEVEL, Fit
+from dlm.laws.intervals import interval, widened
+from dlm.laws.table import Table, unique_budgets, with_unique
+from dlm.report.canvas import INK, Drawing, keywords, set_axis, shown, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ALSO = {"mdm": "masked", "diffusion": "masked", "autoregressive": "ar"}
+COMPUTE, LOSS = "training compute, FLOPs", "validation loss, nats per token"
+
+
+def look(family: str, families: Sequence[str] = ()) -> tuple[str, str, Any]:
+    """Colour, marker and line style of a family among others, by their names in tables."""
+    names = [parted(name)[1] for name in (family, *families)]
+    return style(names, names[0])
+
+
+def named(family: str) -> str:
+    """AR or masked diffusion, after the corpus where the family's name has one."""
+    corpus, key = parted(family)
+    name = NAMES.get(key, family.rpartition("/")[2])
+    return shown(f"{corpus}, {name}" if corpus else name)
+
+
+def parted(family: str) -> tuple[str, str]:
+    """The corpus, where the name has one, and the family's key."""
+    corpus, _, last = family.rpartition("/")
+    return corpus, ALSO.get(last.lower(), last.lower())
+
+
+def by_family(tables: Sequence[Table], paint: Any) -> dict[str, Any]:
+    """A painter for each table, under a name that is safe in a file name."""
+    stems = file_stems([t.family for t in tables])
+    return {stems[t.family]: lambda ax, t=t: paint(ax, t) for t in tables}
+
+
+# --- 1 and 9: Pareto frontiers and the critical point -------------------------------------------
+
+
+def pareto(tables: Sequence[Table], crossings: Sequence[Crossover] = ()) -> Drawing:
+    """Figures 1 and 9: the lowest loss at or below each compute, a panel per U, with C_crit.
+
+    Raises:
+      DlmError: no unique-token budget has three runs.
+    """
+    budgets = unique_budgets(tables)
+    budgets = [u for u in budgets if sum(len(with_unique(t, u)) for t in tables) > 2]
+    if not budgets:
+        raise DlmError("no number of unique tokens has three runs")
+    best = [c for c in crossings if frontiers.AT_EQUAL not in c.reference]
+    met = [c for c in best if c.status == CROSSES]
+    caption = (
+        "The lowest loss at or below each compute, by unique tokens and family; dotted on from where "
+        "a family's runs end."
+    )
+    if met:
+        caption += " Dashed: where the frontiers of these runs meet; grey: the 90% spread."
+    return Drawing(
+        {count(u, 6): lambda ax, u=u: _pareto_panel(ax, u, tables, met) for u in budgets},
+        caption,
+        "Loss against compute",
+        x_label=COMPUTE,
+        y_label=LOSS,
+        legend=True,
+        columns=4,
+    )
+
+
+def _pareto_panel(ax: Axes, u: float, tables: Sequence[Table], met: Sequence[Crossover]) -> None:
+    for t in tables:
+        part = with_unique(t, u)
+        if not len(part):
+            continue
+        colour, marker, dash = look(t.family, [each.family for each in tables])
+        ax.plot(part.flops, part.loss, ls="", marker=marker, ms=3, color=colour, alpha=0.3)
+        end = max(s.flops.max() for s in tables)
+        for losses in measured.losses(t, [u]):
+            if abs(math.log(losses.unique_tokens / u)) > 0.03:
+                continue
+            edge = frontiers.frontier(losses)
+            look_of = dict[str, Any](color=colour, ls=dash, marker=marker, ms=5)
+            ax.plot(edge.compute, edge.loss, label=named(t.family), **look_of)
+            if end > edge.compute[-1]:
+                beyond = [edge.compute[-1], end], [edge.loss[-1]] * 2
+                ax.plot(*beyond, color=colour, lw=1, ls=(0, (1, 1)))
+    for crossing in met:
+        if abs(math.log(crossing.unique_tokens / u)) < 0.03:
+            _upright(ax, crossing)
+    set_axis(ax, "x", power, "log")
+    set_axis(ax, "y", scale="log")
+    ax.set_title(f"{count(u)} unique tokens", loc="left")
+
+
+def _upright(ax: Axes, found: Crossover) -> None:
+    assert found.compute is not None
+    ax.axvline(found.compute, color=INK, lw=1.0, ls=(0, (3, 2)))
+    if found.low is not None and found.high is not None and math.isfinite(found.high):
+        ax.axvspan(found.low, found.high, color="#999999", alpha=0.2, lw=0)
+    ax.annotate(
+        f"critical\n{scientific(found.compute)}",
+        (found.compute, 0.62),
+        xycoords=ax.get_xaxis_transform(),
+        xytext=(-4, 0),
+        textcoords="offset points",
+        ha="right",
+        fontsize="small",
+        bbox=dict(facecolor="white", alpha=0.8, lw=0, pad=1),
+    )
+
+
+# --- 2: contours over epochs and parameters -----------------------------------------------------
+
+
+def contours(tables: Sequence[Table], fits: Mapping[str, Fit] | None = None) -> Drawing:
+    """Figure 2: final loss over epochs and parameters at one U, measured; the best run is starred.
+
+    With `fits`, the law's own contours are drawn over it as dotted lines.
+
+    Raises:
+      DlmError: no family has runs that span a map.
+    """
+    reasons = {t.family: reason for t in tables if (reason := _no_map(t))}
+    mapped = [t for t in tables if t.family not in reasons]
+    left_out = "; ".join(f"{family}: {reason}" for family, reason in reasons.items())
+    if not mapped:
+        raise DlmError(left_out)
+    return Drawing(
+        by_family(mapped, lambda ax, t: _contours_panel(ax, t, (fits or {}).get(t.family))),
+        "Loss over epochs and parameters at one number of unique tokens; the star is the best run."
+        + (f" Left out: {left_out}." if left_out else ""),
+        "Loss over epochs and parameters",
+        x_label="epochs",
+        y_label="parameters",
+        size=(3.8, 3.4),
+        least=2.8,
+    )
+
+
+def _no_map(t: Table) -> str:
+    """Why the runs of a table cannot be drawn as a map, or ""."""
+    points = np.unique(np.stack([np.log(t.epochs), np.log(t.N)], axis=1), axis=0)
+    if len(points) < 3:
+        return f"{len(t)} runs share its most frequent number of unique tokens, must be 3 or more"
+    spread = np.linalg.svd(points - points.mean(0), compute_uv=False)
+    if np.ptp(points[:, 0]) == 0 or np.ptp(points[:, 1]) == 0 or spread[1] < 1e-6 * spread[0]:
+        return "its sizes and epoch counts lie on one line, must span a map"
+    return "" if len(_levels(t.loss)[0]) > 2 else "its losses are all alike"
+
+
+def _levels(loss: np.ndarray) -> tuple[np.ndarray, int]:
+    """About ten losses to draw contours at, and the decimals that tell them apart."""
+    quantiles = np.quantile(loss, np.linspace(0, 0.95, 11))
+    levels, decimals = np.unique(np.round(quantiles, 2)), 2
+    while len(levels) < 6 and decimals < 6:
+        decimals += 1
+        levels = np.unique(np.round(quantiles, decimals))
+    return levels, decimals
+
+
+def _contours_panel(ax: Axes, t: Table, fit: Fit | None) -> None:
+    x, y = np.log10(t.epochs), np.log10(t.N)
+    levels, decimals = _levels(t.loss)
+    filled = ax.tricontourf(x, y, t.loss, levels=levels, cmap="cividis", extend="max")
+    lines = ax.tricontour(x, y, t.loss, levels=levels, colors="white", linewidths=0.5)
+    _label_lines(ax, lines, f"%.{decimals}f")
+    ax.plot(x, y, ls="", marker="o", ms=2.5, mfc="white", mec=INK, mew=0.5)
+    if fit is not None:
+        _law_contours(ax, fit, t, levels)
+    best = int(t.loss.argmin())
+    ax.plot(x[best], y[best], marker="*", ms=14, mfc="white", mec=INK)
+    where = f"{count(t.N[best])}, {tick(t.epochs[best])} epochs: {t.loss[best]:.2f}"
+    ax.set_title(f"{named(t.family)}; best {where}", loc="left")
+    set_axis(ax, "x", scale="log10")
+    set_axis(ax, "y", count, "log10")
+    ax.grid(visible=False)
+    _bar(ax, filled)
+
+
+def _label_lines(ax: Axes, lines: Any, form: str) -> None:
+    """Writes the level on every other contour line; nothing if there is no line to write on."""
+    drawn = [level for level, parts in zip(lines.levels, lines.allsegs, strict=False) if len(parts)]
+    if drawn:
+        ax.clabel(lines, drawn[::2] if len(drawn) > 5 else drawn, fontsize="small", fmt=form)
+
+
+def _bar(ax: Axes, mapped: Any) -> None:
+    figure: Any = ax.get_figure()
+    figure.colorbar(mapped, ax=ax, pad=0.02).ax.tick_params(labelsize="small")
+
+
+def _law_contours(ax: Axes, fit: Fit, t: Table, levels: np.ndarray) -> None:
+    N = np.geomspace(t.N.min(), t.N.max(), 60)[:, None]
+    e = np.geomspace(t.epochs.min(), t.epochs.max(), 60)[None]
+    U = float(np.median(t.U))
+    ax.contour(
+        *(np.log10(e[0]), np.log10(N[:, 0]), fit.predict(N, e * U, U)),
+        **keywords(levels=levels, colors=INK, linewidths=0.8, linestyles="dotted"),
+    )
+
+
+# --- 3: loss against the share of unique data ---------------------------------------------------
+
+
+def data_fraction(tables: Sequence[Table], fits: Mapping[str, Fitted] | None = None) -> Drawing:
+    """Figure 3: at fixed compute and size, loss against U/D, with the law's line."""
+    return Drawing(
+        by_family(tables, lambda ax, t: _fraction_panel(ax, t, (fits or {}).get(t.family))),
+        "Loss at fixed size and compute against the share of training tokens that are unique"
+        + ("; lines are the law." if fits else "."),
+        "Loss against the share of unique data",
+        x_label="unique share of the training tokens",
+        y_label=LOSS,
+    )
+
+
+def _fraction_panel(ax: Axes, t: Table, law: Fitted | None) -> None:
+    colour = look(t.family)[0]
+    pairs = np.stack([np.round(np.log(v) / 0.03) for v in (t.N, t.flops)], axis=1)
+    for shade, pair in enumerate(np.unique(pairs, axis=0)):
+        part = t.only((pairs == pair).all(1))
+        order = np.argsort(part.epochs)
+        x, y = 100 / part.epochs[order], part.loss[order]
+        grey = (colour, "#444444", "#8A8A8A")[shade % 3]
+        label = f"{count(part.N[0])}, {scientific(part.flops[0], 1)} FLOPs"
+        ax.plot(x, y, ls="", marker=("o", "s", "^", "D")[shade % 4], color=grey, label=label)
+        if law is not None:
+            share = np.geomspace(x.min(), 100, 50)
+            D = float(np.median(part.D))
+            predicted = law.law.predict(law.coefficients, part.N[0], D, D * share / 100)
+            ax.plot(share, predicted, color=grey, lw=1.3)
+    set_axis(ax, "x", lambda value, digits: f"{tick(value, digits)}%", "log")
+    set_axis(ax, "y")
+    ax.invert_xaxis()
+    ax.set_title(named(t.family), loc="left")
+    ax.legend(frameon=False, fontsize="small")
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(bottom, top + 0.3 * (top - bottom))
+
+
+# --- 5: what repetition is worth ----------------------------------------------------------------
+
+
+def worth(fits: Mapping[str, Fitted], params: float, unique_tokens: float) -> Drawing:
+    """Figure 5: predicted loss with repetition and with fresh data, and a repeated token's worth."""
+    epochs = np.geomspace(1, 1e4, 300)
+
+    def loss(ax: Axes) -> None:
+        D = epochs * unique_tokens
+        for family, f in fits.items():
+            colour, _, dash = look(family, list(fits))
+            fresh = f.law.predict(f.coefficients, params, D, D)
+            repeated = f.law.predict(f.coefficients, params, D, unique_tokens)
+            ax.plot(D, repeated, color=colour, ls=dash, lw=1.8, label=f"{named(family)}, repeated")
+            ax.plot(D, fresh, color=colour, ls=(0, (1, 1)), lw=1.2, label=f"{named(family)}, fresh")
+        set_axis(ax, "x", count, "log")
+        set_axis(ax, "y")
+        ax.set(xlabel="training tokens", ylabel="predicted loss, nats per token")
+        ax.set_title(f"N = {count(params)}, U = {count(unique_tokens)}", loc="left")
+
+    def decay(ax: Axes) -> None:
+        for family, f in fits.items():
+            colour, _, dash = look(family, list(fits))
+            rate = _decay(f)
+            if rate is None:
+                continue
+            label = f"{named(family)}, repeated"
+            ax.plot(epochs, rate(epochs), color=colour, ls=dash, lw=1.8, label=label)
+            if f.samples and "R_D" in f.samples:
+                low, high = interval(f.samples["R_D"], widened(LEVEL, f))
+                least, most = (np.exp(-(epochs - 1) / r) for r in (low, high))
+                ax.fill_between(epochs, least, most, color=colour, alpha=0.2, lw=0)
+        set_axis(ax, "x", scale="log")
+        set_axis(ax, "y")
+        ax.set(xlabel="epochs", ylabel="worth of one more pass over a token")
+        ax.axhline(0.5, color=INK, lw=0.8, ls=(0, (3, 2)))
+        ax.set_title("half-life where a line meets one half", loc="left")
+
+    return Drawing(
+        {"loss": loss, "worth": decay},
+        "Predicted loss with repetition and with as many fresh tokens, and what one more pass over a "
+        "token is worth.",
+        "What repetition is worth",
+        legend=True,
+    )
+
+
+def _decay(f: Fitted) -> Any:
+    c = f.coefficients
+    if "R_D" in c:
+        return lambda e: np.exp(-(e - 1) / c["R_D"])
+    if "k_D" in c:
+        return lambda e: np.exp(-c["k_D"] * (e - 1))
+    return (lambda e: e ** -c["p_D"]) if "p_D" in c else None
+
+
+# --- 6: the gap over U and C, and the critical compute ------------------------------------------
+
+
+def gap(reference: Fitted, challenger: Fitted, found: Comparison) -> Drawing:
+    """Figure 6: challenger minus reference over U and C, and C_crit(U) with its power law.
+
+    Hatched: the challenger is lower.
+    """
+    points = [p for p in found.points if p.irreducible == "kept"]
+    U = np.array([p.unique_tokens for p in points])
+    spread = 1 if len(U) > 1 else 3
+    us = np.geomspace(U.min() / spread, U.max() * spread, 60)
+
+    def frame(ax: Axes) -> None:
+        set_axis(ax, "x", count, "log")
+        set_axis(ax, "y", power, "log")
+
+    def difference(ax: Axes) -> None:
+        _difference_panel(ax, reference, challenger, points, us)
+        first, second = (named(name) for name in found.families)
+        ax.set_title(f"{second} minus {first}, nats; hatched: below", loc="left")
+        frame(ax)
+
+    def critical(ax: Axes) -> None:
+        _critical_panel(ax, found, points, us)
+        frame(ax)
+
+    return Drawing(
+        {"gap": difference, "critical": critical},
+        "The challenger's compute-optimal loss minus the reference's over unique tokens and compute, "
+        "and the critical compute.",
+        "Where the laws cross",
+        x_label="unique tokens U",
+        y_label="compute, FLOPs",
+        legend=True,
+        size=(3.8, 3.4),
+        least=2.8,
+    )
+
+
+def _difference_panel(
+    ax: Axes, reference: Fitted, challenger: Fitted, points: Sequence[Critical], us: np.ndarray
+) -> None:
+    cross = [p.compute for p in points if p.status == CROSSES]
+    ends, wider = cross or [end for p in points for end in p.searched], 30 if cross else 1
+    cs = np.geomspace(min(ends) / wider, max(ends) * wider, 70)
+    loss = [
+        crit.optimal(f.law, f.coefficients, cs[:, None], us[None]).loss
+        for f in (reference, challenger)
+    ]
+    difference = loss[1] - loss[0]
+    top = max(float(np.abs(np.quantile(difference, [0.02, 0.98])).max()), 1e-9)
+    mesh = ax.pcolormesh(
+        us, cs, difference, cmap="PuOr_r", vmin=-top, vmax=top, shading="gouraud", rasterized=True
+    )
+    if difference.min() < 0:
+        ax.contourf(us, cs, difference, levels=[-1e9, 0], colors="none", hatches=["//"])
+    if np.ptp(difference) > 0:
+        lines = ax.contour(us, cs, difference, levels=9, colors=INK, linewidths=0.4)
+        _label_lines(ax, lines, "%+.2f")
+    if difference.min() < 0 < difference.max():
+        ax.contour(us, cs, difference, levels=[0], colors=INK, linewidths=2)
+    ax.grid(visible=False)
+    _bar(ax, mesh)
+
+
+def _critical_panel(
+    ax: Axes, found: Comparison, points: Sequence[Critical], us: np.ndarray
+) -> None:
+    cross = [p for p in points if p.status == CROSSES]
+    best = [p for p in found.observed if frontiers.AT_EQUAL not in p.reference]
+    stars = [p for p in best if p.status == CROSSES]
+    if cross:
+        _crossings(ax, cross, INK, "o", "from the laws")
+    for law, dash in zip(found.powers, ("-", (0, (4, 2))), strict=False):
+        factor = 10**law.intercept
+        label = f"E {law.irreducible}: {scientific(factor)} U^{law.exponent:.3f}"
+        ax.plot(us, factor * us**law.exponent, color="#0072B2", ls=dash, label=label)
+    if stars:
+        _crossings(ax, stars, "#D55E00", "*", "from the runs")
+    ax.set_title(
+        "critical compute" if cross else "critical compute: the laws do not cross", loc="left"
+    )
+
+
+def _crossings(
+    ax: Axes, found: Sequence[Critical | Crossover], colour: str, marker: str, label: str
+) -> None:
+    """Points with their intervals; an open end has none."""
+    x, y, low, high = (
+        np.array([getattr(p, name) for p in found], float)
+        for name in ("unique_tokens", "compute", "low", "high")
+    )
+    errors = np.nan_to_num([y - low, high - y], nan=0.0, posinf=0.0).clip(0)
+    marks = keywords(ls="", marker=marker, ms=11 if marker == "*" else 4, capsize=2)
+    ax.errorbar(x, y, yerr=errors, color=colour, label=label, **marks)
+
+
+# --- diagnostics of a fit -----------------------------------------------------------------------
+
+
+def profiles(analysis: Any) -> Drawing:
+    """The profile of each coefficient: deviance against its value, with the 90% threshold."""
+    from dlm.laws.intervals import threshold
+
+    limit = threshold(analysis.fit)
+    identified = {v.name for v in analysis.verdicts if v.identified}
+
+    def paint(ax: Axes, p: Any) -> None:
+        near = p.deviance < 4 * limit
+        ax.plot(p.values[near], p.deviance[near], color="#0072B2", marker="o", ms=2.5, lw=1.2)
+        ax.axhline(limit, color=INK, lw=0.8, ls=(0, (3, 2)))
+        ax.axvline(analysis.fit.coefficients[p.name], color=INK, lw=0.8, label="lowest")
+        if analysis.basin is not None:
+            known = analysis.basin.published.coefficients[p.name]
+            ax.axvline(known, color="#D55E00", lw=1.2, ls=(0, (1, 1)), label="published")
+        set_axis(ax, "x", scale="log")
+        set_axis(ax, "y")
+        ax.set_ylim(0, 3 * limit)
+        ax.set_title(p.name if p.name in identified else f"{p.name}: not identified", loc="left")
+        ax.annotate("90%", (0.02, limit), xycoords=ax.get_yaxis_transform(), va="bottom")
+
+    return Drawing(
+        {p.name: lambda ax, p=p: paint(ax, p) for p in analysis.profiles.values()},
+        "What each value of a coefficient costs, the others refitted; below the dashed line it fits "
+        "as well, within the noise.",
+        f"Profiles, {named(analysis.fit.table.family)}",
+        y_label="deviance",
+        legend=analysis.basin is not None,
+        columns=4,
+        size=(2.2, 2.3),
+        least=1.5,
+    )
+
+
+def residuals(fit: Fit) -> Drawing:
+    """log predicted - log observed against compute and epochs."""
+
+    def paint(ax: Axes, x: np.ndarray, label: str, text: Any) -> None:
+        colour, marker, _ = look(fit.table.family)
+        ax.plot(x, 100 * fit.residuals, ls="", marker=marker, ms=3, color=colour)
+        ax.axhline(0, color=INK, lw=0.8)
+        set_axis(ax, "x", text, "log")
+        set_axis(ax, "y")
+        ax.set_xlabel(label)
+        ax.set_title(f"{fit.law.name}, {named(fit.table.family)}", loc="left")
+
+    t = fit.table
+    return Drawing(
+        {
+            "compute": lambda ax: paint(ax, t.flops, COMPUTE, power),
+            "epochs": lambda ax: paint(ax, t.epochs, "epochs", tick),
+        },
+        "Predicted over observed loss of each run.",
+        f"Residuals, {named(t.family)}",
+        y_label="predicted minus observed, %",
+        size=(3.6, 2.8),
+    )

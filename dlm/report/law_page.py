@@ -1,0 +1,288 @@
+"""The laws on one page, in the terminal and as files: coefficients, verdicts, figures, exclusions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlm import disk
+from dlm.errors import DlmError
+from dlm.format import between, number, percent, scientific
+from dlm.laws import analysis as laws
+from dlm.laws import comparison, fits, words
+from dlm.laws import table as tables
+from dlm.laws.analysis import Analysis
+from dlm.laws.comparison import Comparison
+from dlm.laws.critical import Critical, PowerLaw
+from dlm.laws.crossings import CROSSES, TOO_FEW, Crossover
+from dlm.laws.crossover import name_of
+from dlm.laws.forms import law as named
+from dlm.laws.frontiers import AT_EQUAL
+from dlm.report import html, summary
+from dlm.report.canvas import Drawn
+from dlm.report.terminal import grid, prose
+from dlm.runs import Panel, Run
+
+LAW, ONE_SIZE = "data-constrained", named("one-size")
+HEAD = ("coefficient", "value", "90% interval, profile", "90% interval, bootstrap", "verdict")
+
+
+def write_fits(folder: Path, found: Sequence[Analysis]) -> list[Path]:
+    """Writes fit.json and fit.tex into a folder; nothing, if there is no fit.
+
+    Raises:
+      DlmError: they cannot be written.
+    """
+    if not found:
+        return []
+    numbers = json.dumps([words.as_json(a) for a in found], indent=1)
+    return [
+        _write(folder / "fit.json", numbers),
+        _write(folder / "fit.tex", words.as_latex(list(found))),
+    ]
+
+
+def write_critical(folder: Path, compared: Comparison) -> Path:
+    """Writes critical.json into a folder.
+
+    Raises:
+      DlmError: it cannot be written.
+    """
+    numbers = words.plain(comparison.as_json(compared))
+    return _write(folder / "critical.json", json.dumps(numbers, indent=1))
+
+
+def write_page(
+    folder: Path,
+    found: Sequence[Analysis],
+    title: str,
+    drawn: Sequence[Drawn],
+    compared: Comparison | None = None,
+) -> Path:
+    """Writes report.html into a folder.
+
+    Raises:
+      DlmError: it cannot be written.
+    """
+    return _write(folder / "report.html", page(found, title, drawn, compared))
+
+
+def _write(path: Path, text: str) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return disk.write(path, text)
+    except OSError as error:
+        raise DlmError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def page(
+    found: Sequence[Analysis],
+    title: str,
+    drawn: Sequence[Drawn] = (),
+    compared: Comparison | None = None,
+) -> str:
+    """The fits, the comparison and the figures as one page without script or network."""
+    body = [f"<h1>{escape(title)}</h1>"]
+    for a in found:
+        body += html.section(f"{a.fit.law.name}, family {a.fit.table.family}", *section(a))
+    if compared is not None:
+        head, *rest = comparison_tables(compared)
+        body += html.section(
+            head, *(html.table(*part) for part in rest), html.bullets(_said(compared))
+        )
+    for each in drawn:
+        if each.svg:
+            body += html.section(each.heading, html.figure(each.svg, each.heading, each.caption))
+    if problems := [each.problem for each in drawn if each.problem]:
+        body += html.section("Figures that were not drawn", html.bullets(problems))
+    return html.document(title, body)
+
+
+def section(a: Analysis) -> list[str]:
+    """One analysis as HTML: the law, its table, what it says, and what was left out."""
+    law = a.fit.law
+    parts = [
+        f"<p><code>{escape(law.formula)}</code><br>{escape(law.source)}</p>",
+        html.table(HEAD, words.coefficient_rows(a)),
+        html.bullets(words.sentences(a)),
+    ]
+    if a.fit.table.excluded:
+        parts += [
+            "<h3>Left out of the fit</h3>",
+            html.table(("run", "reason"), [list(pair) for pair in a.fit.table.excluded]),
+        ]
+    return parts
+
+
+def terminal(a: Analysis) -> list[Any]:
+    """Rich renderables: the formula, the table of coefficients, the sentences."""
+    said = [prose(f"\n{text}") for text in words.sentences(a)]
+    left_out = [prose(f"left out: {run}: {why}", "yellow") for run, why in a.fit.table.excluded]
+    head = prose(f"{a.fit.law.formula}\n{a.fit.law.source}\n")
+    return [head, grid(HEAD, words.coefficient_rows(a)), *said, *left_out]
+
+
+# --- in the report of an experiment ---------------------------------------------------------------
+
+
+def of_runs(found: Sequence[Run], panels: Sequence[Panel]) -> list[str]:
+    """What some runs identify: an analysis of each family, or why there is none."""
+    parts: list[str] = []
+    refused: list[str] = []
+    try:
+        read = tables.from_runs(found, "best", "these runs")
+    except DlmError as error:
+        return [f"<p>{escape(str(error))}</p>"]
+    for t in read:
+        try:
+            fits.check(named(LAW), t, named(LAW).names)
+            a = laws.analyse(t, LAW)  # as `dlm fit` does
+            parts += [f"<h3>{escape(f'{LAW}, {t.family}')}</h3>", *section(a)]
+        except DlmError as error:
+            refused.append(f"{LAW}: {error}.")
+    one = [text for panel in panels for text in one_size(panel)]
+    return [*parts, html.bullets([*refused, *one])]
+
+
+def one_size(panel: Panel) -> list[str]:
+    """The law of a single size, fitted to the tracked losses of each family's best setting."""
+    made = []
+    for family in panel.families.values():
+        name = f"{panel.title}, {name_of(family.name)}"
+        t = tables.of_curves(family.best.runs, panel.title, family.name)
+        if t is None or len(t) <= len(ONE_SIZE.names) or t.epochs.max() < 2:
+            made.append(f"{name}: too few evaluations after the first epoch for a law.")
+            continue
+        curve = dataclasses.replace(
+            t, group=np.arange(len(t))
+        )  # each row for itself: a description
+        f = fits.fit(ONE_SIZE, curve, loss=fits.Loss("gaussian"), starts=8, tolerance=fits.ROUGH)
+        values = ", ".join(
+            f"{k} {'unbounded' if v > 0.99 * ONE_SIZE.coefficient(k).limits[1] else number(v, 3)}"
+            for k, v in f.coefficients.items()
+        )
+        made.append(
+            f"{name}: {ONE_SIZE.formula}, through the tracked losses of the best setting: R2 "
+            f"{f.r2:.3f}, minimum at {values}. Not identified: {t.groups} independent runs (seeds) "
+            f"for {len(ONE_SIZE.names)} coefficients, all of one size and one U. It describes these "
+            "curves and predicts no others; sizes, unique tokens and epoch counts, three of each at "
+            "least, would make a law."
+        )
+    return made
+
+
+# --- the critical compute -----------------------------------------------------------------------
+
+CRITICAL_HEAD = ("unique tokens", "E", "status", "C_crit, FLOPs", "90% interval", "epochs", "N")
+EQUAL_HEAD = ("compute, FLOPs", "epochs", "ratio", "90% interval")
+LIKELIHOODS = (
+    "Losses by an upper bound (diffusion's) that lie below exact ones (AR's) show the better model; "
+    "above them they show nothing."
+)
+
+
+def comparison_tables(c: Comparison) -> tuple[Any, ...]:
+    """A title, and the tables (head, rows) of the crossings and of compute for equal loss."""
+    first, second = (name_of(name) for name in c.families)
+    crossings = [_critical_row(p) for p in c.points]
+    crossings += [_observed_row(found) for found in c.observed if found.status != TOO_FEW]
+    parts: list[Any] = [(CRITICAL_HEAD, crossings)] if crossings else []
+    if (e := c.equivalence) is not None:
+        ratios = [
+            [scientific(C, 3), number(n, 3), number(r, 3), between(low, high)]
+            for C, n, r, low, high in zip(e.compute, e.epochs, e.ratio, e.low, e.high, strict=True)
+        ]
+        parts.append((EQUAL_HEAD, ratios))
+    return f"Critical compute: {second} (challenger) against {first} (reference)", *parts
+
+
+def _said(c: Comparison) -> list[str]:
+    first, second = (name_of(name) for name in c.families)
+    said = [f"Pairs are {first} / {second}."] if c.points else []
+    if c.equivalence is not None:
+        said.append(
+            f"Second table: at U = {number(c.unique_tokens)}, the compute of {second} over that "
+            f"of {first} for the same loss, at {first}'s best use of its compute, with {first}'s "
+            "epochs."
+        )
+    said += [power_sentence(p) for p in c.powers]
+    said += [
+        f"U = {number(found.unique_tokens)}, runs: {summary.crossing(found)}"
+        for found in c.observed
+        if found.status != TOO_FEW
+    ]
+    few = [number(found.unique_tokens) for found in c.observed if found.status == TOO_FEW]
+    said += [f"Runs: {TOO_FEW} to say where they cross at U = {', '.join(few)}."] if few else []
+    return [*said, *comparison.cautions(c), LIKELIHOODS]
+
+
+def comparison_terminal(c: Comparison) -> list[Any]:
+    """Rich renderables."""
+    title, *parts = comparison_tables(c)
+    tables = [item for part in parts for item in (grid(*part), "")]
+    return [prose(f"{title}\n"), *tables, *map(prose, _said(c))]
+
+
+def _critical_row(found: Critical) -> list[str]:
+    crosses = found.status == CROSSES
+    pair = "{} / {}".format
+    around = "no interval"
+    if not math.isnan(found.low):  # from the lowest compute searched on, it is open below
+        low = found.low if found.low > found.searched[0] * (1 + 1e-9) else 0.0
+        around = between(low, found.high)
+    if found.share < 0.995:
+        around += f", {percent(found.share)} of resamples cross"
+    return [
+        number(found.unique_tokens),
+        found.irreducible,
+        found.status if crosses else f"{found.status} within {_range(found.searched)}",
+        scientific(found.compute, 3) if crosses else "",
+        around,
+        pair(*(number(e, 3) for e in found.epochs)) if crosses else "",
+        pair(*(number(n, 3) for n in found.params)) if crosses else "",
+    ]
+
+
+def _observed_row(found: Crossover) -> list[str]:
+    """A crossing of measured frontiers, in the columns of the laws' crossings."""
+    crosses = found.status == CROSSES
+    around = "no interval"
+    if found.low is not None and found.high is not None:
+        around = between(found.low, found.high) + (" (spread)" if found.over == "settings" else "")
+    if found.share is not None and found.share < 0.995:
+        around += f", {percent(found.share)} of resamples cross"
+    return [
+        number(found.unique_tokens),
+        "runs, equal settings" if AT_EQUAL in found.reference else "runs",
+        found.status if crosses else f"{found.status} within {_range((found.start, found.end))}",
+        scientific(found.compute, 3) if crosses else "",
+        around,
+        number(found.epochs, 3) if crosses and found.epochs is not None else "",
+        "",
+    ]
+
+
+def _range(searched: tuple[float, float]) -> str:
+    return between(*searched, digits=2)
+
+
+def power_sentence(law: PowerLaw) -> str:
+    slope, start = law.inverse
+    around = ""
+    if law.exponent_low == law.exponent_low:
+        of = "" if law.share > 0.995 else f", over the {law.share:.0%} of resamples that cross"
+        around = (
+            f" (90% intervals: exponent {law.exponent_low:.3f} to {law.exponent_high:.3f}, log10 "
+            f"factor {law.intercept_low:.3f} to {law.intercept_high:.3f}{of})"
+        )
+    return (
+        f"E {law.irreducible}: C_crit = 10^{law.intercept:.3f} U^{law.exponent:.3f}{around}, U in raw "
+        f"tokens; log10 U = {slope:.3f} log10 C {start:+.3f}."
+    )

@@ -1,0 +1,389 @@
+"""The figures of an experiment, one function each: panels in, a `Drawing` out, no state kept.
+
+A family is told by colour (Okabe and Ito's, safe for the colour-blind), by line style and by
+marker, so the figures also read in grey.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlm.errors import DlmError
+from dlm.format import between, file_stems, power, scientific, with_error
+from dlm.laws import crossings
+from dlm.laws import crossover as cross
+from dlm.report.canvas import INK, Drawing, keywords, set_axis, settings, shown, style
+from dlm.runs import Family, Panel, Setting
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BEHIND = dict(facecolor="white", alpha=0.85, lw=0, pad=1.5)  # notes on top of lines
+LOSS, EPOCHS = "loss, nats per token", "epochs over the unique tokens"
+
+
+def _panels(panels: Sequence[Panel], paint: Any, **shared: Any) -> Drawing:
+    """A drawing with a panel for each, named after its data."""
+    if not panels:
+        raise DlmError("figure: no finished run to draw")
+    # Panels of one title, as of two sequence lengths, each have a name of their own.
+    names = [f"{p.title} L={p.seq_len} {p.fingerprint[:8]}" for p in panels]
+    titles = [p.title for p in panels]
+    names = [t if titles.count(t) == 1 else n for t, n in zip(titles, names, strict=True)]
+    stems = file_stems(names)
+    families = sorted({name for p in panels for name in p.families})
+    paints = {
+        stems[n]: lambda ax, p=p: paint(ax, p, families) for n, p in zip(names, panels, strict=True)
+    }
+    return Drawing(paints, y_label=LOSS, legend=True, **shared)
+
+
+# --- loss against compute -----------------------------------------------------------------------
+
+
+def frontier(panels: Sequence[Panel], axis: str = "flops") -> Drawing:
+    """Validation loss against training compute, a panel per data set.
+
+    Bold: each family's frontier, with a band of one standard error over seeds. Faint: each seed of
+    each setting. Where a family passes AR at its own settings there is a ring; where it passes the
+    best AR, an upright with its 90% interval; where it does not, the gap in words.
+    """
+    counted = "analytic" if axis == "flops" else "6ND"
+    return _panels(
+        panels,
+        lambda ax, panel, families: _frontier_panel(ax, panel, families, axis),
+        heading="Loss against compute",
+        caption=_frontier_caption(panels, axis),
+        x_label=f"training compute, FLOPs ({counted})",
+    )
+
+
+def _frontier_caption(panels: Sequence[Panel], axis: str) -> str:
+    """What the marks mean that these panels hold, and no others."""
+    equal = [found for panel in panels for found in cross.equal_crossovers(panel, axis)]
+    best = [found for panel in panels for found in cross.crossovers(panel, axis)]
+    parts = [
+        "Bold: the best validation loss at or below each compute, averaged over seeds, lowest over "
+        "settings, with one standard error; dotted on from where a family's runs end. Faint: each "
+        "seed of each setting."
+    ]
+    if equal:
+        parts.append("Thin and dashed: AR at the settings of the other family.")
+    if any(found.compute is not None for found in equal):
+        parts.append("Ring: where the other family passes AR at equal settings.")
+    if any(found.compute is not None for found in best):
+        parts.append(
+            "Dashed upright: where it passes the best AR; shaded: the 90% interval over seeds."
+        )
+    if any(found.compute is None for found in best):
+        parts.append("In words: the gap to the best AR where that is not passed.")
+    return " ".join([*parts, "The loss axis is cut to show the difference at the end."])
+
+
+def _frontier_panel(ax: Axes, panel: Panel, families: list[str], axis: str) -> None:
+    lows, highs, tops = [], [], []
+    end = max(cross.frontier(family, axis).compute[-1] for family in panel.families.values())
+    for family in panel.families.values():
+        colour, marker, line = style(families, family.name)
+        for setting in family.settings:
+            for run in setting.runs:
+                x, y = cross.compute_of(run, axis), run.curve.validation_loss
+                ax.plot(x, y, color=colour, lw=0.6, alpha=0.4 if setting is family.best else 0.18)
+        edge = cross.frontier(family, axis)
+        label = f"{shown(cross.name_of(family.name))}, frontier ({_kind(family)})"
+        ax.plot(
+            *(edge.compute, edge.loss),
+            **keywords(color=colour, lw=2.0, ls=line, marker=marker, ms=4.5, label=label, zorder=4),
+            **keywords(
+                markevery=_marks(edge.compute), markeredgecolor="white", markeredgewidth=0.6
+            ),
+        )
+        if edge.compute[-1] < end:  # nothing more was trained: its best stands
+            ax.plot(
+                [edge.compute[-1], end], [edge.loss[-1]] * 2, color=colour, lw=1.0, ls=(0, (1, 1))
+            )
+        band = np.nan_to_num(edge.stderr)
+        ax.fill_between(
+            edge.compute,
+            edge.loss - band,
+            edge.loss + band,
+            color=colour,
+            alpha=0.2,
+            lw=0,
+            zorder=3,
+        )
+        lows.append(np.nanmin(edge.loss - band))
+        highs.append(np.nanmin(edge.loss))
+        tops.append(np.nanmax(edge.loss))
+        edge = cross.equal_frontier(panel, family, axis)
+        if edge is not None:
+            colour = style(families, cross.REFERENCE)[0]
+            x, y = np.append(edge.compute, end), np.append(edge.loss, edge.loss[-1])
+            ax.plot(x, y, color=colour, lw=1.3, ls=(0, (5, 2)), label=cross.name_of(cross.EQUAL))
+            highs.append(np.nanmin(edge.loss))
+    set_axis(ax, "x", power, "log")
+    set_axis(ax, "y")
+    # The frontiers end close together far below where they start: cut the axis so that the
+    # difference at the end can be read.
+    span = max(max(tops) - min(lows), 1e-3)
+    height = min(span, max(6 * (max(highs) - min(lows)), 0.3 * span))
+    challengers = cross.crossovers(panel, axis)
+    words = min(0.09 + 0.155 * len(challengers), 0.7)  # share of the axis for words below the lines
+    below = 1.05 * words / (1 - words) if challengers else 0.08
+    ax.set_ylim(min(lows) - below * height, min(lows) + 1.05 * height)
+    ax.set_title(shown(panel.title), loc="left")
+    for found in cross.equal_crossovers(panel, axis):
+        _mark_equal(ax, panel, found, axis)
+    for number, found in enumerate(challengers):
+        name = f"{shown(cross.name_of(found.challenger))}: " if len(challengers) > 1 else ""
+        _mark(ax, families, found, 0.03 + 0.155 * number, name)
+
+
+def _mark_equal(ax: Axes, panel: Panel, found: cross.Crossover, axis: str) -> None:
+    """A ring where the challenger passes the reference at the challenger's own settings."""
+    if found.compute is None:
+        return
+    y = cross.frontier(panel.families[found.challenger], axis).at(found.compute)
+    ax.plot([found.compute], [y], marker="o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=5)
+    left, right = ax.get_xlim()
+    late = math.log(found.compute / left) > 0.75 * math.log(right / left)
+    note = ax.annotate(
+        f"equal settings:\n{scientific(found.compute)}",
+        (found.compute, float(y)),
+        **keywords(
+            xytext=(4, -9) if late else (8, 6), textcoords="offset points", fontsize="small"
+        ),
+        **keywords(ha="right" if late else "left", va="top" if late else "bottom"),
+        **keywords(color=INK, zorder=6, bbox=BEHIND),
+    )
+    note.set_in_layout(False)
+
+
+def _mark(ax: Axes, families: list[str], found: cross.Crossover, y: float, name: str) -> None:
+    """The crossover as a line, its interval as a band; or the gap at the end in words."""
+    colour = style(families, found.challenger)[0]
+    text = dict[str, Any](
+        transform=ax.get_xaxis_transform(), fontsize="small", color=INK, va="bottom", zorder=6
+    )
+    text["bbox"] = BEHIND
+    left, right = ax.get_xlim()
+    if found.compute is None:
+        gap = with_error(found.gap, found.gap_stderr, sign=True)
+        words = f"{name}AR's best: {found.status}, {gap} nats"
+        if found.trend is not None and math.isfinite(found.trend.compute):
+            words += f"\ntrend, extrapolated: {scientific(found.trend.compute)}"
+        note = ax.text(0.98, y, words, **text | dict[str, Any](transform=ax.transAxes, ha="right"))
+        note.set_in_layout(False)
+        return
+    ax.axvline(found.compute, color=INK, lw=1.0, ls=(0, (3, 2)), zorder=2)
+    words = f"{name}crossover {scientific(found.compute)}"
+    if found.status == crossings.FROM_START:
+        words = f"{name}{found.status}, {scientific(found.compute)}"
+    if found.low is not None and found.high is not None:
+        high = min(found.high, right)
+        ax.axvspan(found.low, high, color=colour, alpha=0.13, lw=0, zorder=1)
+        words += f"\n90%: {between(found.low, found.high)}"
+    share = math.log(found.compute / left) / math.log(right / left)
+    # To the side with the room; the frontiers end at the right, so left unless that is too narrow.
+    text["ha"] = "right" if share > 0.45 else "left"
+    gap = (right / left) ** 0.015
+    x = found.compute / gap if share > 0.45 else found.compute * gap
+    ax.text(x, y, words, **text)
+
+
+# --- loss against epochs ------------------------------------------------------------------------
+
+
+def epochs(panels: Sequence[Panel]) -> Drawing:
+    """Losses of each family's best setting against epochs: validation solid, training-set dashed.
+
+    Both are the same estimator on different windows, so the distance between them is memorisation.
+    """
+    return _panels(
+        panels,
+        _epochs_panel,
+        heading="Loss against epochs",
+        caption="The best setting of each family. Solid: validation; dashed: the same estimator on "
+        "training windows. The distance between the two is memorisation.",
+        x_label=EPOCHS,
+    )
+
+
+def _epochs_panel(ax: Axes, panel: Panel, families: list[str]) -> None:
+    top, bottom = 0.0, math.inf
+    for family in panel.families.values():
+        colour, marker, _ = style(families, family.name)
+        name = shown(cross.name_of(family.name))
+        for field, line, fill, what in (
+            ("validation_loss", "-", colour, "validation"),
+            ("train_eval_loss", (0, (3, 1.5)), "white", "training set"),
+        ):
+            for run in family.best.runs:
+                ax.plot(
+                    run.curve.epoch, getattr(run.curve, field), color=colour, lw=0.6, alpha=0.35
+                )
+            x, y = mean_curve(family.best, field)
+            if not np.isfinite(y).any():
+                continue
+            ax.plot(
+                *(x, y),
+                **keywords(
+                    color=colour, lw=1.8, ls=line, marker=marker, ms=4.5, markevery=_marks(x)
+                ),
+                **keywords(markerfacecolor=fill, markeredgecolor=colour, label=f"{name}, {what}"),
+            )
+            top, bottom = max(top, np.nanmax(y)), min(bottom, np.nanmin(y))
+    set_axis(ax, "x", scale="log")
+    set_axis(ax, "y")
+    ax.set_ylim(max(0.0, bottom - 0.06 * (top - bottom)), top + 0.06 * (top - bottom) + 1e-3)
+    ax.set_title(shown(panel.title), loc="left")
+
+
+def every_setting(panels: Sequence[Panel]) -> Drawing:
+    """Validation loss of every setting against epochs: exact values solid, upper bounds dashed.
+
+    Ordered by each one's lowest loss, which the legend gives.
+    """
+    return _panels(
+        panels,
+        _settings_panel,
+        heading="Every setting",
+        caption="Validation loss of every setting, by its lowest. Solid lines are exact; dashed "
+        "lines are upper bounds, and the likelihoods behind them may be better.",
+        x_label=EPOCHS,
+    )
+
+
+def _settings_panel(ax: Axes, panel: Panel, families: list[str]) -> None:
+    import matplotlib
+
+    lines = []
+    for family in panel.families.values():
+        for setting in family.settings:
+            x, y = mean_curve(setting, "validation_loss")
+            alone = len(family.settings) == 1
+            name = shown(cross.name_of(family.name)) + ("" if alone else f", {setting.name}")
+            lines.append((float(np.nanmin(y)), name, family.kind, x, y))
+    lines.sort(key=lambda line: line[0])
+    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(lines)))
+    for k, (lowest, name, kind, x, y) in enumerate(lines):
+        exact = kind == "exact"
+        label = f"{lowest:.3f} {'' if exact else '(bound) '}{name}"
+        dash = "-" if exact else (0, (4, 1.5))
+        marks = keywords(marker="osD^vPX*<>ph"[k % 12], ms=4.5, markevery=_marks(x))
+        ax.plot(x, y, color=shades[k], lw=1.5, ls=dash, label=label, **marks)
+    worst = max(lowest for lowest, *_ in lines)
+    best = min(lowest for lowest, *_ in lines)
+    ax.set_ylim(best - 0.1 * (worst - best) - 0.01, worst + 1.2 * (worst - best) + 0.05)
+    set_axis(ax, "x", scale="log")
+    set_axis(ax, "y")
+    ax.set_title(f"{shown(panel.title)}; the lowest of each", loc="left")
+
+
+def mean_curve(setting: Setting, field: str) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs [E] and the mean over seeds [E], up to where the first seed stops."""
+    ends = [run.curve.epoch[-1] for run in setting.runs]
+    longest = setting.runs[int(np.argmin(ends))].curve
+    x = longest.epoch
+    curves = [np.interp(x, run.curve.epoch, getattr(run.curve, field)) for run in setting.runs]
+    return x, np.mean(curves, axis=0)
+
+
+# --- samples of images --------------------------------------------------------------------------
+
+
+def digits(rows: dict[str, np.ndarray]) -> Figure:
+    """8×8 images of 17 grey levels as a sheet: one row per name, ids [S, 64] each."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    count = max(len(ids) for ids in rows.values())
+    with matplotlib.rc_context(settings()):
+        figure = Figure(figsize=(7.0, 0.78 * len(rows)), dpi=150)
+        grid = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+        for ax, (name, ids) in zip(grid, rows.items(), strict=True):
+            sheet = np.full((8, 9 * count - 1), np.nan)
+            for k, image in enumerate(ids):
+                sheet[:, 9 * k : 9 * k + 8] = np.clip(image, 0, 16).reshape(8, 8)
+            ax.imshow(sheet, cmap="gray_r", vmin=0, vmax=16, interpolation="nearest")
+            ax.set_title(shown(name), loc="left", fontsize=9, pad=2)
+            ax.set_anchor("W")
+            ax.axis("off")
+        figure.subplots_adjust(
+            left=0.01, right=0.99, top=1 - 0.22 / len(rows), bottom=0.01, hspace=0.3
+        )
+    return figure
+
+
+def spectrum(found: dict[str, tuple[np.ndarray, np.ndarray]], levels: Sequence[float]) -> Figure:
+    """Explained share of each spatial frequency at several levels of knowledge, a panel per run."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(settings()):
+        size = (2.6 * len(found) + 0.9, 2.9)
+        figure = Figure(figsize=size, dpi=150, layout="constrained")
+        axes = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
+        shades = matplotlib.colormaps["viridis"](np.linspace(0.9, 0, len(levels)))
+        for ax, (name, (radius, shares)) in zip(axes, found.items(), strict=True):
+            for k, level in enumerate(levels):
+                look = keywords(color=shades[k], marker="os^Dv"[k % 5], ms=4, label=f"{level:.0%}")
+                ax.plot(radius, shares[k], lw=1.5, **look)
+            set_axis(ax, "x")
+            set_axis(ax, "y")
+            ax.set(xlabel="cycles per image", ylim=(-0.1, 1.05))
+            ax.set_title(shown(name), loc="left")
+        axes[0].set_ylabel("explained share of variance")
+        axes[-1].legend(frameon=False, title="known", fontsize=8, loc="center left",
+                        bbox_to_anchor=(1, 0.5))  # fmt: skip
+    return figure
+
+
+def quality(found: Sequence[Mapping[str, Any]]) -> Figure:
+    """Samples against the calls spent on them: likelihood under a judge, variety. The rows of
+    quality.json; dashed lines are held-out data (steps 0).
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    data, drawn = ([q for q in found if (q["steps"] == 0) == held] for held in (True, False))
+    steps = [q["steps"] for q in drawn]
+    with matplotlib.rc_context(settings()):
+        figure = Figure(figsize=(7.2, 2.9), dpi=150, layout="constrained")
+        left, right = figure.subplots(1, 2)
+        nats, errors = ([q[name] for q in drawn] for name in ("nats", "stderr"))
+        left.errorbar(steps, nats, yerr=errors, marker="o", ms=4, lw=1.5, capsize=2)
+        left.set_ylabel("nats per token, by the judge")
+        for k, label in enumerate(("tokens", "pairs", "triples")):
+            shares = [q["distinct"][k] for q in drawn]
+            (line,) = right.plot(steps, shares, marker="os^"[k], ms=4, lw=1.5, label=label)
+            for q in data:
+                right.axhline(q["distinct"][k], color=line.get_color(), ls="--", lw=1)
+        for q in data:
+            left.axhline(q["nats"], color="0.4", ls="--", lw=1, label="held-out data")
+        right.set_ylabel("share of distinct")
+        for ax in (left, right):
+            set_axis(ax, "x", scale="log")
+            set_axis(ax, "y")
+            ax.set_xlabel("calls of the model")
+            ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+# --- shared -------------------------------------------------------------------------------------
+
+
+def _marks(x: np.ndarray) -> list[int]:
+    """Indices of about ten points, evenly over log x."""
+    log = np.log(x)
+    wanted = np.linspace(log[0], log[-1], 10)
+    return sorted({int(np.abs(log - value).argmin()) for value in wanted})
+
+
+def _kind(family: Family) -> str:
+    return "exact NLL" if family.kind == "exact" else family.kind

@@ -1,0 +1,126 @@
+"""What a sweep shows while it runs: bars in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlm.sweep.local import Job
+
+Show = Callable[[str, "Job", dict[str, Any]], None]
+# Columns of a terminal: those of a line beside its label, of a bar and of a rate; the widths from which
+# on there is room for the two, and the least room of a label.
+REST, BAR, RATE, WITH_BAR, WITH_RATE, LEAST = 47, 24, 20, 100, 120, 12
+EVERY = 15.0  # seconds between two lines of one run, where there is no terminal
+
+
+@contextlib.contextmanager
+def show(jobs: list[Job]) -> Iterator[Show]:
+    """A function to tell of events: (event, job, row), event as in `dlm.sweep.local.execute`."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        yield _lines(jobs)
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    width = console.width
+    bar = [BarColumn(bar_width=BAR)] if width >= WITH_BAR else []
+    room = max(width - REST - (BAR if bar else 0) - (RATE if width >= WITH_RATE else 0), LEAST)
+    columns = (
+        TextColumn("{task.description}", markup=False),  # brackets in a label are no markup
+        *bar,
+        TextColumn("{task.percentage:3.0f}%"),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    total = sum(job.flops for job in jobs)
+    bars: dict[str, Any] = {}
+    done: dict[str, float] = {}
+    with Progress(*columns, console=console, speed_estimate_period=120) as progress:
+        whole = progress.add_task(f"runs 0/{len(jobs)}", total=total, note="")
+
+        def tell(event: str, job: Job, row: dict[str, Any]) -> None:
+            run = job.about["run"]
+            if event == "start":
+                label = _short(job.about["label"], room)
+                bars[run] = progress.add_task(label, total=job.flops, note="compiling")
+            elif event == "progress" and run in bars:
+                done[run] = row["flops"] if "flops" in row else done.setdefault(run, 0.0)
+                note = _note(row, rate=width >= WITH_RATE)
+                progress.update(bars[run], completed=done[run], note=note)
+            elif event not in ("start", "progress"):
+                done[run] = job.flops
+                if run in bars:
+                    progress.remove_task(bars.pop(run))
+                text = _ending(event, job, row)
+                progress.console.print(text, markup=False, overflow="ignore", crop=False)
+            ended = sum(1 for run in done if run not in bars)
+            progress.update(
+                whole, completed=sum(done.values()), description=f"runs {ended}/{len(jobs)}"
+            )
+
+        yield tell
+
+
+def _lines(jobs: list[Job]) -> Show:
+    last: dict[str, float] = {}
+    ended: set[str] = set()
+
+    def tell(event: str, job: Job, row: dict[str, Any]) -> None:
+        run, label = job.about["run"], job.about["label"]
+        if event == "start":
+            last[run] = time.monotonic()
+            print(f"[{len(ended) + 1}/{len(jobs)}] {label}: started", flush=True)
+        elif event == "progress":
+            if time.monotonic() - last[run] > EVERY and "step" in row:
+                last[run] = time.monotonic()
+                print(f"        {label}: {_note(row)}", flush=True)
+        else:
+            ended.add(run)
+            print(f"[{len(ended)}/{len(jobs)}] {_ending(event, job, row)}", flush=True)
+            sys.stdout.flush()
+
+    return tell
+
+
+def _short(label: str, room: int) -> str:
+    """A label in at most `room` columns: words in its middle give way to "…", the last ones stay."""
+    if len(label) <= room:
+        return label
+    words = label.split()
+    head, tail = [*words[:2], "…"], []
+    for word in reversed(words[2:]):
+        if len(" ".join([*head, word, *tail])) > room:
+            break
+        tail.insert(0, word)
+    short = " ".join([*head, *tail])
+    return short if len(short) <= room else label[: room - 1] + "…"
+
+
+def _note(row: dict[str, Any], rate: bool = True) -> str:
+    if "step" not in row:
+        return row["phase"]
+    parts = [f"epoch {row['epoch']:.1f}"]
+    if "validation_loss" in row:
+        parts.append(f"validation {row['validation_loss']:.3f}")
+    elif "loss" in row:
+        parts.append(f"loss {row['loss']:.3f}")
+    if rate and "tokens_per_second" in row:
+        parts.append(f"{row['tokens_per_second']:,.0f} tokens/s")
+    return ", ".join(parts)
+
+
+def _ending(event: str, job: Job, row: dict[str, Any]) -> str:
+    text = event
+    if event == "finished" and "validation_loss" in row:
+        text = f"{row['validation_loss']:.4f} ± {row['validation_stderr']:.4f} nats/token"
+    elif row.get("reason"):
+        text = f"{event}: {row['reason']}"
+    warnings = [f"\n        warning: {warning}" for warning in row.get("warnings", [])]
+    return "".join([f"{job.about['label']}: {text}", *warnings])
