@@ -194,7 +194,8 @@ def test_a_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path) -> None
 CHILD = """
 import sys, time
 from pathlib import Path
-from dlm import config, corpora, corpus, spool
+from dlm import config
+from dlm.data import build, corpora
 
 def slow():
     with open(sys.argv[2], "a") as file:
@@ -204,7 +205,7 @@ def slow():
         time.sleep(float(sys.argv[3]))
 
 corpora.CORPORA["slow"] = lambda: corpora.Source(documents=slow())
-store = corpus.build(config.Corpus(name="slow"), config.Tokenizer(), Path(sys.argv[1]))
+store = build.build(config.Corpus(name="slow"), config.Tokenizer(), Path(sys.argv[1]))
 print(store.fingerprint)
 """
 

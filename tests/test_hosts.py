@@ -26,9 +26,9 @@ SPLIT = ("--config.mesh.fsdp=2", "--config.mesh.tensor=2")
 DISTURBED = """
 import os, signal, time
 from pathlib import Path
-from dlm import data
+from dlm.data import windows
 
-record, calls = data.record_exposures, []
+record, calls = windows.record_exposures, []
 
 def record_and_stop(*arguments):
     record(*arguments)
@@ -40,7 +40,7 @@ def record_and_stop(*arguments):
             os.kill(os.getpid(), signal.{name})
         time.sleep(0.5)
 
-data.record_exposures = record_and_stop
+windows.record_exposures = record_and_stop
 """
 
 

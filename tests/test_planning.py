@@ -242,7 +242,7 @@ def test_a_sweep_refuses_before_anything_is_built_and_without_jax(tmp_path):
     path = tiny.experiment_file(tmp_path)
     code = f"""
 import json, sys, pathlib
-from dlm import cli
+from dlm.cli import main as cli
 codes = [cli.main(["run", {str(path)!r}, "--workdir", "runs", "--config." + word])
          for word in ("mesh.fsdp=2", "model.width=1000000000", "train.duration=1e29 steps",
                       "evaluation.final_passes=1e12")]

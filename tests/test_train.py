@@ -204,9 +204,9 @@ def test_a_run_that_is_over_stays_over(whole, tiny_store) -> None:
 KILLER = """
 import os, signal, time
 from pathlib import Path
-from dlm import data
+from dlm.data import windows
 
-record = data.record_exposures
+record = windows.record_exposures
 calls = []
 
 def record_and_die(*arguments):
@@ -217,7 +217,7 @@ def record_and_die(*arguments):
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGKILL)
 
-data.record_exposures = record_and_die
+windows.record_exposures = record_and_die
 """
 
 
