@@ -270,7 +270,8 @@ def test_a_newest_revision_is_found_once_and_kept_to(monkeypatch, tmp_path) -> N
 CHILD = """
 import sys, time
 from pathlib import Path
-from dlm import config, corpus, spool, tokenizers
+from dlm import config
+from dlm.data import build, resumable_log, tokenizers
 
 encode, log, pause = tokenizers.Tokenizer.encode_batch, open(sys.argv[3], "a"), float(sys.argv[4])
 
@@ -281,9 +282,9 @@ def slow(self, texts):
     return encode(self, texts)
 
 tokenizers.Tokenizer.encode_batch = slow
-spool.BLOCK = 150
+resumable_log.BLOCK = 150
 options = {"dataset": "json", "files": sys.argv[2]}
-print(corpus.build(config.Corpus(name="hub", options=options), config.Tokenizer(), Path(sys.argv[1])).fingerprint)
+print(build.build(config.Corpus(name="hub", options=options), config.Tokenizer(), Path(sys.argv[1])).fingerprint)
 """  # noqa: E501
 
 

@@ -12,6 +12,7 @@ from fake_runs import autoregressive, edit, write_run
 
 from dlm import config, disk, private, runs
 from dlm.cli import main
+from dlm.config import families
 from dlm.errors import DlmError
 from dlm.laws import own_runs, sheet
 from dlm.runs import bucket
@@ -34,7 +35,7 @@ def stranger(tmp_path) -> tuple[Path, Path, Path]:
     file.write_text(CODE.format(mark=str(mark)))
     folder = write_run(tmp_path / "runs", AR)
     values = config.to_json(tiny.resolved())
-    values["objective"] |= dict(name="theirs", file=str(file), digest=config.digest(file))
+    values["objective"] |= dict(name="theirs", file=str(file), digest=families.digest(file))
     edit(folder / "config.json", lambda theirs: theirs.update(values))
     run_id = config.run_id(config.from_json(values), "f" * 64)
     edit(folder / "run.json", lambda start: start.update(run=run_id))
