@@ -154,7 +154,7 @@ def panel_key(run: Run) -> tuple[Any, ...]:
 
 
 def _family(name: str, settings: dict[str, dict[int, Run]], trials: int) -> Family:
-    flat = {text: _flatten(json.loads(text)) for text in settings}
+    flat = {text: flatten(json.loads(text)) for text in settings}
     keys = sorted({key for values in flat.values() for key in values})
     differ = [k for k in keys if len({repr(values.get(k)) for values in flat.values()}) > 1]
     made = []
@@ -176,11 +176,12 @@ def setting_of(config: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of a config by their dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         inner = isinstance(value, dict)
-        flat |= _flatten(value, f"{prefix}{key}.") if inner else {prefix + key: value}
+        flat |= flatten(value, f"{prefix}{key}.") if inner else {prefix + key: value}
     return flat
 
 
