@@ -12,6 +12,8 @@ from dlm import config
 from dlm.cli import main
 from dlm.errors import DlmError
 from dlm.evaluation import sample_quality
+from dlm.format import with_error
+from dlm.training.run import restore_best
 
 FAMILIES = ("ar", "masked", "block", "d3pm", "flow", "gaussian", "any_order")
 EXPERIMENT = """
@@ -103,6 +105,70 @@ def test_steps_against_quality(trained, capsys):
     assert all(q["nats"] > 0 and q["stderr"] > 0 for q in found)
     assert dlm("quality", trained["ar"], "--judge", trained["masked"]) == 2
     assert "must be an ar run" in capsys.readouterr().err
+
+
+def test_a_text_of_ids_is_scored_as_the_validation_split_is(trained, tmp_path, capsys):
+    """The text holds the validation tokens: the same nats, as the command line prints them."""
+    _, store, _ = restore_best(trained["ar"])
+    path = tmp_path / "new.jsonl"
+    rows = [" ".join(map(str, row)) for row in store.validation.reshape(-1, 16).tolist()]
+    path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    for name in ("ar", "masked"):
+        result = json.loads((trained[name] / "result.json").read_text())
+        assert dlm("evaluate", trained[name], "--text", path) == 0
+        out = capsys.readouterr().out
+        kind, tokens = result["kind"], f"{result['validation_tokens']:,} tokens in {len(rows)}"
+        found = f"{result['validation_loss']:.4f} ± {result['validation_stderr']:.4f} nats/token"
+        assert f"{found} ({kind}, {tokens} documents)" in out and "over documents" in out
+        assert ("Monte Carlo passes: 16" in out) == (name == "masked")
+
+
+def test_the_rest_of_a_text_is_scored_or_said_to_be_left_out(trained, tmp_path, capsys):
+    (tmp_path / "short.txt").write_text(" ".join(["1", "2"] * 9))  # a window of 16, and two more
+    assert dlm("evaluate", trained["any_order"], "--text", tmp_path / "short.txt") == 0
+    out = capsys.readouterr().out
+    assert "18 tokens in 1 document)" in out and "not scored" not in out
+    assert dlm("evaluate", trained["block"], "--text", tmp_path / "short.txt") == 0
+    out = capsys.readouterr().out
+    assert "16 tokens in 1 document)" in out and "fill no whole block, not scored: 2" in out
+    assert "a single window has no standard error" in out
+
+
+@pytest.mark.parametrize("name, text, told", [
+    ("none.txt", None, "none.txt: no such file"),
+    ("odd.pdf", "1 2", "must end in .txt"),
+    ("words.txt", "one two", "give ids"),
+    ("large.txt", "1 7", "ids must be 0 to 4"),
+    ("rows.jsonl", '{"text": null}\n', "has no text"),
+])  # fmt: skip
+def test_a_text_that_cannot_be_scored_is_told(trained, tmp_path, name, text, told, capsys):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    assert dlm("evaluate", trained["ar"], "--text", tmp_path / name) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
+
+
+def test_two_runs_beside_each_other(trained, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    a, b = trained["ar"], trained["masked"]
+    assert dlm("runs", "--diff", a, b) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split("  ")[0]: line.split() for line in lines if line}
+    assert rows["objective.name"][-2:] == ["ar", "masked"]
+    assert not any(name.startswith(("train.", "data.", "optimizer.")) for name in rows)
+    assert rows["kind"][1] == "exact" and rows["kind"][2:] == ["upper", "bound"]
+    results = [json.loads((run / "result.json").read_text()) for run in (a, b)]
+    (row,) = (line for line in lines if line.startswith("validation loss"))
+    for result in results:
+        assert with_error(result["validation_loss"], result["validation_stderr"]) in row
+    assert "over validation documents" in lines[-1]
+    assert dlm("runs", "--diff", a, a) == 0
+    assert "The configs do not differ." in capsys.readouterr().out
+    assert dlm("runs", a.parent, "--diff", a, b) == 2
+    assert "--diff takes two runs and no folder" in capsys.readouterr().err
+    assert dlm("runs", "--diff", a, a.parent / "zzz") == 2
+    assert "no such run" in capsys.readouterr().err
 
 
 def test_entropy_and_distinct_n_grams_by_hand():

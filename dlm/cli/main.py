@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from dlm import inputs
+from dlm import api, inputs
 from dlm.cli import laws_verbs, trained, usage
 from dlm.errors import DlmError, one_line, printed, reason, system_error
 from dlm.format import fixed, scientific, size
@@ -47,7 +47,7 @@ def _main(argv: list[str]) -> int:
         arguments.workdir = bucket.local(arguments.workdir)
         if problem := inputs.no_folder(arguments.workdir):
             raise DlmError(f"--workdir={arguments.workdir}: {problem}; must be a folder")
-        if hasattr(arguments, "folder"):
+        if hasattr(arguments, "folder") and not getattr(arguments, "diff", None):
             arguments.folder = addresses.folder(arguments.folder, arguments.workdir)
         return ACTIONS[arguments.verb](arguments, overrides)
     except DlmError as error:
@@ -213,9 +213,7 @@ def _size(job: Any) -> str:
 def _train(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
     stop = _join(arguments)
     jobs = _jobs(arguments, overrides)
-    if arguments.run is not None and not 0 <= arguments.run < len(jobs):
-        raise DlmError(f"--run={arguments.run}: must be 0 to {len(jobs) - 1}")
-    job = jobs[arguments.run or 0]
+    job = api.chosen(jobs, arguments.run or 0)
     print(f"{job.about['label']}: {job.folder}", flush=True)
     _together([job], stop)
     from dlm.training import distributed
@@ -261,7 +259,11 @@ def _runs(arguments: argparse.Namespace, overrides: list) -> int:
     from dlm.report.terminal import grid
 
     folder = arguments.folder
-    found = runs.load(folder)
+    if arguments.diff:
+        if folder:
+            raise DlmError(f"{folder}: --diff takes two runs and no folder")
+        return _show(trained.difference(arguments.diff, arguments.workdir))
+    found = api.load(folder)
     rows = [
         [
             row["run"],
@@ -330,9 +332,7 @@ def _benchmark(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) 
         raise DlmError(f"--size {named}: goes without an experiment, whose model has a size")
     if arguments.experiment:
         jobs = _jobs(arguments, overrides)
-        if not 0 <= arguments.run < len(jobs):
-            raise DlmError(f"--run={arguments.run}: must be 0 to {len(jobs) - 1}")
-        job = jobs[arguments.run]
+        job = api.chosen(jobs, arguments.run)
         given = job.about["label"], job.config, build.load(job.store).vocab_size
     return _show(trained.benchmark(arguments, overrides, given))
 

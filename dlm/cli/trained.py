@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import math
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dlm import config, disk, inputs, private
+from dlm import config, disk, inputs
 from dlm.config import flops
-from dlm.errors import DlmError, nearest
-from dlm.evaluation import prompts
-from dlm.runs import addresses
+from dlm.errors import DlmError
+from dlm.format import sentence
+from dlm.runs import Family, Run, Setting, addresses, panel_key
+
+if TYPE_CHECKING:
+    from dlm.evaluation.texts import TextScore
 
 PASSES, COUNT = 1_000_000, 1_000_000  # the most that an option may ask for
 RUN = "a run's folder, its id below the workdir or a beginning of that, or its address in a bucket"
@@ -28,6 +32,12 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
         )
     for name in ("evaluate", "sample", "quality"):
         parsers[name].add_argument("run", help=RUN)
+    parsers["evaluate"].add_argument(
+        "--text",
+        type=inputs.path,
+        metavar="FILE",
+        help="score this text in place of the validation split (.txt, .md, .jsonl, .csv, ...)",
+    )
     parsers["evaluate"].add_argument(
         "--passes",
         type=inputs.whole(0, PASSES),
@@ -82,52 +92,97 @@ def arguments(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
 
 def evaluate(a: argparse.Namespace) -> list[Any]:
     folder = addresses.run(a.run, a.workdir)  # JAX is loaded after the mistakes
-    import dataclasses
-
+    if a.text is not None and (problem := inputs.unreadable(a.text)):
+        raise DlmError(f"--text {a.text}: {problem}; must be a file with text")
+    from dlm import api
     from dlm.data import build
     from dlm.evaluation import score
     from dlm.sweep import worker
-    from dlm.training import run
 
     worker.prepare_jax()
-    c, store, params = run.restore_best(folder, a.trust)
-    if a.passes:
-        evaluation = dataclasses.replace(c.evaluation, final_passes=a.passes)
-        c = dataclasses.replace(c, evaluation=evaluation)
-    (found, _), (seen, _) = run.final(c, store, params)
+    model = api.restore(folder, a.trust)
+    c, store = model.config, model.store
     said = [f"{c.objective.name} on {store.manifest.name}, best weights"]
-    for part, estimate in (("validation", found), ("training windows", seen)):
-        number = f"{estimate.value:.4f} ± {estimate.stderr:.4f} nats/token"
-        said.append(f"  {part}: {number} ({estimate.kind}, {estimate.tokens:,} tokens)")
-    if (bits := score.bits_per_byte(found, store.bytes_per_token)) is not None:
-        said.append(f"  validation: {bits:.4f} bits per byte")
-    said += [f"  note: {sentence}" for sentence in build.notes(store.manifest)]
+    if a.text is not None:
+        said += _text_lines(str(a.text), model.perplexity(a.text, a.passes))
+    else:
+        held_out, training = model.validation(a.passes)
+        for part, estimate in (("validation", held_out), ("training windows", training)):
+            number = f"{estimate.value:.4f} ± {estimate.stderr:.4f} nats/token"
+            said.append(f"  {part}: {number} ({estimate.kind}, {estimate.tokens:,} tokens)")
+        if (bits := score.bits_per_byte(held_out, store.bytes_per_token)) is not None:
+            said.append(f"  validation: {bits:.4f} bits per byte")
+        said += [f"  note: {sentence}" for sentence in build.notes(store.manifest)]
     if not c.objective.family.exact:
-        said.append(f"  Monte Carlo passes: {c.evaluation.final_passes}")
+        said.append(f"  Monte Carlo passes: {a.passes or c.evaluation.final_passes}")
     return said
+
+
+def _text_lines(name: str, found: TextScore) -> list[str]:
+    """What a model's score of a user's text says, a line each."""
+    estimate, trip = found.estimate, found.round_trip
+    units = "documents" if found.documents > 1 else "windows"
+    error = f" ± {estimate.stderr:.4f}" if math.isfinite(estimate.stderr) else ""
+    documents = f"{found.documents:,} document{'s' * (found.documents > 1)}"
+    counted = f"{estimate.tokens:,} tokens in {documents}"
+    lines = [f"  {name}: {estimate.value:.4f}{error} nats/token ({estimate.kind}, {counted})"]
+    lines.append(f"  perplexity {found.perplexity:.2f} a token")
+    if found.bits_per_byte is not None:
+        lines.append(f"  {found.bits_per_byte:.4f} bits per byte ({found.bytes:,} bytes)")
+    if error:
+        lines.append(f"  note: the standard error is over {units}")
+    else:
+        lines.append("  note: a single window has no standard error")
+    if trip and trip.altered:
+        lines.append(
+            f"  note: {trip.altered:,} of {trip.texts:,} documents come back altered from the "
+            f"tokenizer: {trip.words}; bits per byte is withheld"
+        )
+    if found.left_out:
+        lines.append(
+            f"  note: tokens at the end that fill no whole block, not scored: {found.left_out}"
+        )
+    return lines
 
 
 def sample(a: argparse.Namespace) -> list[Any]:
     folder = addresses.run(a.run, a.workdir)
-    from dlm.evaluation import sampling
-    from dlm.model import keys
+    from dlm import api
     from dlm.sweep import worker
-    from dlm.training import run
 
     worker.prepare_jax()
-    c, store, params = run.restore_best(folder, a.trust)
-    drawn = sampling.sample(
-        c,
-        store.vocab_size,
-        params,
-        keys.named(a.seed, "sample"),
-        count=a.count,
-        prompt=prompts.encode("--prompt", a.prompt, store),
-        infill=prompts.infill("--infill", a.infill, store, c.data.seq_len) if a.infill else None,
-        steps=a.steps,
-        **_options(a),
-    )
-    return ["\n-----\n".join(store.decode(ids) for ids in drawn)]
+    words = (a.count, a.prompt, a.infill, a.steps, a.seed)
+    return ["\n-----\n".join(api.restore(folder, a.trust).sample(*words, **_options(a)))]
+
+
+def difference(words: Sequence[str], workdir: Path) -> list[Any]:
+    """Two runs beside each other: the fields of their configs that differ, then their results."""
+    from dlm import api
+    from dlm.laws import crossover
+    from dlm.report.terminal import grid, prose
+    from dlm.runs import difference
+
+    a, b = (api.load(addresses.run(word, workdir))[0] for word in words)
+    head = ("", f"{a.run} {a.label}", f"{b.run} {b.label}")
+    settings = difference.settings(a, b)
+    shown = [grid(head, settings)] if settings else ["The configs do not differ."]
+    shown += ["", grid(head, difference.results(a, b)), ""]
+    unfinished = [run for run in (a, b) if run.status != "finished"]
+    if unfinished:
+        return [*shown, prose(f"{unfinished[0].run} is not finished: the losses are not compared.")]
+    if panel_key(a) != panel_key(b):
+        what = "corpus, tokens, unique tokens or length differ: the losses are not comparable."
+        return [*shown, prose(f"Not the same data: {what}")]
+    conclusion = crossover.final(*(_alone(run) for run in (a, b))).comparison.conclusion
+    return [
+        *shown,
+        prose(f"{sentence(conclusion)}. The standard error is over validation documents."),
+    ]
+
+
+def _alone(run: Run) -> Family:
+    """A run as a family of its own, named by its id."""
+    return Family(run.run, run.result["kind"], (Setting(run.label, (run,)),), 1)
 
 
 def _options(a: argparse.Namespace) -> dict[str, Any]:
@@ -203,24 +258,13 @@ def objectives(a: argparse.Namespace) -> list[Any]:
 
 
 def check(a: argparse.Namespace, overrides: list[tuple[str, Any]]) -> list[Any]:
-    from dlm import objectives
-    from dlm.config import experiment
+    from dlm import api, objectives
     from dlm.objectives import checks
     from dlm.report.terminal import grid
     from dlm.sweep import worker
 
     worker.prepare_jax()
-    edited: Any = config.base()
-    if a.objective.endswith(".py"):
-        edited.objective.file, edited.objective.name = a.objective, Path(a.objective).stem
-    elif a.objective in config.FAMILIES:
-        edited.objective.name = a.objective
-    else:
-        names = nearest(a.objective, config.FAMILIES)
-        raise DlmError(f"{a.objective!r}: must be a Python file or an objective's name{names}")
-    c = experiment.edited(edited, overrides)
-    if c.objective.file:
-        private.trust(c.objective.file)
+    c = api.objective_config(a.objective, overrides)
     goal = objectives.make(c.objective, checks.VOCABULARY)
     found = checks.check(goal)
     rows = [["holds" if p.holds else "BROKEN", p.law, p.found] for p in found]

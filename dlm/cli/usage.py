@@ -34,11 +34,12 @@ done, 1 a run failed (its error.txt says why), 2 a mistake in the input, 75 inte
   dlm train experiments/smoke.py --config.objective.name=masked --config.train.seed=3""",
     ),
     "evaluate": (
-        "score a run's best weights on the whole validation split",
+        "score a run's best weights on the whole validation split, or on a text of your own",
         """examples:
   dlm evaluate runs/quickstart/0123456789
   dlm evaluate 0123                      the one run below runs/ whose id begins so
-  dlm evaluate 0123456789 --passes 64    less Monte Carlo noise in a bound""",
+  dlm evaluate 0123456789 --passes 64    less Monte Carlo noise in a bound
+  dlm evaluate 0123 --text new.txt       nats per token and bits per byte of a text file""",
     ),
     "sample": (
         "draw sequences from a run",
@@ -85,8 +86,11 @@ Each of --compare is one variant: fields and values, with commas. Variants are t
 the ratio is of training tokens per second over the config as it is. Tokens are random.""",
     ),
     "runs": (
-        "list the runs below a folder; write runs.csv and runs.parquet there",
-        "examples:\n  dlm runs runs/\n  dlm runs runs/quickstart",
+        "list the runs below a folder and write runs.csv and runs.parquet there, or compare two",
+        """examples:
+  dlm runs runs/
+  dlm runs runs/quickstart
+  dlm runs --diff 0123 9876              the settings in which two runs differ, and their results""",
     ),
     "report": (
         "write report.html, figures and tables from the runs below a folder (no JAX needed)",
@@ -242,6 +246,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
             nargs="?",
             help="path, address, or name below the workdir (default: all of it)",
         )
+    parsers["runs"].add_argument(
+        "--diff", nargs=2, metavar="RUN", help="show in what two runs differ, and their results"
+    )
     laws_verbs.law_argument(parsers["report"], "of a table of runs")
     laws_verbs.columns_argument(parsers["report"])
     laws_verbs.choice(parsers["report"])

@@ -28,6 +28,13 @@ class RoundTrip:
     lost: float
     characters: str = ""  # the most frequent that are lost
 
+    @property
+    def words(self) -> str:
+        """ "2% of their characters are lost, such as é ß"."""
+        signs = [sign if sign.isprintable() else repr(sign) for sign in self.characters]
+        examples = f", such as {' '.join(signs)}" if signs else ""
+        return f"{100 * self.lost:.3g}% of their characters are lost{examples}"
+
 
 def measure(tokenizer: Tokenizer, sizes: np.ndarray, text: Callable[[int], str]) -> RoundTrip:
     """The round trip of n texts of these sizes in bytes, or of a sample of them if they are many."""

@@ -241,13 +241,10 @@ def notes(manifest: Manifest) -> list[str]:
         )
     for name, part in (("training", m.train), ("validation", m.validation)):
         if (trip := part.round_trip) and trip.altered:
-            lost = f"{100 * trip.lost:.3g}% of their characters are lost"
-            signs = [sign if sign.isprintable() else repr(sign) for sign in trip.characters]
-            lost += f", such as {' '.join(signs)}" if signs else ""
             withheld = "; bits per byte is withheld" * (part is m.validation)
             sentences.append(
                 f"{trip.altered:,} of {trip.texts:,} {name} texts come back altered from the "
-                f"tokenizer: {lost}{withheld}."
+                f"tokenizer: {trip.words}{withheld}."
             )
     return sentences
 

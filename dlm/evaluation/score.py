@@ -94,6 +94,26 @@ def estimate(
     return Estimate(float(nats.mean()) / length, error, kind, len(nats) * length)
 
 
+def estimate_unequal(
+    nats: Float[np.ndarray, " n"],
+    lengths: Int[np.ndarray, " n"],
+    documents: Int[np.ndarray, " n"],
+    exact: bool,
+) -> Estimate:
+    """`estimate` for windows of several lengths: all nats over all tokens.
+
+    Its standard error is that of a ratio: the residuals nats - value * length take the place of the
+    nats. NaN with a single window, which says nothing of the spread.
+    """
+    if (lengths == lengths[0]).all() and len(nats) > 1:
+        return estimate(nats, documents, int(lengths[0]), exact)
+    tokens = int(lengths.sum())
+    value = float(nats.sum()) / tokens
+    error = standard_error(nats - value * lengths, documents) * len(nats) / tokens
+    kind = "exact" if exact else "upper bound"
+    return Estimate(value, error if len(nats) > 1 else math.nan, kind, tokens)
+
+
 def bits_per_byte(found: Estimate, bytes_per_token: float | None) -> float | None:
     """Nats/token over bytes/token, in bits; None for corpora of integers."""
     return bytes_per_token and found.value / bytes_per_token / math.log(2)

@@ -70,16 +70,24 @@ def parse(words: Sequence[str]) -> dict[str, str]:
             meaning = meaning.strip()
             if not equals:
                 raise DlmError(f"--columns {part}: must be MEANING=COLUMN, as in params=n_params")
-            if meaning not in NAMES:
-                known = ", ".join(NAMES)
-                raise DlmError(
-                    f"--columns {part}: {meaning or 'nothing'} is not one of {known}"
-                    f"{nearest(meaning, NAMES)}"
-                )
+            check_meaning(part, meaning)
             if meaning in chosen:
                 raise DlmError(f"--columns: {meaning} is given twice")
             chosen[meaning] = title.strip()
     return chosen
+
+
+def check_meaning(part: str, meaning: str) -> None:
+    """Refuses a meaning that no column has; `part` is what the user gave.
+
+    Raises:
+      DlmError: names the meanings there are.
+    """
+    if meaning not in NAMES:
+        raise DlmError(
+            f"--columns {part}: {meaning or 'nothing'} is not one of {', '.join(NAMES)}"
+            f"{nearest(meaning, NAMES)}"
+        )
 
 
 def match(name: str, titles: Sequence[str], chosen: Mapping[str, str]) -> dict[str, int]:

@@ -243,11 +243,21 @@ def one(
     columns: Mapping[str, str] | None = None,
 ) -> Table:
     """The one family of a table, or the one that is named."""
-    found = {table.family: table for table in read(path, points=points, columns=columns)}
+    return of_family(read(path, points=points, columns=columns), family)
+
+
+def of_family(tables: Iterable[Table], family: str = "") -> Table:
+    """The table of the one family there is, or of the one that is named.
+
+    Raises:
+      DlmError: no such family, or several and none is named; lists those there are.
+    """
+    found = {table.family: table for table in tables}
+    name = next(iter(found.values())).name
     if family and family not in found:
-        raise DlmError(f"family={family!r}: {path} has {', '.join(found)}{nearest(family, found)}")
+        raise DlmError(f"family={family!r}: {name} has {', '.join(found)}{nearest(family, found)}")
     if not family and len(found) > 1:
-        raise DlmError(f"{path} has the families {', '.join(found)}: name one with --family")
+        raise DlmError(f"{name} has the families {', '.join(found)}: name one with --family")
     return found[family] if family else next(iter(found.values()))
 
 

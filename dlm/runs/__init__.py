@@ -31,6 +31,7 @@ from dlm.runs.groups import (
     rows,
     safe,
     setting_of,
+    table,
     unsafe,
     write_table,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "rows",
     "safe",
     "setting_of",
+    "table",
     "table_row",
     "unsafe",
     "value_at",

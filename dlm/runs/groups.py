@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from dlm.runs.folder import (
     value_at,
 )
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 __all__ = [
     "best_tokens",
     "COLUMNS",
@@ -47,6 +50,7 @@ __all__ = [
     "Run",
     "Setting",
     "setting_of",
+    "table",
     "write_table",
 ]
 
@@ -150,7 +154,7 @@ def panel_key(run: Run) -> tuple[Any, ...]:
 
 
 def _family(name: str, settings: dict[str, dict[int, Run]], trials: int) -> Family:
-    flat = {text: _flatten(json.loads(text)) for text in settings}
+    flat = {text: flatten(json.loads(text)) for text in settings}
     keys = sorted({key for values in flat.values() for key in values})
     differ = [k for k in keys if len({repr(values.get(k)) for values in flat.values()}) > 1]
     made = []
@@ -172,11 +176,12 @@ def setting_of(config: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of a config by their dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         inner = isinstance(value, dict)
-        flat |= _flatten(value, f"{prefix}{key}.") if inner else {prefix + key: value}
+        flat |= flatten(value, f"{prefix}{key}.") if inner else {prefix + key: value}
     return flat
 
 
@@ -210,20 +215,29 @@ def unsafe(text: str) -> str:
     return text[1:] if text.startswith("'") and safe(text[1:]) == text else text
 
 
+def table(runs: Iterable[Run]) -> pa.Table:
+    """One row per run, of every status, as runs.parquet has it: the columns of COLUMNS."""
+    import pyarrow as pa
+
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    return pa.Table.from_pylist(_safe_rows(runs), schema=schema)
+
+
+def _safe_rows(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    return [{name: safe(cell) for name, cell in row.items()} for row in rows(runs)]
+
+
 def write_table(runs: Iterable[Run], folder: Path | str) -> tuple[Path, Path]:
     """Writes runs.csv and runs.parquet, and returns their paths."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    folder = Path(folder)
-    table = [{name: safe(cell) for name, cell in row.items()} for row in rows(runs)]
+    folder, runs = Path(folder), list(runs)
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(COLUMNS))
     writer.writeheader()
-    writer.writerows(table)
+    writer.writerows(_safe_rows(runs))
     disk.write(folder / "runs.csv", text.getvalue())
-    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
     with disk.replacing(folder / "runs.parquet") as draft:
-        pq.write_table(pa.Table.from_pylist(table, schema=schema), draft)
+        pq.write_table(table(runs), draft)
     return folder / "runs.csv", folder / "runs.parquet"

@@ -1,0 +1,160 @@
+"""Scores text of a user's own with a trained model, in nats per token.
+
+A model knows windows of `data.seq_len` tokens. A longer text is cut into consecutive windows, each
+scored without what stands before it, as the validation split is; the last window may be shorter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dlm import config
+from dlm.data import round_trip, windows
+from dlm.data.corpora.files import files
+from dlm.data.round_trip import RoundTrip
+from dlm.data.store import Store
+from dlm.errors import DlmError
+from dlm.evaluation import prompts, score
+from dlm.model import sharding
+from dlm.runs.estimate import Estimate
+
+
+class TextScore(NamedTuple):
+    """The loss on a text; `documents` and `bytes` count the text, `left_out` its unscored tokens."""
+
+    estimate: Estimate  # nats per token, over the tokens that were scored
+    bits_per_byte: float | None  # None: the tokenizer alters the text, or it is no text
+    documents: int
+    bytes: int
+    left_out: int  # tokens at the end that make no whole block (objective `block` alone)
+    round_trip: RoundTrip | None  # what the tokenizer lost of the text; None: no tokenizer
+
+    @property
+    def perplexity(self) -> float:
+        """e to the nats per token; of an upper bound, an upper bound."""
+        return math.exp(self.estimate.value)
+
+
+def read(path: Path) -> list[str]:
+    """The documents of a file: one of .txt and .md, one a row of .jsonl, .csv, .parquet and so on.
+
+    Raises:
+      DlmError: no such file, of an unknown kind, broken, or with a row that holds no text.
+    """
+    documents = []
+    for label, text in files(str(path)).documents:
+        if not isinstance(text, str):
+            raise DlmError(f"{path}: {label} has no text; leave the row out, or give it some")
+        documents.append(text)
+    return documents
+
+
+def score_each(
+    c: config.Config, store: Store, params: Any, texts: Sequence[str], passes: int = 0
+) -> list[Estimate]:
+    """An estimate for each text by itself; no end of document is added to its tokens.
+
+    `passes`: Monte Carlo passes of a bound (0: as many as the run was scored with). The standard
+    error is over the windows of the text, NaN if it has only one.
+
+    Raises:
+      DlmError: a text without tokens, or that the model cannot take.
+    """
+    pieces = [_cut(c, ids)[0] for ids in _encoded(store, texts)]
+    for text, windows_of_text in zip(texts, pieces, strict=True):
+        if not windows_of_text:
+            raise DlmError(
+                f"{text!r:.60}: has too few tokens to score; must have {_unit(c)} or more"
+            )
+    nats = _nats(c, store, params, [window for piece in pieces for window in piece], passes)
+    ends = np.cumsum([len(piece) for piece in pieces])
+    parts = np.split(nats, ends[:-1])
+    return [
+        _estimate(c, part, piece, np.zeros(len(piece), np.int64))
+        for part, piece in zip(parts, pieces, strict=True)
+    ]
+
+
+def score_together(
+    c: config.Config, store: Store, params: Any, texts: Sequence[str], passes: int = 0
+) -> TextScore:
+    """One score of all texts together: documents, each with its end, one after another in windows.
+
+    That is how a validation split is scored, but for the last window, which may be shorter and is
+    scored too. The standard error is over documents if there are several, else over windows.
+
+    Raises:
+      DlmError: texts without tokens, or that the model cannot take.
+    """
+    encoded, tokenizer = _encoded(store, texts), store.tokenizer
+    if tokenizer is not None:
+        encoded = [np.append(ids, tokenizer.eod) for ids in encoded]
+    tokens = np.concatenate([np.zeros(0, np.int32), *encoded]).astype(np.int32)
+    pieces, left_out = _cut(c, tokens)
+    if not pieces:
+        raise DlmError(f"the text has {len(tokens)} tokens; must have {_unit(c)} or more")
+    first: dict[str, int] = {}  # copies of a document count as one
+    content = np.array([first.setdefault(text, i) for i, text in enumerate(texts)])
+    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in encoded])])
+    documents = content[windows.window_documents(offsets, c.data.seq_len, len(pieces))]
+    nats = _nats(c, store, params, pieces, passes)
+    estimate = _estimate(c, nats, pieces, documents)
+    sizes = np.array([len(text.encode()) for text in texts])
+    trip, bits = None, None
+    if tokenizer is not None:
+        trip = round_trip.measure(tokenizer, sizes, lambda i: texts[i])
+        if not trip.altered:
+            bits = score.bits_per_byte(estimate, int(sizes.sum()) / len(tokens))
+    return TextScore(estimate, bits, len(texts), int(sizes.sum()), left_out, trip)
+
+
+def _encoded(store: Store, texts: Sequence[str]) -> list[Int[np.ndarray, " n"]]:
+    for text in texts:
+        if torn := [character for character in text if "\ud800" <= character <= "\udfff"]:
+            raise DlmError(f"{text!r:.60}: holds {torn[0]!r}, which is no character of UTF-8")
+    if store.tokenizer is not None:
+        return store.tokenizer.encode_batch(list(texts))
+    encoded = [prompts.encode("text", text, store) for text in texts]
+    for ids in encoded:
+        if len(ids) and not 0 <= ids.min() <= ids.max() < store.vocab_size:
+            raise DlmError(f"text: ids must be 0 to {store.vocab_size - 1}")
+    return encoded
+
+
+def _unit(c: config.Config) -> int:
+    """Tokens of which a window must hold a whole number."""
+    return c.objective.block if c.objective.name == "block" and not c.objective.file else 1
+
+
+def _cut(c: config.Config, ids: Int[np.ndarray, " n"]) -> tuple[list[np.ndarray], int]:
+    """Consecutive windows, the last one maybe shorter, and how many tokens are in none."""
+    length, left_out = c.data.seq_len, len(ids) % _unit(c)
+    kept = len(ids) - left_out
+    return [ids[i : min(i + length, kept)] for i in range(0, kept, length)], left_out
+
+
+def _nats(
+    c: config.Config, store: Store, params: Any, pieces: Sequence[np.ndarray], passes: int
+) -> Float[np.ndarray, " n"]:
+    """Nats of each window, in order; windows of one length are scored together."""
+    passes = 1 if c.objective.family.exact else passes or c.evaluation.final_passes
+    mesh, lengths = sharding.make_mesh(c), np.array([len(piece) for piece in pieces])
+    nats = np.zeros(len(pieces))
+    for length in np.unique(lengths):
+        rows = np.flatnonzero(lengths == length)
+        stacked = np.stack([pieces[i] for i in rows.tolist()]).astype(np.int32)
+        nats[rows] = score.score(c, store.vocab_size, params, stacked, passes, mesh)
+    return nats
+
+
+def _estimate(
+    c: config.Config, nats: np.ndarray, pieces: Sequence[np.ndarray], documents: np.ndarray
+) -> Estimate:
+    lengths = np.array([len(piece) for piece in pieces])
+    return score.estimate_unequal(nats, lengths, documents, c.objective.family.exact)
