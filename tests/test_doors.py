@@ -19,8 +19,9 @@ from dlm.cli import main
 from dlm.errors import DlmError
 from dlm.format import scientific, sentence
 from dlm.laws import analysis, crossings, frontiers, intervals, law_files, measured, words
+from dlm.laws import crossover as cross
 from dlm.laws import table as tables
-from dlm.report import canvas, law_figures, law_page, page, run_figures, summary
+from dlm.report import canvas, law_figures, law_page, page, run_figures, sentences, summary
 
 
 def dlm(*words) -> int:
@@ -74,10 +75,10 @@ def test_a_folder_has_one_crossing_at_every_door(experiment, tmp_path, capsys, m
         assert dlm(*asked, "--out", out) == 0
         assert json.loads((out / "critical.json").read_text())["observed"] == [equal, best]
     printed = " ".join(capsys.readouterr().out.split())
-    (crossover,) = summary.cross.crossovers(panel)
-    told = summary.crossing(crossover)
+    (crossover,) = cross.crossovers(panel)
+    told = sentences.crossing(crossover)
     assert "masked diffusion passes the best AR of 2 settings for good at C = 1.2×10¹²" in told
-    assert told in printed and sentence(told) in summary.answer(panel)
+    assert told in printed and sentence(told) in sentences.answer(panel)
     number = scientific(best["compute"])
     a, b = sorted(tables.read(experiment), key=lambda t: t.family)
     for drawing in (
@@ -85,7 +86,7 @@ def test_a_folder_has_one_crossing_at_every_door(experiment, tmp_path, capsys, m
         run_figures.frontier([panel]),
     ):
         assert number in texts_of(canvas.draw(drawing))
-    assert scientific(best["compute"], 3) in page._critical([panel])
+    assert scientific(best["compute"], 3) in page._critical(page.load(experiment).summary)
 
 
 def test_a_table_without_curves_says_that_it_has_final_losses_only(experiment, tmp_path, capsys):
@@ -116,8 +117,8 @@ def test_without_a_law_and_without_runs_in_common_there_is_nothing_to_tell(tmp_p
 ])  # fmt: skip
 def test_a_crossing_shows_what_the_kinds_of_its_losses_allow(experiment, kinds, words):
     (panel,), _ = runs.panels(runs.load(experiment))
-    (found,) = summary.cross.crossovers(panel)
-    told = summary.crossing(dataclasses.replace(found, kinds=kinds))
+    (found,) = cross.crossovers(panel)
+    told = sentences.crossing(dataclasses.replace(found, kinds=kinds))
     assert words in told and told.count("upper bound") == (kinds != ("", ""))
 
 

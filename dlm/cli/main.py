@@ -290,12 +290,16 @@ def _report(arguments: argparse.Namespace, overrides: list) -> int:
 
     folder = arguments.folder
     if folder.is_file():
+        if arguments.reference:
+            raise DlmError(
+                "--reference: only with a folder of runs; a table's report compares none"
+            )
         chosen = arguments.columns, arguments.figure, arguments.width
         return _show(laws_verbs.report(folder, arguments.law, *chosen))
     if arguments.columns:
         raise DlmError("--columns: only with a table; the runs of a folder have known columns")
     laws_verbs.check_figures(arguments.figure, arguments.width, report.FIGURES)
-    loaded = report.load(folder)
+    loaded = report.load(folder, arguments.reference)
     page = report.write(folder, arguments.figure, arguments.width, loaded)
     _print(report.summary(folder, loaded))
     print(f"report: {page}")

@@ -96,6 +96,7 @@ the ratio is of training tokens per second over the config as it is. Tokens are 
         "write report.html, figures and tables from the runs below a folder (no JAX needed)",
         """examples:
   dlm report runs/quickstart
+  dlm report runs/continuum --reference block         differences to block diffusion
   dlm report runs/quickstart --width 3.25 --figure frontier     for a column of a paper
   dlm report runs.csv --columns loss=val_nll                    laws of a table""",
     ),
@@ -252,6 +253,13 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     laws_verbs.law_argument(parsers["report"], "of a table of runs")
     laws_verbs.columns_argument(parsers["report"])
     laws_verbs.choice(parsers["report"])
+    parsers["report"].add_argument(
+        "--reference",
+        default="",
+        metavar="FAMILY",
+        help="compare all others with this family, or with one of its settings: "
+        "'ar optimizer.lr=0.002' (default: ar)",
+    )
     parsers["tensorboard"].add_argument(
         "--port", type=inputs.whole(0, 2**16 - 1), default=6006, help="(default: 6006)"
     )

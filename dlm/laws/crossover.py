@@ -6,6 +6,7 @@ the final comparison uses the best weights on the whole validation split.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -14,14 +15,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlm.errors import DlmError, nearest
 from dlm.laws import crossings, frontiers
 from dlm.laws.crossings import Crossover
 from dlm.laws.frontiers import FamilyLosses, Frontier, RunLosses, SettingLosses
 from dlm.runs import Family, Panel, Run, Setting, panel_key, panels, setting_of
 from dlm.runs.estimate import Comparison, Estimate, compare, standard_error
 
-REFERENCE = "ar"  # the family that the others have to pass
-EQUAL = REFERENCE + frontiers.AT_EQUAL
+EQUAL = "ar" + frontiers.AT_EQUAL
+OTHERS = ", other settings"  # after the reference's name, if one of its settings is the reference
 NAMES = {
     "ar": "AR",
     EQUAL: "AR at equal settings",
@@ -37,7 +39,55 @@ NAMES = {
 
 
 def name_of(objective: str) -> str:
+    """The family's name in sentences, "AR at equal settings" for "ar at equal settings"."""
+    for suffix in (frontiers.AT_EQUAL, OTHERS):
+        if objective.endswith(suffix):
+            return name_of(objective.removesuffix(suffix)) + suffix
     return NAMES.get(objective, objective)
+
+
+def against(panels: Sequence[Panel], reference: str) -> list[Panel]:
+    """The panels with another reference than AR: a family, or one setting of a family.
+
+    `reference`: "masked", or "masked optimizer.lr=0.002", the family and the setting's name. That
+    setting is then the whole reference, and the family's other settings are a family beside it.
+
+    Raises:
+      DlmError: no panel has this family or setting; lists those that there are.
+    """
+    name, _, setting = " ".join(reference.split()).partition(" ")
+    families = [p.families[name] for p in panels if name in p.families]
+    if not families:
+        known = sorted({family for p in panels for family in p.families})
+        raise DlmError(
+            f"--reference {reference!r}: must be one of {', '.join(known) or 'no finished family'}"
+            + nearest(name, known)
+        )
+    if not setting:
+        return [dataclasses.replace(p, reference=name) for p in panels]
+    known = list(dict.fromkeys(s.name for f in families for s in f.settings if s.name))
+    if setting not in known:
+        listed = "; ".join(known) or "no setting of a name, as it has one only"
+        raise DlmError(f"--reference {reference!r}: {name} has {listed}{nearest(setting, known)}")
+    return [_against_setting(p, name, setting) for p in panels]
+
+
+def _against_setting(panel: Panel, name: str, setting: str) -> Panel:
+    family = panel.families.get(name)
+    chosen = [s for s in family.settings if s.name == setting] if family else []
+    if family is None or not chosen:
+        families = {k: f for k, f in panel.families.items() if k != name}
+        if family is not None:
+            families[name + OTHERS] = dataclasses.replace(family, name=name + OTHERS)
+        return dataclasses.replace(panel, reference=name, families=families)
+    rest = tuple(s for s in family.settings if s.name != setting)
+    families = panel.families | {
+        name: dataclasses.replace(family, settings=tuple(chosen), trials=1)
+    }
+    if rest:
+        others = Family(name + OTHERS, family.kind, rest, family.trials - 1)
+        families[others.name] = others
+    return dataclasses.replace(panel, reference=name, families=families)
 
 
 # --- the crossing -------------------------------------------------------------------------------
@@ -108,7 +158,7 @@ def frontier(family: Family, axis: str = "flops") -> Frontier:
 
 def equal_frontier(panel: Panel, challenger: Family, axis: str = "flops") -> Frontier | None:
     """The reference's frontier at the challenger's settings, where it has others too."""
-    reference = panel.families.get(REFERENCE)
+    reference = panel.families.get(panel.reference)
     if reference is None:
         return None
     equal = frontiers.equally_set(losses_of(reference, axis), losses_of(challenger, axis))
@@ -133,10 +183,15 @@ def equal_crossovers(panel: Panel, axis: str = "flops") -> list[Crossover]:
 
 
 def _pairs(panel: Panel, axis: str) -> list[tuple[FamilyLosses, FamilyLosses]]:
-    if REFERENCE not in panel.families:
+    reference = panel.families.get(panel.reference)
+    if reference is None:
         return []
-    first = losses_of(panel.families[REFERENCE], axis)
-    return [(first, losses_of(f, axis)) for name, f in panel.families.items() if name != REFERENCE]
+    return [(losses_of(reference, axis), losses_of(f, axis)) for f in challengers(panel)]
+
+
+def challengers(panel: Panel) -> list[Family]:
+    """All families of a panel but its reference."""
+    return [family for name, family in panel.families.items() if name != panel.reference]
 
 
 # --- the final numbers --------------------------------------------------------------------------
@@ -171,49 +226,51 @@ def estimate(setting: Setting) -> Estimate:
 
 def finals(panel: Panel) -> list[Final]:
     """The best setting of each family against that of the reference."""
-    if REFERENCE not in panel.families:
-        return []
-    others = [family for name, family in panel.families.items() if name != REFERENCE]
-    return [final(panel.families[REFERENCE], family) for family in others]
+    reference = panel.families.get(panel.reference)
+    return [final(reference, family) for family in challengers(panel)] if reference else []
 
 
 def final(reference: Family, challenger: Family) -> Final:
-    """Challenger minus reference, with the noise of seeds and of windows added in quadrature.
+    """The challenger's best setting minus the reference's."""
+    return paired(
+        reference.best, challenger.best, reference=reference.name, challenger=challenger.name
+    )
 
-    The seeds of both families are scored on the same windows, so the noise of windows is that of
-    the per-window differences where nll.npy is there, and the two standard errors in quadrature
-    where it is not, which is too large. Windows of one document go together where
-    nll_documents.npy, int [n], says which document each window is of; else each stands alone.
+
+def paired(a: Setting, b: Setting, reference: str, challenger: str) -> Final:
+    """Setting b, of the challenger, minus setting a, of the reference.
+
+    The noise of seeds and of windows is added in quadrature. The seeds of both settings are scored
+    on the same windows, so the noise of windows is that of the per-window differences where nll.npy
+    is there, and the two standard errors in quadrature where it is not, which is too large. Windows
+    of one document go together where nll_documents.npy, int [n], says which document each window is
+    of; else each stands alone.
     """
-    a, b = estimate(reference.best), estimate(challenger.best)
+    estimates = estimate(a), estimate(b)
     seeds = None
-    if reference.best.seeds > 1 and challenger.best.seeds > 1:
-        seeds = math.hypot(a.stderr, b.stderr)
-    per_window = [_per_window(family.best) for family in (reference, challenger)]
-    x, y = per_window
-    paired = x is not None and y is not None and len(x) == len(y) and len(x) > 1
-    documents = _documents(reference.best.runs[0], len(x)) if x is not None and paired else None
-    if x is not None and y is not None and paired:
+    if a.seeds > 1 and b.seeds > 1:
+        seeds = math.hypot(*(each.stderr for each in estimates))
+    x, y = _per_window(a), _per_window(b)
+    is_paired = x is not None and y is not None and len(x) == len(y) and len(x) > 1
+    documents = _documents(a.runs[0], len(x)) if x is not None and is_paired else None
+    if x is not None and y is not None and is_paired:
         windows = standard_error(y - x, documents)
     else:
-        noise = [f.best.values("validation_stderr").mean() for f in (reference, challenger)]
-        windows = math.hypot(*noise)
-    names = (name_of(challenger.name), name_of(reference.name))
+        windows = math.hypot(*(s.values("validation_stderr").mean() for s in (a, b)))
     total = math.hypot(seeds or 0.0, windows)
-    compared = compare(b, a, total, names)
     return Final(
-        reference.name,
-        challenger.name,
-        a,
-        b,
-        compared,
+        reference,
+        challenger,
+        *estimates,
+        compare(estimates[1], estimates[0], total, (name_of(challenger), name_of(reference))),
         seeds,
         windows,
-        paired,
+        is_paired,
         documents is not None and len(np.unique(documents)) > 1,
     )
 
 
+@functools.lru_cache(maxsize=64)  # settings are records compared by identity
 def _per_window(setting: Setting) -> np.ndarray | None:
     """Nats per token of each validation window, mean over seeds, [n]; None if a seed has none."""
     found = []

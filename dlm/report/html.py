@@ -20,6 +20,8 @@ h3{font-size:1rem;margin:1rem 0 .3rem}
 p,ul{max-width:44rem;margin:.5rem 0}
 .soft,figcaption{color:var(--soft);font-size:.9rem}.answer{font-size:1.05rem}
 .pair{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr))}
+details{border-top:1px solid var(--line)}details:last-of-type{border-bottom:1px solid var(--line)}
+summary{cursor:pointer;font-weight:600;padding:.55rem 0}details>:last-child{margin-bottom:1rem}
 figure{margin:0}
 figure svg{display:block;width:100%;height:auto;box-sizing:border-box;
 background:#fff;border:1px solid var(--line);border-radius:6px;padding:.4rem}
@@ -37,7 +39,9 @@ code{overflow-wrap:anywhere}a{color:inherit}
 td:first-child,th:first-child{position:sticky;left:0;background:var(--back);max-width:8rem}}
 @media print{:root{--ink:#000;--soft:#444;--line:#bbb;--back:#fff;--pale:#fff}
 @page{margin:1.5cm}body{font-size:10pt;max-width:none;padding:0}
-h1,h2,h3{break-after:avoid}figure,pre,tr{break-inside:avoid}
+details::details-content{content-visibility:visible;display:block;block-size:auto}
+summary{list-style:none}
+h1,h2,h3,summary{break-after:avoid}figure,pre,tr{break-inside:avoid}
 p,ul,figcaption{max-width:none}figure svg{border:0;padding:0;max-height:18cm}
 .pair{grid-template-columns:1fr 1fr}
 .wide{overflow:visible}table{font-size:7pt;width:100%}
@@ -62,6 +66,11 @@ def text(words: str) -> str:
 
 def section(title: str, *parts: str) -> list[str]:
     return [f"<h2>{escape(title)}</h2>", *parts]
+
+
+def fold(title: str, *parts: str) -> list[str]:
+    """A section that is closed until its title is clicked; open in print."""
+    return [f"<details><summary>{escape(title)}</summary>", *parts, "</details>"]
 
 
 def bullets(items: Iterable[str]) -> str:

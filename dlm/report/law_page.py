@@ -25,10 +25,10 @@ from dlm.laws.crossings import CROSSES, TOO_FEW, Crossover
 from dlm.laws.crossover import name_of
 from dlm.laws.forms import law as named
 from dlm.laws.frontiers import AT_EQUAL
-from dlm.report import html, summary
+from dlm.report import html, sentences
 from dlm.report.canvas import Drawn
 from dlm.report.terminal import grid, prose
-from dlm.runs import Panel, Run
+from dlm.runs import Family, Panel, Run
 
 LAW, ONE_SIZE = "data-constrained", named("one-size")
 HEAD = ("coefficient", "value", "90% interval, profile", "90% interval, bootstrap", "verdict")
@@ -133,9 +133,9 @@ def terminal(a: Analysis) -> list[Any]:
 
 
 def of_runs(found: Sequence[Run], panels: Sequence[Panel]) -> list[str]:
-    """What some runs identify: an analysis of each family, or why there is none."""
+    """What some runs identify as HTML: an analysis of each family, or a sentence why there is none."""
     parts: list[str] = []
-    refused: list[str] = []
+    refused: list[list[str]] = []
     try:
         read = tables.from_runs(found, "best", "these runs")
     except DlmError as error:
@@ -146,36 +146,44 @@ def of_runs(found: Sequence[Run], panels: Sequence[Panel]) -> list[str]:
             a = laws.analyse(t, LAW)  # as `dlm fit` does
             parts += [f"<h3>{escape(f'{LAW}, {t.family}')}</h3>", *section(a)]
         except DlmError as error:
-            refused.append(f"{LAW}: {error}.")
-    one = [text for panel in panels for text in one_size(panel)]
-    return [*parts, html.bullets([*refused, *one])]
+            refused.append([t.family, str(error)])
+    if refused:
+        text = (
+            f"The {LAW} law cannot be fitted to {len(refused)} of {len(read)} families: sizes, "
+            "unique tokens and epoch counts, three of each at least, would make a law."
+        )
+        parts += [f"<p>{escape(text)}</p>", html.table(("family", "why"), refused)]
+    return [*parts, *one_size(panels)]
 
 
-def one_size(panel: Panel) -> list[str]:
+def one_size(panels: Sequence[Panel]) -> list[str]:
     """The law of a single size, fitted to the tracked losses of each family's best setting."""
-    made = []
-    for family in panel.families.values():
-        name = f"{panel.title}, {name_of(family.name)}"
-        t = tables.of_curves(family.best.runs, panel.title, family.name)
-        if t is None or len(t) <= len(ONE_SIZE.names) or t.epochs.max() < 2:
-            made.append(f"{name}: too few evaluations after the first epoch for a law.")
-            continue
-        curve = dataclasses.replace(
-            t, group=np.arange(len(t))
-        )  # each row for itself: a description
-        f = fits.fit(ONE_SIZE, curve, loss=fits.Loss("gaussian"), starts=8, tolerance=fits.ROUGH)
-        values = ", ".join(
-            f"{k} {'unbounded' if v > 0.99 * ONE_SIZE.coefficient(k).limits[1] else number(v, 3)}"
-            for k, v in f.coefficients.items()
-        )
-        made.append(
-            f"{name}: {ONE_SIZE.formula}, through the tracked losses of the best setting: R2 "
-            f"{f.r2:.3f}, minimum at {values}. Not identified: {t.groups} independent runs (seeds) "
-            f"for {len(ONE_SIZE.names)} coefficients, all of one size and one U. It describes these "
-            "curves and predicts no others; sizes, unique tokens and epoch counts, three of each at "
-            "least, would make a law."
-        )
-    return made
+    rows = [
+        [panel.title, name_of(family.name), *_one_size(panel, family)]
+        for panel in panels
+        for family in panel.families.values()
+    ]
+    text = (
+        f"{ONE_SIZE.formula}, through the tracked losses of each family's best setting. Not "
+        "identified: it describes these curves, each of one size and one U, and predicts no others."
+    )
+    head = ("data", "family", "independent runs", "R2", *(f"{k}, minimum" for k in ONE_SIZE.names))
+    return [f"<p>{escape(text)}</p>", html.table(head, rows)]
+
+
+def _one_size(panel: Panel, family: Family) -> list[str]:
+    """Runs, R2 and coefficients of one curve; "too few" if it has too few evaluations for them."""
+    t = tables.of_curves(family.best.runs, panel.title, family.name)
+    names = ONE_SIZE.names
+    if t is None or len(t) <= len(names) or t.epochs.max() < 2:
+        few = "too few evaluations after the first epoch for a law"
+        return [str(t.groups) if t is not None else "", few, *[""] * len(names)]
+    curve = dataclasses.replace(t, group=np.arange(len(t)))  # each row for itself: a description
+    f = fits.fit(ONE_SIZE, curve, loss=fits.Loss("gaussian"), starts=8, tolerance=fits.ROUGH)
+    limits = {name: ONE_SIZE.coefficient(name).limits[1] for name in names}
+    values = [(f.coefficients[name], limits[name]) for name in names]
+    shown = ["unbounded" if v > 0.99 * limit else number(v, 3) for v, limit in values]
+    return [str(t.groups), f"{f.r2:.3f}", *shown]
 
 
 # --- the critical compute -----------------------------------------------------------------------
@@ -214,7 +222,7 @@ def _said(c: Comparison) -> list[str]:
         )
     said += [power_sentence(p) for p in c.powers]
     said += [
-        f"U = {number(found.unique_tokens)}, runs: {summary.crossing(found)}"
+        f"U = {number(found.unique_tokens)}, runs: {sentences.crossing(found)}"
         for found in c.observed
         if found.status != TOO_FEW
     ]

@@ -1,8 +1,8 @@
-"""One self-contained page per experiment: the answer, the figures, the samples, the table of runs.
+"""One self-contained page per experiment: verdicts, the figure, one table; all else folds away.
 
 `write` makes report.html (no network, no script), report.json with every number, the figures as
-PNG and SVG, and the table of runs; `summary` is the short form for the terminal. Both work with
-whatever runs there are, and say what is missing.
+PNG and SVG, and the table of runs; `summary` is the short form for the terminal. All render one
+`Summary` (dlm/report/summary.py), work with whatever runs there are, and say what is missing.
 """
 
 from __future__ import annotations
@@ -18,23 +18,14 @@ import numpy as np
 
 from dlm import disk, runs
 from dlm.errors import DlmError
-from dlm.format import (
-    between,
-    fixed,
-    integer,
-    number,
-    percent,
-    scientific,
-    sentence,
-    with_error,
-)
-from dlm.laws import crossings
+from dlm.format import between, fixed, integer, number, percent, scientific, with_error
 from dlm.laws import crossover as cross
-from dlm.laws.crossover import name_of
+from dlm.laws.crossover import Crossover, name_of
 from dlm.report import canvas, html, law_page, run_figures
 from dlm.report import summary as findings
+from dlm.report.brief import Brief
 from dlm.report.canvas import Drawing
-from dlm.report.terminal import grid, prose
+from dlm.report.summary import PanelSummary, Summary
 from dlm.runs import Panel, Run
 
 FIGURES = ("frontier", "epochs", "settings")
@@ -44,21 +35,25 @@ FEW = 4  # families beyond which every setting is drawn beside the best of each
 
 
 class Loaded(NamedTuple):
-    """The runs of a folder, in the groups in which they may be compared."""
+    """The runs of a folder, in the groups in which they may be compared, and what they say."""
 
     runs: list[Run]
     panels: list[Panel]
-    excluded: list[tuple[Run, str]]
+    summary: Summary
 
 
-def load(directory: Path | str) -> Loaded:
+def load(directory: Path | str, reference: str = "") -> Loaded:
     """Reads the runs of a workdir or an experiment's folder, for `write` and `summary`.
 
+    `reference`: the family, or the family and setting, that all others are compared with; "": AR.
+
     Raises:
-      DlmError: there is no such directory.
+      DlmError: there is no such directory, or no finished run of the reference.
     """
-    found = runs.load(directory)
-    return Loaded(found, *runs.panels(found))
+    every = runs.load(directory)
+    panels, excluded = runs.panels(every)
+    panels = cross.against(panels, reference) if reference else panels
+    return Loaded(every, panels, findings.of(every, panels, excluded))
 
 
 def write(
@@ -77,18 +72,17 @@ def write(
       DlmError: there is no such directory, it cannot be written, or a name that no figure has.
     """
     folder = Path(directory)
-    found, panels, excluded = loaded or load(folder)
-    to_draw = canvas.chosen(drawings(panels), asked)
+    loaded = loaded or load(folder)
+    to_draw = canvas.chosen(drawings(loaded.panels), asked)
     try:
-        runs.write_table(found, folder)
-        numbers = findings.numbers(found, panels, excluded)
-        disk.write_json(folder / "report.json", numbers)
+        runs.write_table(loaded.runs, folder)
+        disk.write_json(folder / "report.json", findings.as_json(loaded.summary))
         problems = []
         for name, make, panel in to_draw:
             label = f"{name}-{panel}" if panel else name
             drawn = canvas.attempt(label, make, folder / label, panel, width)
             problems += [drawn.problem] if drawn.problem else []
-        return disk.write(folder / "report.html", page(found, panels, excluded, problems))
+        return disk.write(folder / "report.html", page(loaded, problems))
     except OSError as error:
         raise DlmError(f"{folder}: the report cannot be written ({error.strerror})") from None
 
@@ -108,121 +102,139 @@ def drawings(panels: Sequence[Panel]) -> dict[str, Callable[[], Drawing]]:
 # --- the page -----------------------------------------------------------------------------------
 
 
-def page(
-    found: Sequence[Run],
-    panels: Sequence[Panel],
-    excluded: Sequence[tuple[Run, str]],
-    problems: Sequence[str] = (),
-) -> str:
+def page(loaded: Loaded, problems: Sequence[str] = ()) -> str:
     """The page as text; `problems`: figures that could not be written as files, and why."""
-    experiments = sorted({run.experiment for run in found})
-    title = ", ".join(experiments) or "no runs"
-    questions = findings.questions(found)
-    answers = [findings.answer(panel) for panel in panels] or [findings.nothing(found)]
+    s, panels = loaded.summary, loaded.panels
+    title = ", ".join(s.experiments) or "no runs"
     body = [
-        f"<h1>{escape(questions[0] if len(questions) == 1 else title)}</h1>",
+        f"<h1>{escape(s.questions[0] if len(s.questions) == 1 else title)}</h1>",
         f'<p class="soft">dlm, experiment {escape(title)}</p>',
-        *(f"<p>{escape(q)}</p>" for q in questions if len(questions) > 1),
-        *(f'<p class="answer">{html.text(words)}</p>' for words in answers),
+        *(f"<p>{escape(q)}</p>" for q in s.questions if len(s.questions) > 1),
+        *map(_verdict, s.panels),
+        *([f'<p class="answer">{html.text(s.nothing)}</p>'] if s.nothing else []),
+        *([f'<p class="soft">{html.text(" ".join(s.remarks))}</p>'] if s.remarks else []),
     ]
     if panels:
-        body += [
-            _figures(panels, problems),
-            *html.section("Best of each family", _best(panels)),
-            *html.section("Critical compute", _critical(panels)),
-            *html.section("Scaling laws", *law_page.of_runs(found, panels)),
-            *html.section("Samples", *map(_samples, panels)),
-            *html.section("What was compared", html.bullets(_compared(panels))),
-            *html.section("What kind of number each loss is", html.bullets(_kinds(panels))),
-        ]
-    reasons = [[run.experiment, run.run, run.label, reason] for run, reason in excluded]
+        body += _compared(loaded, problems)
+    reasons = [list(each.values()) for each in s.excluded]
     left_out = html.table(["experiment", "run", "label", "reason"], reasons)
     body += [
-        *html.section("Left out of the comparison", left_out if reasons else "<p>No run.</p>"),
-        *html.section("All runs", _all_runs(found)),
-        *html.section("Made with", html.bullets(_made_with(found, panels))),
+        *html.fold(
+            f"Left out of the comparison ({len(reasons)})",
+            left_out if reasons else "<p>No run.</p>",
+        ),
+        *html.fold(f"All runs ({len(s.runs)})", _all_runs(s)),
+        *html.fold("Made with", html.bullets(_made_with(s))),
     ]
     return html.document(f"{title}: dlm report", body)
 
 
-def _figures(panels: Sequence[Panel], problems: Sequence[str]) -> str:
-    """One figure per panel: side by side on a desk, below each other on a phone."""
-    parts = []
-    undrawn = list(problems)
-    for name in drawings(panels):
-        drawn = [
-            canvas.attempt(f"{name}, {panel.title}", drawings([panel])[name])
-            for panel in panels
-            if name in drawings([panel])
-        ]
-        undrawn += [each.problem for each in drawn if each.problem]
-        drawn = [each for each in drawn if each.svg]
-        if not drawn:
-            continue
-        alike = len({each.caption for each in drawn}) == 1  # else each explains its own marks
-        svgs = [html.figure(d.svg, d.name, "" if alike else d.caption) for d in drawn]
-        parts += html.section(drawn[0].heading, f'<div class="pair">{"".join(svgs)}</div>')
-        parts += [f'<p class="soft">{html.text(drawn[0].caption)}</p>'] if alike else []
-    return "".join(parts) + (html.bullets(dict.fromkeys(undrawn)) if undrawn else "")
+def _verdict(p: PanelSummary) -> str:
+    return f'<p class="answer"><b>{escape(p.title)}.</b> {html.text(p.verdict)}</p>'
 
 
-def _best(panels: Sequence[Panel]) -> str:
-    head = ("data", "family", "loss, nats/token", "over", "kind", "training loss", "bits/byte")
-    more = ("best epoch", "best FLOPs", "parameters", "setting", "settings tried")
-    return html.table((*head, *more), [row for panel in panels for row in best_rows(panel)])
-
-
-def best_rows(panel: Panel) -> list[list[str]]:
-    """The best setting of each family in words, one row each."""
-    made = []
-    for family in panel.families.values():
-        value = cross.estimate(family.best)
-        mean = {
-            name: findings.mean_of(family, name)
-            for name in ("train_loss", "bits_per_byte", "best_epoch", "best_flops", "params")
-        }
-        made.append(
-            [
-                *(panel.title, name_of(family.name), with_error(value.value, value.stderr)),
-                *(findings.stderr_over(family.best.seeds), family.kind),
-                *(fixed(mean["train_loss"], 3), fixed(mean["bits_per_byte"], 3)),
-                *(number(mean["best_epoch"]), scientific(mean["best_flops"])),
-                *(integer(mean["params"]), family.best.name or "the only one"),
-                str(family.trials),
-            ]
-        )
-    return made
-
-
-def _critical(panels: Sequence[Panel]) -> str:
-    body = [
-        _critical_row(panel, counted, found)
-        for panel in panels
-        for axis, counted in (("flops", "analytic"), ("flops_6nd", "6ND"))
-        for found in cross.equal_crossovers(panel, axis) + cross.crossovers(panel, axis)
+def _compared(loaded: Loaded, problems: Sequence[str]) -> list[str]:
+    """The figure and the table, then all else, folded."""
+    s, panels = loaded.summary, loaded.panels
+    first, *others = drawings(panels)
+    drawn = {name: _figure(name, panels) for name in (first, *others)}
+    undrawn = [*problems, *(problem for _, _, missing in drawn.values() for problem in missing)]
+    tried = sum(len(p.settings) for p in s.panels)
+    return [
+        drawn[first][1],
+        html.bullets(dict.fromkeys(undrawn)) if undrawn else "",
+        html.table(*findings.table(s)),
+        *html.fold("The comparison in full", *(f"<p>{html.text(p.answer)}</p>" for p in s.panels)),
+        *html.fold("Critical compute", _critical(s)),
+        *html.fold("Best of each family", _best(s)),
+        *html.fold(f"Every setting against the reference ({tried})", _settings(s)),
+        *(part for name in others for part in html.fold(*drawn[name][:2])),
+        *html.fold("Scaling laws", *law_page.of_runs(loaded.runs, panels)),
+        *html.fold("Samples", *map(_samples, panels)),
+        *html.fold("What was compared", html.bullets([*s.compared, *s.selected_on_validation])),
+        *html.fold("What kind of number each loss is", html.bullets(s.kinds)),
     ]
-    if not body:
-        return "<p>Needs a finished run of AR and of a diffusion family on the same data.</p>"
+
+
+def _figure(name: str, panels: Sequence[Panel]) -> tuple[str, str, list[str]]:
+    """Heading, one figure per panel (beside each other if there is room), and what was not drawn."""
+    drawn = [
+        canvas.attempt(f"{name}, {panel.title}", drawings([panel])[name])
+        for panel in panels
+        if name in drawings([panel])
+    ]
+    problems = [each.problem for each in drawn if each.problem]
+    drawn = [each for each in drawn if each.svg]
+    if not drawn:
+        return name, "<p>Not drawn.</p>", problems
+    alike = len({each.caption for each in drawn}) == 1  # else each explains its own marks
+    svgs = [html.figure(d.svg, d.name, "" if alike else d.caption) for d in drawn]
+    below = f'<p class="soft">{html.text(drawn[0].caption)}</p>' if alike else ""
+    return drawn[0].heading, f'<div class="pair">{"".join(svgs)}</div>{below}', problems
+
+
+def _best(s: Summary) -> str:
+    head = ("data", "family", "loss, nats/token", "over", "kind", "training loss", "bits/byte")
+    more = ("best epoch", "best FLOPs", "parameters", "setting", "settings tried", "seeds")
+    rows = [
+        [
+            *(p.title, name_of(f.objective), with_error(f.loss, f.stderr), f.stderr_over, f.kind),
+            *(fixed(f.train_loss, 3), fixed(f.bits_per_byte, 3), number(f.best_epoch)),
+            *(scientific(f.best_flops), integer(f.params), f.best_setting or "the only one"),
+            *(str(f.settings_tried), ", ".join(map(str, f.seeds))),
+        ]
+        for p in s.panels
+        for f in p.families
+    ]
+    return html.table((*head, *more), rows)
+
+
+def _settings(s: Summary) -> str:
+    """Every setting minus the reference's best setting."""
+    head = ("data", "family", "setting", "seeds", "loss, nats/token", "kind")
+    rows = [
+        [
+            *(p.title, name_of(row.objective), row.setting or "the only one", str(row.seeds)),
+            *(with_error(row.loss, row.stderr), row.kind),
+            *(findings.signed(row.difference), row.difference.outcome if row.difference else ""),
+        ]
+        for p in s.panels
+        for row in p.settings
+    ]
+    return html.table((*head, "minus the reference", "shows"), rows)
+
+
+def _critical(s: Summary) -> str:
+    rows = [
+        _critical_row(p, counted, crossing)
+        for p in s.panels
+        for axis, counted in findings.AXES.items()
+        for crossing in p.crossovers[axis]
+    ]
+    if not rows:
+        return (
+            "<p>Needs a finished run of the reference and of another family on the same data.</p>"
+        )
     head = ("data", "families", "FLOPs counted", "status", "critical compute", "90% interval")
-    return html.table((*head, "resamples crossing", "epochs", "gap at the end"), body)
+    return html.table((*head, "resamples crossing", "epochs", "gap at the end"), rows)
 
 
-def _critical_row(panel: Panel, counted: str, found: cross.Crossover) -> list[str]:
-    status, place = found.status, found
-    if found.trend is not None:  # it does not cross: the extrapolation, and marked as one
-        place = found.trend
-        meets = math.isfinite(found.trend.compute)
+def _critical_row(p: PanelSummary, counted: str, crossing: Crossover) -> list[str]:
+    status, place = crossing.status, crossing
+    if crossing.trend is not None:  # it does not cross: the extrapolation, and marked as one
+        place = crossing.trend
+        meets = math.isfinite(crossing.trend.compute)
         status += "; extrapolated from its trend" if meets else "; nor does its trend"
     known = place.low is not None and place.high is not None
-    spread = " (spread)" if found.over == "settings" else ""
+    spread = " (spread)" if crossing.over == "settings" else ""
     compute = "none in reach" if place.compute == math.inf else scientific(place.compute, 3)
     return [
-        *(panel.title, f"{name_of(found.challenger)} against {name_of(found.reference)}"),
+        *(p.title, f"{name_of(crossing.challenger)} against {name_of(crossing.reference)}"),
         *(counted, status, compute),
         between(place.low or 0, place.high or 0) + spread if known else "no interval: one seed",
-        percent(found.share),
+        percent(crossing.share),
         number(place.epochs),
-        f"{with_error(found.gap, found.gap_stderr, sign=True)} at {scientific(found.end)}",
+        f"{with_error(crossing.gap, crossing.gap_stderr, sign=True)} at {scientific(crossing.end)}",
     ]
 
 
@@ -275,83 +287,7 @@ def _real_digits(count: int) -> np.ndarray | None:
     return images[np.linspace(0, len(images) - 1, count).astype(int)]
 
 
-def _above_truth(panel: Panel) -> list[str]:
-    """How far each family's best lies above the entropy of the source, where that is known."""
-    best = {f.name: f.best.runs for f in panel.families.values()}
-    entropy = next(iter(best.values()))[0].result.get("entropy")
-    if entropy is None:
-        return []
-
-    def gap(name: str, rows: Sequence[Any]) -> str:
-        losses, errors = (
-            np.array([r.result[key] for r in rows], float)
-            for key in ("validation_loss", "validation_stderr")
-        )
-        error = errors.mean()  # over documents, which all seeds share
-        kind = rows[0].result["kind"]
-        return f"{name_of(name)} {with_error(losses.mean() - entropy, error, sign=True)} ({kind})"
-
-    gaps = ", ".join(gap(name, rows) for name, rows in best.items())
-    return [
-        f"{panel.title}: the entropy of the source is {entropy:.4f} nats/token over whole documents "
-        f"(windows that cut them can score above or below it); above it lie {gaps}, "
-        "± over validation documents."
-    ]
-
-
-def _compared(panels: Sequence[Panel]) -> list[str]:
-    found = []
-    for panel in panels:
-        seeds = ", ".join(f"{name_of(f.name)} {f.best.seeds}" for f in panel.families.values())
-        tokens = {f.best.runs[0].result["validation_tokens"] for f in panel.families.values()}
-        found.append(
-            f"{panel.title}: all families train on the same tokens in windows of {panel.seq_len}, "
-            f"score the same {panel.seq_len} positions of each window, and are evaluated on the "
-            f"same validation windows ({' or '.join(f'{n:,}' for n in sorted(tokens))} tokens). "
-            f"Seeds of the best setting: {seeds}."
-        )
-        found += [f"{panel.title}: {sentence}" for sentence in findings.corpus_notes(panel)]
-        found += [f"{panel.title}: {sentence}" for sentence in findings.curve_gaps(panel)]
-        found += _above_truth(panel)
-        for final in cross.finals(panel):
-            seed = "" if final.stderr_seeds is None else f"{final.stderr_seeds:.4f} over seeds, "
-            how = "paired, window by window" if final.paired else "not paired, so too large"
-            if final.paired:
-                how += (
-                    "; windows of one document go together"
-                    if final.clustered
-                    else "; windows are taken as independent"
-                )
-            found.append(
-                f"{panel.title}: the ± of the difference adds in quadrature {seed}"
-                f"{final.stderr_windows:.4f} over validation windows ({how})."
-            )
-    found.append(
-        "Crossovers are read from the losses tracked while training, by straight lines in log compute. "
-        f"Their interval resamples seeds ({crossings.RESAMPLES:,} times, widened for few seeds) and "
-        "does not hold the noise of validation windows or of settings with one seed. If no setting "
-        f"at the crossing has several seeds and each family has {crossings.SPREAD} settings or more, "
-        "settings are resampled instead: a spread, not an interval."
-    )
-    return found + findings.selected(panels)
-
-
-def _kinds(panels: Sequence[Panel]) -> list[str]:
-    kinds = {(f.name, f.kind) for panel in panels for f in panel.families.values()}
-    words = {"exact": "the exact", "upper bound": "an upper bound on the"}
-    found = [
-        f"{sentence(name_of(name))}: {words.get(kind, kind)} negative log-likelihood, nats per token."
-        for name, kind in sorted(kinds)
-    ]
-    if any(kind == "upper bound" for _, kind in kinds):
-        found.append(
-            "A bound that lies below an exact value proves the bounded model better on this data. "
-            "A bound that lies above proves nothing: its likelihood may lie anywhere below it."
-        )
-    return found
-
-
-def _all_runs(found: Sequence[Run]) -> str:
+def _all_runs(s: Summary) -> str:
     head = (
         "label",
         "status",
@@ -364,7 +300,7 @@ def _all_runs(found: Sequence[Run]) -> str:
         "FLOPs",
     )
     body = []
-    for row in runs.rows(found):
+    for row in s.runs:
         body.append(
             [
                 *(row["label"] or row["run"] or "", row["status"]),
@@ -383,26 +319,15 @@ def _all_runs(found: Sequence[Run]) -> str:
     return f'{table}<p class="soft">{note}</p>'
 
 
-def _made_with(found: Sequence[Run], panels: Sequence[Panel]) -> list[str]:
-    prints = [f"Tokens of {panel.title}: fingerprint {panel.fingerprint}" for panel in panels]
-    versions = [f"Versions: {text}" for text in findings.versions(found)]
-    return [*prints, *versions, *(f"Device: {text}" for text in findings.devices(found))]
+def _made_with(s: Summary) -> list[str]:
+    prints = [f"Tokens of {p.title}: fingerprint {p.fingerprint}" for p in s.panels]
+    versions = [f"Versions: {text}" for text in s.versions]
+    return [*prints, *versions, *(f"Device: {text}" for text in s.devices)]
 
 
 # --- the terminal -------------------------------------------------------------------------------
 
 
 def summary(directory: Path | str, loaded: Loaded | None = None) -> list[Any]:
-    """Rich renderables: a row per family's best setting, then the answer on each panel."""
-    found, panels, excluded = loaded or load(directory)
-    left_out = [prose(f"left out: {run.label}: {reason}", "yellow") for run, reason in excluded]
-    if not panels:
-        return [prose(findings.nothing(found)), *left_out]
-    head = ("data", "family", "loss, nats/token", "kind", "best epoch", "FLOPs", "training loss")
-    rows = [
-        [*row[:3], row[4], row[7], row[8], row[5], f"{row[10]} (of {row[11]})"]
-        for panel in panels
-        for row in best_rows(panel)
-    ]
-    answers = [prose(f"\n{findings.answer(panel)}") for panel in panels]
-    return [grid((*head, "setting (of how many)"), rows), *answers, *left_out]
+    """Rich renderables, of one screen: verdicts, the table of families, remarks."""
+    return [Brief((loaded or load(directory)).summary)]

@@ -16,6 +16,7 @@ from dlm.errors import DlmError
 from dlm.format import between, file_stems, power, scientific, with_error
 from dlm.laws import crossings
 from dlm.laws import crossover as cross
+from dlm.laws.frontiers import AT_EQUAL
 from dlm.report.canvas import INK, Drawing, keywords, set_axis, settings, shown, style
 from dlm.runs import Family, Panel, Setting
 
@@ -50,8 +51,9 @@ def frontier(panels: Sequence[Panel], axis: str = "flops") -> Drawing:
     """Validation loss against training compute, a panel per data set.
 
     Bold: each family's frontier, with a band of one standard error over seeds. Faint: each seed of
-    each setting. Where a family passes AR at its own settings there is a ring; where it passes the
-    best AR, an upright with its 90% interval; where it does not, the gap in words.
+    each setting. Where a family passes the reference at its own settings there is a ring; where it
+    passes the best of the reference, an upright with its 90% interval; where it does not, the gap
+    in words.
     """
     counted = "analytic" if axis == "flops" else "6ND"
     return _panels(
@@ -67,21 +69,22 @@ def _frontier_caption(panels: Sequence[Panel], axis: str) -> str:
     """What the marks mean that these panels hold, and no others."""
     equal = [found for panel in panels for found in cross.equal_crossovers(panel, axis)]
     best = [found for panel in panels for found in cross.crossovers(panel, axis)]
+    a = " or ".join(dict.fromkeys(cross.name_of(panel.reference) for panel in panels))
     parts = [
         "Bold: the best validation loss at or below each compute, averaged over seeds, lowest over "
         "settings, with one standard error; dotted on from where a family's runs end. Faint: each "
         "seed of each setting."
     ]
     if equal:
-        parts.append("Thin and dashed: AR at the settings of the other family.")
+        parts.append(f"Thin and dashed: {a} at the settings of the other family.")
     if any(found.compute is not None for found in equal):
-        parts.append("Ring: where the other family passes AR at equal settings.")
+        parts.append(f"Ring: where the other family passes {a} at equal settings.")
     if any(found.compute is not None for found in best):
         parts.append(
-            "Dashed upright: where it passes the best AR; shaded: the 90% interval over seeds."
+            f"Dashed upright: where it passes the best {a}; shaded: the 90% interval over seeds."
         )
     if any(found.compute is None for found in best):
-        parts.append("In words: the gap to the best AR where that is not passed.")
+        parts.append(f"In words: the gap to the best {a} where that is not passed.")
     return " ".join([*parts, "The loss axis is cut to show the difference at the end."])
 
 
@@ -122,9 +125,17 @@ def _frontier_panel(ax: Axes, panel: Panel, families: list[str], axis: str) -> N
         tops.append(np.nanmax(edge.loss))
         edge = cross.equal_frontier(panel, family, axis)
         if edge is not None:
-            colour = style(families, cross.REFERENCE)[0]
+            colour = style(families, panel.reference)[0]
+            equal = cross.name_of(panel.reference + AT_EQUAL)
             x, y = np.append(edge.compute, end), np.append(edge.loss, edge.loss[-1])
-            ax.plot(x, y, color=colour, lw=1.3, ls=(0, (5, 2)), label=cross.name_of(cross.EQUAL))
+            ax.plot(
+                x,
+                y,
+                color=colour,
+                lw=1.3,
+                ls=(0, (5, 2)),
+                label=equal,
+            )
             highs.append(np.nanmin(edge.loss))
     set_axis(ax, "x", power, "log")
     set_axis(ax, "y")
@@ -174,7 +185,7 @@ def _mark(ax: Axes, families: list[str], found: cross.Crossover, y: float, name:
     left, right = ax.get_xlim()
     if found.compute is None:
         gap = with_error(found.gap, found.gap_stderr, sign=True)
-        words = f"{name}AR's best: {found.status}, {gap} nats"
+        words = f"{name}{shown(cross.name_of(found.reference))}'s best: {found.status}, {gap} nats"
         if found.trend is not None and math.isfinite(found.trend.compute):
             words += f"\ntrend, extrapolated: {scientific(found.trend.compute)}"
         note = ax.text(0.98, y, words, **text | dict[str, Any](transform=ax.transAxes, ha="right"))

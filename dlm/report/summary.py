@@ -1,289 +1,300 @@
-"""What a set of runs says, once as numbers (report.json) and once in sentences."""
+"""What a set of runs says: one object, which the terminal, the page and report.json render.
+
+`summary(runs)` compares and words everything once; what renders a `Summary` computes nothing.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from dlm.format import between, number, scientific, sentence, with_error
-from dlm.laws import crossings, frontiers
+from dlm.format import count, number, with_error
 from dlm.laws import crossover as cross
 from dlm.laws.crossover import Crossover, Final, name_of
 from dlm.laws.words import plain
-from dlm.runs import Family, Panel, Run, rows
-from dlm.runs.estimate import Estimate
+from dlm.report import sentences, verdict
+from dlm.runs import Family, Panel, Run, Setting, panels, rows
 
-# --- numbers ------------------------------------------------------------------------------------
+AXES = {"flops": "analytic", "flops_6nd": "6ND"}  # how compute is counted, and its name
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting minus the best setting of the reference, nats per token, and what it shows."""
+
+    value: float
+    stderr: float
+    outcome: str  # BETTER, WORSE, UNDECIDED, NOTHING or NO_ORDER of dlm/report/verdict.py
+
+
+@dataclass(frozen=True)
+class FamilyRow:
+    """The best setting of one family on one panel: a row of the table. Means are over seeds."""
+
+    objective: str
+    kind: str  # of the loss: exact, or upper bound
+    settings_tried: int
+    best_setting: str
+    seeds: tuple[int, ...]
+    loss: float  # nats per token
+    stderr: float
+    stderr_over: str
+    validation_tokens: int
+    losses: tuple[float, ...]  # of each seed
+    epochs: float | None  # trained
+    best_epoch: float | None
+    best_flops: float | None
+    train_loss: float | None
+    bits_per_byte: float | None
+    params: float | None
+    flops: float | None
+    seconds: float | None
+    difference: Difference | None  # None: the reference itself, or a panel without reference
+    overtakes: str  # when it overtakes the best of the reference's settings, in words
+    overtakes_equal: str  # and when the reference at its own settings
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One setting of one family against the best setting of the reference."""
+
+    objective: str
+    setting: str
+    kind: str
+    seeds: int
+    loss: float
+    stderr: float
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
+class PanelSummary:
+    """The runs of one data set, compared: the same tokens, unique tokens and length."""
+
+    title: str
+    corpus: str
+    fingerprint: str
+    unique_tokens: int
+    seq_len: int
+    reference: str
+    verdict: str  # one line
+    answer: str  # the same in full
+    families: tuple[FamilyRow, ...]  # the reference first, then by loss
+    settings: tuple[SettingRow, ...]
+    crossovers: dict[str, tuple[Crossover, ...]]  # by the name of AXES
+    finals: tuple[Final, ...]
+    corpus_notes: tuple[str, ...]
+    curve_gaps: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything that a report says of some runs."""
+
+    experiments: tuple[str, ...]
+    questions: tuple[str, ...]
+    nothing: str  # what there is when no run has finished, else ""
+    remarks: tuple[str, ...]  # what holds for all verdicts
+    panels: tuple[PanelSummary, ...]
+    compared: tuple[str, ...]
+    kinds: tuple[str, ...]
+    selected_on_validation: tuple[str, ...]
+    excluded: tuple[dict[str, str], ...]  # experiment, run, label, reason
+    versions: tuple[str, ...]
+    devices: tuple[str, ...]
+    runs: tuple[dict[str, Any], ...]  # the columns of runs.csv
+
+
+def summary(runs: Sequence[Run], reference: str = "") -> Summary:
+    """Compares runs, as `dlm.runs.load` reads them, against `reference` (default: AR).
+
+    Raises:
+      DlmError: no finished run of the reference.
+    """
+    compared, excluded = panels(runs)
+    return of(runs, cross.against(compared, reference) if reference else compared, excluded)
 
 
 def numbers(
     runs: Sequence[Run], panels: Sequence[Panel], excluded: Sequence[tuple[Run, str]]
 ) -> dict[str, Any]:
-    """Everything the report says, as strict JSON; see `words.plain`."""
-    return plain(
-        {
-            "experiments": sorted({run.experiment for run in runs}),
-            "questions": questions(runs),
-            "answers": [answer(panel) for panel in panels] or [nothing(runs)],
-            "panels": [_panel(panel) for panel in panels],
-            "selected_on_validation": selected(panels),
-            "excluded": [
-                {"experiment": run.experiment, "run": run.run, "label": run.label, "reason": reason}
-                for run, reason in excluded
-            ],
-            "versions": versions(runs),
-            "devices": devices(runs),
-            "runs": rows(runs),
-        }
+    """What report.json holds of runs and their panels; see `as_json`."""
+    return as_json(of(runs, panels, excluded))
+
+
+def of(
+    runs: Sequence[Run], panels: Sequence[Panel], excluded: Sequence[tuple[Run, str]]
+) -> Summary:
+    """The summary of runs that are grouped into panels already."""
+    return Summary(
+        experiments=tuple(sorted({run.experiment for run in runs})),
+        questions=tuple(sentences.questions(runs)),
+        nothing="" if panels else sentences.nothing(runs),
+        remarks=tuple(verdict.remarks(panels, excluded)),
+        panels=tuple(_panel(panel) for panel in panels),
+        compared=tuple(sentences.compared(panels)) if panels else (),
+        kinds=tuple(sentences.kinds(panels)),
+        selected_on_validation=tuple(sentences.selected(panels)),
+        excluded=tuple(
+            {"experiment": run.experiment, "run": run.run, "label": run.label, "reason": reason}
+            for run, reason in excluded
+        ),
+        versions=tuple(_versions(runs)),
+        devices=tuple(_devices(runs)),
+        runs=tuple(rows(runs)),
     )
 
 
-def _panel(panel: Panel) -> dict[str, Any]:
-    return {
-        "corpus": panel.corpus,
-        "fingerprint": panel.fingerprint,
-        "unique_tokens": panel.unique_tokens,
-        "seq_len": panel.seq_len,
-        "corpus_notes": corpus_notes(panel),
-        "curve_gaps": curve_gaps(panel),
-        "families": [_family(family) for family in panel.families.values()],
-        "crossovers": {
-            axis: [
-                dataclasses.asdict(found)
-                for found in cross.equal_crossovers(panel, axis) + cross.crossovers(panel, axis)
-            ]
-            for axis in ("flops", "flops_6nd")
+def _panel(panel: Panel) -> PanelSummary:
+    finals = {final.challenger: final for final in cross.finals(panel)}
+    best = {found.challenger: found for found in cross.crossovers(panel)}
+    equal = {found.challenger: found for found in cross.equal_crossovers(panel)}
+    families = [
+        _family(family, finals.get(name), best.get(name), equal.get(name))
+        for name, family in panel.families.items()
+    ]
+    return PanelSummary(
+        title=panel.title,
+        corpus=panel.corpus,
+        fingerprint=panel.fingerprint,
+        unique_tokens=panel.unique_tokens,
+        seq_len=panel.seq_len,
+        reference=panel.reference,
+        verdict=verdict.verdict(panel),
+        answer=sentences.answer(panel),
+        families=tuple(sorted(families, key=lambda f: (f.objective != panel.reference, f.loss))),
+        settings=tuple(
+            _setting(panel, family, setting)
+            for family in panel.families.values()
+            for setting in family.settings
+        ),
+        crossovers={
+            axis: tuple(cross.equal_crossovers(panel, axis) + cross.crossovers(panel, axis))
+            for axis in AXES
         },
-        "finals": [_final(found) for found in cross.finals(panel)],
-    }
-
-
-def _family(family: Family) -> dict[str, Any]:
-    best, estimate = family.best, cross.estimate(family.best)
-    means = (
-        "best_epoch",
-        "best_flops",
-        "train_loss",
-        "bits_per_byte",
-        "params",
-        "flops",
-        "seconds",
+        finals=tuple(finals.values()),
+        corpus_notes=tuple(sentences.corpus_notes(panel)),
+        curve_gaps=tuple(sentences.curve_gaps(panel)),
     )
-    return {
-        "objective": family.name,
-        "kind": family.kind,
-        "settings_tried": family.trials,
-        "best_setting": best.name,
-        "seeds": [run.result["seed"] for run in best.runs],
-        "loss": estimate.value,
-        "stderr": estimate.stderr,
-        "stderr_over": stderr_over(best.seeds),
-        "validation_tokens": estimate.tokens,
-        "losses": best.values("validation_loss").tolist(),
-        **{name: mean_of(family, name) for name in means},
-    }
 
 
-def _final(found: Final) -> dict[str, Any]:
-    values = dataclasses.asdict(found)
-    for name in ("reference_estimate", "challenger_estimate", "comparison"):
-        values[name] = getattr(found, name)._asdict()
-    return values
+def _family(
+    family: Family, final: Final | None, best: Crossover | None, equal: Crossover | None
+) -> FamilyRow:
+    setting, estimate = family.best, cross.estimate(family.best)
+    names = ("epochs", "best_epoch", "best_flops", "train_loss", "bits_per_byte", "params", "flops")
+    return FamilyRow(
+        objective=family.name,
+        kind=family.kind,
+        settings_tried=family.trials,
+        best_setting=setting.name,
+        seeds=tuple(run.result["seed"] for run in setting.runs),
+        loss=estimate.value,
+        stderr=estimate.stderr,
+        stderr_over=sentences.stderr_over(setting.seeds),
+        validation_tokens=estimate.tokens,
+        losses=tuple(setting.values("validation_loss").tolist()),
+        **{name: _mean(setting, name) for name in (*names, "seconds")},
+        difference=_difference(final),
+        overtakes=verdict.place(best),
+        overtakes_equal=verdict.place(equal),
+    )
 
 
-def mean_of(family: Family, name: str) -> float | None:
-    """Mean of a number of result.json over the seeds of the best setting; None if one lacks it."""
-    values = [run.result.get(name) for run in family.best.runs]
+def _setting(panel: Panel, family: Family, setting: Setting) -> SettingRow:
+    reference, estimate = panel.families.get(panel.reference), cross.estimate(setting)
+    difference = None
+    if reference is not None and setting is not reference.best:
+        names = {"reference": reference.name, "challenger": family.name}
+        difference = _difference(cross.paired(reference.best, setting, **names))
+    return SettingRow(
+        *(family.name, setting.name, family.kind, setting.seeds),
+        *(estimate.value, estimate.stderr, difference),
+    )
+
+
+def _difference(final: Final | None) -> Difference | None:
+    if final is None:
+        return None
+    compared = final.comparison
+    return Difference(compared.difference, compared.stderr, verdict.outcome(final))
+
+
+def _mean(setting: Setting, name: str) -> float | None:
+    """Mean of a number of result.json over the seeds of a setting; None if one lacks it."""
+    values = [run.result.get(name) for run in setting.runs]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if len(known) == len(values) else None
 
 
-def corpus_notes(panel: Panel) -> list[str]:
-    """What the token store says of itself (copies, rows left out, text lost), each sentence once."""
-    corpora = [r.start.get("corpus") for f in panel.families.values() for r in f.best.runs]
-    known = [
-        c["notes"] for c in corpora if isinstance(c, dict) and isinstance(c.get("notes"), list)
-    ]
-    return list(dict.fromkeys(str(sentence) for notes in known for sentence in notes))
-
-
-def curve_gaps(panel: Panel) -> list[str]:
-    """Which curves lack rows, a sentence each: the frontiers are read from the rows that are there."""
-    runs = [r for f in panel.families.values() for setting in f.settings for r in setting.runs]
-    return [f"{run.label}: {gap}" for run in runs for gap in run.gaps]
-
-
-def questions(runs: Iterable[Run]) -> list[str]:
-    """The questions that the experiments' headers ask, each once."""
-    return list(dict.fromkeys(str(q) for run in runs if (q := run.start.get("question"))))
-
-
-def versions(runs: Iterable[Run]) -> list[str]:
-    found = [run.result.get("versions") or run.start.get("versions") for run in runs]
-    known = [each for each in found if isinstance(each, dict) and each]
+def _versions(runs: Iterable[Run]) -> list[str]:
+    versions = [run.result.get("versions") or run.start.get("versions") for run in runs]
+    known = [each for each in versions if isinstance(each, dict) and each]
     return sorted({", ".join(f"{k} {v}" for k, v in sorted(each.items())) for each in known})
 
 
-def devices(runs: Iterable[Run]) -> list[str]:
-    found = [run.result.get("device") or run.start.get("device") for run in runs]
-    return sorted({str(device) for device in found if device})
+def _devices(runs: Iterable[Run]) -> list[str]:
+    devices = [run.result.get("device") or run.start.get("device") for run in runs]
+    return sorted({str(device) for device in devices if device})
 
 
-# --- sentences ----------------------------------------------------------------------------------
+# --- as JSON and as a table -----------------------------------------------------------------------
 
 
-def stderr_over(seeds: int) -> str:
-    return f"{seeds} seeds" if seeds > 1 else "validation documents, one seed"
-
-
-def measured(estimate: Estimate) -> str:
-    """1.560 ± 0.005, an upper bound."""
-    kind = "exact" if estimate.kind == "exact" else f"an {estimate.kind}"
-    return f"{with_error(estimate.value, estimate.stderr)}, {kind}"
-
-
-def nothing(runs: Sequence[Run]) -> str:
-    """What there is when no run has finished."""
-    if not runs:
-        return "There is no run here yet."
-    counts = [(s, sum(run.status == s for run in runs)) for s in sorted({r.status for r in runs})]
-    return "No run has finished yet: " + ", ".join(f"{n} {status}" for status, n in counts) + "."
-
-
-def answer(panel: Panel) -> str:
-    """The paragraph that answers the question on one panel, from its numbers alone."""
-    names = list(panel.families)
-    if cross.REFERENCE not in names or len(names) == 1:
-        missing = "a diffusion family" if cross.REFERENCE in names else name_of(cross.REFERENCE)
-        have = "; ".join(
-            f"{name_of(f.name)} reaches {measured(cross.estimate(f.best))} nats per token"
-            for f in panel.families.values()
-        )
-        start = f"On {panel.title}: no finished run of {missing}, so no comparison yet."
-        return f"{start} {sentence(have)}."
-    both = zip(cross.crossovers(panel), cross.finals(panel), strict=True)
-    equal = {found.challenger: found for found in cross.equal_crossovers(panel)}
-    parts = []
-    for found, final in both:
-        if found.challenger in equal:
-            parts.append(crossing(equal[found.challenger]))
-        parts += [crossing(found), _ending(panel, found, final)]
-    first, *others = parts
-    return " ".join([f"On {panel.title}: {first}", *map(sentence, others)])
-
-
-def crossing(found: Crossover) -> str:
-    """The crossing of two measured frontiers in sentences, the same at every door."""
-    a, b = name_of(found.reference), name_of(found.challenger)
-    if found.trials > 1 and frontiers.AT_EQUAL not in found.reference:
-        a = f"the best {a} of {found.trials} settings"
-    start = "" if found.basis == frontiers.TRACKED else f"From {found.basis}: "
-    if found.status == crossings.TOO_FEW:
-        return (
-            f"{start}{b} and {a} are known together at one compute only ({scientific(found.end)} "
-            f"FLOPs): {found.status} to say where they cross."
-        )
-    if found.compute is None:
-        text = f"{start}{b} does not pass {a} for good within {scientific(found.end)} FLOPs."
-        if found.status == crossings.BETWEEN:
-            ranges = " and ".join(between(*window) for window in found.windows)
-            text += f" It is below from {ranges} FLOPs, and above again at the end."
-        return f"{text} {_gap(found)} {_trend(found)}"
-    epochs = f", after {number(found.epochs, 3)} epochs" if found.epochs is not None else ""
-    if found.status == crossings.FROM_START:
-        text = f"{start}{b} is below {a} from the first compute at which both have been evaluated"
-        text += f" ({scientific(found.compute)} FLOPs)"
-    else:
-        text = f"{start}{b} passes {a} for good at C = {scientific(found.compute)} FLOPs{epochs}"
-    if found.low is not None and found.high is not None and found.share is not None:
-        kind = "90% interval" if found.over == "seeds" else "90% spread over settings"
-        text += f" ({kind} {between(found.low, found.high)}; it crosses in "
-        text += f"{100 * found.share:.0f}% of resamples of the {found.over})"
-    else:
-        text += " (one seed each: no interval)"
-    text += "."
-    text += _shown(found.kinds, a, b)
-    if found.compute > found.reference_end:
-        text += (
-            f" {sentence(a)} was trained up to {scientific(found.reference_end)} FLOPs; "
-            "beyond that its best stands."
-        )
-    if not found.plateau and found.basis == frontiers.TRACKED:
-        text += (
-            f" {sentence(a)} was still improving at its last evaluation: it has not shown its best."
-        )
-    return text
-
-
-def _shown(kinds: tuple[str, str], a: str, b: str) -> str:
-    """What b's losses below a's show of the likelihoods, by the kinds of both."""
-    if kinds == ("exact", "upper bound"):
-        return f" Since {b} is scored by an upper bound, its likelihood passes there or earlier."
-    if kinds == ("upper bound", "exact"):
-        return f" Since {a} is scored by an upper bound, this shows nothing of its likelihood."
-    if kinds == ("upper bound", "upper bound"):
-        return " Both are scored by upper bounds, which does not order their likelihoods."
-    return ""
-
-
-def _gap(found: Crossover) -> str:
-    alone = " (one seed each)" if found.gap_stderr is None else ""
-    gap = with_error(found.gap, found.gap_stderr)
-    return f"There its frontier is {gap}{alone} nats per token above."
-
-
-def _trend(found: Crossover) -> str:
-    trend = found.trend
-    if trend is None or not math.isfinite(trend.compute):
-        return f"Its trend does not cross within {crossings.REACH:.0f} times the compute trained."
-    text = (
-        "Extrapolated, not measured: a power law through the frontier from "
-        f"{scientific(trend.start)} FLOPs on (exponent {trend.exponent:.3f}, no floor, so an "
-        f"optimistic guess) would meet the best of {name_of(found.reference)} at "
-        f"{scientific(trend.compute)} FLOPs"
-    )
-    if trend.low is not None and trend.high is not None:
-        text += f" (90% interval over {found.over} {between(trend.low, trend.high)})"
-    after = f", after {number(trend.epochs, 3)} epochs" if trend.epochs is not None else ""
-    return f"{text}{after}."
-
-
-def _ending(panel: Panel, found: Crossover, final: Final) -> str:
-    a, b = name_of(final.reference), name_of(final.challenger)
-    difference = with_error(final.comparison.difference, final.comparison.stderr, sign=True)
-    text = (
-        f"Final, best weights on the whole validation split: {b} "
-        f"{measured(final.challenger_estimate)}, against {a} {measured(final.reference_estimate)}; "
-        f"difference {difference} nats per token. {sentence(final.comparison.conclusion)}."
-    )
-    single = [name_of(f.name) for f in panel.families.values() if f.best.seeds == 1]
-    if single:
-        text += f" One seed only of {' and '.join(single)}: differences between seeds are unknown."
-    if (found.gap < 0) != (final.comparison.difference < 0):
-        text += (
-            " The frontiers and the final numbers disagree in sign: the frontiers take the lowest "
-            "of all settings on the losses tracked while training, the final numbers the best "
-            "setting with the most seeds on the whole split."
-        )
-    return text
-
-
-def selected(panels: Sequence[Panel]) -> list[str]:
-    """Which numbers were chosen on the validation split, and so flatter what was chosen."""
-    found = [
-        "Chosen on validation, for all families alike: the best weights of each run, the best "
-        "setting of each family (lowest mean final loss among the settings with the most seeds), "
-        "and the frontier, a minimum over evaluations and settings. More trials find lower minima.",
+def as_json(s: Summary) -> dict[str, Any]:
+    """report.json: everything that a summary says, as strict JSON; see `words.plain`."""
+    values = {field.name: getattr(s, field.name) for field in dataclasses.fields(s)}
+    panels = [
+        {field.name: getattr(panel, field.name) for field in dataclasses.fields(panel)}
+        | {
+            "families": [dataclasses.asdict(row) for row in panel.families],
+            "settings": [dataclasses.asdict(row) for row in panel.settings],
+            "crossovers": {
+                axis: [dataclasses.asdict(each) for each in each_axis]
+                for axis, each_axis in panel.crossovers.items()
+            },
+            "finals": [_final(final) for final in panel.finals],
+        }
+        for panel in s.panels
     ]
-    for panel in panels:
-        tried = {name: family.trials for name, family in panel.families.items()}
-        words = ", ".join(f"{name_of(name)} {count}" for name, count in tried.items())
-        text = f"Settings tried on {panel.title}: {words}."
-        reference = tried.get(cross.REFERENCE, 0)
-        more = [name_of(name) for name, count in tried.items() if count > reference]
-        if reference and more:
-            text += f" {' and '.join(more)} had more trials than {name_of(cross.REFERENCE)}."
-        found.append(text)
-    return found
+    answers = [panel.answer for panel in s.panels] or [s.nothing]
+    return plain(values | {"answers": answers, "panels": panels})
+
+
+def _final(final: Final) -> dict[str, Any]:
+    values = dataclasses.asdict(final)
+    for name in ("reference_estimate", "challenger_estimate", "comparison"):
+        values[name] = getattr(final, name)._asdict()
+    return values
+
+
+def table(s: Summary) -> tuple[list[str], list[list[str]]]:
+    """The table of families, unique tokens and epochs: its head and rows, by importance.
+
+    A column in which no row has a word is left out.
+    """
+    a = " or ".join(dict.fromkeys(name_of(panel.reference) for panel in s.panels))
+    columns = {
+        "data": lambda p, f: p.corpus,
+        "unique": lambda p, f: count(p.unique_tokens),
+        "family": lambda p, f: name_of(f.objective),
+        "epochs": lambda p, f: number(f.epochs, 3),
+        "nats/token": lambda p, f: with_error(f.loss, f.stderr),
+        "kind": lambda p, f: f.kind.removeprefix("upper "),
+        f"minus {a}": lambda p, f: signed(f.difference),
+        "shows": lambda p, f: f.difference.outcome if f.difference else "",
+        "best epoch": lambda p, f: number(f.best_epoch, 3),
+        f"overtakes {a} at equal settings": lambda p, f: f.overtakes_equal,
+        f"overtakes the best {a}": lambda p, f: f.overtakes,
+    }
+    cells = [[cell(p, f) for cell in columns.values()] for p in s.panels for f in p.families]
+    kept = [k for k in range(len(columns)) if any(row[k] for row in cells)]
+    head = list(columns)
+    return [head[k] for k in kept], [[row[k] for k in kept] for row in cells]
+
+
+def signed(difference: Difference | None) -> str:
+    """+0.045 ± 0.024, or "" without a difference."""
+    return with_error(difference.value, difference.stderr, sign=True) if difference else ""

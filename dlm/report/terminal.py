@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def layout(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> li
     Cells wrap at spaces. Columns that then have no room, from the right, stand below their row as
     "name: value". Columns of numbers are aligned to the right.
     """
-    cells = [[" ".join(cell.split()).replace(" ± ", JOINED) for cell in row] for row in rows]
+    cells = [[_joined(cell) for cell in row] for row in rows]
     columns = list(zip(head, *cells, strict=True))
     natural = [max(map(_width, column)) for column in columns]
     least = [_least(column) for column in columns]
@@ -63,8 +64,20 @@ def layout(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> li
         lines += _row(row[:kept], widths, right)
         pairs = zip(head[kept:], row[kept:], strict=True)
         below = "; ".join(f"{name}: {cell}" if name else cell for name, cell in pairs if cell)
-        lines += [f"  {line}" for line in _wrap(below, width - 2)] if below else []
+        lines += [f"  {line}" for line in wrap(below, width - 2)] if below else []
     return [line.replace("\u00a0", " ").rstrip() for line in lines]
+
+
+def columns_in_one_line(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> int:
+    """How many columns, from the left, fit beside each other so that no cell wraps; at least one."""
+    columns = zip(head, *([_joined(cell) for cell in row] for row in rows), strict=True)
+    ends = itertools.accumulate(max(map(_width, column)) + GAP for column in columns)
+    return max(sum(end - GAP <= width for end in ends), 1)
+
+
+def _joined(cell: str) -> str:
+    """A cell on one line, a value and its error not to be parted."""
+    return " ".join(cell.split()).replace(" ± ", JOINED)
 
 
 def _least(column: Sequence[str]) -> int:
@@ -87,7 +100,7 @@ def _shared(natural: list[int], least: list[int], width: int) -> list[int]:
 
 
 def _row(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> list[str]:
-    wrapped = [_wrap(cell, width) for cell, width in zip(cells, widths, strict=True)]
+    wrapped = [wrap(cell, width) for cell, width in zip(cells, widths, strict=True)]
     height = max(map(len, wrapped))
     lines = []
     for k in range(height):
@@ -100,7 +113,7 @@ def _row(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> 
     return lines
 
 
-def _wrap(text: str, width: int) -> list[str]:
+def wrap(text: str, width: int) -> list[str]:
     """Lines of at most `width`, broken at spaces; a word breaks only if no line could hold it."""
     lines = [""]
     for word in text.split(" "):

@@ -33,6 +33,12 @@ class Comparison(NamedTuple):
     proven: str  # "first", "second" or "": the model shown to be better on this data, if any
     conclusion: str
 
+    @property
+    def clear(self) -> bool:
+        """Whether the difference clears zero by DECIDED standard errors; if not known, by any."""
+        margin = DECIDED * self.stderr if math.isfinite(self.stderr) else 0.0
+        return abs(self.difference) > margin
+
 
 def standard_error(values: np.ndarray, documents: np.ndarray | None = None) -> float:
     """Standard error of the mean of `values` [n], one a window, over documents, int [n].

@@ -101,6 +101,7 @@ class Panel:
     unique_tokens: int
     seq_len: int
     families: dict[str, Family]
+    reference: str = "ar"  # the family that all others are compared with
 
     @property
     def title(self) -> str:

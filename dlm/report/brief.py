@@ -1,0 +1,57 @@
+"""A summary on one screen of a terminal: verdicts, the table of families, remarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dlm.report import summary as findings
+from dlm.report.summary import Summary
+from dlm.report.terminal import columns_in_one_line, layout, wrap
+
+LINES = 14  # beside the line with the path of the page
+
+
+@dataclass(frozen=True)
+class Brief:
+    """A summary for Rich, laid out at the width where it is printed."""
+
+    summary: Summary
+
+    def __rich_console__(self, console: Any, options: Any) -> Any:
+        from rich.text import Text
+
+        for line in lines(self.summary, options.max_width):
+            yield Text(line, no_wrap=True, overflow="ignore")
+
+
+def lines(s: Summary, width: int) -> list[str]:
+    """The lines of a summary, each at most `width` wide.
+
+    The verdict on each panel and the remarks are always whole; of the table only as many rows as
+    LINES leave room for. What is left out is counted, and stands on the page.
+    """
+    verdicts = [
+        line
+        for panel in s.panels
+        for line in wrap(f"{panel.corpus}, {panel.unique_tokens:,} tokens: {panel.verdict}", width)
+    ]
+    remarks = wrap(" ".join(filter(None, [s.nothing, *s.remarks])), width)
+    remarks = remarks if any(remarks) else []
+    return [*verdicts, *_table(s, width, LINES - len(verdicts) - len(remarks)), *remarks]
+
+
+def _table(s: Summary, width: int, room: int) -> list[str]:
+    """The head and rows of the table, a line each, in at most `room` lines (one at least)."""
+    head, rows = findings.table(s)
+    if not rows:
+        return []
+    first = 0 if len(s.panels) > 1 else head.index("family")  # the verdict names the data
+    head, rows = head[first:], [row[first:] for row in rows]
+    kept = columns_in_one_line(head, rows, width)
+    laid_out = layout(head[:kept], [row[:kept] for row in rows], width)
+    if len(laid_out) <= room:
+        return laid_out
+    shown = max(room - 2, 0)
+    more = f"{len(rows) - shown} {'more ' if shown else ''}rows of the table are on the page."
+    return [*(laid_out[: shown + 1] if shown else []), more]

@@ -1,0 +1,276 @@
+"""The sentences behind the verdicts: comparisons in full, what was compared and how."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from dlm.format import between, number, scientific, sentence, with_error
+from dlm.laws import crossings, frontiers
+from dlm.laws import crossover as cross
+from dlm.laws.crossover import Crossover, Final, name_of
+from dlm.runs import Panel, Run
+from dlm.runs.estimate import Estimate
+
+# --- the comparison in full ---------------------------------------------------------------------
+
+
+def stderr_over(seeds: int) -> str:
+    return f"{seeds} seeds" if seeds > 1 else "validation documents, one seed"
+
+
+def measured(estimate: Estimate) -> str:
+    """1.560 ± 0.005, an upper bound."""
+    kind = "exact" if estimate.kind == "exact" else f"an {estimate.kind}"
+    return f"{with_error(estimate.value, estimate.stderr)}, {kind}"
+
+
+def no_comparison(panel: Panel) -> str:
+    """Why there is no verdict: which family is missing."""
+    missing = name_of(panel.reference)
+    if panel.reference in panel.families:
+        missing = "a diffusion family" if panel.reference == "ar" else "another family"
+    return f"No finished run of {missing}, so no comparison yet."
+
+
+def answer(panel: Panel) -> str:
+    """The paragraph that compares the families of one panel in full, from its numbers alone."""
+    finals = cross.finals(panel)
+    if not finals:
+        have = "; ".join(
+            f"{name_of(f.name)} reaches {measured(cross.estimate(f.best))} nats per token"
+            for f in panel.families.values()
+        )
+        missing = no_comparison(panel)
+        return f"On {panel.title}: {missing[0].lower()}{missing[1:]} {sentence(have)}."
+    equal = {found.challenger: found for found in cross.equal_crossovers(panel)}
+    parts = []
+    for found, final in zip(cross.crossovers(panel), finals, strict=True):
+        if found.challenger in equal:
+            parts.append(crossing(equal[found.challenger]))
+        parts += [crossing(found), _ending(found, final)]
+    first, *others = parts
+    return " ".join([f"On {panel.title}: {first}", *map(sentence, others)])
+
+
+def crossing(found: Crossover) -> str:
+    """The crossing of two measured frontiers in sentences, the same at every door."""
+    a, b = name_of(found.reference), name_of(found.challenger)
+    if found.trials > 1 and frontiers.AT_EQUAL not in found.reference:
+        a = f"the best {a} of {found.trials} settings"
+    start = "" if found.basis == frontiers.TRACKED else f"From {found.basis}: "
+    if found.status == crossings.TOO_FEW:
+        return (
+            f"{start}{b} and {a} are known together at one compute only ({scientific(found.end)} "
+            f"FLOPs): {found.status} to say where they cross."
+        )
+    if found.compute is None:
+        text = f"{start}{b} does not pass {a} for good within {scientific(found.end)} FLOPs."
+        if found.status == crossings.BETWEEN:
+            ranges = " and ".join(between(*window) for window in found.windows)
+            text += f" It is below from {ranges} FLOPs, and above again at the end."
+        return f"{text} {_gap(found)} {_trend(found)}"
+    epochs = f", after {number(found.epochs, 3)} epochs" if found.epochs is not None else ""
+    if found.status == crossings.FROM_START:
+        text = f"{start}{b} is below {a} from the first compute at which both have been evaluated"
+        text += f" ({scientific(found.compute)} FLOPs)"
+    else:
+        text = f"{start}{b} passes {a} for good at C = {scientific(found.compute)} FLOPs{epochs}"
+    if found.low is not None and found.high is not None and found.share is not None:
+        kind = "90% interval" if found.over == "seeds" else "90% spread over settings"
+        text += f" ({kind} {between(found.low, found.high)}; it crosses in "
+        text += f"{100 * found.share:.0f}% of resamples of the {found.over})"
+    else:
+        text += " (one seed each: no interval)"
+    text += "."
+    text += _shown(found.kinds, a, b)
+    if found.compute > found.reference_end:
+        text += (
+            f" {sentence(a)} was trained up to {scientific(found.reference_end)} FLOPs; "
+            "beyond that its best stands."
+        )
+    if not found.plateau and found.basis == frontiers.TRACKED:
+        text += (
+            f" {sentence(a)} was still improving at its last evaluation: it has not shown its best."
+        )
+    return text
+
+
+def _shown(kinds: tuple[str, str], a: str, b: str) -> str:
+    """What b's losses below a's show of the likelihoods, by the kinds of both."""
+    if kinds == ("exact", "upper bound"):
+        return f" Since {b} is scored by an upper bound, its likelihood passes there or earlier."
+    if kinds == ("upper bound", "exact"):
+        return f" Since {a} is scored by an upper bound, this shows nothing of its likelihood."
+    if kinds == ("upper bound", "upper bound"):
+        return " Both are scored by upper bounds, which does not order their likelihoods."
+    return ""
+
+
+def _gap(found: Crossover) -> str:
+    alone = " (one seed each)" if found.gap_stderr is None else ""
+    gap = with_error(found.gap, found.gap_stderr)
+    return f"There its frontier is {gap}{alone} nats per token above."
+
+
+def _trend(found: Crossover) -> str:
+    trend = found.trend
+    if trend is None or not math.isfinite(trend.compute):
+        return f"Its trend does not cross within {crossings.REACH:.0f} times the compute trained."
+    text = (
+        "Extrapolated, not measured: a power law through the frontier from "
+        f"{scientific(trend.start)} FLOPs on (exponent {trend.exponent:.3f}, no floor, so an "
+        f"optimistic guess) would meet the best of {name_of(found.reference)} at "
+        f"{scientific(trend.compute)} FLOPs"
+    )
+    if trend.low is not None and trend.high is not None:
+        text += f" (90% interval over {found.over} {between(trend.low, trend.high)})"
+    after = f", after {number(trend.epochs, 3)} epochs" if trend.epochs is not None else ""
+    return f"{text}{after}."
+
+
+def _ending(found: Crossover, final: Final) -> str:
+    a, b = name_of(final.reference), name_of(final.challenger)
+    difference = with_error(final.comparison.difference, final.comparison.stderr, sign=True)
+    text = (
+        f"Final, best weights on the whole validation split: {b} "
+        f"{measured(final.challenger_estimate)}, against {a} {measured(final.reference_estimate)}; "
+        f"difference {difference} nats per token. {sentence(final.comparison.conclusion)}."
+    )
+    if (found.gap < 0) != (final.comparison.difference < 0):
+        text += (
+            " The frontiers and the final numbers disagree in sign: the frontiers take the lowest "
+            "of all settings on the losses tracked while training, the final numbers the best "
+            "setting with the most seeds on the whole split."
+        )
+    return text
+
+
+# --- what was compared, and how -----------------------------------------------------------------
+
+
+def nothing(runs: Sequence[Run]) -> str:
+    """What there is when no run has finished."""
+    if not runs:
+        return "There is no run here yet."
+    counts = [(s, sum(run.status == s for run in runs)) for s in sorted({r.status for r in runs})]
+    return "No run has finished yet: " + ", ".join(f"{n} {status}" for status, n in counts) + "."
+
+
+def questions(runs: Iterable[Run]) -> list[str]:
+    """The questions that the experiments' headers ask, each once."""
+    return list(dict.fromkeys(str(q) for run in runs if (q := run.start.get("question"))))
+
+
+def corpus_notes(panel: Panel) -> list[str]:
+    """What the token store says of itself (copies, rows left out, text lost), each sentence once."""
+    corpora = [r.start.get("corpus") for f in panel.families.values() for r in f.best.runs]
+    known = [
+        c["notes"] for c in corpora if isinstance(c, dict) and isinstance(c.get("notes"), list)
+    ]
+    return list(dict.fromkeys(str(sentence) for notes in known for sentence in notes))
+
+
+def curve_gaps(panel: Panel) -> list[str]:
+    """Which curves lack rows, a sentence each: the frontiers are read from the rows that are there."""
+    runs = [r for f in panel.families.values() for setting in f.settings for r in setting.runs]
+    return [f"{run.label}: {gap}" for run in runs for gap in run.gaps]
+
+
+def _above_truth(panel: Panel) -> list[str]:
+    """How far each family's best lies above the entropy of the source, where that is known."""
+    best = {f.name: f.best.runs for f in panel.families.values()}
+    entropy = next(iter(best.values()))[0].result.get("entropy")
+    if entropy is None:
+        return []
+
+    def gap(name: str, rows: Sequence[Run]) -> str:
+        losses, errors = (
+            np.array([r.result[key] for r in rows], float)
+            for key in ("validation_loss", "validation_stderr")
+        )
+        error = errors.mean()  # over documents, which all seeds share
+        kind = rows[0].result["kind"]
+        return f"{name_of(name)} {with_error(losses.mean() - entropy, error, sign=True)} ({kind})"
+
+    gaps = ", ".join(gap(name, rows) for name, rows in best.items())
+    return [
+        f"{panel.title}: the entropy of the source is {entropy:.4f} nats/token over whole documents "
+        f"(windows that cut them can score above or below it); above it lie {gaps}, "
+        "± over validation documents."
+    ]
+
+
+def compared(panels: Sequence[Panel]) -> list[str]:
+    """What the numbers of the panels share, what their errors are of, and what was chosen."""
+    found = []
+    for panel in panels:
+        seeds = ", ".join(f"{name_of(f.name)} {f.best.seeds}" for f in panel.families.values())
+        tokens = {f.best.runs[0].result["validation_tokens"] for f in panel.families.values()}
+        found.append(
+            f"{panel.title}: all families train on the same tokens in windows of {panel.seq_len}, "
+            f"score the same {panel.seq_len} positions of each window, and are evaluated on the "
+            f"same validation windows ({' or '.join(f'{n:,}' for n in sorted(tokens))} tokens). "
+            f"Seeds of the best setting: {seeds}."
+        )
+        found += [f"{panel.title}: {note}" for note in corpus_notes(panel)]
+        found += [f"{panel.title}: {gap}" for gap in curve_gaps(panel)]
+        found += _above_truth(panel)
+        for final in cross.finals(panel):
+            seed = "" if final.stderr_seeds is None else f"{final.stderr_seeds:.4f} over seeds, "
+            how = "paired, window by window" if final.paired else "not paired, so too large"
+            if final.paired:
+                how += (
+                    "; windows of one document go together"
+                    if final.clustered
+                    else "; windows are taken as independent"
+                )
+            found.append(
+                f"{panel.title}: the ± of the difference adds in quadrature {seed}"
+                f"{final.stderr_windows:.4f} over validation windows ({how})."
+            )
+    found.append(
+        "Crossovers are read from the losses tracked while training, by straight lines in log compute. "
+        f"Their interval resamples seeds ({crossings.RESAMPLES:,} times, widened for few seeds) and "
+        "does not hold the noise of validation windows or of settings with one seed. If no setting "
+        f"at the crossing has several seeds and each family has {crossings.SPREAD} settings or more, "
+        "settings are resampled instead: a spread, not an interval."
+    )
+    return found + selected(panels)
+
+
+def kinds(panels: Sequence[Panel]) -> list[str]:
+    """What kind of number each family's loss is, and what bounds show."""
+    pairs = {(f.name, f.kind) for panel in panels for f in panel.families.values()}
+    words = {"exact": "the exact", "upper bound": "an upper bound on the"}
+    found = [
+        f"{sentence(name_of(name))}: {words.get(kind, kind)} negative log-likelihood, nats per token."
+        for name, kind in sorted(pairs)
+    ]
+    if any(kind == "upper bound" for _, kind in pairs):
+        found.append(
+            "A bound that lies below an exact value proves the bounded model better on this data. "
+            "A bound that lies above proves nothing: its likelihood may lie anywhere below it."
+        )
+    return found
+
+
+def selected(panels: Sequence[Panel]) -> list[str]:
+    """Which numbers were chosen on the validation split, and so flatter what was chosen."""
+    found = [
+        "Chosen on validation, for all families alike: the best weights of each run, the best "
+        "setting of each family (lowest mean final loss among the settings with the most seeds), "
+        "and the frontier, a minimum over evaluations and settings. More trials find lower minima.",
+    ]
+    for panel in panels:
+        tried = {name: family.trials for name, family in panel.families.items()}
+        words = ", ".join(f"{name_of(name)} {count}" for name, count in tried.items())
+        text = f"Settings tried on {panel.title}: {words}."
+        reference = tried.get(panel.reference, 0)
+        more = [name_of(name) for name, count in tried.items() if count > reference]
+        if reference and more:
+            text += f" {' and '.join(more)} had more trials than {name_of(panel.reference)}."
+        found.append(text)
+    return found
