@@ -1,4 +1,4 @@
-"""README quotes the numbers of docs/results, which docs/make_results.py writes from run folders."""
+"""README and docs quote the numbers of docs/results, which docs/make_results.py writes from run folders."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def test_readme_quotes_the_longer_prose_run_as_it_was_run() -> None:
     assert round(trend / best["end"]) == 7
 
 
-def test_readme_quotes_the_frontiers_as_they_were_run() -> None:
-    text = sentences("README.md")
+def test_the_page_of_laws_quotes_the_frontiers_as_they_were_run() -> None:
+    text = sentences("docs/laws.md")
     budgets = (1600, 3200, 6400)
     found = [crossing("paper_pareto", f"digits {unique}", "ar") for unique in budgets]
     assert {each["status"] for each in found} == {"crosses"}
@@ -73,9 +73,9 @@ def test_readme_quotes_the_frontiers_as_they_were_run() -> None:
     assert f"over the {percent(kept['share'])} of resamples" in text
 
 
-def test_readme_quotes_the_continuum_as_it_was_run() -> None:
+def test_the_page_of_families_quotes_the_continuum_as_it_was_run() -> None:
     families = panel("continuum", "digits")["families"]
-    assert f"AR turns after {number(families['ar']['best_epoch'])} epochs" in sentences("README.md")
+    assert f"AR turns after {number(families['ar']['best_epoch'])} epochs" in sentences("docs/families.md")
     later = {name: f["best_epoch"] for name, f in families.items() if name != "ar"}
     assert min(later.values()) > 3 * families["ar"]["best_epoch"]
 
@@ -86,3 +86,9 @@ def test_results_say_which_code_and_command_made_them(path: Path) -> None:
     assert re.fullmatch(r"[0-9a-f]{7,40}", found["commit"])
     assert (ROOT / found["command"].split()[-1]).is_file()
     assert all(p["families"].keys() >= {"ar", "masked"} for p in found["panels"].values())
+
+
+def test_every_link_of_the_documents_leads_somewhere() -> None:
+    for page in (ROOT / "README.md", ROOT / "BUILD_NOTES.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
