@@ -9,8 +9,7 @@ import tiny
 
 from dlm.cli import main
 from dlm.data import build
-from dlm.sweep import extension
-from dlm.training import run
+from dlm.training import extension, run
 
 LENGTHS = ("--config.train.duration=24 steps", "--config.train.duration=40 steps")
 
@@ -94,8 +93,8 @@ def test_what_cannot_be_extended_is_told_and_leaves_no_run(tmp_path, capsys):
 def test_the_label_names_the_new_duration_in_place_of_the_old(tmp_path):
     words = ("--config.optimizer.schedule=constant", "--config.train.duration=16 steps")
     short = trained(tmp_path, "runs", *words)
-    job, begin = extension.extend(short, [("train.duration", "24 steps")])
-    assert begin == 16
+    job = extension.extend(short, [("train.duration", "24 steps")])
+    assert job.begin == 16
     assert job.about["label"] == "topics masked schedule=constant duration=24 steps"
     assert job.about["overrides"]["train.duration"] == "24 steps"
     assert job.folder.name == job.about["run"] != short.name

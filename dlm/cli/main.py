@@ -234,13 +234,14 @@ def _extend(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> 
     if arguments.distributed:
         raise DlmError("--distributed: goes without --extend; extend in one process")
     folder = addresses.run(arguments.extend, arguments.workdir)
-    from dlm.sweep import extension
+    from dlm.sweep.local import Job
+    from dlm.training import extension
 
     stop = _join(arguments)
-    job, begin = extension.extend(folder, overrides, arguments.trust)
-    print(
-        f"{job.about['label']}: {job.folder}, from step {begin:,} of {job.plan.steps:,}", flush=True
-    )
+    longer = extension.extend(folder, overrides, arguments.trust)
+    job = Job(longer.config, longer.store, longer.folder, longer.about, longer.plan)
+    begin = f"from step {longer.begin:,} of {job.plan.steps:,}"
+    print(f"{job.about['label']}: {job.folder}, {begin}", flush=True)
     _together([job], stop)
     return _tell(job)
 

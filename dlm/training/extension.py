@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dlm import config, disk
 from dlm.config import experiment, planning
@@ -19,22 +19,30 @@ from dlm.config.planning import Plan
 from dlm.data.store import Store
 from dlm.errors import DlmError
 from dlm.model import sharding
-from dlm.sweep.local import Job
 from dlm.training import checkpoint, record, run, step
 
 ROWS = "metrics.jsonl"
 
 
-def extend(
-    folder: Path, overrides: Iterable[tuple[str, Any]], trust: bool = False
-) -> tuple[Job, int]:
-    """The longer run, ready to train in a folder beside the finished one, and the step it begins at.
+class Longer(NamedTuple):
+    """The longer run, as `dlm.sweep.local.Job` takes it, and the step at which it begins."""
+
+    config: config.Config
+    store: Path
+    folder: Path
+    about: dict[str, Any]
+    plan: Plan
+    begin: int
+
+
+def extend(folder: Path, overrides: Iterable[tuple[str, Any]], trust: bool = False) -> Longer:
+    """The longer run, ready to train in a folder beside the finished one.
 
     `overrides` set train.duration and nothing else. A longer run that has begun already is left as
     it is. `trust`: see `dlm.training.run.opened`.
 
     Raises:
-      DlmError: the run is not finished, the two share no steps, or the duration is no longer one.
+      DlmError: the run is not finished, the two share no steps, or the duration is not longer.
     """
     values = dict(overrides)
     if other := [key for key in values if key != "train.duration"]:
@@ -51,9 +59,10 @@ def extend(
     )
     _check(folder, c, longer, before, after)
     planning.check(longer, after, sharding.machine())
-    about, identity = _about(folder, values), config.run_id(longer, store.fingerprint)
-    job = Job(longer, store.path, folder.parent / identity, about | {"run": identity}, after)
-    return job, _begin(folder, job, c, store, _last_shared(c, before, after))
+    identity = config.run_id(longer, store.fingerprint)
+    about, place = _about(folder, values) | {"run": identity}, folder.parent / identity
+    begin = _begin(folder, place, c, store, _last_shared(c, before, after), after.steps)
+    return Longer(longer, store.path, place, about, after, begin)
 
 
 def _about(folder: Path, values: dict[str, Any]) -> dict[str, Any]:
@@ -113,28 +122,28 @@ def _last_shared(c: config.Config, before: Plan, after: Plan) -> int:
     return last
 
 
-def _begin(folder: Path, job: Job, c: config.Config, store: Store, last: int) -> int:
-    """Gives the longer run the finished one's last checkpoint up to a step; returns its step.
+def _begin(folder: Path, place: Path, c: config.Config, store: Store, last: int, steps: int) -> int:
+    """Puts the finished run's last checkpoint up to a step into the longer run's `place`; its step.
 
     0: there is none, and the run begins from scratch. A run with checkpoints of its own keeps them.
     """
     shapes = step.abstract(c, store.vocab_size, sharding.make_mesh(c))
     parts = dict(state=shapes, best=step.weights(shapes), ledger=None)
-    with run.claim(job.folder) as mine:
+    with run.claim(place) as mine:
         if not mine:
-            raise DlmError(f"{job.folder}: another process is training this run")
+            raise DlmError(f"{place}: another process is training this run")
         with (
-            checkpoint.open_checkpoints(job.folder / "checkpoints", job.about["run"]) as own,
+            checkpoint.open_checkpoints(place / "checkpoints", place.name) as own,
             checkpoint.open_checkpoints(folder / "checkpoints", folder.name) as finished,
         ):
             if own.steps():
                 return own.steps()[-1]
-            if record.status(job.folder) in record.SETTLED:
-                return job.plan.steps
+            if record.status(place) in record.SETTLED:
+                return steps
             saved = checkpoint.restore(finished, last, **parts)
             if saved is None:
                 return 0
-            disk.write(job.folder / ROWS, (folder / ROWS).read_bytes())
+            disk.write(place / ROWS, (folder / ROWS).read_bytes())
             progress = saved["progress"] | {"shared_steps": saved["progress"]["step"]}
             ledger = saved["ledger"]["exposures"]
             checkpoint.save(own, progress, ledger, state=saved["state"], best=saved["best"])
