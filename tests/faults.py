@@ -96,6 +96,8 @@ def numbers_of(workdir: Path) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
     for path in sorted(workdir.glob("*/*/result.json")):
         folder = path.parent
+        if not (folder / "metrics.jsonl").exists():
+            continue  # it was taken away in the middle: such a run has to be refused
         arrays = {name: _sha(folder / f"{name}.npy") for name in ("nll", "ledger", "samples")}
         result = {k: v for k, v in tiny.result(folder).items() if k != "gaps"}
         numbers[folder.name] = [result, arrays, tiny.evaluations(folder)]

@@ -174,6 +174,24 @@ def test_windows_of_a_text_are_scored_apart_and_the_nats_add_up(folder) -> None:
     assert whole.stderr == pytest.approx(math.sqrt((residuals**2).sum() * 3 / 2) / 20, rel=1e-6)
 
 
+def test_the_command_line_prints_the_same_score_and_what_the_tokenizer_lost(folder, capsys) -> None:
+    run = next(run for run in dlm.load() if run.objective == "ar")
+    found = run.model().perplexity("new.txt")
+    assert main.main(["evaluate", run.run, "--text", "new.txt"]) == 0
+    out = capsys.readouterr().out
+    estimate = found.estimate
+    assert f"{estimate.value:.4f} ± {estimate.stderr:.4f} nats/token (exact, 37 tokens" in out
+    assert f"perplexity {found.perplexity:.2f}" in out and " bits per byte (" not in out
+    lost = f"{100 * 2 / 36:.3g}% of their characters are lost, such as 7 !"
+    assert f"1 of 1 documents come back altered from the tokenizer: {lost}" in out
+    Path("clean.txt").write_text("the cat sat on a mat")
+    assert main.main(["evaluate", run.run, "--text", "clean.txt"]) == 0
+    out, clean = capsys.readouterr().out, run.model().perplexity(Path("clean.txt"))
+    nats = clean.estimate.value * clean.estimate.tokens
+    assert clean.bits_per_byte == pytest.approx(nats / 20 / math.log(2))
+    assert f"{clean.bits_per_byte:.4f} bits per byte (20 bytes)" in out
+
+
 def test_exact_likelihoods_of_all_strings_sum_to_one(folder) -> None:
     """Shorter than the window too: 14 symbols and length 2."""
     model = next(run for run in dlm.load() if run.objective == "ar").model()

@@ -211,6 +211,10 @@ def _size(job: Any) -> str:
 
 
 def _train(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
+    if arguments.extend:
+        return _extend(arguments, overrides)
+    if not arguments.experiment:
+        raise DlmError("dlm train: needs EXPERIMENT; dlm train --help shows examples")
     stop = _join(arguments)
     jobs = _jobs(arguments, overrides)
     job = api.chosen(jobs, arguments.run or 0)
@@ -221,6 +225,25 @@ def _train(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> i
     return (
         _tell(job) if distributed.primary() else DONE
     )  # of several hosts one has the result at hand
+
+
+def _extend(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
+    for name, given in (("EXPERIMENT", arguments.experiment), ("--run", arguments.run)):
+        if given is not None:
+            raise DlmError(f"{name} {given}: goes without --extend, which takes all from its run")
+    if arguments.distributed:
+        raise DlmError("--distributed: goes without --extend; extend in one process")
+    folder = addresses.run(arguments.extend, arguments.workdir)
+    from dlm.sweep.local import Job
+    from dlm.training import extension
+
+    stop = _join(arguments)
+    longer = extension.extend(folder, overrides, arguments.trust)
+    job = Job(longer.config, longer.store, longer.folder, longer.about, longer.plan)
+    begin = f"from step {longer.begin:,} of {job.plan.steps:,}"
+    print(f"{job.about['label']}: {job.folder}, {begin}", flush=True)
+    _together([job], stop)
+    return _tell(job)
 
 
 def _join(arguments: argparse.Namespace) -> Callable[[], bool]:

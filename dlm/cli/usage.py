@@ -27,11 +27,15 @@ The same command continues what was interrupted and skips what is done. Exit cod
 done, 1 a run failed (its error.txt says why), 2 a mistake in the input, 75 interrupted, saved.""",
     ),
     "train": (
-        "train one run, in this process",
+        "train one run, in this process, or go on with a finished one",
         """examples:
   dlm train experiments/smoke.py                        the first run of its sweep
   dlm train experiments/smoke.py --run 1                the second run of its sweep
-  dlm train experiments/smoke.py --config.objective.name=masked --config.train.seed=3""",
+  dlm train experiments/smoke.py --config.objective.name=masked --config.train.seed=3
+  dlm train --extend 0123 --config.train.duration="400 epochs"
+
+--extend makes a new run beside a finished one, in the bits of one trained from scratch. It begins at
+the last checkpoint that both share: schedules constant and wsd have one, cosine has none.""",
     ),
     "evaluate": (
         "score a run's best weights on the whole validation split, or on a text of your own",
@@ -188,7 +192,11 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
             help="where runs are kept, also gs:// or s3:// (default: runs)",
         )
     for name in ("run", "train", "corpus"):
-        parsers[name].add_argument("experiment", help="a Python file with get_config(scale)")
+        parsers[name].add_argument(
+            "experiment",
+            nargs="?" if name == "train" else None,
+            help="a Python file with get_config(scale)",
+        )
         parsers[name].add_argument("--scale", default="laptop", help="laptop, smoke, gpu or paper")
         parsers[name].usage = f"dlm {name} EXPERIMENT [options] [--config.GROUP.FIELD=VALUE ...]"
     run = parsers["run"]
@@ -240,6 +248,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         help="for sbatch; time in minutes",
     )
     parsers["train"].add_argument("--run", **which)
+    parsers["train"].add_argument(
+        "--extend", metavar="RUN", help="a finished run, to go on with for a longer duration"
+    )
+    parsers["train"].add_argument(
+        "--trust", action="store_true", help="of --extend: run the objective file that it names"
+    )
     trained.arguments(parsers)
     for name in ("runs", "report", "tensorboard"):
         parsers[name].add_argument(
@@ -265,7 +279,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     laws_verbs.arguments(parsers)
 
-    arguments, rest = parser.parse_known_args(argv)
+    # argparse would take an override with a space in it for a positional argument.
+    overrides = [word for word in argv if word.startswith("--config.")]
+    arguments, rest = parser.parse_known_args([w for w in argv if not w.startswith("--config.")])
+    rest += overrides
     takes_config = arguments.verb in ("run", "train", "corpus", "benchmark", "check-objective")
     verb = parsers[arguments.verb]
     if wrong := [word for word in rest if not (takes_config and word.startswith("--config."))]:

@@ -168,15 +168,12 @@ def final(c: config.Config, store: Store, params: Any) -> tuple[loop.Scored, loo
     return loop.score(c, store, params, mesh, final=True)
 
 
-def restore_best(folder: Path, trust: bool = False) -> tuple[config.Config, Store, Any]:
-    """Config, tokens and best weights of a run that has a checkpoint.
-
-    If the last checkpoint is damaged the one before it serves too, unless its best weights are
-    others than those that the run's result was scored with. `trust`: also if the run's objective is
-    a Python file that this user has not trained with here, which is then run.
+def opened(folder: Path, trust: bool = False) -> tuple[config.Config, Store]:
+    """The config and the tokens of a run. `trust`: also if the run's objective is a Python file that
+    this user has not trained with here.
 
     Raises:
-      DlmError: not a run, no checkpoint yet, none that can be read, or code that is not trusted.
+      DlmError: not a run, damaged, its tokens are not there, or code that is not trusted.
     """
     from dlm.data import build
 
@@ -199,6 +196,20 @@ def restore_best(folder: Path, trust: bool = False) -> tuple[config.Config, Stor
         store = build.build(c.corpus, c.tokenizer, folder.parents[1] / "corpora")
     if store.fingerprint != fingerprint:
         raise DlmError(f"{folder}: was trained on other tokens than those of {store.path}")
+    return c, store
+
+
+def restore_best(folder: Path, trust: bool = False) -> tuple[config.Config, Store, Any]:
+    """Config, tokens and best weights of a run that has a checkpoint.
+
+    If the last checkpoint is damaged the one before it serves too, unless its best weights are
+    others than those that the run's result was scored with. `trust`: also if the run's objective is
+    a Python file that this user has not trained with here, which is then run.
+
+    Raises:
+      DlmError: not a run, no checkpoint yet, none that can be read, or code that is not trusted.
+    """
+    c, store = opened(folder, trust)
     mesh = sharding.make_mesh(c)
     abstract = step.abstract(c, store.vocab_size, mesh)
     run_id = config.run_id(c, store.fingerprint)
