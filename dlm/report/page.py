@@ -136,19 +136,19 @@ def _verdict(p: PanelSummary) -> str:
 def _compared(loaded: Loaded, problems: Sequence[str]) -> list[str]:
     """The figure and the table, then all else, folded."""
     s, panels = loaded.summary, loaded.panels
-    first, *others = drawings(panels)
-    drawn = {name: _figure(name, panels) for name in (first, *others)}
+    drawn = {name: _figure(name, panels) for name in drawings(panels)}
     undrawn = [*problems, *(problem for _, _, missing in drawn.values() for problem in missing)]
     tried = sum(len(p.settings) for p in s.panels)
     return [
-        drawn[first][1],
+        *(drawn[name][1] for name in drawn if name == FIGURES[0]),
         html.bullets(dict.fromkeys(undrawn)) if undrawn else "",
         html.table(*findings.table(s)),
+        f'<p class="soft">{html.text(findings.legend(s))}</p>',
         *html.fold("The comparison in full", *(f"<p>{html.text(p.answer)}</p>" for p in s.panels)),
         *html.fold("Critical compute", _critical(s)),
         *html.fold("Best of each family", _best(s)),
         *html.fold(f"Every setting against the reference ({tried})", _settings(s)),
-        *(part for name in others for part in html.fold(*drawn[name][:2])),
+        *(part for name in drawn if name != FIGURES[0] for part in html.fold(*drawn[name][:2])),
         *html.fold("Scaling laws", *law_page.of_runs(loaded.runs, panels)),
         *html.fold("Samples", *map(_samples, panels)),
         *html.fold("What was compared", html.bullets([*s.compared, *s.selected_on_validation])),

@@ -204,7 +204,7 @@ def _above_truth(panel: Panel) -> list[str]:
 
 
 def compared(panels: Sequence[Panel]) -> list[str]:
-    """What the numbers of the panels share, what their errors are of, and what was chosen."""
+    """What the numbers of the panels share, and what their errors are of."""
     found = []
     for panel in panels:
         seeds = ", ".join(f"{name_of(f.name)} {f.best.seeds}" for f in panel.families.values())
@@ -238,7 +238,7 @@ def compared(panels: Sequence[Panel]) -> list[str]:
         f"at the crossing has several seeds and each family has {crossings.SPREAD} settings or more, "
         "settings are resampled instead: a spread, not an interval."
     )
-    return found + selected(panels)
+    return found
 
 
 def kinds(panels: Sequence[Panel]) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlm.format import count, number, with_error
+from dlm.format import number, with_error
 from dlm.laws import crossover as cross
 from dlm.laws.crossover import Crossover, Final, name_of
 from dlm.laws.words import plain
@@ -275,24 +275,34 @@ def table(s: Summary) -> tuple[list[str], list[list[str]]]:
 
     A column in which no row has a word is left out.
     """
-    a = " or ".join(dict.fromkeys(name_of(panel.reference) for panel in s.panels))
+    reference = s.panels[0].reference if s.panels else ""  # all panels have one
     columns = {
-        "data": lambda p, f: p.corpus,
-        "unique": lambda p, f: count(p.unique_tokens),
         "family": lambda p, f: name_of(f.objective),
+        "data": lambda p, f: p.corpus,
+        "unique": lambda p, f: number(p.unique_tokens, 5),
         "epochs": lambda p, f: number(f.epochs, 3),
         "nats/token": lambda p, f: with_error(f.loss, f.stderr),
         "kind": lambda p, f: f.kind.removeprefix("upper "),
-        f"minus {a}": lambda p, f: signed(f.difference),
+        f"minus {reference}": lambda p, f: signed(f.difference),
         "shows": lambda p, f: f.difference.outcome if f.difference else "",
         "best epoch": lambda p, f: number(f.best_epoch, 3),
-        f"overtakes {a} at equal settings": lambda p, f: f.overtakes_equal,
-        f"overtakes the best {a}": lambda p, f: f.overtakes,
+        "overtakes at equal settings": lambda p, f: f.overtakes_equal,
+        "overtakes the best": lambda p, f: f.overtakes,
     }
     cells = [[cell(p, f) for cell in columns.values()] for p in s.panels for f in p.families]
     kept = [k for k in range(len(columns)) if any(row[k] for row in cells)]
     head = list(columns)
     return [head[k] for k in kept], [[row[k] for k in kept] for row in cells]
+
+
+def legend(s: Summary) -> str:
+    """What the columns of the table mean."""
+    over = dict.fromkeys(row.stderr_over for panel in s.panels for row in panel.families)
+    return (
+        f"± is over {' or over '.join(over)}; a difference is paired on the same windows. Shows: "
+        f"what the difference proves; a bound above an exact value proves {verdict.NOTHING}. "
+        "Overtakes: epochs and FLOPs from which its best loss so far stays the lower one."
+    )
 
 
 def signed(difference: Difference | None) -> str:
