@@ -136,7 +136,7 @@ def test_the_remark_on_seeds_is_made_once(tmp_path):
         f"One seed only of AR ({'; '.join(digits)}) and masked diffusion: differences between seeds "
         "are unknown.",
     )
-    assert not any("One seed" in p.answer + p.verdict for p in made.panels)
+    assert not any("One seed" in " ".join((*p.comparisons, p.verdict)) for p in made.panels)
 
 
 def test_what_is_left_out_and_damaged_is_counted_beside_the_verdicts(tmp_path):
@@ -225,6 +225,20 @@ def test_many_crossings_are_rings_and_no_words(tmp_path):
     assert len(rings) == 4
 
 
+def test_a_caption_tells_an_interval_from_a_spread_and_from_none(planted, tmp_path):
+    for k in range(crossings.SPREAD):
+        write_run(tmp_path / "spread", AR, lr=1e-3 * (k + 1), epochs=50)
+        write_run(tmp_path / "spread", diffusion(4e11, 1.6), objective="masked", lr=1e-3 * (k + 1))
+    for name, law in (("ar", AR), ("masked", diffusion(4e11, 1.6))):
+        write_run(tmp_path / "alone", law, objective=name)
+    for folder, words in (
+        (planted, "passes the best AR; shaded: its 90% interval over seeds."),
+        (tmp_path / "spread", "passes the best AR; shaded: its 90% spread over settings."),
+        (tmp_path / "alone", "passes the best AR. "),
+    ):
+        assert words in run_figures.frontier(runs.panels(runs.load(folder))[0]).caption
+
+
 # --- another reference ----------------------------------------------------------------------------
 
 
@@ -251,7 +265,7 @@ def test_one_setting_may_be_the_reference(planted):
         assert own is not None and best is not None
         assert best.value == pytest.approx(-own.value) and own.outcome == verdict.WORSE
     text = cross.name_of("ar, other settings")
-    assert text == "AR, other settings" and text in made.panels[0].answer
+    assert text == "AR, other settings" and text in " ".join(made.panels[0].comparisons)
     with pytest.raises(DlmError, match=r"ar has optimizer.lr=0.002; .*did you mean optimizer.lr"):
         summary.summary(found, "ar optimizer.lr=0.0011")
 

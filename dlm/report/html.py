@@ -65,6 +65,12 @@ def text(words: str) -> str:
     return escape(words.replace(" ± ", JOINED))
 
 
+def paragraph(words: str, kind: str = "") -> str:
+    """A paragraph; `kind`: soft (small and grey) or answer (large)."""
+    marked = f' class="{kind}"' if kind else ""
+    return f"<p{marked}>{text(words)}</p>"
+
+
 def section(title: str, *parts: str) -> list[str]:
     return [f"<h2>{escape(title)}</h2>", *parts]
 

@@ -90,9 +90,10 @@ def _frontier_caption(panels: Sequence[Panel], axis: str) -> str:
             for found in cross.crossovers(panel, axis)
         ]
     if any(found.compute is not None for found in best):
-        parts.append(
-            f"Dashed upright: where it passes the best {a}; shaded: the 90% interval over seeds."
-        )
+        kinds = {"seeds": "interval over seeds", "settings": "spread over settings"}
+        over = " or ".join(kinds[over] for over in sorted({found.over for found in best} - {""}))
+        shaded = f"; shaded: its 90% {over}" if over else ""
+        parts.append(f"Dashed upright: where it passes the best {a}{shaded}.")
     if any(found.compute is None for found in best):
         parts.append(f"In words: the gap to the best {a} where that is not passed.")
     return " ".join([*parts, "The loss axis is cut to show the difference at the end."])

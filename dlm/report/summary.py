@@ -80,7 +80,7 @@ class PanelSummary:
     seq_len: int
     reference: str
     verdict: str  # one line
-    answer: str  # the same in full
+    comparisons: tuple[str, ...]  # the same in full, a paragraph a family
     families: tuple[FamilyRow, ...]  # the reference first, then by loss
     settings: tuple[SettingRow, ...]
     crossovers: dict[str, tuple[Crossover, ...]]  # by the name of AXES
@@ -163,7 +163,7 @@ def _panel(panel: Panel) -> PanelSummary:
         seq_len=panel.seq_len,
         reference=panel.reference,
         verdict=verdict.verdict(panel),
-        answer=sentences.answer(panel),
+        comparisons=tuple(sentences.comparisons(panel)),
         families=tuple(sorted(families, key=lambda f: (f.objective != panel.reference, f.loss))),
         settings=tuple(
             _setting(panel, family, setting)
@@ -259,7 +259,7 @@ def as_json(s: Summary) -> dict[str, Any]:
         }
         for panel in s.panels
     ]
-    answers = [panel.answer for panel in s.panels] or [s.nothing]
+    answers = [" ".join(panel.comparisons) for panel in s.panels] or [s.nothing]
     return plain(values | {"answers": answers, "panels": panels})
 
 
