@@ -44,8 +44,8 @@ def every_door(folder: Path, capsys) -> list[runs.Run]:
     unreadable = [run for run in loaded if run.status == "unreadable"]
     page = (folder / "report.html").read_text()
     assert len(unreadable) == page.count("unreadable: ")
-    for run in unreadable:
-        assert f"left out: {run.label}: unreadable: " in " ".join(out.split())
+    if unreadable:  # a screen counts them, the page names each
+        assert f"{len(unreadable)} unreadable" in " ".join(out.split())
     for points in tables.POINTS:
         for table in tables.read(folder, points=points):
             assert np.isfinite(table.loss).all()

@@ -29,7 +29,8 @@ def lines(s: Summary, width: int) -> list[str]:
     """The lines of a summary, each at most `width` wide.
 
     The verdict on each panel and the remarks are always whole; of the table only as many rows as
-    LINES leave room for. What is left out is counted, and stands on the page.
+    LINES leave room for, and why runs are left out if all reasons still have room. What does not
+    stand here is counted here, and stands on the page.
     """
     verdicts = [
         line
@@ -38,7 +39,14 @@ def lines(s: Summary, width: int) -> list[str]:
     ]
     remarks = wrap(" ".join(filter(None, [s.nothing, *s.remarks])), width)
     remarks = remarks if any(remarks) else []
-    return [*verdicts, *_table(s, width, LINES - len(verdicts) - len(remarks)), *remarks]
+    table = _table(s, width, LINES - len(verdicts) - len(remarks))
+    above = [*verdicts, *table, *remarks]
+    reasons = [
+        line
+        for each in s.excluded
+        for line in wrap(f"left out: {each['label']}: {each['reason']}", width)
+    ]
+    return above + (reasons if len(above) + len(reasons) <= LINES else [])
 
 
 def _table(s: Summary, width: int, room: int) -> list[str]:
@@ -46,8 +54,9 @@ def _table(s: Summary, width: int, room: int) -> list[str]:
     head, rows = findings.table(s)
     if not rows:
         return []
-    first = 0 if len(s.panels) > 1 else head.index("family")  # the verdict names the data
-    head, rows = head[first:], [row[first:] for row in rows]
+    same = ("data", "unique") if len(s.panels) == 1 else ()  # the verdict names them
+    places = [k for k, name in enumerate(head) if name not in same]
+    head, rows = [head[k] for k in places], [[row[k] for k in places] for row in rows]
     kept = columns_in_one_line(head, rows, width)
     laid_out = layout(head[:kept], [row[:kept] for row in rows], width)
     if len(laid_out) <= room:

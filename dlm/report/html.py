@@ -19,7 +19,8 @@ h1{font-size:1.6rem;line-height:1.25;margin:.5rem 0}h2{font-size:1.15rem;margin:
 h3{font-size:1rem;margin:1rem 0 .3rem}
 p,ul{max-width:44rem;margin:.5rem 0}
 .soft,figcaption{color:var(--soft);font-size:.9rem}.answer{font-size:1.05rem}
-.pair{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr))}
+.pair{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr))}
+.pair>figure:only-child{max-width:44rem}
 details{border-top:1px solid var(--line)}details:last-of-type{border-bottom:1px solid var(--line)}
 summary{cursor:pointer;font-weight:600;padding:.55rem 0}details>:last-child{margin-bottom:1rem}
 figure{margin:0}
@@ -45,7 +46,7 @@ h1,h2,h3,summary{break-after:avoid}figure,pre,tr{break-inside:avoid}
 p,ul,figcaption{max-width:none}figure svg{border:0;padding:0;max-height:18cm}
 .pair{grid-template-columns:1fr 1fr}
 .wide{overflow:visible}table{font-size:7pt;width:100%}
-th,td{padding-right:.5em;max-width:none}td.number{white-space:normal}td.long{min-width:0}
+th,td{padding-right:.8em;max-width:none}td.number{white-space:normal}td.long{min-width:0}
 a{background:none;text-decoration:none}}
 """
 
@@ -62,6 +63,12 @@ def document(title: str, body: Iterable[str]) -> str:
 def text(words: str) -> str:
     """Escaped words, a value and its error kept on one line."""
     return escape(words.replace(" ± ", JOINED))
+
+
+def paragraph(words: str, kind: str = "") -> str:
+    """A paragraph; `kind`: soft (small and grey) or answer (large)."""
+    marked = f' class="{kind}"' if kind else ""
+    return f"<p{marked}>{text(words)}</p>"
 
 
 def section(title: str, *parts: str) -> list[str]:

@@ -111,8 +111,8 @@ def page(loaded: Loaded, problems: Sequence[str] = ()) -> str:
         f'<p class="soft">dlm, experiment {escape(title)}</p>',
         *(f"<p>{escape(q)}</p>" for q in s.questions if len(s.questions) > 1),
         *map(_verdict, s.panels),
-        *([f'<p class="answer">{html.text(s.nothing)}</p>'] if s.nothing else []),
-        *([f'<p class="soft">{html.text(" ".join(s.remarks))}</p>'] if s.remarks else []),
+        *([html.paragraph(s.nothing, "answer")] if s.nothing else []),
+        *([html.paragraph(" ".join(s.remarks), "soft")] if s.remarks else []),
     ]
     if panels:
         body += _compared(loaded, problems)
@@ -136,19 +136,20 @@ def _verdict(p: PanelSummary) -> str:
 def _compared(loaded: Loaded, problems: Sequence[str]) -> list[str]:
     """The figure and the table, then all else, folded."""
     s, panels = loaded.summary, loaded.panels
-    first, *others = drawings(panels)
-    drawn = {name: _figure(name, panels) for name in (first, *others)}
+    drawn = {name: _figure(name, panels) for name in drawings(panels)}
     undrawn = [*problems, *(problem for _, _, missing in drawn.values() for problem in missing)]
+    in_full = [text for p in s.panels for text in p.comparisons]
     tried = sum(len(p.settings) for p in s.panels)
     return [
-        drawn[first][1],
+        *(drawn[name][1] for name in drawn if name == FIGURES[0]),
         html.bullets(dict.fromkeys(undrawn)) if undrawn else "",
         html.table(*findings.table(s)),
-        *html.fold("The comparison in full", *(f"<p>{html.text(p.answer)}</p>" for p in s.panels)),
+        html.paragraph(findings.legend(s), "soft"),
+        *html.fold("The comparison in full", *map(html.paragraph, in_full)),
         *html.fold("Critical compute", _critical(s)),
         *html.fold("Best of each family", _best(s)),
         *html.fold(f"Every setting against the reference ({tried})", _settings(s)),
-        *(part for name in others for part in html.fold(*drawn[name][:2])),
+        *(part for name in drawn if name != FIGURES[0] for part in html.fold(*drawn[name][:2])),
         *html.fold("Scaling laws", *law_page.of_runs(loaded.runs, panels)),
         *html.fold("Samples", *map(_samples, panels)),
         *html.fold("What was compared", html.bullets([*s.compared, *s.selected_on_validation])),
@@ -169,7 +170,7 @@ def _figure(name: str, panels: Sequence[Panel]) -> tuple[str, str, list[str]]:
         return name, "<p>Not drawn.</p>", problems
     alike = len({each.caption for each in drawn}) == 1  # else each explains its own marks
     svgs = [html.figure(d.svg, d.name, "" if alike else d.caption) for d in drawn]
-    below = f'<p class="soft">{html.text(drawn[0].caption)}</p>' if alike else ""
+    below = html.paragraph(drawn[0].caption, "soft") if alike else ""
     return drawn[0].heading, f'<div class="pair">{"".join(svgs)}</div>{below}', problems
 
 

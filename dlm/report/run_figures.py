@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BEHIND = dict(facecolor="white", alpha=0.85, lw=0, pad=1.5)  # notes on top of lines
+WORDED = 3  # challengers whose crossings stand in words on a panel
 LOSS, EPOCHS = "loss, nats per token", "epochs over the unique tokens"
 
 
@@ -79,10 +80,20 @@ def _frontier_caption(panels: Sequence[Panel], axis: str) -> str:
         parts.append(f"Thin and dashed: {a} at the settings of the other family.")
     if any(found.compute is not None for found in equal):
         parts.append(f"Ring: where the other family passes {a} at equal settings.")
+    many = [panel for panel in panels if len(cross.crossovers(panel, axis)) > WORDED]
+    if many:
+        parts.append(f"Ring: where a family passes the best {a}, as the table says.")
+        best = [
+            found
+            for panel in panels
+            if panel not in many
+            for found in cross.crossovers(panel, axis)
+        ]
     if any(found.compute is not None for found in best):
-        parts.append(
-            f"Dashed upright: where it passes the best {a}; shaded: the 90% interval over seeds."
-        )
+        kinds = {"seeds": "interval over seeds", "settings": "spread over settings"}
+        over = " or ".join(kinds[over] for over in sorted({found.over for found in best} - {""}))
+        shaded = f"; shaded: its 90% {over}" if over else ""
+        parts.append(f"Dashed upright: where it passes the best {a}{shaded}.")
     if any(found.compute is None for found in best):
         parts.append(f"In words: the gap to the best {a} where that is not passed.")
     return " ".join([*parts, "The loss axis is cut to show the difference at the end."])
@@ -144,7 +155,11 @@ def _frontier_panel(ax: Axes, panel: Panel, families: list[str], axis: str) -> N
     span = max(max(tops) - min(lows), 1e-3)
     height = min(span, max(6 * (max(highs) - min(lows)), 0.3 * span))
     challengers = cross.crossovers(panel, axis)
-    words = min(0.09 + 0.155 * len(challengers), 0.7)  # share of the axis for words below the lines
+    if len(challengers) > WORDED:  # rings alone: so many words would hide the lines
+        for found in challengers:
+            _ring(ax, panel, found, axis)
+        challengers = []
+    words = 0.09 + 0.155 * len(challengers)  # share of the axis for words below the lines
     below = 1.05 * words / (1 - words) if challengers else 0.08
     ax.set_ylim(min(lows) - below * height, min(lows) + 1.05 * height)
     ax.set_title(shown(panel.title), loc="left")
@@ -159,13 +174,12 @@ def _mark_equal(ax: Axes, panel: Panel, found: cross.Crossover, axis: str) -> No
     """A ring where the challenger passes the reference at the challenger's own settings."""
     if found.compute is None:
         return
-    y = cross.frontier(panel.families[found.challenger], axis).at(found.compute)
-    ax.plot([found.compute], [y], marker="o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=5)
+    y = _ring(ax, panel, found, axis)
     left, right = ax.get_xlim()
     late = math.log(found.compute / left) > 0.75 * math.log(right / left)
     note = ax.annotate(
         f"equal settings:\n{scientific(found.compute)}",
-        (found.compute, float(y)),
+        (found.compute, y),
         **keywords(
             xytext=(4, -9) if late else (8, 6), textcoords="offset points", fontsize="small"
         ),
@@ -173,6 +187,15 @@ def _mark_equal(ax: Axes, panel: Panel, found: cross.Crossover, axis: str) -> No
         **keywords(color=INK, zorder=6, bbox=BEHIND),
     )
     note.set_in_layout(False)
+
+
+def _ring(ax: Axes, panel: Panel, found: cross.Crossover, axis: str) -> float:
+    """Rings the challenger's frontier where it passes, if it does; returns the loss there."""
+    if found.compute is None:
+        return math.nan
+    y = float(cross.frontier(panel.families[found.challenger], axis).at(found.compute))
+    ax.plot([found.compute], [y], marker="o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=5)
+    return y
 
 
 def _mark(ax: Axes, families: list[str], found: cross.Crossover, y: float, name: str) -> None:

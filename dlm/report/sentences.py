@@ -36,7 +36,12 @@ def no_comparison(panel: Panel) -> str:
 
 
 def answer(panel: Panel) -> str:
-    """The paragraph that compares the families of one panel in full, from its numbers alone."""
+    """The comparison of one panel in full, as one paragraph."""
+    return " ".join(comparisons(panel))
+
+
+def comparisons(panel: Panel) -> list[str]:
+    """Each family of a panel against its reference in full, a paragraph each."""
     finals = cross.finals(panel)
     if not finals:
         have = "; ".join(
@@ -44,15 +49,16 @@ def answer(panel: Panel) -> str:
             for f in panel.families.values()
         )
         missing = no_comparison(panel)
-        return f"On {panel.title}: {missing[0].lower()}{missing[1:]} {sentence(have)}."
+        return [f"On {panel.title}: {missing[0].lower()}{missing[1:]} {sentence(have)}."]
     equal = {found.challenger: found for found in cross.equal_crossovers(panel)}
-    parts = []
+    paragraphs = []
     for found, final in zip(cross.crossovers(panel), finals, strict=True):
-        if found.challenger in equal:
-            parts.append(crossing(equal[found.challenger]))
+        parts = [crossing(equal[found.challenger])] if found.challenger in equal else []
         parts += [crossing(found), _ending(found, final)]
-    first, *others = parts
-    return " ".join([f"On {panel.title}: {first}", *map(sentence, others)])
+        if not paragraphs:
+            parts[0] = f"On {panel.title}: {parts[0]}"
+        paragraphs.append(" ".join(map(sentence, parts)))
+    return paragraphs
 
 
 def crossing(found: Crossover) -> str:
@@ -204,7 +210,7 @@ def _above_truth(panel: Panel) -> list[str]:
 
 
 def compared(panels: Sequence[Panel]) -> list[str]:
-    """What the numbers of the panels share, what their errors are of, and what was chosen."""
+    """What the numbers of the panels share, and what their errors are of."""
     found = []
     for panel in panels:
         seeds = ", ".join(f"{name_of(f.name)} {f.best.seeds}" for f in panel.families.values())
@@ -238,7 +244,7 @@ def compared(panels: Sequence[Panel]) -> list[str]:
         f"at the crossing has several seeds and each family has {crossings.SPREAD} settings or more, "
         "settings are resampled instead: a spread, not an interval."
     )
-    return found + selected(panels)
+    return found
 
 
 def kinds(panels: Sequence[Panel]) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlm.format import count, number, with_error
+from dlm.format import number, with_error
 from dlm.laws import crossover as cross
 from dlm.laws.crossover import Crossover, Final, name_of
 from dlm.laws.words import plain
@@ -80,7 +80,7 @@ class PanelSummary:
     seq_len: int
     reference: str
     verdict: str  # one line
-    answer: str  # the same in full
+    comparisons: tuple[str, ...]  # the same in full, a paragraph a family
     families: tuple[FamilyRow, ...]  # the reference first, then by loss
     settings: tuple[SettingRow, ...]
     crossovers: dict[str, tuple[Crossover, ...]]  # by the name of AXES
@@ -163,7 +163,7 @@ def _panel(panel: Panel) -> PanelSummary:
         seq_len=panel.seq_len,
         reference=panel.reference,
         verdict=verdict.verdict(panel),
-        answer=sentences.answer(panel),
+        comparisons=tuple(sentences.comparisons(panel)),
         families=tuple(sorted(families, key=lambda f: (f.objective != panel.reference, f.loss))),
         settings=tuple(
             _setting(panel, family, setting)
@@ -259,7 +259,7 @@ def as_json(s: Summary) -> dict[str, Any]:
         }
         for panel in s.panels
     ]
-    answers = [panel.answer for panel in s.panels] or [s.nothing]
+    answers = [" ".join(panel.comparisons) for panel in s.panels] or [s.nothing]
     return plain(values | {"answers": answers, "panels": panels})
 
 
@@ -275,24 +275,34 @@ def table(s: Summary) -> tuple[list[str], list[list[str]]]:
 
     A column in which no row has a word is left out.
     """
-    a = " or ".join(dict.fromkeys(name_of(panel.reference) for panel in s.panels))
+    reference = s.panels[0].reference if s.panels else ""  # all panels have one
     columns = {
-        "data": lambda p, f: p.corpus,
-        "unique": lambda p, f: count(p.unique_tokens),
         "family": lambda p, f: name_of(f.objective),
+        "data": lambda p, f: p.corpus,
+        "unique": lambda p, f: number(p.unique_tokens, 5),
         "epochs": lambda p, f: number(f.epochs, 3),
         "nats/token": lambda p, f: with_error(f.loss, f.stderr),
         "kind": lambda p, f: f.kind.removeprefix("upper "),
-        f"minus {a}": lambda p, f: signed(f.difference),
+        f"minus {reference}": lambda p, f: signed(f.difference),
         "shows": lambda p, f: f.difference.outcome if f.difference else "",
         "best epoch": lambda p, f: number(f.best_epoch, 3),
-        f"overtakes {a} at equal settings": lambda p, f: f.overtakes_equal,
-        f"overtakes the best {a}": lambda p, f: f.overtakes,
+        "overtakes at equal settings": lambda p, f: f.overtakes_equal,
+        "overtakes the best": lambda p, f: f.overtakes,
     }
     cells = [[cell(p, f) for cell in columns.values()] for p in s.panels for f in p.families]
     kept = [k for k in range(len(columns)) if any(row[k] for row in cells)]
     head = list(columns)
     return [head[k] for k in kept], [[row[k] for k in kept] for row in cells]
+
+
+def legend(s: Summary) -> str:
+    """What the columns of the table mean."""
+    over = dict.fromkeys(row.stderr_over for panel in s.panels for row in panel.families)
+    return (
+        f"± is over {' or over '.join(over)}; a difference is paired on the same windows. Shows: "
+        f"what the difference proves; a bound above an exact value proves {verdict.NOTHING}. "
+        "Overtakes: epochs and FLOPs from which its best loss so far stays the lower one."
+    )
 
 
 def signed(difference: Difference | None) -> str:

@@ -134,16 +134,16 @@ def _when(found: Crossover) -> str:
 
 
 def place(found: Crossover | None) -> str:
-    """When the challenger overtakes, for a cell of a table; "" without a comparison."""
+    """Epochs and FLOPs at which the challenger overtakes, for a cell of a table; "" without any."""
     if found is None:
         return ""
     if found.compute is None:
-        never = f"not within {scientific(found.end)} FLOPs"
-        return never if found.status == crossings.NEVER else found.status
-    if found.status == crossings.FROM_START:
-        return f"from the start, {scientific(found.compute)} FLOPs"
-    epochs = f"{number(found.epochs, 3)} epochs, " if found.epochs is not None else ""
-    return f"{epochs}{scientific(found.compute)} FLOPs"
+        return (
+            f"not by {scientific(found.end)}" if found.status == crossings.NEVER else found.status
+        )
+    after = f"{number(found.epochs, 3)} epochs, " if found.epochs is not None else ""
+    after = "from the start, " if found.status == crossings.FROM_START else after
+    return f"{after}{scientific(found.compute)}"
 
 
 # --- remarks, said once for all panels ----------------------------------------------------------
