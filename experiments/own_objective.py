@@ -32,7 +32,7 @@ def make(objective, vocab_size):
     What a loss of yours draws, it draws from `dlm.model.keys.draws(key, len(tokens))`: each row has
     its own.
     """
-    forward_loss, forward_nll, forward_sample = ar.make(vocab_size)
+    forward_loss, forward_nll, forward_sample = ar.make(objective, vocab_size)
 
     def loss(apply, params, tokens, key, step=None):
         return forward_loss(apply, params, tokens[:, ::-1], key, step)

@@ -130,7 +130,7 @@ from dlm.objectives import ar
 FAMILY = config.Family(exact=True, extra_tokens=1, extra_positions=0, attention="causal",
                        formula="", source="")
 def make(objective, vocab_size):
-    loss, nll, sample = ar.make(vocab_size)
+    loss, nll, sample = ar.make(objective, vocab_size)
     {change}
     return loss, nll, sample
 """

@@ -59,11 +59,11 @@ def _build(
     vocab_size: int,
     mesh: jax.sharding.Mesh,
 ) -> Steps:
-    goal = objectives.make(objective, vocab_size)
-    network = transformer(model, vocab_size + goal.family.extra_tokens)
+    functions = objectives.make(objective, vocab_size)
+    network = transformer(model, vocab_size + functions.family.extra_tokens)
 
     def init(key: PRNGKeyArray) -> State:
-        params = goal.init(network.init(key))
+        params = functions.init(network.init(key))
         opt = optim.optimizer(optimizer, jnp.float32(0), jnp.float32(0)).init(params)
         return dict(step=jnp.int32(0), params=params, opt=opt, average=params if averaged else {})
 
@@ -72,7 +72,7 @@ def _build(
 
         def loss(params: Params, part: Int[Array, "B L"], draws: keys.Draws) -> Float[Array, ""]:
             params = sharding.with_whole_tables(mesh, params)
-            return goal.loss(network.apply, params, part, draws, step).nats / tokens.size
+            return functions.loss(network.apply, params, part, draws, step).nats / tokens.size
 
         found = _added(jax.value_and_grad(loss), microbatches)
         draws = keys.draws(jax.random.fold_in(key, step), len(tokens))
