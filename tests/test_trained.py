@@ -29,8 +29,8 @@ def get_config(scale="laptop"):
 
 def sweep(scale="laptop"):
     for name in {names!r}:
-        timed = config.FAMILIES[name].timed
-        yield {{"objective.name": name, "model.time": "adaln" if timed else "none"}}
+        uses_time = config.FAMILIES[name].uses_time
+        yield {{"objective.name": name, "model.time": "adaln" if uses_time else "none"}}
 """
 
 

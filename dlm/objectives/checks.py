@@ -58,7 +58,7 @@ def bench(objective: Objective) -> Bench:
 def check(objective: Objective) -> list[Proof]:
     """Every law, in the order of what is the worse to break."""
     laws = [sums, parts, normalised, repeatable, rows, training, samples]
-    if objective.family.hides:
+    if objective.family.hides_targets:
         laws.append(blind)
     return [proof for law in laws for proof in law(bench(objective))]
 
