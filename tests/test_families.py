@@ -359,21 +359,21 @@ def test_spans_and_segments_move_whole():
     tokens = jnp.array([[5, 6, 0, 7, 8, 9, 0, 4]])
     c = config.Objective(name="orders", orders=0, order_kind="segments", separator=0)
     seen = {
-        tuple(orders.sample_order(c, keys.draws(jax.random.key(k), 1), tokens)[0].tolist())
+        tuple(orders.sample_order(c, keys.row_keys(jax.random.key(k), 1), tokens)[0].tolist())
         for k in range(40)
     }
     parts = ([0, 1, 2], [3, 4, 5, 6], [7])
     assert seen == {tuple(sum(p, [])) for p in itertools.permutations(parts)}
     c = config.Objective(name="orders", orders=0, order_kind="spans", span=3)
     seen = {
-        tuple(orders.sample_order(c, keys.draws(jax.random.key(k), 1), tokens)[0].tolist())
+        tuple(orders.sample_order(c, keys.row_keys(jax.random.key(k), 1), tokens)[0].tolist())
         for k in range(40)
     }
     parts = ([0, 1, 2], [3, 4, 5], [6, 7])
     assert seen == {tuple(sum(p, [])) for p in itertools.permutations(parts)}
     c = config.Objective(name="orders", orders=3, order_kind="spans", span=2)
     fixed = {
-        tuple(orders.sample_order(c, keys.draws(jax.random.key(k), 1), tokens)[0].tolist())
+        tuple(orders.sample_order(c, keys.row_keys(jax.random.key(k), 1), tokens)[0].tolist())
         for k in range(30)
     }
     assert len(fixed) <= 3 and tuple(range(8)) in fixed

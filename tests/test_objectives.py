@@ -262,7 +262,7 @@ def planted(bug: str):
     """The masked estimator with one mistake in it, or none."""
 
     def estimate(apply, params, tokens, key):
-        times, masks = keys.draws(key, tokens.shape[0]).split(2)
+        times, masks = keys.row_keys(key, tokens.shape[0]).split(2)
         t, chance = 1 - times.stratified()[:, 0], masks.uniform(L)
         if bug == "fixed rate":
             t = jnp.full_like(t, 0.5)
@@ -335,7 +335,7 @@ def test_masks_have_the_exact_count_and_every_subset_is_as_likely():
 def test_stratified_draws_are_uniform_each_and_evenly_spread_together():
     batch, n = 5, 4000
     many = jax.random.split(jax.random.key(0), n)
-    one = jax.jit(jax.vmap(lambda key: keys.draws(key, batch).stratified()[:, 0]))
+    one = jax.jit(jax.vmap(lambda key: keys.row_keys(key, batch).stratified()[:, 0]))
     draws = np.asarray(one(many))
     assert draws.min() >= 0 and draws.max() < 1
     gaps = np.diff(np.sort(draws, axis=1), axis=1)

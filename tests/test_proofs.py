@@ -48,7 +48,7 @@ def test_masked_counts_weighted_by_another_power_are_caught(power, right):
     model that knows nothing, but too little to all masks at once."""
 
     def nll(apply, params, tokens, key, passes):
-        times, masks = keys.draws(key, len(tokens)).split(2)
+        times, masks = keys.row_keys(key, len(tokens)).split(2)
         u = times.stratified()[:, 0]
 
         def one(i):
@@ -107,7 +107,7 @@ def test_noise_that_depends_on_the_batch_is_caught():
     right = make_objective("masked")
 
     def loss(apply, params, tokens, key, step=None):
-        draws = keys.draws(key, len(tokens))
+        draws = keys.row_keys(key, len(tokens))
         place = jnp.arange(len(tokens))  # in this part, not in the batch
         return right.loss(apply, params, tokens, draws._replace(rows=place))
 
@@ -218,7 +218,7 @@ def test_a_loss_of_ones_own_that_draws_from_its_key_is_told_how(tmp_path, capsys
     path.write_text(DRAWS_FROM_ITS_KEY)
     assert main.main(["check-objective", str(path)]) == 2
     said = capsys.readouterr().err
-    assert "dlm.model.keys.draws(key, len(tokens))" in said and said.count("\n") == 1
+    assert "dlm.model.keys.row_keys(key, len(tokens))" in said and said.count("\n") == 1
 
 
 OWN = """

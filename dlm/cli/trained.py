@@ -120,7 +120,7 @@ def sample(a: argparse.Namespace) -> list[Any]:
         c,
         store.vocab_size,
         params,
-        keys.named(a.seed, "sample"),
+        keys.key_for(a.seed, "sample"),
         count=a.count,
         prompt=prompts.encode("--prompt", a.prompt, store),
         infill=prompts.infill("--infill", a.infill, store, c.data.seq_len) if a.infill else None,

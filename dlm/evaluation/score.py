@@ -51,7 +51,7 @@ def score(
     scorer = _scorer(c.model, c.objective, vocab_size, mesh)
     size = c.evaluation.batch_size
     rows = sharding.rows(mesh, size)
-    root = keys.named(0, "evaluation")
+    root = keys.key_for(0, "evaluation")
     pending = []
     for index, start in enumerate(range(0, len(windows), size)):
         batch = windows[start : start + size]

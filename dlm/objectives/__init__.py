@@ -24,7 +24,7 @@ class Objective:
         -> Int[B length]; each family reads the options that it knows, see `common.SampleRequest`
     init(params) -> params                                adds the objective's own, if it has any
 
-    `key` is that of the whole batch, or `keys.Draws` where tokens are some rows of it.
+    `key` is that of the whole batch, or `keys.RowKeys` if tokens are some rows of it.
     """
 
     name: str

@@ -23,12 +23,12 @@ FAMILY = config.FAMILIES["any_order"]
 def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`."""
 
-    def example(draws: keys.Draws, tokens: Int[Array, "B L"]) -> ar.ARExample:
+    def example(draws: keys.RowKeys, tokens: Int[Array, "B L"]) -> ar.ARExample:
         order = orders.sample_order(objective, draws, tokens)
         return orders.in_order(tokens, order, vocab_size, targets=True)
 
     def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
-        draws = keys.draws(key, len(tokens))
+        draws = keys.row_keys(key, len(tokens))
 
         def one(i) -> Float[Array, " B"]:
             shown = example(draws.fold_in(i), tokens)

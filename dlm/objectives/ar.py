@@ -36,12 +36,12 @@ def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callab
 
 
 def trained_on(
-    make_example: Callable[[keys.Draws, Int[Array, "B L"]], ARExample] | None, vocab_size: int
+    make_example: Callable[[keys.RowKeys, Int[Array, "B L"]], ARExample] | None, vocab_size: int
 ) -> tuple[Callable, Callable, Callable]:
     """As `make`, but training shows `make_example(draws, tokens)`; the rest is left to right."""
 
     def loss(apply, params, tokens, key, step=None) -> Sum:
-        dropout = keys.draws(key, len(tokens))
+        dropout = keys.row_keys(key, len(tokens))
         if make_example is None:
             example = left_to_right(tokens, vocab_size)
         else:
@@ -63,7 +63,7 @@ def left_to_right(tokens: Int[Array, "B L"], vocab_size: int) -> ARExample:
 
 
 def token_nll(
-    apply: Callable, params: Params, example: ARExample, key: keys.Draws | None, vocab_size: int
+    apply: Callable, params: Params, example: ARExample, key: keys.RowKeys | None, vocab_size: int
 ) -> Float[Array, "B L"]:
     """-log p of each target, in nats."""
     where: dict = {} if example.queries is None else {"queries": example.queries}

@@ -47,7 +47,7 @@ def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callab
 
     def loss(apply, params, tokens, key, step=None) -> Sum:
         batch, length = tokens.shape
-        times, masks, dropout = keys.draws(key, batch).split(3)
+        times, masks, dropout = keys.row_keys(key, batch).split(3)
         u, chance = times.stratified(length // block), masks.uniform(length)
         if objective.estimator == "count":
             masked, weight = mask_by_count(chance, u)
@@ -59,7 +59,7 @@ def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callab
     def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
         batch, length = tokens.shape
 
-        def terms_at(u, draws: keys.Draws) -> Float[Array, " B"]:
+        def terms_at(u, draws: keys.RowKeys) -> Float[Array, " B"]:
             masked, weight = mask_by_count(draws.uniform(length), u)
             return weighted_nll(apply, params, tokens, masked, weight, None, vocab_size)
 
@@ -85,7 +85,7 @@ def weighted_nll(
     tokens: Int[Array, "B L"],
     masked: Bool[Array, "B L"],
     weight: Float[Array, "B N"],
-    key: keys.Draws | None,
+    key: keys.RowKeys | None,
     vocab_size: int,
 ) -> Float[Array, " B"]:
     """The weighted sum of (1) over N blocks, in nats."""

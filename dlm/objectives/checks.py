@@ -97,7 +97,7 @@ def _learnt(objective: Objective) -> tuple[Params, Params]:
 
 def parts(b: Bench) -> list[Proof]:
     """Of a batch in three parts, whose rows draw what they draw in the whole."""
-    draws = keys.draws(jax.random.key(9), len(b.strings))
+    draws = keys.row_keys(jax.random.key(9), len(b.strings))
     whole = float(b.loss(b.params, b.strings, draws.key).nats)
     thirds = [draws.rows[i::3] for i in range(3)]
     total = sum(float(b.loss(b.params, b.strings[r], draws._replace(rows=r)).nats) for r in thirds)

@@ -44,14 +44,14 @@ def mean(one: Callable[[Any], Any], passes: int | Int[Array, ""]) -> Any:
 
 
 def mean_over_times(
-    terms: Callable[[Float[Array, "B parts"], keys.Draws], Any],
+    terms: Callable[[Float[Array, "B parts"], keys.RowKeys], Any],
     batch: int,
-    key: PRNGKeyArray | keys.Draws,
+    key: PRNGKeyArray | keys.RowKeys,
     passes: int | Int[Array, ""],
     parts: int = 1,
 ) -> Any:
     """Averages `terms(u, draws)` over times u in [0, 1), spread evenly over rows and passes."""
-    times, noises = keys.draws(key, batch).split(2)
+    times, noises = keys.row_keys(key, batch).split(2)
     u = times.stratified(parts)
     return mean(lambda i: terms((u + i / passes) % 1.0, noises.fold_in(i)), passes)
 
@@ -69,7 +69,7 @@ class Denoiser(NamedTuple):
 
     apply: Callable
     params: Params
-    dropout: keys.Draws | None
+    dropout: keys.RowKeys | None
     vocab_size: int
 
     def logits(self, xt: Int[Array, "B L"], t: Float[Array, " B"]) -> Float[Array, "B L V"]:
@@ -87,7 +87,7 @@ def loss_by_time(names: tuple[str, ...], terms: Callable, vocab_size: int, prior
 
     def loss(apply, params, tokens, key, step=None) -> Sum:
         batch, length = tokens.shape
-        times, draws, dropout = keys.draws(key, batch).split(3)
+        times, draws, dropout = keys.row_keys(key, batch).split(3)
         denoiser = Denoiser(apply, params, dropout, vocab_size)
         values = terms(denoiser, tokens, times.stratified()[:, 0], draws)
         prior = {"prior": jnp.float32(batch * prior_kl(length))} if prior_kl else {}

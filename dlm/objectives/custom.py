@@ -76,9 +76,9 @@ def _guarded(file: str, function: Callable, check: Callable[[Any, tuple], None])
             try:
                 out = function(*args, **options)
             except TypeError as error:
-                if "Draws" not in str(error):
+                if "RowKeys" not in str(error):
                     raise
-                right = "must draw from dlm.model.keys.draws(key, len(tokens)), each row its own"
+                right = "must draw from dlm.model.keys.row_keys(key, len(tokens)), each row its own"
                 raise DlmError(f"{file}: the loss {right}, not from key itself") from error
         check(out, args)
         return out

@@ -90,7 +90,7 @@ def transition(c: Chain, x: Float[Array, "*B S"], mask_prob) -> Float[Array, "*B
 
 
 def sample_xt(
-    c: Chain, draws: keys.Draws, tokens: Int[Array, "B L"], mask_prob: Float[Array, " B"]
+    c: Chain, draws: keys.RowKeys, tokens: Int[Array, "B L"], mask_prob: Float[Array, " B"]
 ) -> Int[Array, "B L"]:
     """Draws states from (1)."""
     where, what = draws.split(2)
@@ -158,7 +158,7 @@ def rate_loss(
     denoiser: Denoiser,
     tokens: Int[Array, "B L"],
     t: Float[Array, " B"],
-    draws: keys.Draws,
+    draws: keys.RowKeys,
 ) -> Float[Array, " B"]:
     """(2) at times t."""
     mask_prob = c.schedule.mask_prob(t)[:, None, None]
@@ -178,7 +178,7 @@ def discrete_step_kl(
     denoiser: Denoiser,
     tokens: Int[Array, "B L"],
     i: Float[Array, " B"],
-    draws: keys.Draws,
+    draws: keys.RowKeys,
 ) -> Float[Array, " B"]:
     """The KL of (5) for step i of 1..T, from t = i/T to (i - 1)/T; i = 1 reconstructs."""
     t = i / c.steps
@@ -209,7 +209,7 @@ def terms_at(
     denoiser: Denoiser,
     tokens: Int[Array, "B L"],
     u: Float[Array, " B"],
-    draws: keys.Draws,
+    draws: keys.RowKeys,
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """Draws reconstruction and diffusion of (3) or (5) at one time for each row, by u in [0, 1)."""
     if c.steps:

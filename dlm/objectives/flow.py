@@ -45,7 +45,11 @@ def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callab
 
 
 def jump_loss(
-    objective: config.Objective, denoiser: Denoiser, tokens: Int[Array, "B L"], u, draws: keys.Draws
+    objective: config.Objective,
+    denoiser: Denoiser,
+    tokens: Int[Array, "B L"],
+    u,
+    draws: keys.RowKeys,
 ) -> tuple[Float[Array, " B"]]:
     """(2), in nats, at times u Float[B] of the path, 1 - u of the schedule; m'/m is k'/(1 - k)."""
     where, what = draws.split(2)

@@ -104,7 +104,7 @@ def prior_kl(e: Float[Array, "B L D"], log_snr: Float[Array, ""]) -> Float[Array
 
 
 def diffusion_loss(
-    c: config.Objective, denoiser: Denoiser, e: Float[Array, "B L D"], u, draws: keys.Draws
+    c: config.Objective, denoiser: Denoiser, e: Float[Array, "B L D"], u, draws: keys.RowKeys
 ) -> Float[Array, " B"]:
     """2. The integrand at times u, in nats: -SNR'(t) = (first - last) SNR, log-SNR being linear."""
     first, last = ends(c, denoiser.params)
@@ -118,7 +118,7 @@ def diffusion_loss(
 
 
 def reconstruction_nll(
-    rows: Float[Array, "V D"], e: Float[Array, "B L D"], tokens, log_snr, draws: keys.Draws
+    rows: Float[Array, "V D"], e: Float[Array, "B L D"], tokens, log_snr, draws: keys.RowKeys
 ) -> Float[Array, " B"]:
     """3. -log p(x | z_0), in nats; z_0 has this log-SNR."""
     log_snr = jnp.full(len(e), log_snr)
@@ -128,7 +128,7 @@ def reconstruction_nll(
 
 
 def terms_at(
-    c: config.Objective, denoiser: Denoiser, tokens: Int[Array, "B L"], u, draws: keys.Draws
+    c: config.Objective, denoiser: Denoiser, tokens: Int[Array, "B L"], u, draws: keys.RowKeys
 ) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, " B"]]:
     """Draws the three terms of the bound, the diffusion at times u Float[B] in [0, 1)."""
     draws, draws_0 = draws.split(2)

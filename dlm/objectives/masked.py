@@ -42,7 +42,7 @@ def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callab
 
     def loss(apply, params, tokens, key, step=None) -> Sum:
         batch, length = tokens.shape
-        times, masks, dropout = keys.draws(key, batch).split(3)
+        times, masks, dropout = keys.row_keys(key, batch).split(3)
         u, chance = times.stratified()[:, 0], masks.uniform(length)
         highest = 1.0
         if objective.low_noise_steps and step is not None:
@@ -66,7 +66,7 @@ def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callab
         prior = jnp.float32(batch * prior_kl(length))
         return common.total({"diffusion": diffusion, "prior": prior}, tokens)
 
-    def terms(denoiser, tokens, u, draws: keys.Draws) -> Float[Array, "2 B"]:
+    def terms(denoiser, tokens, u, draws: keys.RowKeys) -> Float[Array, "2 B"]:
         length = tokens.shape[1]
         count = count_masked(u, length)
         weight = jnp.asarray(count_weights(objective, length), jnp.float32)[:, count]

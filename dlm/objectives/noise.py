@@ -24,7 +24,7 @@ FAMILY = config.FAMILIES["noise"]
 def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`."""
 
-    def noisy_example(draws: keys.Draws, tokens: Int[Array, "B L"]) -> ar.ARExample:
+    def noisy_example(draws: keys.RowKeys, tokens: Int[Array, "B L"]) -> ar.ARExample:
         where, what, queries, lost_keys = draws.split(4)
         length = tokens.shape[1]
         example = ar.left_to_right(tokens, vocab_size)

@@ -33,7 +33,7 @@ SEED = 1234  # of the fixed orders: the same for every run
 def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`."""
 
-    def example(draws: keys.Draws, tokens: Int[Array, "B L"]) -> ar.ARExample:
+    def example(draws: keys.RowKeys, tokens: Int[Array, "B L"]) -> ar.ARExample:
         order = sample_order(objective, draws, tokens)
         return in_order(tokens, order, vocab_size, objective.targets)
 
@@ -50,7 +50,7 @@ def in_order(
 
 
 def sample_order(
-    c: config.Objective, draws: keys.Draws, tokens: Int[Array, "B L"]
+    c: config.Objective, draws: keys.RowKeys, tokens: Int[Array, "B L"]
 ) -> Int[Array, "B L"]:
     """Draws an order for each sequence: one of the fixed ones, or a new one."""
     batch, length = tokens.shape
@@ -59,7 +59,7 @@ def sample_order(
         return jnp.asarray(fixed_orders(c.orders, length, c.order_kind))[which]
     if c.orders:  # parts depend on the sequence; the noise that orders them is one of N
         which = draws.below(c.orders)
-        noise = keys.Draws(jax.random.key(SEED), which, c.orders).uniform(length)
+        noise = keys.RowKeys(jax.random.key(SEED), which, c.orders).uniform(length)
         noise = jnp.where(which[:, None] == 0, jnp.arange(length) / length, noise)
     else:
         noise = draws.uniform(length)
