@@ -255,7 +255,7 @@ class Model:
         c, store = self.config, self.store
         free = prompts.infill("--infill", infill, store, c.data.seq_len) if infill else None
         drawn = sampling.sample(
-            *(c, store.vocab_size, self.params, keys.named(seed, "sample")),
+            *(c, store.vocab_size, self.params, keys.key_for(seed, "sample")),
             count=count, prompt=prompts.encode("--prompt", prompt, store), infill=free, steps=steps,
             temperature=temperature, top_p=top_p, order=order, budget=budget,
         )  # fmt: skip

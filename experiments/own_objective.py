@@ -29,10 +29,10 @@ FAMILY = config.Family(
 def make(objective, vocab_size):
     """loss, nll and sample (see `dlm.objectives.Objective`), for tokens Int[B L].
 
-    What a loss of yours draws, it draws from `dlm.model.keys.draws(key, len(tokens))`: each row has
+    What a loss of yours draws, it draws from `dlm.model.keys.row_keys(key, len(tokens))`: each row has
     its own.
     """
-    forward_loss, forward_nll, forward_sample = ar.make(vocab_size)
+    forward_loss, forward_nll, forward_sample = ar.make(objective, vocab_size)
 
     def loss(apply, params, tokens, key, step=None):
         return forward_loss(apply, params, tokens[:, ::-1], key, step)

@@ -44,7 +44,7 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
 
     def loss(apply: Callable, params: Any, tokens: Array, key: Any, step: Any = None) -> Sum:
         batch, length = tokens.shape
-        times, masks, dropout = keys.draws(key, batch).split(3)
+        times, masks, dropout = keys.row_keys(key, batch).split(3)
         t = 1 - times.stratified()  # Float[B 1] in (0, 1]
         hidden_tokens = masks.uniform(length) < t
         inputs = jnp.where(hidden_tokens, mask_id, tokens)

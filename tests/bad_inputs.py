@@ -549,7 +549,7 @@ OF_A_RUN: Cases = [
     ("sample MASKED --steps 1000000000", "--steps=1000000000: must be at most 1,600 calls"),
     ("sample MASKED --steps 1e9", "--steps=1e9: must be a whole number"),
     ("sample MASKED --steps -1", "--steps=-1: must be 0 or more"),
-    ("sample AR --steps 2", "--steps=2: must be 16, or 0: ar takes as many"),
+    ("sample AR --steps 2", "--steps=2: ar runs 16 steps here; pass 16, or 0 for one per to"),
     ("sample MASKED --count 0", "--count=0: must be 1 to 1,000,000"),
     ("sample MASKED --count 10000000000", "must be 1 to 1,000,000"),
     ("sample MASKED --seed 4294967296", "must be 0 to 4,294,967,295"),

@@ -43,7 +43,7 @@ def nats_and_slopes(loss):
     shapes = {"embedding": (VOCAB + 2, WIDTH), "mix": (WIDTH, WIDTH)}
     params = {name: jnp.asarray(rng.normal(size=s), jnp.float32) for name, s in shapes.items()}
     tokens = jnp.asarray(rng.integers(0, VOCAB, (8, 16)), jnp.int32)
-    draw = keys.named(0, "noise")
+    draw = keys.key_for(0, "noise")
     return jax.jit(jax.value_and_grad(lambda p: loss(a_model, p, tokens, draw).nats))(params)
 
 

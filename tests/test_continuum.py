@@ -30,7 +30,7 @@ def params():
     return jax.jit(NETWORK.init)(jax.random.key(1))
 
 
-def goal(name, **options):
+def make_objective(name, **options):
     return objectives.make(config.Objective(name=name, **options), V)
 
 
@@ -51,7 +51,7 @@ def shown(objective, tokens, key):
 
 @pytest.mark.parametrize(
     "other",
-    [goal("orders", orders=1), goal("noise", noise=0.0)],
+    [make_objective("orders", orders=1), make_objective("noise", noise=0.0)],
     ids=["one order", "no noise"],
 )
 def test_without_augmentation_it_is_ar(other):
@@ -62,13 +62,13 @@ def test_without_augmentation_it_is_ar(other):
     def loss(o):
         return jax.jit(lambda w: o.loss(network.apply, w, STRINGS, key).nats)(weights)
 
-    assert loss(goal("ar")) == loss(other)  # the same program
+    assert loss(make_objective("ar")) == loss(other)  # the same program
 
 
 @pytest.mark.parametrize("estimator", ["time", "count"])
 def test_one_block_is_masked_diffusion(estimator):
     key = jax.random.key(6)
-    whole, masked = (goal(n, estimator=estimator, block=L) for n in ("block", "masked"))
+    whole, masked = (make_objective(n, estimator=estimator, block=L) for n in ("block", "masked"))
     for of in (
         lambda o: jax.jit(lambda p: o.loss(NETWORK.apply, p, STRINGS, key).nats),
         lambda o: jax.jit(lambda p: o.nll(NETWORK.apply, p, STRINGS, key, 2).nats),
@@ -77,7 +77,7 @@ def test_one_block_is_masked_diffusion(estimator):
 
 
 def test_blocks_of_one_token_are_exact_and_ask_by_a_mask():
-    one = goal("block", block=1)
+    one = make_objective("block", block=1)
     key = jax.random.key(7)
     nats = np.asarray(one.nll(NETWORK.apply, params(), STRINGS, key, 1).nats, np.float64)
     again = one.nll(NETWORK.apply, params(), STRINGS, jax.random.key(8), 1).nats
@@ -121,7 +121,9 @@ def bound(string, size):
 def test_every_estimator_of_a_block_is_unbiased(size, estimator):
     strings = STRINGS[::16]
     exact = np.array([bound(s, size) for s in strings.tolist()])
-    objective = goal("block", block=size, estimator="time" if estimator == "time" else "count")
+    objective = make_objective(
+        "block", block=size, estimator="time" if estimator == "time" else "count"
+    )
 
     @jax.jit
     def one(key):
@@ -199,7 +201,7 @@ def test_attention_flops_count_the_pairs_of_the_mask(size):
 @pytest.mark.parametrize("given", [0, 3])
 def test_the_cache_changes_no_sample(size, given):
     """The same draws by whole calls of 2L + 2 positions, without a cache."""
-    objective, key = goal("block", block=size), jax.random.key(11)
+    objective, key = make_objective("block", block=size), jax.random.key(11)
     prompt = jnp.ones((6, given), jnp.int32)
     sample = jax.jit(lambda p, x: objective.sample(NETWORK, p, key, x, L, temperature=0.7))
     cached = sample(params(), prompt)
@@ -227,19 +229,21 @@ def test_the_cache_changes_no_sample(size, given):
 
 def test_orders_are_permutations_and_the_first_is_left_to_right():
     for kind in ("jitter", "uniform"):
-        table = orders.table(6, 16, kind)
+        table = orders.fixed_orders(6, 16, kind)
         np.testing.assert_array_equal(np.sort(table, axis=1), np.tile(np.arange(16), (6, 1)))
         np.testing.assert_array_equal(table[0], np.arange(16))
         assert len({tuple(row) for row in table.tolist()}) == 6
-    moved = [np.abs(orders.table(6, 400, "jitter")[i] - np.arange(400)).mean() for i in (1, 5)]
+    moved = [
+        np.abs(orders.fixed_orders(6, 400, "jitter")[i] - np.arange(400)).mean() for i in (1, 5)
+    ]
     assert moved[0] < moved[1] < 20  # local, and the wider the later
-    assert np.abs(orders.table(2, 400, "uniform")[1] - np.arange(400)).mean() > 60
+    assert np.abs(orders.fixed_orders(2, 400, "uniform")[1] - np.arange(400)).mean() > 60
 
 
 def test_an_order_moves_inputs_targets_and_positions_alike(monkeypatch):
     """The paper's example: order 2 0 1 4 5 3 of the tokens 1 to 6 behind a 0."""
     pi = np.array([[2, 0, 1, 4, 5, 3]], np.int32)
-    monkeypatch.setattr(orders, "table", lambda count, length, kind: pi)
+    monkeypatch.setattr(orders, "fixed_orders", lambda count, length, kind: pi)
     tokens = jnp.array([[1, 2, 3, 4, 5, 6]])
     seen = []
 
@@ -259,7 +263,7 @@ def test_an_order_moves_inputs_targets_and_positions_alike(monkeypatch):
 
 
 def test_a_new_order_for_every_sequence_shows_all_of_them():
-    _, _, positions = shown(goal("orders", orders=0, order_kind="uniform"),
+    _, _, positions = shown(make_objective("orders", orders=0, order_kind="uniform"),
                             jnp.tile(STRINGS, (20, 1)), jax.random.key(2))  # fmt: skip
     seen = {tuple(row) for row in positions.tolist()}
     assert len(seen) == math.factorial(L)
@@ -268,7 +272,9 @@ def test_a_new_order_for_every_sequence_shows_all_of_them():
 @pytest.mark.parametrize("kind", ["mask", "replace"])
 def test_noise_changes_its_share_of_the_inputs_and_never_bos(kind):
     tokens = jnp.tile(STRINGS, (100, 1))
-    inputs, mask, _ = shown(goal("noise", noise=0.3, noise_kind=kind), tokens, jax.random.key(4))
+    inputs, mask, _ = shown(
+        make_objective("noise", noise=0.3, noise_kind=kind), tokens, jax.random.key(4)
+    )
     assert mask == "causal" and np.all(np.asarray(inputs[:, 0]) == BOS)
     before, after = np.asarray(tokens[:, :-1]), np.asarray(inputs[:, 1:])
     share = (before != after).mean()
@@ -279,7 +285,7 @@ def test_noise_changes_its_share_of_the_inputs_and_never_bos(kind):
 
 def test_attention_noise_takes_keys_from_its_share_of_the_queries_and_keeps_their_own():
     tokens = jnp.zeros((4000, L), jnp.int32)
-    objective = goal("noise", noise=0.0, attention_noise=0.4)
+    objective = make_objective("noise", noise=0.0, attention_noise=0.4)
     _, mask, _ = shown(objective, tokens, jax.random.key(4))
     mask = np.asarray(mask)
     assert mask.shape == (4000, L, L) and np.all(mask[:, np.arange(L), np.arange(L)])

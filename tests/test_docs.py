@@ -1,4 +1,4 @@
-"""README and docs quote the numbers of docs/results, which docs/make_results.py writes from run folders."""
+"""README and docs quote docs/results, which docs/make_results.py writes from run folders."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def test_the_page_of_laws_quotes_the_frontiers_as_they_were_run() -> None:
 
 def test_the_page_of_families_quotes_the_continuum_as_it_was_run() -> None:
     families = panel("continuum", "digits")["families"]
-    assert f"AR turns after {number(families['ar']['best_epoch'])} epochs" in sentences("docs/families.md")
+    text = sentences("docs/families.md")
+    assert f"AR turns after {number(families['ar']['best_epoch'])} epochs" in text
     later = {name: f["best_epoch"] for name, f in families.items() if name != "ar"}
     assert min(later.values()) > 3 * families["ar"]["best_epoch"]
 

@@ -60,7 +60,7 @@ def called(variant) -> str:
     return "-".join([name, *(str(v) for v in options.values())])
 
 
-def goal(name: str, **options) -> objectives.Objective:
+def make_objective(name: str, **options) -> objectives.Objective:
     return objectives.make(config.Objective(name=name, **options), V)
 
 
@@ -78,7 +78,7 @@ def test_every_family_is_here():
 @pytest.mark.parametrize("variant", ALL, ids=called)
 def test_the_laws_hold(variant):
     name, options = variant
-    for proof in checks.check(goal(name, **options)):
+    for proof in checks.check(make_objective(name, **options)):
         tells = options.get("order_kind") == "segments" and proof.law.startswith("loss scores no")
         assert proof.holds != tells, proof  # where segments end, which is seen in training alone
 
@@ -92,7 +92,7 @@ def test_a_zeroed_head_gives_log_v_in_the_mean(variant):
     name, options = variant
     if {"score", "epsilon"} & set(options.values()):
         pytest.skip("a head of ratios or of noise: zero is no distribution")
-    b = checks.bench(goal(name, **options))
+    b = checks.bench(make_objective(name, **options))
     params = b.params | {"head": jnp.zeros_like(b.params["head"])}
     found = np.array(
         [float(b.nll(params, STRINGS, jax.random.key(k), 32).nats.mean()) / L for k in range(16)]
@@ -110,7 +110,7 @@ def test_a_zeroed_head_gives_log_v_in_the_mean(variant):
 @functools.cache
 def masked_nll(passes: int = 256, keys: int = 6, **options) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard error of every string's bound."""
-    g = goal(options.pop("name", "masked"), **options)
+    g = make_objective(options.pop("name", "masked"), **options)
     network, params = toy(2, "none")
     run = jax.jit(lambda key: g.nll(network.apply, params, STRINGS, key, passes).nats)
     draws = np.stack([np.asarray(run(jax.random.key(k)), np.float64) for k in range(keys)])
@@ -135,13 +135,13 @@ def test_the_weights_of_counts_are_the_integral_over_time(schedule):
     c = config.Objective(name="masked", schedule=schedule)
     s = schedules.schedule(c)
     t = (np.arange(200_000) + 0.5) / 200_000
-    m, rate = (np.asarray(f(jnp.asarray(t)), np.float64) for f in (s.share, s.rate))
-    made = schedules.counts(c, L)
+    m, rate = (np.asarray(f(jnp.asarray(t)), np.float64) for f in (s.mask_prob, s.rate))
+    made = schedules.count_weights(c, L)
     for k in range(1, L + 1):
         chance = math.comb(L, k) * m**k * (1 - m) ** (L - k)
         assert made["diffusion"][k] == pytest.approx((rate / m * chance).mean(), rel=2e-3)
-    assert np.isclose(float(s.share(jnp.float32(0.0))), s.start, rtol=FORMULA, atol=ULP)
-    assert np.isclose(float(s.share(jnp.float32(1.0))), s.end, rtol=FORMULA)
+    assert np.isclose(float(s.mask_prob(jnp.float32(0.0))), s.start, rtol=FORMULA, atol=ULP)
+    assert np.isclose(float(s.mask_prob(jnp.float32(1.0))), s.end, rtol=FORMULA)
     assert (made["reconstruction"][1:] > 0).all() == (s.start > 0)
 
 
@@ -149,7 +149,7 @@ def test_the_weights_of_counts_are_the_integral_over_time(schedule):
 def test_discrete_time_comes_down_to_continuous_time(schedule):
     def weights(steps: int) -> np.ndarray:
         c = config.Objective(name="masked", schedule=schedule, timesteps=steps)
-        return sum(schedules.counts(c, L).values())
+        return sum(schedules.count_weights(c, L).values())
 
     limit = weights(0)
     away = [np.abs(weights(T) - limit).max() for T in (2, 8, 32, 128, 512)]
@@ -186,7 +186,9 @@ def test_score_entropy_of_the_masked_models_ratios_is_the_masked_bound():
         return jax.nn.log_softmax(network.apply(p, inputs, **options)[..., :V])
 
     key = jax.random.key(3)
-    one, two = (goal("d3pm", chain="absorbing", form=form) for form in ("score", "denoising"))
+    one, two = (
+        make_objective("d3pm", chain="absorbing", form=form) for form in ("score", "denoising")
+    )
     a = one.nll(normalised, params, STRINGS, key, 4).nats
     b = two.nll(network.apply, params, STRINGS, key, 4).nats
     np.testing.assert_allclose(a, b, rtol=NATS)
@@ -302,11 +304,11 @@ def test_of_a_model_of_sets_any_order_and_masked_are_both_the_exact_likelihood()
     some = STRINGS[::27]
     key = jax.random.key(0)
     with jax.disable_jit():
-        any_order = goal("any_order", orders=0, order_kind="uniform")
+        any_order = make_objective("any_order", orders=0, order_kind="uniform")
         np.testing.assert_allclose(
             any_order.nll(apply, {}, some, key, 1).nats, truth[::27], rtol=NATS
         )
-        masked = goal("masked")
+        masked = make_objective("masked")
         draws = np.stack(
             [masked.nll(apply, {}, some, jax.random.key(k), 1).nats for k in range(96)]
         )
@@ -315,13 +317,13 @@ def test_of_a_model_of_sets_any_order_and_masked_are_both_the_exact_likelihood()
 
 
 def test_in_the_order_of_reading_target_positions_change_nothing():
-    one = goal("orders", orders=1, targets=True)
+    one = make_objective("orders", orders=1, targets=True)
     network, params = toy(1)
-    ar = goal("ar").loss(network.apply, params, STRINGS, jax.random.key(2)).nats
+    ar = make_objective("ar").loss(network.apply, params, STRINGS, jax.random.key(2)).nats
     found = one.loss(network.apply, params, STRINGS, jax.random.key(2)).nats
     assert found == ar  # the same program
     order = jnp.broadcast_to(jnp.arange(L), STRINGS.shape)
-    view = orders.shown(STRINGS, order, BOS, targets=True)
+    view = orders.in_order(STRINGS, order, BOS, targets=True)
     np.testing.assert_array_equal(view.queries, view.positions)
 
 
@@ -330,7 +332,7 @@ def test_the_target_position_is_told_apart():
     network, params = toy(1)
     tokens = STRINGS[50:51]
     views = [
-        orders.shown(tokens, jnp.array([order]), BOS, targets=True)
+        orders.in_order(tokens, jnp.array([order]), BOS, targets=True)
         for order in ((1, 0, 2, 3), (1, 0, 3, 2))
     ]
     logits = [
@@ -346,10 +348,10 @@ def test_every_order_is_a_model_of_its_own(targets):
     """Probabilities of all strings in one order sum to one: no query sees its target."""
     network, params = toy(1)
     for order in ((3, 0, 2, 1), (2, 1, 3, 0)):
-        view = orders.shown(
+        view = orders.in_order(
             STRINGS, jnp.broadcast_to(jnp.array(order), STRINGS.shape), BOS, targets
         )
-        nats = objectives.ar.score(network.apply, params, view, None, V).sum(-1)
+        nats = objectives.ar.token_nll(network.apply, params, view, None, V).sum(-1)
         assert np.exp(-np.asarray(nats, np.float64)).sum() == pytest.approx(1, abs=PROBABILITY)
 
 
@@ -357,21 +359,21 @@ def test_spans_and_segments_move_whole():
     tokens = jnp.array([[5, 6, 0, 7, 8, 9, 0, 4]])
     c = config.Objective(name="orders", orders=0, order_kind="segments", separator=0)
     seen = {
-        tuple(orders.draw(c, keys.draws(jax.random.key(k), 1), tokens)[0].tolist())
+        tuple(orders.sample_order(c, keys.row_keys(jax.random.key(k), 1), tokens)[0].tolist())
         for k in range(40)
     }
     parts = ([0, 1, 2], [3, 4, 5, 6], [7])
     assert seen == {tuple(sum(p, [])) for p in itertools.permutations(parts)}
     c = config.Objective(name="orders", orders=0, order_kind="spans", span=3)
     seen = {
-        tuple(orders.draw(c, keys.draws(jax.random.key(k), 1), tokens)[0].tolist())
+        tuple(orders.sample_order(c, keys.row_keys(jax.random.key(k), 1), tokens)[0].tolist())
         for k in range(40)
     }
     parts = ([0, 1, 2], [3, 4, 5], [6, 7])
     assert seen == {tuple(sum(p, [])) for p in itertools.permutations(parts)}
     c = config.Objective(name="orders", orders=3, order_kind="spans", span=2)
     fixed = {
-        tuple(orders.draw(c, keys.draws(jax.random.key(k), 1), tokens)[0].tolist())
+        tuple(orders.sample_order(c, keys.row_keys(jax.random.key(k), 1), tokens)[0].tolist())
         for k in range(30)
     }
     assert len(fixed) <= 3 and tuple(range(8)) in fixed
@@ -389,7 +391,7 @@ def shown(options: dict, step=None, key: int = 0, batch: int = 512) -> np.ndarra
         return jnp.zeros((*inputs.shape, V + 2))
 
     tokens = jnp.zeros((batch, 8), jnp.int32)
-    goal("masked", **options).loss(apply, {}, tokens, jax.random.key(key), step)
+    make_objective("masked", **options).loss(apply, {}, tokens, jax.random.key(key), step)
     return np.asarray(seen[0])[:, 1:] == MASK
 
 
@@ -421,7 +423,7 @@ def test_a_schedule_masks_its_share(schedule, share):
 def test_unweighted_training_leaves_the_likelihood_alone():
     network, params = toy(2)
     key = jax.random.key(1)
-    plain, unweighted = goal("masked"), goal("masked", weighting="unweighted")
+    plain, unweighted = make_objective("masked"), make_objective("masked", weighting="unweighted")
     a, b = (g.nll(network.apply, params, STRINGS, key, 2).nats for g in (plain, unweighted))
     np.testing.assert_array_equal(a, b)
     a, b = (float(g.loss(network.apply, params, STRINGS, key).nats) for g in (plain, unweighted))
@@ -451,7 +453,7 @@ def test_time_starts_as_no_time_and_then_matters():
 
 @functools.cache
 def gaussian(**options):
-    g = goal("gaussian", **options)
+    g = make_objective("gaussian", **options)
     network, params = toy(1)
     return g, network, g.init(params)
 

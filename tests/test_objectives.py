@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import pytest
 from tolerances import FLOAT64, FORMULA, NATS, PROBABILITY
 
 from dlm import config, objectives
+from dlm.config import families
 from dlm.model import keys, transformer
 from dlm.objectives import common
 
@@ -24,7 +27,7 @@ BOS, MASK = V, V + 1
 KEYS, TILE = 400, 2  # draws of an estimator for each string, and copies of it in a batch
 
 
-def goal(name: str, estimator: str = "time") -> objectives.Objective:
+def make_objective(name: str, estimator: str = "time") -> objectives.Objective:
     return objectives.make(config.Objective(name=name, estimator=estimator), V)
 
 
@@ -38,13 +41,13 @@ def toy(name: str, model: config.Model = MODEL):
 @functools.cache
 def nll(name: str, model: config.Model = MODEL):
     """(params, tokens, key, passes) -> Sum, compiled once a shape."""
-    return jax.jit(functools.partial(goal(name).nll, toy(name, model)[0].apply))
+    return jax.jit(functools.partial(make_objective(name).nll, toy(name, model)[0].apply))
 
 
 @functools.cache
 def loss(name: str, estimator: str = "time"):
     """(params, tokens, key) -> Sum, compiled once a shape."""
-    return jax.jit(functools.partial(goal(name, estimator).loss, toy(name)[0].apply))
+    return jax.jit(functools.partial(make_objective(name, estimator).loss, toy(name)[0].apply))
 
 
 def scores(name: str, passes: int, repeats: int) -> np.ndarray:
@@ -60,7 +63,8 @@ def scores(name: str, passes: int, repeats: int) -> np.ndarray:
 def test_every_objective_has_a_family():
     assert set(objectives.OBJECTIVES) == set(config.FAMILIES)
     for name in NAMES:
-        assert goal(name).family is config.FAMILIES[name] and goal(name) is goal(name)
+        assert make_objective(name).family is config.FAMILIES[name]
+        assert make_objective(name) is make_objective(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -113,7 +117,7 @@ def test_extra_tokens_are_never_predicted(name):
     both = [nll(name)(p, STRINGS, key, 2).nats for p in (params, loud)]
     np.testing.assert_array_equal(*both)
     prompt = jnp.zeros((8, 1), jnp.int32)
-    sample = jax.jit(lambda p: goal(name).sample(network, p, key, prompt, L))
+    sample = jax.jit(lambda p: make_objective(name).sample(network, p, key, prompt, L))
     drawn = [np.asarray(sample(p)) for p in (params, loud)]
     np.testing.assert_array_equal(*drawn)
     assert drawn[0].shape == (8, L) and drawn[0].min() >= 0 and drawn[0].max() < V
@@ -232,13 +236,13 @@ LIMIT = 4.0
 
 @pytest.mark.parametrize("estimator", ["time", "count"])
 def test_training_loss_is_unbiased_for_the_bound(estimator):
-    of_loss = goal("masked", estimator).loss
+    of_loss = make_objective("masked", estimator).loss
     assert deviation(lambda *a: of_loss(*a).nats) < LIMIT
 
 
 @pytest.mark.parametrize("passes", [1, 3])
 def test_evaluation_is_unbiased_for_the_bound(passes):
-    of_nll = goal("masked").nll
+    of_nll = make_objective("masked").nll
     assert deviation(lambda *a: of_nll(*a, passes).nats.sum()) < LIMIT
 
 
@@ -258,7 +262,7 @@ def planted(bug: str):
     """The masked estimator with one mistake in it, or none."""
 
     def estimate(apply, params, tokens, key):
-        times, masks = keys.draws(key, tokens.shape[0]).split(2)
+        times, masks = keys.row_keys(key, tokens.shape[0]).split(2)
         t, chance = 1 - times.stratified()[:, 0], masks.uniform(L)
         if bug == "fixed rate":
             t = jnp.full_like(t, 0.5)
@@ -331,7 +335,7 @@ def test_masks_have_the_exact_count_and_every_subset_is_as_likely():
 def test_stratified_draws_are_uniform_each_and_evenly_spread_together():
     batch, n = 5, 4000
     many = jax.random.split(jax.random.key(0), n)
-    one = jax.jit(jax.vmap(lambda key: keys.draws(key, batch).stratified()[:, 0]))
+    one = jax.jit(jax.vmap(lambda key: keys.row_keys(key, batch).stratified()[:, 0]))
     draws = np.asarray(one(many))
     assert draws.min() >= 0 and draws.max() < 1
     gaps = np.diff(np.sort(draws, axis=1), axis=1)
@@ -339,3 +343,26 @@ def test_stratified_draws_are_uniform_each_and_evenly_spread_together():
     for row in draws.T:  # Kolmogorov-Smirnov
         distance = np.abs(np.sort(row) - (np.arange(n) + 0.5) / n).max()
         assert distance < 1.95 / math.sqrt(n)
+
+
+# --- one way in -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
+def test_the_file_of_a_family_can_be_used_as_a_file_of_ones_own(name):
+    """It gives the same family, parameters and program, and passes the checks of such files."""
+    path = Path(str(objectives.OBJECTIVES[name].__file__))
+    options: dict[str, Any] = {"learned_schedule": True, "block": 2}
+    built_in = objectives.make(config.Objective(name=name, **options), V)
+    as_own: dict[str, Any] = dict(name="mine", file=str(path), digest=families.digest(path))
+    own = objectives.make(config.Objective(**as_own, **options), V)
+    assert own.family is built_in.family is config.FAMILIES[name]
+    network, params = toy(name)
+    params = built_in.init(params)
+    assert own.init(params).keys() == params.keys()
+    tokens, key = jnp.zeros((2, L), jnp.int32), jax.random.key(0)
+
+    def program(loss):
+        return jax.jit(lambda p: loss(network.apply, p, tokens, key).nats).lower(params).as_text()
+
+    assert program(own.loss) == program(built_in.loss)

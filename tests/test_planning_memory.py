@@ -29,7 +29,7 @@ def taken(c: config.Config) -> float:
     hyper = optimizer.Hyper(*[jnp.float32(1)] * 7)
     placed = NamedSharding(mesh, P(None, ("data", "fsdp")))  # as `sharding.put_batch` places it
     batches = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=placed)
-    rest = (batches, jnp.int32(1), hyper, keys.named(0, "noise"))
+    rest = (batches, jnp.int32(1), hyper, keys.key_for(0, "noise"))
     many = step.build(c, VOCABULARY, mesh).many
     lowered = many.lower(step.abstract(c, VOCABULARY, mesh), *rest)  # pyright: ignore (it is jitted)
     m = lowered.compile().memory_analysis()

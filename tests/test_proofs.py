@@ -19,7 +19,7 @@ V, L = checks.VOCABULARY, checks.LENGTH
 BOS, MASK = V, V + 1
 
 
-def goal(name: str, **options) -> objectives.Objective:
+def make_objective(name: str, **options) -> objectives.Objective:
     return objectives.make(config.Objective(name=name, **options), V)
 
 
@@ -32,7 +32,7 @@ def holds(law, wrong: objectives.Objective) -> list[bool]:
 
 @pytest.mark.parametrize("name", ["ar", "masked", "gaussian"])
 def test_an_nll_that_is_three_percent_too_low_is_caught(name):
-    right = goal(name)
+    right = make_objective(name)
 
     def nll(apply, params, tokens, key, passes):
         total = right.nll(apply, params, tokens, key, passes)
@@ -48,7 +48,7 @@ def test_masked_counts_weighted_by_another_power_are_caught(power, right):
     model that knows nothing, but too little to all masks at once."""
 
     def nll(apply, params, tokens, key, passes):
-        times, masks = keys.draws(key, len(tokens)).split(2)
+        times, masks = keys.row_keys(key, len(tokens)).split(2)
         u = times.stratified()[:, 0]
 
         def one(i):
@@ -63,14 +63,16 @@ def test_masked_counts_weighted_by_another_power_are_caught(power, right):
         nats = common.mean(one, passes)
         return common.Sum(nats, tokens.size, {"diffusion": nats})
 
-    assert holds(checks.normalised, dataclasses.replace(goal("masked"), nll=nll)) == [right]
+    assert holds(checks.normalised, dataclasses.replace(make_objective("masked"), nll=nll)) == [
+        right
+    ]
 
 
 # --- sums, samples, training ----------------------------------------------------------------------
 
 
 def test_a_token_too_few_is_caught():
-    right = goal("ar")
+    right = make_objective("ar")
 
     def loss(apply, params, tokens, key, step=None):
         total = right.loss(apply, params, tokens, key)
@@ -94,7 +96,7 @@ def test_what_is_wrong_with_a_sum_is_named(change, told):
     total = common.Sum(jnp.float32(3), 324, {"a": jnp.float32(1), "b": jnp.float32(2)})
     nll = common.Sum(jnp.ones(81), 324, {"nll": jnp.ones(81)})
     b = checks.Bench(
-        goal("ar"), cast(Any, None), {}, jnp.zeros((81, 4), jnp.int32),
+        make_objective("ar"), cast(Any, None), {}, jnp.zeros((81, 4), jnp.int32),
         lambda *_: nll, lambda *_: total._replace(**change),
     )  # fmt: skip
     found, right = checks.sums(b)
@@ -102,10 +104,10 @@ def test_what_is_wrong_with_a_sum_is_named(change, told):
 
 
 def test_noise_that_depends_on_the_batch_is_caught():
-    right = goal("masked")
+    right = make_objective("masked")
 
     def loss(apply, params, tokens, key, step=None):
-        draws = keys.draws(key, len(tokens))
+        draws = keys.row_keys(key, len(tokens))
         place = jnp.arange(len(tokens))  # in this part, not in the batch
         return right.loss(apply, params, tokens, draws._replace(rows=place))
 
@@ -116,11 +118,13 @@ def test_a_sample_that_drops_its_prompt_is_caught():
     def sample(model, params, key, prompt, length, **_):
         return jnp.zeros((len(prompt), length), jnp.int32)
 
-    assert holds(checks.samples, dataclasses.replace(goal("ar"), sample=sample)) == [False]
+    assert holds(checks.samples, dataclasses.replace(make_objective("ar"), sample=sample)) == [
+        False
+    ]
 
 
 def test_training_uphill_is_caught():
-    right = goal("ar")
+    right = make_objective("ar")
 
     def loss(apply, params, tokens, key, step=None):
         total = right.loss(apply, params, tokens, key)
@@ -137,7 +141,7 @@ def test_a_probability_of_the_mask_is_caught():
         nats = common.cross_entropy(logits, tokens, V + 1).sum(-1)
         return common.Sum(nats, tokens.size, {"nll": nats})
 
-    assert holds(checks.rows, dataclasses.replace(goal("ar"), nll=nll)) == [False]
+    assert holds(checks.rows, dataclasses.replace(make_objective("ar"), nll=nll)) == [False]
 
 
 # --- leaks ----------------------------------------------------------------------------------------
@@ -145,13 +149,13 @@ def test_a_probability_of_the_mask_is_caught():
 
 @pytest.mark.parametrize("name, options", [("d3pm", {"chain": "absorbing"}), ("flow", {})])
 def test_masks_hide_what_is_asked_for_in_families_that_need_not_mask(name, options):
-    assert holds(checks.blind, goal(name, **options)) == [True, True]
+    assert holds(checks.blind, make_objective(name, **options)) == [True, True]
 
 
 @pytest.mark.parametrize("bug", ["sees ahead", "sees itself"])
 def test_a_leak_is_caught_by_the_logits_that_it_reaches(bug):
     """AR that reads to its right, and AR whose inputs are shifted by one too many."""
-    right = goal("ar")
+    right = make_objective("ar")
 
     def peek(apply, params, inputs, *, mask, **how):
         if bug == "sees ahead":
@@ -171,7 +175,7 @@ def test_a_leak_is_caught_by_the_logits_that_it_reaches(bug):
 
 
 def test_a_leak_is_caught_in_an_nll_with_a_loop_of_its_own():
-    right = goal("ar")
+    right = make_objective("ar")
 
     def nll(apply, params, tokens, key, passes):
         def ahead(params, inputs, *, mask, **how):
@@ -199,7 +203,7 @@ FAMILY = config.Family(
 
 
 def make(objective, vocab_size):
-    ar_loss, nll, sample = ar.make(vocab_size)
+    ar_loss, nll, sample = ar.make(objective, vocab_size)
 
     def loss(apply, params, tokens, key, step=None):
         mine, rest = jax.random.split(key)
@@ -214,7 +218,7 @@ def test_a_loss_of_ones_own_that_draws_from_its_key_is_told_how(tmp_path, capsys
     path.write_text(DRAWS_FROM_ITS_KEY)
     assert main.main(["check-objective", str(path)]) == 2
     said = capsys.readouterr().err
-    assert "dlm.model.keys.draws(key, len(tokens))" in said and said.count("\n") == 1
+    assert "dlm.model.keys.row_keys(key, len(tokens))" in said and said.count("\n") == 1
 
 
 OWN = """
@@ -229,7 +233,7 @@ FAMILY = config.Family(
 
 
 def make(objective, vocab_size):
-    right_loss, right_nll, right_sample = ar.make(vocab_size)
+    right_loss, right_nll, right_sample = ar.make(objective, vocab_size)
 
     def loss(apply, params, tokens, key, step=None):
         total = right_loss(apply, params, tokens, key, step)

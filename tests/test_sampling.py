@@ -57,9 +57,9 @@ def assert_follows(samples: np.ndarray, probabilities: np.ndarray):
 
 @functools.cache
 def ar_probabilities() -> np.ndarray:
-    goal = objectives.make(config.Objective(name="ar"), V)
+    objective = objectives.make(config.Objective(name="ar"), V)
     network, params = toy("ar")
-    nll = jax.jit(lambda tokens: goal.nll(network.apply, params, tokens, None, 1).nats)
+    nll = jax.jit(lambda tokens: objective.nll(network.apply, params, tokens, None, 1).nats)
     found = np.exp(-np.asarray(nll(jnp.array(STRINGS)), np.float64))
     assert abs(found.sum() - 1) < PROBABILITY and found.max() > 3 * found.min()
     return found / found.sum()
@@ -170,7 +170,7 @@ def test_greedy_ar_takes_the_best_continuation_of_each_prefix():
 @pytest.mark.parametrize(
     "name, options, said",
     [
-        ("ar", dict(steps=2), "--steps=2: must be 3, or 0: ar takes as many"),
+        ("ar", dict(steps=2), "--steps=2: ar runs 3 steps here; pass 3, or 0 for one per to"),
         ("d3pm", dict(order="confidence"), "must be one of ancestral, for d3pm"),
         ("masked", dict(order="ddim"), "--order=ddim: must be one of ancestral, confidence"),
         ("masked", dict(temperature=float("nan")), "--temperature=nan"),
@@ -190,11 +190,11 @@ def test_confidence_reveals_the_same_number_each_step_the_surest_first():
         surer = 1.0 + jnp.arange(length + 1)[None, :, None]
         return surer * (jnp.arange(length + 3) == hidden)
 
-    goal = objectives.make(config.Objective(name="masked"), length + 1)
+    objective = objectives.make(config.Objective(name="masked"), length + 1)
     network = Transformer(lambda key: {}, apply, lambda batch, length: ())
     prompt = jnp.zeros((2, 0), jnp.int32)
     run = jax.jit(
-        lambda steps: goal.sample(
+        lambda steps: objective.sample(
             network, {}, jax.random.key(0), prompt, length, steps=steps, temperature=0.0,
             order="confidence",
         ),

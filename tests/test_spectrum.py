@@ -25,10 +25,10 @@ def settings(name: str) -> config.Config:
 
 def explained(name: str, levels, length: int = 16):
     c = settings(name)
-    goal = objectives.make(c.objective, V)
-    params = transformer(c.model, V + goal.family.extra_tokens).init(jax.random.key(0))
+    objective = objectives.make(c.objective, V)
+    params = transformer(c.model, V + objective.family.extra_tokens).init(jax.random.key(0))
     images = np.random.default_rng(0).integers(0, V, (32, length))
-    return spectrum.explained(c, V, goal.init(params), images, levels)
+    return spectrum.explained(c, V, objective.init(params), images, levels)
 
 
 @pytest.mark.parametrize("cycles", [1, 2, 3])

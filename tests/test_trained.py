@@ -31,8 +31,8 @@ def get_config(scale="laptop"):
 
 def sweep(scale="laptop"):
     for name in {names!r}:
-        timed = config.FAMILIES[name].timed
-        yield {{"objective.name": name, "model.time": "adaln" if timed else "none"}}
+        uses_time = config.FAMILIES[name].uses_time
+        yield {{"objective.name": name, "model.time": "adaln" if uses_time else "none"}}
 """
 
 
@@ -196,7 +196,7 @@ from dlm.objectives import ar
 FAMILY = config.Family(exact=True, extra_tokens=1, extra_positions=0, attention="causal",
                        formula="", source="")
 def make(objective, vocab_size):
-    loss, nll, sample = ar.make(vocab_size)
+    loss, nll, sample = ar.make(objective, vocab_size)
     {change}
     return loss, nll, sample
 """

@@ -265,14 +265,14 @@ def check(a: argparse.Namespace, overrides: list[tuple[str, Any]]) -> list[Any]:
 
     worker.prepare_jax()
     c = api.objective_config(a.objective, overrides)
-    goal = objectives.make(c.objective, checks.VOCABULARY)
-    found = checks.check(goal)
+    objective = objectives.make(c.objective, checks.VOCABULARY)
+    found = checks.check(objective)
     rows = [["holds" if p.holds else "BROKEN", p.law, p.found] for p in found]
     broken = [p for p in found if not p.holds]
-    kind = "exact" if goal.family.exact else "upper bound"
-    head = f"{goal.name} ({kind}), all {checks.VOCABULARY}^{checks.LENGTH} strings"
+    kind = "exact" if objective.family.exact else "upper bound"
+    head = f"{objective.name} ({kind}), all {checks.VOCABULARY}^{checks.LENGTH} strings"
     if broken:
-        raise DlmError("; ".join(f"{goal.name}: {p.law}: {p.found}" for p in broken))
+        raise DlmError("; ".join(f"{objective.name}: {p.law}: {p.found}" for p in broken))
     return [head, grid(("", "law", "found"), rows)]
 
 

@@ -23,8 +23,8 @@ class Family(NamedTuple):
     attention: str  # for counting FLOPs
     formula: str  # of what is scored, per sequence, in nats
     source: str
-    hides: bool = True  # what is asked for is never shown; noise may leave a token as it is
-    timed: bool = False  # the model is told the noise level, for model.time
+    hides_targets: bool = True  # the model never sees a token that it is scored on
+    uses_time: bool = False  # the model is told the noise level, if model.time is on
 
 
 FAMILIES: dict[str, Family] = {
@@ -47,7 +47,7 @@ FAMILIES: dict[str, Family] = {
     "masked": Family(
         *(False, 2, 1, "full", "int m'(t)/m(t) E sum_masked -log p(x_i | x_t) dt + prior + rec."),
         "MDLM, arXiv 2406.07524; MD4, arXiv 2406.04329; arXiv 2507.15857",
-        timed=True,
+        uses_time=True,
     ),
     "block": Family(
         *(False, 2, 1, "block", "sum over blocks of the masked bound given the blocks before"),
@@ -56,20 +56,20 @@ FAMILIES: dict[str, Family] = {
     "d3pm": Family(
         *(False, 2, 1, "full", "int rate sum_y [a_p(y) - a(y) + a(y) log(a(y)/a_p(y))] dt"),
         "D3PM, arXiv 2107.03006; SEDD, arXiv 2310.16834; UDLM, arXiv 2412.10193",
-        hides=False,
-        timed=True,
+        hides_targets=False,
+        uses_time=True,
     ),
     "flow": Family(
         *(False, 2, 1, "full", "int k'/(1-k) [1 - p(x_t) - [x_t != x](1 + log p(x))] dt"),
         "discrete flow matching, arXiv 2407.15595, 2412.03487",
-        hides=False,
-        timed=True,
+        hides_targets=False,
+        uses_time=True,
     ),
     "gaussian": Family(
         *(False, 1, 1, "full", "KL(q(z_1)||N) + 1/2 int SNR' ||x - x_p||^2 dt - E log p(x | z_0)"),
         "VDM, arXiv 2107.00630; Diffusion-LM, arXiv 2205.14217; Plaid, arXiv 2305.18619",
-        hides=False,
-        timed=True,
+        hides_targets=False,
+        uses_time=True,
     ),
 }
 

@@ -87,8 +87,8 @@ def _objective(c: Config) -> None:
     if o.name == "any_order" and o.order_kind == "segments":
         right = "jitter, uniform or spans: an order that depends on the tokens is no bound"
         fail("objective.order_kind", "segments", right)
-    if c.model.time == "adaln" and not o.family.timed:
-        of_use = ", ".join(name for name, family in FAMILIES.items() if family.timed)
+    if c.model.time == "adaln" and not o.family.uses_time:
+        of_use = ", ".join(name for name, family in FAMILIES.items() if family.uses_time)
         fail("model.time", "adaln", f"none, for {o.name}: of use to {of_use}")
     if o.order_kind == "segments" and o.separator < 0:
         fail("objective.separator", o.separator, "a token id, for order_kind='segments'")

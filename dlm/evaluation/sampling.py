@@ -20,7 +20,7 @@ EVERY_ORDER = (*ORDERS, "ddim")
 
 
 def orders(c: config.Objective) -> tuple[str, ...]:
-    """The orders in which a family can sample, the default first."""
+    """The orders in which a family can reveal tokens, the default first."""
     if c.file:
         return EVERY_ORDER
     if c.name in ("masked", "block") or (c.name == "flow" and c.path == "mask"):
@@ -29,7 +29,7 @@ def orders(c: config.Objective) -> tuple[str, ...]:
 
 
 def calls(c: config.Config, steps: int) -> int:
-    """Calls of the model that are made where `steps` are asked for."""
+    """Calls of the model that a family makes if `steps` are asked for."""
     length, name = c.data.seq_len, "" if c.objective.file else c.objective.name
     if name in ("ar", "orders", "any_order", "noise"):
         return length
@@ -38,10 +38,10 @@ def calls(c: config.Config, steps: int) -> int:
 
 
 def check_steps(c: config.Config, steps: int) -> None:
-    """Refuses calls that nothing is gained by.
+    """Refuses a number of calls that gains nothing.
 
     Raises:
-      DlmError: below 0, or more than MOST_CALLS for each position.
+      DlmError: `steps` is below 0, or above MOST_CALLS for each position.
     """
     if steps < 0:
         raise DlmError(f"--steps={steps}: must be above 0, or 0 for one a token")
@@ -54,11 +54,13 @@ def check_steps(c: config.Config, steps: int) -> None:
 def _sampler(
     model: config.Model, objective: config.Objective, vocab_size: int, length: int, options: tuple
 ) -> Callable:
-    goal = objectives.make(objective, vocab_size)
-    network = transformer(model, vocab_size + goal.family.extra_tokens)
+    functions = objectives.make(objective, vocab_size)
+    network = transformer(model, vocab_size + functions.family.extra_tokens)
 
     def run(params, key, prompt, infill):
-        return goal.sample(network, params, key, prompt, length, infill=infill, **dict(options))
+        return functions.sample(
+            network, params, key, prompt, length, infill=infill, **dict(options)
+        )
 
     return jax.jit(run)
 
@@ -78,7 +80,7 @@ def sample(
     order: str = "ancestral",
     budget: float = 0.1,
 ) -> Int[np.ndarray, "S L"]:
-    """`count` sequences of L tokens that begin with the prompt, or hold `infill` where it is not -1.
+    """Samples `count` sequences of L tokens that begin with the prompt, or keep `infill`'s tokens.
 
     Raises:
       DlmError: the prompt fills the sequence or has unknown ids, or an option is out of range.
@@ -97,11 +99,9 @@ def sample(
                 f"--infill: {len(infill)} tokens, must be at most config.data.seq_len={length}"
             )
         infill = np.pad(np.asarray(infill, np.int32), (0, length - len(infill)), constant_values=-1)
-    for name, ids in (("prompt", prompt), ("infill", infill)):
-        if ids is not None and len(ids) and not -1 <= ids.min() <= ids.max() < vocab_size:
+    for name, ids, lowest in (("prompt", prompt, 0), ("infill", infill, -1)):
+        if ids is not None and len(ids) and not lowest <= ids.min() <= ids.max() < vocab_size:
             raise DlmError(f"--{name}: ids must be 0 to {vocab_size - 1}")
-    if len(prompt) and prompt.min() < 0:
-        raise DlmError(f"--prompt: ids must be 0 to {vocab_size - 1}")
     if not 0 <= temperature < float("inf"):
         raise DlmError(f"--temperature={temperature}: must be 0 (the most likely) or above")
     if not 0 < top_p <= 1:
@@ -113,7 +113,8 @@ def sample(
         )
     check_steps(c, steps)
     if steps and (taken := calls(c, steps)) != steps:
-        raise DlmError(f"--steps={steps}: must be {taken}, or 0: {c.objective.name} takes as many")
+        right = f"{c.objective.name} runs {taken} steps here; pass {taken}, or 0 for one per token"
+        raise DlmError(f"--steps={steps}: {right}")
     if not budget >= 0:
         raise DlmError(f"--budget={budget}: must be 0 or above, in nats")
     options = dict(steps=steps, temperature=temperature, top_p=top_p, order=order, budget=budget)
@@ -131,7 +132,7 @@ def fill(
     known: Int[np.ndarray, "S L"],
     steps: int = 16,
 ) -> Int[np.ndarray, "S L"]:
-    """One completion of each row, -1 where it is free; ancestral, at temperature one."""
+    """Samples one completion of each row, -1 where a token is free; at temperature one."""
     run = _sampler(c.model, c.objective, vocab_size, c.data.seq_len, (("steps", steps),))
     empty = jnp.zeros((len(known), 0), jnp.int32)
     return sharding.gathered(run(params, key, empty, jnp.asarray(known)))

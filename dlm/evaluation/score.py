@@ -22,13 +22,15 @@ from dlm.runs.estimate import Estimate, standard_error
 def _scorer(
     model: config.Model, objective: config.Objective, vocab_size: int, mesh: jax.sharding.Mesh
 ) -> Callable:
-    goal = objectives.make(objective, vocab_size)
-    apply = transformer(model, vocab_size + goal.family.extra_tokens).apply
+    functions = objectives.make(objective, vocab_size)
+    apply = transformer(model, vocab_size + functions.family.extra_tokens).apply
 
     def nats(
         params: Params, tokens: Int[Array, "B L"], key: PRNGKeyArray, passes: Int[Array, ""]
     ) -> Float[Array, " B"]:
-        return goal.nll(apply, sharding.with_whole_tables(mesh, params), tokens, key, passes).nats
+        return functions.nll(
+            apply, sharding.with_whole_tables(mesh, params), tokens, key, passes
+        ).nats
 
     return jax.jit(nats, out_shardings=sharding.replicated(mesh))
 
@@ -49,7 +51,7 @@ def score(
     scorer = _scorer(c.model, c.objective, vocab_size, mesh)
     size = c.evaluation.batch_size
     rows = sharding.rows(mesh, size)
-    root = keys.named(0, "evaluation")
+    root = keys.key_for(0, "evaluation")
     pending = []
     for index, start in enumerate(range(0, len(windows), size)):
         batch = windows[start : start + size]

@@ -61,8 +61,8 @@ def explained(
 
 def _expected(c, vocab_size, params, images, level: float, key) -> Float[np.ndarray, "n L"]:
     if c.objective.name == "gaussian":
-        goal = objectives.make(c.objective, vocab_size)
-        network = transformer(c.model, vocab_size + goal.family.extra_tokens)
+        objective = objectives.make(c.objective, vocab_size)
+        network = transformer(c.model, vocab_size + objective.family.extra_tokens)
         first, last = gaussian.ends(c.objective, params)
         n, t = len(images), jnp.full(len(images), 1 - level)
         snr = first + (last - first) * t

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
-def named(seed: int, purpose: str) -> PRNGKeyArray:
+def key_for(seed: int, purpose: str) -> PRNGKeyArray:
     """The key of a purpose under a seed; the hash of the name is the same on every machine."""
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
 
 
-class Draws(NamedTuple):
-    """What rows of a batch draw, each from a key of its own.
+class RowKeys(NamedTuple):
+    """The keys of some rows of a batch: each row draws from its own.
 
     A row meets the same noise in whatever part of its batch it is computed, so microbatches and
     devices change nothing but rounding.
@@ -27,14 +27,14 @@ class Draws(NamedTuple):
     rows: Int[Array, " B"]  # numbers of these rows in the batch
     of: int  # rows of the whole batch
 
-    def split(self, parts: int) -> list[Draws]:
+    def split(self, parts: int) -> list[RowKeys]:
         return [self._replace(key=key) for key in jax.random.split(self.key, parts)]
 
-    def fold_in(self, number: int | Int[Array, ""]) -> Draws:
+    def fold_in(self, number: int | Int[Array, ""]) -> RowKeys:
         return self._replace(key=jax.random.fold_in(self.key, number))
 
     def each(self, draw: Callable[[PRNGKeyArray], Array]) -> Array:
-        """`draw(key)` of every row, stacked."""
+        """Stacks `draw(key)` of each row."""
         return jax.vmap(lambda row: draw(jax.random.fold_in(self.key, row)))(self.rows)
 
     def uniform(self, *shape: int) -> Float[Array, "B *shape"]:
@@ -58,6 +58,6 @@ class Draws(NamedTuple):
         return (jax.random.uniform(self.key) + number / (self.of * parts)) % 1.0
 
 
-def draws(key: PRNGKeyArray | Draws, batch: int) -> Draws:
-    """A key stands for the draws of a whole batch of so many rows."""
-    return key if isinstance(key, Draws) else Draws(key, jnp.arange(batch), batch)
+def row_keys(key: PRNGKeyArray | RowKeys, batch: int) -> RowKeys:
+    """The keys of all rows of a batch, or `key` itself if it is the keys of some."""
+    return key if isinstance(key, RowKeys) else RowKeys(key, jnp.arange(batch), batch)

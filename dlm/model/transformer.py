@@ -20,7 +20,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from dlm import config, errors
-from dlm.model.keys import Draws, draws
+from dlm.model.keys import RowKeys, row_keys
 
 Params = dict[str, Any]
 Cache = tuple[tuple[Array, Array], ...]
@@ -50,7 +50,7 @@ def transformer(model: config.Model, rows: int) -> Transformer:
       queries    Int[B T] positions that queries ask from, where they are not their inputs'
       time       Float[B] in [0, 1], read by models with model.time="adaln" and by no other
       hidden     the last Float[B T D] in place of logits
-      key        switches dropout on; of the batch, or the `keys.Draws` of its rows
+      key        switches dropout on; of the batch, or the `keys.RowKeys` of its rows
       cache      keys and values of S positions, written at `positions` (consecutive); then
                  `apply` returns (logits, cache) and `mask` is over all S
     Returns float32 logits Float[B T R].
@@ -80,7 +80,7 @@ def transformer(model: config.Model, rows: int) -> Transformer:
         positions: Int[Array, "*B T"] | None = None,
         queries: Int[Array, "*B T"] | None = None,
         time: Float[Array, " B"] | None = None,
-        key: PRNGKeyArray | Draws | None = None,
+        key: PRNGKeyArray | RowKeys | None = None,
         cache: Cache | None = None,
         hidden: bool = False,
     ) -> Any:
@@ -129,7 +129,7 @@ class _Transformer(nnx.Module):
             condition = jax.nn.silu(_time_features(time) @ self.time_in[...]).astype(c.dtype)
         drops = None
         if key is not None and c.dropout != config.Dropout():
-            drops = draws(key, len(x))
+            drops = row_keys(key, len(x))
             x = _dropout(x, c.dropout.embedding, drops.fold_in(c.layers))
         written = []
         blocks = [getattr(self, f"block_{i:02d}") for i in range(c.layers)]
@@ -185,7 +185,7 @@ class _Block(nnx.Module):
         if c.time == "adaln":  # scale and shift of both norms; zeros: the model without time
             self.time_mod = nnx.Param(jnp.zeros((c.width, 4, c.width)))
 
-    def __call__(self, x, mask, rotations, condition, drop: Draws | None = None, past=None):
+    def __call__(self, x, mask, rotations, condition, drop: RowKeys | None = None, past=None):
         c = self.c
         drops = drop.split(4) if drop else [None] * 4
         normed = _rms_norm(x, self.attention_norm[...])
@@ -217,7 +217,7 @@ def _attention(
     v: Float[Array, "B S H K"],
     mask: Mask,
     c: config.Model,
-    drop: Draws | None,
+    drop: RowKeys | None,
 ) -> Float[Array, "B T H K"]:
     """Scaled dot-product attention; the one place where it is computed.
 
@@ -267,7 +267,7 @@ def _mixed(
     k: Float[Array, "B S H K"],
     v: Float[Array, "B H S K"],
     allowed: Bool[Array, "*B T S"] | None,
-    drop: Draws | None,
+    drop: RowKeys | None,
     *,
     rate: float,
 ) -> Float[Array, "B H T K"]:
@@ -360,7 +360,7 @@ def _rotate(x: Float[Array, "B T H K"], rotation: tuple[Array, Array]) -> Float[
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-def _dropout(x: Float[Array, "B *S"], rate: float, drop: Draws | None) -> Float[Array, "B *S"]:
+def _dropout(x: Float[Array, "B *S"], rate: float, drop: RowKeys | None) -> Float[Array, "B *S"]:
     if drop is None or rate == 0:
         return x
     return jnp.where(drop.uniform(*x.shape[1:]) < rate, 0, x / (1 - rate))

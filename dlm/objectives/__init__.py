@@ -1,15 +1,14 @@
-"""One file per family, one dict of them. The seam is the loss itself, not a corruption step."""
+"""One file for each family: its record, its maths, its sampler. `make` is the one way in."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from dlm import config
 from dlm.model import Params
-from dlm.objectives import ar, block, custom, d3pm, flow, gaussian, masked, noise, orders
+from dlm.objectives import any_order, ar, block, custom, d3pm, flow, gaussian, masked, noise, orders
 from dlm.objectives.common import Sum
 
 __all__ = ["OBJECTIVES", "Objective", "Sum", "make"]
@@ -17,15 +16,15 @@ __all__ = ["OBJECTIVES", "Objective", "Sum", "make"]
 
 @dataclass(frozen=True)
 class Objective:
-    """Pure functions over `apply` (or the whole model, to sample) and tokens Int[B L].
+    """Pure functions over `apply` (or the whole model, to sample) and tokens Int[B L]; in nats.
 
     loss(apply, params, tokens, key, step=None) -> Sum    scalar; what training minimises
-    nll(apply, params, tokens, key, passes) -> Sum        Float[B]; the estimator evaluation trusts
+    nll(apply, params, tokens, key, passes) -> Sum        Float[B]; what evaluation reports
     sample(model, params, key, prompt, length, *, infill, steps, temperature, top_p, order, budget)
-        -> Int[B length]; of the options each reads what it knows
-    init(params) -> params                                with what is the objective's own, if any
+        -> Int[B length]; each family reads the options that it knows, see `common.SampleRequest`
+    init(params) -> params                                adds the objective's own, if it has any
 
-    `key` is that of the whole batch, or `keys.Draws` where tokens are some rows of it.
+    `key` is that of the whole batch, or `keys.RowKeys` if tokens are some rows of it.
     """
 
     name: str
@@ -36,30 +35,30 @@ class Objective:
     init: Callable[[Params], Params] = lambda params: params
 
 
-# name -> (config, vocabulary size) -> (loss, nll, sample)
-OBJECTIVES: dict[str, Callable[[config.Objective, int], tuple[Callable, Callable, Callable]]] = {
-    "ar": lambda c, vocab_size: ar.make(vocab_size),
-    "orders": orders.make,
-    "any_order": orders.any_order,
-    "noise": noise.make,
-    "masked": masked.make,
-    "block": block.make,
-    "d3pm": d3pm.make,
-    "flow": flow.make,
-    "gaussian": gaussian.make,
+# Their files have what a file of one's own has: FAMILY, make(objective, vocab_size) -> (loss, nll,
+# sample), and, if the objective has parameters, init(objective, params) -> params.
+OBJECTIVES = {
+    "ar": ar,
+    "orders": orders,
+    "any_order": any_order,
+    "noise": noise,
+    "masked": masked,
+    "block": block,
+    "d3pm": d3pm,
+    "flow": flow,
+    "gaussian": gaussian,
 }
 
 
 @functools.lru_cache(maxsize=64)
-def make(c: config.Objective, vocab_size: int) -> Objective:
+def make(objective: config.Objective, vocab_size: int) -> Objective:
     """The objective of a config over a vocabulary; one object for equal arguments.
 
     Raises:
       DlmError: a file of one's own does not keep to what `Objective` says; names the file and line.
     """
-    if c.file:
-        return Objective(c.name, c.family, *custom.parts(c, vocab_size))
-    made = Objective(c.name, c.family, *OBJECTIVES[c.name](c, vocab_size))
-    if c.name == "gaussian":
-        return dataclasses.replace(made, init=functools.partial(gaussian.init, c))
-    return made
+    door = custom.load(objective) if objective.file else OBJECTIVES[objective.name]
+    init = getattr(door, "init", lambda objective, params: params)
+    loss, nll, sample = door.make(objective, vocab_size)
+    init = functools.partial(init, objective)
+    return Objective(objective.name, door.FAMILY, loss, nll, sample, init)

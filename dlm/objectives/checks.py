@@ -37,7 +37,7 @@ class Proof(NamedTuple):
 class Bench(NamedTuple):
     """An objective over a random model, and its compiled functions."""
 
-    goal: Objective
+    objective: Objective
     network: Transformer
     params: Params
     strings: jax.Array  # all of them
@@ -46,20 +46,21 @@ class Bench(NamedTuple):
 
 
 @functools.lru_cache(maxsize=32)
-def bench(goal: Objective) -> Bench:
-    network = transformer(MODEL, VOCABULARY + goal.family.extra_tokens)
-    params = goal.init(jax.jit(network.init)(jax.random.key(0)))
+def bench(objective: Objective) -> Bench:
+    network = transformer(MODEL, VOCABULARY + objective.family.extra_tokens)
+    params = objective.init(jax.jit(network.init)(jax.random.key(0)))
     every = itertools.product(range(VOCABULARY), repeat=LENGTH)
-    nll, loss = (jax.jit(functools.partial(f, network.apply)) for f in (goal.nll, goal.loss))
-    return Bench(goal, network, params, jnp.array(list(every), jnp.int32), nll, loss)
+    apply = network.apply
+    nll, loss = (jax.jit(functools.partial(f, apply)) for f in (objective.nll, objective.loss))
+    return Bench(objective, network, params, jnp.array(list(every), jnp.int32), nll, loss)
 
 
-def check(goal: Objective) -> list[Proof]:
+def check(objective: Objective) -> list[Proof]:
     """Every law, in the order of what is the worse to break."""
     laws = [sums, parts, normalised, repeatable, rows, training, samples]
-    if goal.family.hides:
+    if objective.family.hides_targets:
         laws.append(blind)
-    return [proof for law in laws for proof in law(bench(goal))]
+    return [proof for law in laws for proof in law(bench(objective))]
 
 
 def _scores(b: Bench, params: Params, passes: int, repeats: int) -> np.ndarray:
@@ -71,14 +72,16 @@ def _scores(b: Bench, params: Params, passes: int, repeats: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=32)
-def _learnt(goal: Objective) -> tuple[Params, Params]:
+def _learnt(objective: Objective) -> tuple[Params, Params]:
     """A model that has gone downhill on three strings alone, and its last gradient."""
-    b = bench(goal)
+    b = bench(objective)
 
     @jax.jit
     def descend(params: Params) -> tuple[Params, Params]:
         def slope(p: Params, key: jax.Array) -> Params:
-            return jax.grad(lambda q: goal.loss(b.network.apply, q, b.strings[ALIKE], key).nats)(p)
+            return jax.grad(
+                lambda q: objective.loss(b.network.apply, q, b.strings[ALIKE], key).nats
+            )(p)
 
         def one(i, carry):
             p, _ = carry
@@ -94,7 +97,7 @@ def _learnt(goal: Objective) -> tuple[Params, Params]:
 
 def parts(b: Bench) -> list[Proof]:
     """Of a batch in three parts, whose rows draw what they draw in the whole."""
-    draws = keys.draws(jax.random.key(9), len(b.strings))
+    draws = keys.row_keys(jax.random.key(9), len(b.strings))
     whole = float(b.loss(b.params, b.strings, draws.key).nats)
     thirds = [draws.rows[i::3] for i in range(3)]
     total = sum(float(b.loss(b.params, b.strings[r], draws._replace(rows=r)).nats) for r in thirds)
@@ -141,10 +144,10 @@ def normalised(b: Bench) -> list[Proof]:
     that knows nothing, and for one that has learnt.
     """
     flat = jax.tree.map(jnp.zeros_like, b.params)
-    models = {"random": b.params, "knows nothing": flat, "has learnt": _learnt(b.goal)[0]}
+    models = {"random": b.params, "knows nothing": flat, "has learnt": _learnt(b.objective)[0]}
     words, holds = [], True
     for name, params in models.items():
-        if b.goal.family.exact:
+        if b.objective.family.exact:
             total = np.exp(-_scores(b, params, 1, 1)[0]).sum()
             words.append(f"{name} {total:.6f}")
             holds &= abs(total - 1) < 1e-4
@@ -156,7 +159,7 @@ def normalised(b: Bench) -> list[Proof]:
         words.append(f"{name} {each.sum():.4f} ± {error:.4f}")
         holds &= each.sum() <= 1 + LIMIT * error + 1e-5
     law = "bound: the probabilities it allows sum to at most one"
-    if b.goal.family.exact:
+    if b.objective.family.exact:
         law = "exact: the probabilities of all strings sum to one"
     return [Proof(law, bool(holds), ", ".join(words))]
 
@@ -168,7 +171,7 @@ def blind(b: Bench) -> list[Proof]:
     For objectives that hide what they ask for. Noise that may leave a token as it is shows it by
     design; there the sum over all strings is the proof.
     """
-    goal = b.goal
+    objective = b.objective
 
     def look(score: Callable, tokens: jax.Array, key: jax.Array) -> tuple[list, list]:
         """Logits of every call of the model, and the score's slope at fixed ones in their place."""
@@ -201,7 +204,7 @@ def blind(b: Bench) -> list[Proof]:
         return np.array([leaks, scored])
 
     found = {}
-    for name, score in (("loss", goal.loss), ("nll", lambda *given: goal.nll(*given, 1))):
+    for name, score in (("loss", objective.loss), ("nll", lambda *given: objective.nll(*given, 1))):
         one = functools.partial(look, score)
         try:
             found[name] = count(jax.jit(one), KEYS)
@@ -224,7 +227,7 @@ def repeatable(b: Bench) -> list[Proof]:
         pairs.append(np.asarray(b.nll(b.params, b.strings, key, 2).nats))
     same, other = (pairs[0] == pairs[1]).all(), (pairs[0] != pairs[2]).any()
     words = "another key changes it" if other else "no key changes it"
-    right = same and (not other if b.goal.family.exact else True)
+    right = same and (not other if b.objective.family.exact else True)
     return [Proof("the same key gives the same bits, and an exact value needs none", right, words)]
 
 
@@ -250,7 +253,7 @@ def training(b: Bench) -> list[Proof]:
         draws = [b.loss(params, b.strings[ALIKE], jax.random.key(k)).nats for k in several]
         return float(np.mean(np.array(draws, np.float64)))
 
-    moved, gradient = _learnt(b.goal)
+    moved, gradient = _learnt(b.objective)
     leaves = jax.tree_util.tree_leaves_with_path(gradient)
     named = {jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(g) for p, g in leaves}
     bad = [n for n, g in named.items() if not np.isfinite(g).all()]
@@ -267,7 +270,7 @@ def training(b: Bench) -> list[Proof]:
 
 def samples(b: Bench) -> list[Proof]:
     prompt = jnp.array([[2, 1]] * 16, jnp.int32)
-    run = jax.jit(lambda key: b.goal.sample(b.network, b.params, key, prompt, LENGTH))
+    run = jax.jit(lambda key: b.objective.sample(b.network, b.params, key, prompt, LENGTH))
     a, again, other = (np.asarray(run(jax.random.key(k))) for k in (8, 8, 9))
     right = a.shape == (16, LENGTH) and a.min() >= 0 and a.max() < VOCABULARY
     kept, same = bool((a[:, :2] == prompt).all()), bool((a == again).all())

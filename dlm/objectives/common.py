@@ -1,4 +1,7 @@
-"""What objectives share: sums in nats, cross-entropy over real tokens, stratified draws, sampling."""
+"""What objectives share: sums in nats, rows of BOS and MASK, averages over times, the sampler's door.
+
+BOS is row `vocab_size` of the embedding, MASK the row after it. Both are inputs only.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from dlm.model import Params, Transformer, keys
 
 
 class Sum(NamedTuple):
@@ -22,15 +27,90 @@ class Sum(NamedTuple):
     terms: dict[str, Float[Array, "*B"]]
 
 
+def total(terms: dict[str, Float[Array, "*B"]], tokens: Int[Array, "B L"]) -> Sum:
+    """Adds up named terms, in nats, in their order."""
+    return Sum(sum(terms.values(), jnp.zeros(())), tokens.size, terms)
+
+
 def mean(one: Callable[[Any], Any], passes: int | Int[Array, ""]) -> Any:
-    """Of `one(0)`, ..., `one(passes - 1)`, trees of float arrays."""
+    """Averages the trees of float arrays `one(0)`, ..., `one(passes - 1)`."""
     if isinstance(passes, int) and passes == 1:
         return one(0)
     empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, 0))
-    total = jax.lax.fori_loop(
-        0, passes, lambda i, total: jax.tree.map(jnp.add, total, one(i)), empty
+    added = jax.lax.fori_loop(
+        0, passes, lambda i, added: jax.tree.map(jnp.add, added, one(i)), empty
     )
-    return jax.tree.map(lambda x: x / passes, total)
+    return jax.tree.map(lambda x: x / passes, added)
+
+
+def mean_over_times(
+    terms: Callable[[Float[Array, "B parts"], keys.RowKeys], Any],
+    batch: int,
+    key: PRNGKeyArray | keys.RowKeys,
+    passes: int | Int[Array, ""],
+    parts: int = 1,
+) -> Any:
+    """Averages `terms(u, draws)` over times u in [0, 1), spread evenly over rows and passes."""
+    times, noises = keys.row_keys(key, batch).split(2)
+    u = times.stratified(parts)
+    return mean(lambda i: terms((u + i / passes) % 1.0, noises.fold_in(i)), passes)
+
+
+def mask_id(vocab_size: int) -> int:
+    return vocab_size + 1
+
+
+def with_bos(tokens: Int[Array, "B L"], vocab_size: int) -> Int[Array, "B L+1"]:
+    return jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=vocab_size)
+
+
+class Denoiser(NamedTuple):
+    """A model that sees all positions at once, and BOS; `dropout` None: in evaluation."""
+
+    apply: Callable
+    params: Params
+    dropout: keys.RowKeys | None
+    vocab_size: int
+
+    def logits(self, xt: Int[Array, "B L"], t: Float[Array, " B"]) -> Float[Array, "B L V"]:
+        """Logits of the real tokens at all L positions of a noisy sequence, told the time."""
+        inputs, how = with_bos(xt, self.vocab_size), dict(mask="full", time=t, key=self.dropout)
+        return self.apply(self.params, inputs, **how)[:, 1:, : self.vocab_size]
+
+
+def loss_by_time(names: tuple[str, ...], terms: Callable, vocab_size: int, prior_kl) -> Callable:
+    """The loss of a bound in named terms, each drawn at one time for each row.
+
+    `terms(denoiser, tokens, u, draws)` gives one Float[B] for each name, in nats, u Float[B] in [0, 1);
+    `prior_kl(length)` is a term that depends on nothing else (None: there is none).
+    """
+
+    def loss(apply, params, tokens, key, step=None) -> Sum:
+        batch, length = tokens.shape
+        times, draws, dropout = keys.row_keys(key, batch).split(3)
+        denoiser = Denoiser(apply, params, dropout, vocab_size)
+        values = terms(denoiser, tokens, times.stratified()[:, 0], draws)
+        prior = {"prior": jnp.float32(batch * prior_kl(length))} if prior_kl else {}
+        return total(dict(zip(names, map(jnp.sum, values), strict=True)) | prior, tokens)
+
+    return loss
+
+
+def nll_by_time(names: tuple[str, ...], terms: Callable, vocab_size: int, prior_kl) -> Callable:
+    """As `loss_by_time`, for each sequence, as a mean over times."""
+
+    def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
+        batch, length = tokens.shape
+        denoiser = Denoiser(apply, params, None, vocab_size)
+
+        def terms_at(u, draws):
+            return terms(denoiser, tokens, u[:, 0], draws)
+
+        values = mean_over_times(terms_at, batch, key, passes)
+        prior = {"prior": jnp.full(batch, prior_kl(length))} if prior_kl else {}
+        return total(prior | dict(zip(names, values, strict=True)), tokens)
+
+    return nll
 
 
 def cross_entropy(
@@ -38,29 +118,60 @@ def cross_entropy(
 ) -> Float[Array, "B L"]:
     """-log p(token) in nats over the real vocabulary: BOS and MASK can not be predicted."""
     logits = logits[..., :vocab_size]
-    chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen
+    return jax.nn.logsumexp(logits, axis=-1) - at_token(logits, tokens)
+
+
+def at_token(values: Float[Array, "*B V"], tokens: Int[Array, "*B"]) -> Float[Array, "*B"]:
+    """The entry of each token."""
+    return jnp.take_along_axis(values, tokens[..., None], axis=-1)[..., 0]
 
 
 def exact_count_mask(chance: Float[Array, "*B L"], counts: Int[Array, "*B"]) -> Bool[Array, "*B L"]:
-    """Of each row the `counts[b]` positions of least chance: of uniform draws, a random set."""
+    """Marks the `counts[b]` positions of row b with the least chance: a random set, if uniform."""
     rank = jnp.argsort(jnp.argsort(chance, axis=-1), axis=-1)
     return rank < counts[..., None]
 
 
-def given(
-    prompt: Int[Array, "B P"], length: int, infill: Int[Array, "B L"] | None
-) -> Int[Array, "B L"]:
-    """What a sample has to hold: the prompt at its start, or `infill`; -1 where it is free."""
-    if infill is not None:
-        return infill
-    return jnp.pad(prompt, ((0, 0), (0, length - prompt.shape[1])), constant_values=-1)
+class SampleRequest(NamedTuple):
+    """What to sample and how. A family reads the options that it knows."""
+
+    prompt: Int[Array, "B P"]
+    conditioning: Int[Array, "B L"]  # tokens to keep, the prompt's or others; -1: to be sampled
+    steps: int = 0  # calls of the model; 0: as many as the family takes by itself
+    temperature: float = 1.0
+    top_p: float = 1.0
+    order: str = "ancestral"
+    budget: float = 0.1  # nats, for the order "entropy"
+
+    def masked(self, mask: int) -> Int[Array, "B L"]:
+        """The conditioning with MASK at the positions to be sampled."""
+        return jnp.where(self.conditioning < 0, mask, self.conditioning)
+
+    def options(self) -> dict[str, Any]:
+        """All but the tokens, by name, for `dlm.objectives.reveal`."""
+        return dict(zip(self._fields[2:], self[2:], strict=True))
+
+
+def sampler(
+    fill: Callable[[Transformer, Params, PRNGKeyArray, SampleRequest], Int[Array, "B L"]],
+) -> Callable[..., Int[Array, "B L"]]:
+    """`sample` of `dlm.objectives.Objective`, from a function that fills in one request."""
+
+    def sample(
+        model, params, key, prompt: Int[Array, "B P"], length: int, *, infill=None, **options
+    ):
+        if infill is None:
+            free = length - prompt.shape[1]
+            infill = jnp.pad(prompt, ((0, 0), (0, free)), constant_values=-1)
+        return fill(model, params, key, SampleRequest(prompt, infill, **options))
+
+    return sample
 
 
 def draw(
     key: PRNGKeyArray, logits: Float[Array, "*B V"], temperature: float, top_p: float
 ) -> Int[Array, "*B"]:
-    """Samples ids from logits at a temperature (0: the most likely) within the nucleus of `top_p`."""
+    """Samples ids at a temperature (0: the most likely) within the nucleus of `top_p`."""
     if temperature == 0:
         return jnp.argmax(logits, axis=-1)
     logits = logits / temperature

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -13,40 +13,56 @@ import numpy as np
 from dlm import config
 from dlm.config.families import check_call
 from dlm.errors import DlmError, fail, running
-from dlm.objectives.common import Sum
+from dlm.model import Params
+from dlm.objectives.common import SampleRequest, Sum
 
-SAMPLE = ("infill", "steps", "temperature", "top_p", "order", "budget")
+
+class Door(NamedTuple):
+    """What the file of a family holds, see `dlm.objectives.OBJECTIVES`."""
+
+    FAMILY: config.Family
+    make: Callable[[config.Objective, int], tuple[Callable, Callable, Callable]]
+    init: Callable[[config.Objective, Params], Params]
 
 
-def parts(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
-    """Loads loss, nll and sample from the file; each raises DlmError, with a line, if it fails.
+def load(c: config.Objective) -> Door:
+    """Loads the file; each of its functions raises DlmError, with a line, if it fails.
+
+    Raises:
+      DlmError: the file does not load, or lacks a part.
+    """
+    module = config.own(c.file, c.digest)
+    init = getattr(module, "init", lambda objective, params: params)
+    check_call(c.file, "init", init, "(objective, params)", 2)
+    make = functools.partial(_make, c.file, module.make)
+    return Door(module.FAMILY, make, _guarded(c.file, init, lambda out, args: None))
+
+
+def _make(
+    file: str, make: Callable, objective: config.Objective, vocab_size: int
+) -> tuple[Callable, Callable, Callable]:
+    """Gives loss, nll and sample of the file, guarded.
 
     Raises:
       DlmError: `make` fails, or returns other than three functions that can be called as
         `dlm.objectives.Objective` says.
     """
-    module = config.own(c.file, c.digest)
-    with running(c.file):
-        returned = module.make(c, vocab_size)
+    with running(file):
+        returned = make(objective, vocab_size)
     if not isinstance(returned, tuple) or len(returned) != 3:
-        what = (
-            f"{len(returned)} values"
-            if isinstance(returned, tuple)
-            else f"a {type(returned).__name__}"
-        )
-        fail("objective.file", c.file, f"a file whose make returns (loss, nll, sample), not {what}")
+        wrong = f"a {type(returned).__name__}"
+        wrong = f"{len(returned)} values" if isinstance(returned, tuple) else wrong
+        fail("objective.file", file, f"a file whose make returns (loss, nll, sample), not {wrong}")
     loss, nll, sample = returned
-    check_call(c.file, "loss", loss, "(apply, params, tokens, key, step=None)", 5)
-    check_call(c.file, "loss", loss, "(apply, params, tokens, key, step=None)", 4)
-    check_call(c.file, "nll", nll, "(apply, params, tokens, key, passes)", 5)
-    options = "(model, params, key, prompt, length, *, infill=None, **options)"
-    check_call(c.file, "sample", sample, options, 5, SAMPLE)
+    check_call(file, "loss", loss, "(apply, params, tokens, key, step=None)", 5)
+    check_call(file, "loss", loss, "(apply, params, tokens, key, step=None)", 4)
+    check_call(file, "nll", nll, "(apply, params, tokens, key, passes)", 5)
+    right = "(model, params, key, prompt, length, *, infill=None, **options)"
+    check_call(file, "sample", sample, right, 5, ("infill", *SampleRequest._fields[2:]))
     return (
-        _guarded(c.file, loss, lambda out, args: _check_sum(c.file, "loss", loss, out, ())),
-        _guarded(
-            c.file, nll, lambda out, args: _check_sum(c.file, "nll", nll, out, args[2].shape[:1])
-        ),
-        _guarded(c.file, sample, lambda out, args: _check_sample(c.file, sample, out, *args[3:5])),
+        _guarded(file, loss, lambda out, args: _check_sum(file, "loss", loss, out, ())),
+        _guarded(file, nll, lambda out, args: _check_sum(file, "nll", nll, out, args[2].shape[:1])),
+        _guarded(file, sample, lambda out, args: _check_sample(file, sample, out, *args[3:5])),
     )
 
 
@@ -60,9 +76,9 @@ def _guarded(file: str, function: Callable, check: Callable[[Any, tuple], None])
             try:
                 out = function(*args, **options)
             except TypeError as error:
-                if "Draws" not in str(error):
+                if "RowKeys" not in str(error):
                     raise
-                right = "must draw from dlm.model.keys.draws(key, len(tokens)), each row its own"
+                right = "must draw from dlm.model.keys.row_keys(key, len(tokens)), each row its own"
                 raise DlmError(f"{file}: the loss {right}, not from key itself") from error
         check(out, args)
         return out

@@ -17,24 +17,27 @@ from it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
 from dlm import config
 from dlm.model import Params, Transformer, keys
-from dlm.objectives.common import Sum, draw, given, mean
+from dlm.objectives import common
+from dlm.objectives.common import Denoiser, SampleRequest, at_token, draw
 
+FAMILY = config.FAMILIES["gaussian"]
 ENDS = "log_snr"  # parameters: log-SNR at t = 0 and at t = 1, where they are learned
 
 
-def init(c: config.Objective, params: Params) -> Params:
-    """The model's parameters and the objective's own."""
-    if not c.learned_schedule:
+def init(objective: config.Objective, params: Params) -> Params:
+    """Adds the ends of the log-SNR to the model's parameters, if they are learned."""
+    if not objective.learned_schedule:
         return params
-    return params | {ENDS: jnp.array([c.log_snr, -c.log_snr], jnp.float32)}
+    return params | {ENDS: jnp.array([objective.log_snr, -objective.log_snr], jnp.float32)}
 
 
 def ends(c: config.Objective, params: Params) -> tuple[Array, Array]:
@@ -86,107 +89,98 @@ def predict(
     return jax.nn.softmax(logits) @ rows, logits
 
 
-def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
-    """loss, nll and sample of `dlm.objectives.Objective`; BOS follows the vocabulary."""
+def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+    """loss, nll and sample of `dlm.objectives.Objective`."""
+    names, terms = ("diffusion", "prior", "reconstruction"), functools.partial(terms_at, objective)
+    loss = common.loss_by_time(names, terms, vocab_size, prior_kl=None)
+    nll = common.nll_by_time(names, terms, vocab_size, prior_kl=None)
+    return loss, nll, common.sampler(functools.partial(fill_from_noise, objective, vocab_size))
 
-    def denoise(apply, params, z, snr, t, key) -> Float[Array, "B L D"]:
-        return predict(c, vocab_size, apply, params, z, snr, t, key)[0]
 
-    def parts(apply, params, tokens, u, draws, dropout) -> dict[str, Float[Array, " B"]]:
-        """The three terms, the middle one drawn at times u."""
-        noises, last_noises = draws.split(2)
-        rows, (first, last) = table(params), ends(c, params)
-        e = rows[tokens]
-        snr = first + (last - first) * u
-        alpha, sigma = scales(snr)
-        z = alpha * e + sigma * noises.normal(*e.shape[1:])
-        error = jnp.sum((e - denoise(apply, params, z, snr, u, dropout)) ** 2, axis=(1, 2))
-        batch = len(tokens)
-        a1, s1 = scales(jnp.full(batch, last))
-        prior = jnp.sum(a1**2 * e**2 + s1**2 - 1 - jnp.log(s1**2), axis=(1, 2)) / 2
-        a0, s0 = scales(jnp.full(batch, first))
-        z0 = a0 * e + s0 * last_noises.normal(*e.shape[1:])
-        read = jax.nn.log_softmax(rounding(rows[:vocab_size], z0, jnp.full(batch, first)))
-        chosen = jnp.take_along_axis(read, tokens[..., None], -1)[..., 0]
-        return {
-            "prior": prior,
-            "diffusion": (first - last) / 2 * jnp.exp(snr) * error,
-            "reconstruction": -jnp.sum(chosen, axis=-1),
-        }
+def prior_kl(e: Float[Array, "B L D"], log_snr: Float[Array, ""]) -> Float[Array, " B"]:
+    """1. KL(q(z_1 | x) || N(0, 1)), in nats; z_1 has this log-SNR."""
+    alpha, sigma = scales(jnp.full(len(e), log_snr))
+    return jnp.sum(alpha**2 * e**2 + sigma**2 - 1 - jnp.log(sigma**2), axis=(1, 2)) / 2
 
-    def loss(apply, params, tokens, key, step=None) -> Sum:
-        times, noises, dropout = keys.draws(key, len(tokens)).split(3)
-        u = times.stratified()[:, 0]
-        terms = parts(apply, params, tokens, u, noises, dropout)
-        terms = {name: jnp.sum(value) for name, value in terms.items()}
-        return Sum(sum(terms.values(), jnp.zeros(())), tokens.size, terms)
 
-    def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
-        def one(i) -> dict[str, Float[Array, " B"]]:
-            at = (u + i / passes) % 1.0
-            return parts(apply, params, tokens, at, noises.fold_in(i), None)
+def diffusion_loss(
+    c: config.Objective, denoiser: Denoiser, e: Float[Array, "B L D"], u, draws: keys.RowKeys
+) -> Float[Array, " B"]:
+    """2. The integrand at times u, in nats: -SNR'(t) = (first - last) SNR, log-SNR being linear."""
+    first, last = ends(c, denoiser.params)
+    log_snr = first + (last - first) * u
+    alpha, sigma = scales(log_snr)
+    z = alpha * e + sigma * draws.normal(*e.shape[1:])
+    apply, params, dropout, vocab_size = denoiser
+    e_p, _ = predict(c, vocab_size, apply, params, z, log_snr, u, dropout)
+    error = jnp.sum((e - e_p) ** 2, axis=(1, 2))
+    return (first - last) / 2 * jnp.exp(log_snr) * error
 
-        times, noises = keys.draws(key, len(tokens)).split(2)
-        u = times.stratified()[:, 0]
-        terms = mean(one, passes)
-        return Sum(sum(terms.values(), jnp.zeros(len(tokens))), tokens.size, terms)
 
-    def sample(
-        model: Transformer,
-        params: Params,
-        key: PRNGKeyArray,
-        prompt: Int[Array, "B P"],
-        length: int,
-        *,
-        infill: Int[Array, "B L"] | None = None,
-        steps: int = 0,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        order: str = "ancestral",
-        **options,
-    ) -> Int[Array, "B L"]:
-        """From noise in `steps` calls (0: 2L): "ancestral" is DDPM, "ddim" has no noise but the start.
+def reconstruction_nll(
+    rows: Float[Array, "V D"], e: Float[Array, "B L D"], tokens, log_snr, draws: keys.RowKeys
+) -> Float[Array, " B"]:
+    """3. -log p(x | z_0), in nats; z_0 has this log-SNR."""
+    log_snr = jnp.full(len(e), log_snr)
+    alpha, sigma = scales(log_snr)
+    z = alpha * e + sigma * draws.normal(*e.shape[1:])
+    return -jnp.sum(at_token(jax.nn.log_softmax(rounding(rows, z, log_snr)), tokens), axis=-1)
 
-        Steps are equal in log-SNR. A prompt's vectors are set to noisy copies of its embeddings.
-        """
-        del options
-        batch, fixed = len(prompt), given(prompt, length, infill)
-        calls = steps or 2 * length
-        rows, (first, last) = table(params), ends(c, params)
-        start_key, key = jax.random.split(key)
-        noise = jax.random.normal(start_key, (batch, length, rows.shape[-1]))
-        known = (fixed >= 0)[..., None]
-        clean = rows[jnp.maximum(fixed, 0)]
 
-        def at(i):
-            return jnp.full(batch, last + (first - last) * i / calls)
+def terms_at(
+    c: config.Objective, denoiser: Denoiser, tokens: Int[Array, "B L"], u, draws: keys.RowKeys
+) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, " B"]]:
+    """Draws the three terms of the bound, the diffusion at times u Float[B] in [0, 1)."""
+    draws, draws_0 = draws.split(2)
+    rows, (first, last) = table(denoiser.params), ends(c, denoiser.params)
+    e = rows[tokens]
+    diffusion = diffusion_loss(c, denoiser, e, u, draws)
+    rows = rows[: denoiser.vocab_size]
+    return diffusion, prior_kl(e, last), reconstruction_nll(rows, e, tokens, first, draws_0)
 
-        def held(z, snr):
-            alpha, sigma = scales(snr)
-            return jnp.where(known, alpha * clean + sigma * noise, z)
 
-        def call(i, z):
-            snr, after = at(i), at(i + 1)
-            alpha, sigma = scales(snr)
-            alpha_s, sigma_s = scales(after)
-            time = 1 - jnp.full(batch, i) / calls
-            e = denoise(model.apply, params, z, snr, time, None)
-            epsilon = (z - alpha * e) / sigma
-            if order == "ddim":
-                z = alpha_s * e + sigma_s * epsilon
-            else:  # the exact posterior of z_s given z_t and e (Kingma et al. 2021, equation 25)
-                left = -jnp.expm1(snr - after)[:, None, None]  # 1 - SNR_t / SNR_s
-                mean = alpha_s / alpha * (1 - left) * z + alpha_s * left * e
-                fresh = jax.random.normal(jax.random.fold_in(key, i), z.shape)
-                z = mean + sigma_s * jnp.sqrt(left) * temperature * fresh
-            return held(z, after)
+def fill_from_noise(
+    c: config.Objective, vocab_size: int, model: Transformer, params, key, request: SampleRequest
+) -> Int[Array, "B L"]:
+    """Samples in `steps` calls (0: 2L): "ancestral" is DDPM, "ddim" has no noise but the start.
 
-        z = jax.lax.fori_loop(0, calls, call, held(noise, at(0)))
-        logits = rounding(rows[:vocab_size], z, at(calls))
-        if order == "ddim":
-            drawn = jnp.argmax(logits, axis=-1)
-        else:
-            drawn = draw(jax.random.fold_in(key, calls), logits, temperature, top_p)
-        return jnp.where(fixed < 0, drawn, fixed)
+    Steps are equal in log-SNR. A prompt's vectors are set to noisy copies of its embeddings.
+    """
+    kept = request.conditioning
+    batch, length = kept.shape
+    calls = request.steps or 2 * length
+    rows, (first, last) = table(params), ends(c, params)
+    start_key, key = jax.random.split(key)
+    noise = jax.random.normal(start_key, (batch, length, rows.shape[-1]))
+    clean = rows[jnp.maximum(kept, 0)]
 
-    return loss, nll, sample
+    def log_snr_at(i):
+        return jnp.full(batch, last + (first - last) * i / calls)
+
+    def keep(z, log_snr):
+        alpha, sigma = scales(log_snr)
+        return jnp.where((kept >= 0)[..., None], alpha * clean + sigma * noise, z)
+
+    def call(i, z):
+        log_snr_t, log_snr_s = log_snr_at(i), log_snr_at(i + 1)
+        alpha_t, sigma_t = scales(log_snr_t)
+        alpha_s, sigma_s = scales(log_snr_s)
+        time = 1 - jnp.full(batch, i) / calls
+        e, _ = predict(c, vocab_size, model.apply, params, z, log_snr_t, time)
+        epsilon = (z - alpha_t * e) / sigma_t
+        if request.order == "ddim":
+            z = alpha_s * e + sigma_s * epsilon
+        else:  # the exact posterior of z_s given z_t and e (Kingma et al. 2021, equation 25)
+            left = -jnp.expm1(log_snr_t - log_snr_s)[:, None, None]  # 1 - SNR_t / SNR_s
+            mean = alpha_s / alpha_t * (1 - left) * z + alpha_s * left * e
+            fresh = jax.random.normal(jax.random.fold_in(key, i), z.shape)
+            z = mean + sigma_s * jnp.sqrt(left) * request.temperature * fresh
+        return keep(z, log_snr_s)
+
+    z = jax.lax.fori_loop(0, calls, call, keep(noise, log_snr_at(0)))
+    logits = rounding(rows[:vocab_size], z, log_snr_at(calls))
+    if request.order == "ddim":
+        tokens = jnp.argmax(logits, axis=-1)
+    else:
+        tokens = draw(jax.random.fold_in(key, calls), logits, request.temperature, request.top_p)
+    return jnp.where(kept < 0, tokens, kept)

@@ -1,120 +1,124 @@
 """Masked diffusion: by time t a token is masked with probability m(t), independently.
 
--log p(x) <= int m'(t)/m(t) E Σ_{masked} -log p(x_i | x_t) dt, with a prior and a reconstruction term
-where m does not run from 0 to 1 (Sahoo et al. 2024, Shi et al. 2024; arXiv 2507.15857, section 2.2,
-has m(t) = t). Its count form draws the number of masked tokens k and weighs by L/k (Ou et al. 2024):
-the same expectation, less variance. No eps floor and no forced mask, so both are unbiased; but
-where m(0) > 0, drawing times leaves the reconstruction term out of training (never out of `nll`).
+  (1) -log p(x) <= prior_kl + int E m'(t)/m(t) Σ_{masked} -log p(x_i | x_t) dt + reconstruction
 
-Nothing depends on t but the mask: a model with time is told the share that it sees masked.
+The second term is the diffusion; the ends are zero where m runs from 0 to 1 (Sahoo et al. 2024, Shi
+et al. 2024; arXiv 2507.15857, section 2.2, has m(t) = t). In T steps the weight is
+
+  (2) T (m_i - m_(i-1)) / m_i, step 1 being the reconstruction       (MD4, arXiv 2406.04329, section 3)
+
+The count form draws the number k of masked tokens and gives it its total weight over all times, L/k
+if m runs from 0 to 1 (Ou et al. 2024):
+
+  (3) E_k w(k) Σ_{masked} -log p(x_i | x_masked), k uniform in 1..L   (see `schedules.count_weights`)
+
+It has the expectation of (1) and less variance. No eps floor and no forced mask, so both are
+unbiased; but where m(0) > 0, drawing times leaves the reconstruction out of training (never out of
+`nll`). Nothing depends on t but the mask: a model with time is told the share that it sees masked.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from dlm import config
 from dlm.model import Params, Transformer, keys
-from dlm.objectives import reveal, schedules
-from dlm.objectives.common import Sum, cross_entropy, exact_count_mask, given, mean
+from dlm.objectives import common, reveal, schedules
+from dlm.objectives.common import Denoiser, SampleRequest, Sum, exact_count_mask
+
+FAMILY = config.FAMILIES["masked"]
 
 
-def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
-    """loss, nll and sample of `dlm.objectives.Objective`; BOS and MASK follow the vocabulary."""
-    bos, mask_id = vocab_size, vocab_size + 1
-    noise = schedules.schedule(c)
+def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+    """loss, nll and sample of `dlm.objectives.Objective`."""
 
-    def predict(apply: Callable, params: Params, tokens: Int[Array, "B L"], key) -> Array:
-        """Logits at the L positions after BOS."""
-        inputs = jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=bos)
-        share = jnp.mean(tokens == mask_id, axis=-1)
-        return apply(params, inputs, mask="full", time=share, key=key)[:, 1:]
-
-    def entropy(apply, params, tokens, masked, key) -> Float[Array, " B"]:
-        logits = predict(apply, params, jnp.where(masked, mask_id, tokens), key)
-        return jnp.sum(jnp.where(masked, cross_entropy(logits, tokens, vocab_size), 0), axis=-1)
-
-    def counted(u: Float[Array, " B"], length: int) -> Int[Array, " B"]:
-        return jnp.clip(jnp.floor(u * length).astype(jnp.int32) + 1, 1, length)
-
-    def weights(length: int) -> Float[np.ndarray, "2 K"]:
-        """Of k masked positions in the reconstruction and the diffusion term, times L: k is uniform."""
-        parts = schedules.counts(c, length)
-        return length * np.stack([parts["reconstruction"], parts["diffusion"]])
+    def prior_kl(length: int) -> float:
+        return schedules.schedule(objective).prior_kl(length, vocab_size)
 
     def loss(apply, params, tokens, key, step=None) -> Sum:
         batch, length = tokens.shape
-        times, masks, dropout = keys.draws(key, batch).split(3)
+        times, masks, dropout = keys.row_keys(key, batch).split(3)
         u, chance = times.stratified()[:, 0], masks.uniform(length)
         highest = 1.0
-        if c.low_noise_steps and step is not None:
-            highest = jnp.where(step < c.low_noise_steps, c.low_noise, 1.0)
-        t = (1 - u) * highest  # in (0, 1]
-        if c.estimator == "count":
-            masked = exact_count_mask(chance, counted(u * highest, length))
+        if objective.low_noise_steps and step is not None:
+            highest = jnp.where(step < objective.low_noise_steps, objective.low_noise, 1.0)
+        if objective.estimator == "count":
+            masked, weight = exact_count_mask(chance, count_masked(u * highest, length)), None
         else:
-            if c.timesteps:
-                at = jnp.ceil(t * c.timesteps)
-                share = noise.share(at / c.timesteps)
-                before = jnp.where(at > 1, noise.share((at - 1) / c.timesteps), 0.0)
-                weight = c.timesteps * (share - before) / share
-            else:
-                share = noise.share(t)
-                weight = noise.rate(t) / share
-            masked = chance < share[:, None]
+            mask_prob, weight = time_weight(objective, (1 - u) * highest)  # times in (0, 1]
+            masked = chance < mask_prob[:, None]
         count = jnp.sum(masked, axis=-1)
-        if c.suffix:  # as many masks, at the end: none stays none
-            end = jnp.arange(length) >= length - count[:, None]
-            chosen = masks.fold_in(1).uniform(1) < c.suffix
-            masked = jnp.where(chosen, end, masked)
-        if c.weighting == "unweighted":  # of every masked token, at the scale of the bound
+        if objective.suffix:  # as many masks, at the end: none stays none
+            at_end = jnp.arange(length) >= length - count[:, None]
+            chosen = masks.fold_in(1).uniform(1) < objective.suffix
+            masked = jnp.where(chosen, at_end, masked)
+        if objective.weighting == "unweighted":  # of every masked token, at the scale of the bound
             weight = jnp.full(batch, 2.0)
-        elif c.estimator == "count":
-            weight = jnp.asarray(weights(length).sum(0), jnp.float32)[count]
-        found = weight * entropy(apply, params, tokens, masked, dropout)
-        ahead = schedules.prior(c, length, vocab_size)
-        nats = jnp.sum(found) + batch * ahead
-        return Sum(
-            nats, tokens.size, {"diffusion": jnp.sum(found), "prior": nats * 0 + batch * ahead}
-        )
+        elif weight is None:
+            weight = jnp.asarray(count_weights(objective, length).sum(0), jnp.float32)[count]
+        denoiser = Denoiser(apply, params, dropout, vocab_size)
+        diffusion = jnp.sum(weight * masked_nll(denoiser, tokens, masked))
+        prior = jnp.float32(batch * prior_kl(length))
+        return common.total({"diffusion": diffusion, "prior": prior}, tokens)
 
-    def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
-        batch, length = tokens.shape
-        table = jnp.asarray(weights(length), jnp.float32)
+    def terms(denoiser, tokens, u, draws: keys.RowKeys) -> Float[Array, "2 B"]:
+        length = tokens.shape[1]
+        count = count_masked(u, length)
+        weight = jnp.asarray(count_weights(objective, length), jnp.float32)[:, count]
+        masked = exact_count_mask(draws.uniform(length), count)
+        return weight * masked_nll(denoiser, tokens, masked)
 
-        def one(i) -> Float[Array, "2 B"]:
-            counts = counted((t + i / passes) % 1.0, length)  # stratified over the passes
-            masked = exact_count_mask(masks.fold_in(i).uniform(length), counts)
-            return table[:, counts] * entropy(apply, params, tokens, masked, None)
+    nll = common.nll_by_time(("reconstruction", "diffusion"), terms, vocab_size, prior_kl)
+    return loss, nll, common.sampler(functools.partial(fill_masks, vocab_size))
 
-        times, masks = keys.draws(key, batch).split(2)
-        t = times.stratified()[:, 0]
-        parts = mean(one, passes)
-        ahead = jnp.full(batch, schedules.prior(c, length, vocab_size))
-        terms = {"prior": ahead, "reconstruction": parts[0], "diffusion": parts[1]}
-        return Sum(sum(terms.values(), jnp.zeros(batch)), tokens.size, terms)
 
-    def sample(
-        model: Transformer,
-        params: Params,
-        key: PRNGKeyArray,
-        prompt: Int[Array, "B P"],
-        length: int,
-        *,
-        infill: Int[Array, "B L"] | None = None,
-        **options,
-    ) -> Int[Array, "B L"]:
-        """From all masks to none; see `dlm.objectives.reveal`."""
-        known = given(prompt, length, infill)
-        known = jnp.where(known < 0, mask_id, known)
-        return reveal.reveal(
-            lambda tokens: predict(model.apply, params, tokens, None)[..., :vocab_size],
-            *(key, known, mask_id),
-            **options,
-        )
+def logits(denoiser: Denoiser, xt: Int[Array, "B L"]) -> Float[Array, "B L V"]:
+    """The model's, told the share of masked tokens as the time."""
+    return denoiser.logits(xt, jnp.mean(xt == common.mask_id(denoiser.vocab_size), axis=-1))
 
-    return loss, nll, sample
+
+def masked_nll(
+    denoiser: Denoiser, tokens: Int[Array, "B L"], masked: Bool[Array, "B L"]
+) -> Float[Array, " B"]:
+    """The sum in (1) and (3): -log p of the masked tokens given the others, in nats."""
+    xt = jnp.where(masked, common.mask_id(denoiser.vocab_size), tokens)
+    nats = common.cross_entropy(logits(denoiser, xt), tokens, denoiser.vocab_size)
+    return jnp.sum(jnp.where(masked, nats, 0), axis=-1)
+
+
+def time_weight(
+    objective: config.Objective, t: Float[Array, " B"]
+) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    """m(t) and the weight of (1); or of (2), at the step whose time comes next."""
+    schedule, steps = schedules.schedule(objective), objective.timesteps
+    if not steps:
+        return (mask_prob := schedule.mask_prob(t)), schedule.rate(t) / mask_prob
+    i = jnp.ceil(t * steps)
+    mask_prob = schedule.mask_prob(i / steps)
+    before = jnp.where(i > 1, schedule.mask_prob((i - 1) / steps), 0.0)
+    return mask_prob, steps * (mask_prob - before) / mask_prob
+
+
+def count_masked(u: Float[Array, " B"], length: int) -> Int[Array, " B"]:
+    """k of (3), uniform in 1..L if u is uniform in [0, 1)."""
+    return jnp.clip(jnp.floor(u * length).astype(jnp.int32) + 1, 1, length)
+
+
+def count_weights(objective: config.Objective, length: int) -> Float[np.ndarray, "2 K"]:
+    """w(k) of (3), k of 0..L, in reconstruction and diffusion: times L, since k is uniform."""
+    weights = schedules.count_weights(objective, length)
+    return length * np.stack([weights["reconstruction"], weights["diffusion"]])
+
+
+def fill_masks(
+    vocab_size: int, model: Transformer, params: Params, key: PRNGKeyArray, request: SampleRequest
+) -> Int[Array, "B L"]:
+    """Goes from all masks to none; see `dlm.objectives.reveal`."""
+    predict = functools.partial(logits, Denoiser(model.apply, params, None, vocab_size))
+    mask = common.mask_id(vocab_size)
+    return reveal.reveal(predict, key, request.masked(mask), mask, **request.options())

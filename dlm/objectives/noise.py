@@ -16,29 +16,31 @@ from jaxtyping import Array, Int
 from dlm import config
 from dlm.model import keys
 from dlm.objectives import ar
+from dlm.objectives.common import mask_id
+
+FAMILY = config.FAMILIES["noise"]
 
 
-def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
-    """loss, nll and sample of `dlm.objectives.Objective`; BOS and MASK follow the vocabulary."""
-    bos, mask_id = vocab_size, vocab_size + 1
-    rate, kind, attention = c.noise, c.noise_kind, c.attention_noise
+def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+    """loss, nll and sample of `dlm.objectives.Objective`."""
 
-    def augment(draws: keys.Draws, tokens: Int[Array, "B L"]) -> ar.View:
-        where, what, chances, losses = draws.split(4)
+    def noisy_example(draws: keys.RowKeys, tokens: Int[Array, "B L"]) -> ar.ARExample:
+        where, what, queries, lost_keys = draws.split(4)
         length = tokens.shape[1]
-        view = ar.left_to_right(tokens, bos)
-        if rate:
-            other = mask_id
-            if kind == "replace":
-                other = what.below(vocab_size, length)
-            changed = where.uniform(length) < rate
+        example = ar.left_to_right(tokens, vocab_size)
+        if objective.noise:
+            noise = mask_id(vocab_size)
+            if objective.noise_kind == "replace":
+                noise = what.below(vocab_size, length)
+            changed = where.uniform(length) < objective.noise
             changed &= jnp.arange(length) > 0
-            view = view._replace(inputs=jnp.where(changed, other, view.inputs))
-        if attention:
-            chosen, t = jnp.split(chances.uniform(length, 2), 2, axis=-1)
-            lost = losses.uniform(length, length) < t
-            lost &= (chosen < attention) & ~jnp.eye(length, dtype=bool)
-            view = view._replace(mask=jnp.tri(length, dtype=bool) & ~lost)
-        return view
+            example = example._replace(inputs=jnp.where(changed, noise, example.inputs))
+        if objective.attention_noise:
+            chosen, t = jnp.split(queries.uniform(length, 2), 2, axis=-1)
+            lost = lost_keys.uniform(length, length) < t
+            lost &= (chosen < objective.attention_noise) & ~jnp.eye(length, dtype=bool)
+            example = example._replace(mask=jnp.tri(length, dtype=bool) & ~lost)
+        return example
 
-    return ar.make(vocab_size, augment if rate or attention else None)
+    noisy = objective.noise or objective.attention_noise
+    return ar.trained_on(noisy_example if noisy else None, vocab_size)

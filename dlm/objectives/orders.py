@@ -10,9 +10,7 @@ alone, since AR is scored left to right. With a new order for every sequence (0)
 In the paper nothing tells the model which token comes next. With `targets`, queries ask from just
 before the target's position, by rotary embedding (the two positions of sigma-GPT, Pannatier et al.
 2024, arXiv 2404.09562, without its second embedding); left to right that is AR again. Then any
-order can be asked for, and `any_order` scores the mean over orders, E[-log p_s(x)], a bound on the
-likelihood of their mixture (Uria et al. 2014). For a model that only looks at which tokens are
-known, it is the bound of masked diffusion.
+order can be asked for, see `dlm.objectives.any_order`.
 """
 
 from __future__ import annotations
@@ -22,61 +20,46 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from dlm import config
 from dlm.model import keys
 from dlm.objectives import ar
-from dlm.objectives.common import Sum, mean
 
+FAMILY = config.FAMILIES["orders"]
 SEED = 1234  # of the fixed orders: the same for every run
 
 
-def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
-    """loss, nll and sample of `dlm.objectives.Objective`; BOS is row `vocab_size`."""
+def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+    """loss, nll and sample of `dlm.objectives.Objective`."""
 
-    def augment(draws: keys.Draws, tokens: Int[Array, "B L"]) -> ar.View:
-        return shown(tokens, draw(c, draws, tokens), vocab_size, c.targets)
+    def example(draws: keys.RowKeys, tokens: Int[Array, "B L"]) -> ar.ARExample:
+        order = sample_order(objective, draws, tokens)
+        return in_order(tokens, order, vocab_size, objective.targets)
 
-    return ar.make(vocab_size, None if c.orders == 1 else augment)
-
-
-def any_order(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
-    """As `make`, with target positions, scored in the mean over the orders that it is trained on."""
-
-    def augment(draws: keys.Draws, tokens: Int[Array, "B L"]) -> ar.View:
-        return shown(tokens, draw(c, draws, tokens), vocab_size, targets=True)
-
-    def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
-        draws = keys.draws(key, len(tokens))
-
-        def one(i) -> Float[Array, " B"]:
-            view = augment(draws.fold_in(i), tokens)
-            return jnp.sum(ar.score(apply, params, view, None, vocab_size), axis=-1)
-
-        nats = mean(one, passes)
-        return Sum(nats, tokens.size, {"nll": nats})
-
-    loss, _, sample = ar.make(vocab_size, augment)
-    return loss, nll, sample
+    return ar.trained_on(None if objective.orders == 1 else example, vocab_size)
 
 
-def shown(tokens: Int[Array, "B L"], order: Int[Array, "B L"], bos: int, targets: bool) -> ar.View:
-    """The tokens in an order, with their positions; position 0 is BOS."""
-    view = ar.left_to_right(jnp.take_along_axis(tokens, order, axis=-1), bos)
+def in_order(
+    tokens: Int[Array, "B L"], order: Int[Array, "B L"], vocab_size: int, targets: bool
+) -> ar.ARExample:
+    """Shows the tokens in an order, with their positions; position 0 is BOS."""
+    example = ar.left_to_right(jnp.take_along_axis(tokens, order, axis=-1), vocab_size)
     positions = jnp.pad(order[:, :-1] + 1, ((0, 0), (1, 0)))
-    return view._replace(positions=positions, queries=order if targets else None)
+    return example._replace(positions=positions, queries=order if targets else None)
 
 
-def draw(c: config.Objective, draws: keys.Draws, tokens: Int[Array, "B L"]) -> Int[Array, "B L"]:
-    """An order of each sequence: of the fixed ones, or a new one."""
+def sample_order(
+    c: config.Objective, draws: keys.RowKeys, tokens: Int[Array, "B L"]
+) -> Int[Array, "B L"]:
+    """Draws an order for each sequence: one of the fixed ones, or a new one."""
     batch, length = tokens.shape
     if c.orders and c.order_kind in ("jitter", "uniform"):
         which = draws.below(c.orders)
-        return jnp.asarray(table(c.orders, length, c.order_kind))[which]
+        return jnp.asarray(fixed_orders(c.orders, length, c.order_kind))[which]
     if c.orders:  # parts depend on the sequence; the noise that orders them is one of N
         which = draws.below(c.orders)
-        noise = keys.Draws(jax.random.key(SEED), which, c.orders).uniform(length)
+        noise = keys.RowKeys(jax.random.key(SEED), which, c.orders).uniform(length)
         noise = jnp.where(which[:, None] == 0, jnp.arange(length) / length, noise)
     else:
         noise = draws.uniform(length)
@@ -93,14 +76,14 @@ def draw(c: config.Objective, draws: keys.Draws, tokens: Int[Array, "B L"]) -> I
 
 
 def _by_part(noise: Array, part: Int[Array, "B L"]) -> Int[Array, "B L"]:
-    """Positions by the noise of their part, in order within it."""
+    """Sorts positions by the noise of their part, left to right within it."""
     rank = jnp.argsort(jnp.argsort(noise, axis=-1), axis=-1)
     first = jnp.take_along_axis(rank, part, axis=-1)
     return jnp.argsort(first * part.shape[1] + jnp.arange(part.shape[1]), axis=-1)
 
 
-def table(count: int, length: int, kind: str) -> Int[np.ndarray, "N L"]:
-    """The fixed orders; the first is the identity."""
+def fixed_orders(count: int, length: int, kind: str) -> Int[np.ndarray, "N L"]:
+    """The fixed orders, the first left to right."""
     rng = np.random.default_rng(SEED)
     rows = [np.arange(length)]
     for i in range(1, count):

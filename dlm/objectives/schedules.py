@@ -24,36 +24,40 @@ SIGMA = (1e-4, 20.0)  # of the geometric schedule: total noise at both ends
 
 
 class Schedule(NamedTuple):
-    """`share(t)`: m; `rate(t)`: m'(t). Of arrays, by JAX."""
+    """`mask_prob(t)`: m; `rate(t)`: m'(t). Of arrays, by JAX."""
 
-    share: Callable[[Any], Array]
+    mask_prob: Callable[[Any], Array]
     rate: Callable[[Any], Array]
     start: float  # m(0)
     end: float  # m(1)
 
     def hazard(self, t: Float[Array, " B"]) -> Float[Array, " B"]:
         """-alpha'/alpha: how fast a token that is left is lost."""
-        return self.rate(t) / jnp.maximum(1 - self.share(t), 1e-9)
+        return self.rate(t) / jnp.maximum(1 - self.mask_prob(t), 1e-9)
+
+    def prior_kl(self, length: int, vocab_size: int) -> float:
+        """KL in nats from q(x_1 | x) to a prior with uniform tokens at 1 - m(1) of its positions."""
+        return length * (1 - self.end) * math.log(vocab_size)
 
 
 def schedule(c: config.Objective) -> Schedule:
     low, high = SIGMA
-    shares: dict[str, Callable[[Any], Array]] = {
+    by_name: dict[str, Callable[[Any], Array]] = {
         "linear": lambda t: t,
         "cosine": lambda t: jnp.sin(math.pi / 2 * t),
         "polynomial": lambda t: t**c.power,
         "loglinear": lambda t: (1 - EPSILON) * t,
         "geometric": lambda t: -jnp.expm1(-(low ** (1 - t)) * high**t),
     }
-    share = shares[c.schedule]
+    mask_prob = by_name[c.schedule]
     ends = {"loglinear": (0.0, 1 - EPSILON)}
     ends["geometric"] = (-math.expm1(-low), -math.expm1(-high))
-    slope = jax.grad(lambda t: jnp.sum(share(t)))
-    return Schedule(share, slope, *ends.get(c.schedule, (0.0, 1.0)))
+    slope = jax.grad(lambda t: jnp.sum(mask_prob(t)))
+    return Schedule(mask_prob, slope, *ends.get(c.schedule, (0.0, 1.0)))
 
 
-def counts(c: config.Objective, length: int) -> dict[str, np.ndarray]:
-    """The masked bound in count form: by term, the weight of k masked positions, [L + 1].
+def count_weights(c: config.Objective, length: int) -> dict[str, np.ndarray]:
+    """Weights of the masked bound in count form: for each term, of k masked positions, [L + 1].
 
     The bound is prior + sum over k of weight[k] times the mean, over sets of k positions, of the
     cross-entropy summed over the set. With m the share, Bin the chance of k masks and I its upper
@@ -65,7 +69,7 @@ def counts(c: config.Objective, length: int) -> dict[str, np.ndarray]:
     none = np.zeros(length + 1)
     if c.timesteps:
         with jax.ensure_compile_time_eval():
-            m = np.asarray(s.share(jnp.arange(1, c.timesteps + 1) / c.timesteps), np.float64)
+            m = np.asarray(s.mask_prob(jnp.arange(1, c.timesteps + 1) / c.timesteps), np.float64)
         if s.end == 1.0:
             m[-1] = 1.0
         before = np.concatenate([[0.0], m[:-1]])
@@ -79,11 +83,6 @@ def counts(c: config.Objective, length: int) -> dict[str, np.ndarray]:
         "reconstruction": _binomial(length, np.array([s.start]))[0] * (k > 0),
         "diffusion": inner,
     }
-
-
-def prior(c: config.Objective, length: int, vocab_size: int) -> float:
-    """KL from the data at t = 1 to a source that keeps 1 - m(1) of its positions as uniform tokens."""
-    return length * (1 - schedule(c).end) * math.log(vocab_size)
 
 
 def _binomial(length: int, m: np.ndarray) -> np.ndarray:

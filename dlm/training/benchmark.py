@@ -102,8 +102,8 @@ class Bench:
         mine = sharding.rows(self.mesh, c.train.batch_size)
         self._batches = data.batches(windows, np.zeros(1, np.int64), c.data, c.train, 1 << 30, mine)
         steps = step.build(c, vocab_size, self.mesh)
-        self.state = steps.init(keys.named(0, "init"))
-        self._rest = optimizer.hyper(c.optimizer, self.plan), keys.named(0, "noise")
+        self.state = steps.init(keys.key_for(0, "init"))
+        self._rest = optimizer.hyper(c.optimizer, self.plan), keys.key_for(0, "noise")
         began = time.perf_counter()
         many = steps.many.lower(self.state, self._next(), self._count(), *self._rest).compile()  # pyright: ignore (many is jitted)
         self.compile_seconds, self._many = time.perf_counter() - began, many
@@ -199,7 +199,7 @@ def _sampling(bench: Bench) -> float:
     calls = sampling.calls(c, min(CALLS, c.data.seq_len))
 
     def sample() -> None:
-        key = keys.named(0, "sample")
+        key = keys.key_for(0, "sample")
         sampling.sample(c, bench.vocab_size, weights, key, count=count, steps=calls)
 
     return count * c.data.seq_len / _best(sample)

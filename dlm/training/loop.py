@@ -71,7 +71,7 @@ def train(
     mine = sharding.rows(mesh, c.train.batch_size)
     batches = data.batches(windows, store.train_offsets, c.data, c.train, plan.steps, mine)
     many = step.build(c, store.vocab_size, mesh).many
-    hyper, noise = optimizer.hyper(c.optimizer, plan), keys.named(c.train.seed, "noise")
+    hyper, noise = optimizer.hyper(c.optimizer, plan), keys.key_for(c.train.seed, "noise")
     size, shape = c.train.steps_per_call, (len(mine), c.data.seq_len)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -210,7 +210,7 @@ def _restored(c, store, mesh, batches, checkpoints, at_most: float = math.inf) -
 
 
 def _fresh(c, store, mesh, windows: int) -> Begun:
-    state = step.build(c, store.vocab_size, mesh).init(keys.named(c.train.seed, "init"))
+    state = step.build(c, store.vocab_size, mesh).init(keys.key_for(c.train.seed, "init"))
     best = checkpoint.copied(step.weights(state))  # `state` is donated
     return state, best, np.zeros(windows, np.int64), _progress()
 

@@ -233,7 +233,7 @@ def restore_best(folder: Path, trust: bool = False) -> tuple[config.Config, Stor
 def _samples(c: config.Config, store: Store, params: Any) -> np.ndarray:
     if c.evaluation.samples == 0:
         return np.zeros((0, c.data.seq_len), np.int32)
-    key = keys.named(c.train.seed, "samples")
+    key = keys.key_for(c.train.seed, "samples")
     return sampling.sample(c, store.vocab_size, params, key, count=c.evaluation.samples)
 
 

@@ -59,23 +59,23 @@ def _build(
     vocab_size: int,
     mesh: jax.sharding.Mesh,
 ) -> Steps:
-    goal = objectives.make(objective, vocab_size)
-    network = transformer(model, vocab_size + goal.family.extra_tokens)
+    functions = objectives.make(objective, vocab_size)
+    network = transformer(model, vocab_size + functions.family.extra_tokens)
 
     def init(key: PRNGKeyArray) -> State:
-        params = goal.init(network.init(key))
+        params = functions.init(network.init(key))
         opt = optim.optimizer(optimizer, jnp.float32(0), jnp.float32(0)).init(params)
         return dict(step=jnp.int32(0), params=params, opt=opt, average=params if averaged else {})
 
     def one(state: State, tokens: Int[Array, "B L"], hyper: optim.Hyper, key: PRNGKeyArray):
         step = state["step"]
 
-        def loss(params: Params, part: Int[Array, "B L"], draws: keys.Draws) -> Float[Array, ""]:
+        def loss(params: Params, part: Int[Array, "B L"], draws: keys.RowKeys) -> Float[Array, ""]:
             params = sharding.with_whole_tables(mesh, params)
-            return goal.loss(network.apply, params, part, draws, step).nats / tokens.size
+            return functions.loss(network.apply, params, part, draws, step).nats / tokens.size
 
         found = _added(jax.value_and_grad(loss), microbatches)
-        draws = keys.draws(jax.random.fold_in(key, step), len(tokens))
+        draws = keys.row_keys(jax.random.fold_in(key, step), len(tokens))
         value, gradient = found(state["params"], tokens, draws)
         rate = optim.learning_rate(optimizer.schedule, step, hyper)
         update = optim.optimizer(optimizer, rate, hyper.weight_decay).update
@@ -103,7 +103,7 @@ def _build(
         empty = jnp.zeros(batches.shape[0])
         return jax.lax.fori_loop(0, count, body, (state, empty, empty))
 
-    placed = sharding.state_shardings(mesh, jax.eval_shape(init, keys.named(0, "init")))
+    placed = sharding.state_shardings(mesh, jax.eval_shape(init, keys.key_for(0, "init")))
     numbers = sharding.replicated(mesh)
     return Steps(
         jax.jit(init, out_shardings=placed),
@@ -116,7 +116,7 @@ def _added(found: Callable, parts: int) -> Callable:
     if parts == 1:
         return found
 
-    def total(params: Params, tokens: Int[Array, "B L"], draws: keys.Draws) -> Any:
+    def total(params: Params, tokens: Int[Array, "B L"], draws: keys.RowKeys) -> Any:
         split = tokens.reshape(-1, parts, tokens.shape[-1]).swapaxes(0, 1)
         rows = draws.rows.reshape(-1, parts).T
 
@@ -139,7 +139,7 @@ def weights(state: State) -> Params:
 
 def abstract(c: config.Config, vocab_size: int, mesh: jax.sharding.Mesh) -> State:
     """Shapes, types and shardings of a config's state: what a checkpoint is restored into."""
-    shapes = jax.eval_shape(build(c, vocab_size, mesh).init, keys.named(0, "init"))
+    shapes = jax.eval_shape(build(c, vocab_size, mesh).init, keys.key_for(0, "init"))
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         shapes,

@@ -1,0 +1,40 @@
+"""AR in any order: orders with target positions, scored by their mean over the trained orders.
+
+-log of the mean over orders s of p_s(x) <= E_s[-log p_s(x)], a bound on the likelihood of the
+mixture (Uria et al. 2014). For a model that only looks at which tokens are known, it is the bound
+of masked diffusion. The orders are those of `dlm.objectives.orders`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from dlm import config
+from dlm.model import keys
+from dlm.objectives import ar, orders
+from dlm.objectives.common import Sum, mean, total
+
+FAMILY = config.FAMILIES["any_order"]
+
+
+def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+    """loss, nll and sample of `dlm.objectives.Objective`."""
+
+    def example(draws: keys.RowKeys, tokens: Int[Array, "B L"]) -> ar.ARExample:
+        order = orders.sample_order(objective, draws, tokens)
+        return orders.in_order(tokens, order, vocab_size, targets=True)
+
+    def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
+        draws = keys.row_keys(key, len(tokens))
+
+        def one(i) -> Float[Array, " B"]:
+            shown = example(draws.fold_in(i), tokens)
+            return jnp.sum(ar.token_nll(apply, params, shown, None, vocab_size), axis=-1)
+
+        return total({"nll": mean(one, passes)}, tokens)
+
+    loss, _, sample = ar.trained_on(example, vocab_size)
+    return loss, nll, sample
