@@ -270,7 +270,6 @@ def paired(a: Setting, b: Setting, reference: str, challenger: str) -> Final:
     )
 
 
-@functools.lru_cache(maxsize=64)  # settings are records compared by identity
 def _per_window(setting: Setting) -> np.ndarray | None:
     """Nats per token of each validation window, mean over seeds, [n]; None if a seed has none."""
     found = []
