@@ -29,6 +29,7 @@ FAMILY = config.Family(
 def make(objective, vocab_size):
     """loss, nll and sample (see `dlm.objectives.Objective`), for tokens Int[B L].
 
+    `init(objective, params) -> params`, beside `make`, may add parameters of the objective's own.
     What a loss of yours draws, it draws from `dlm.model.keys.row_keys(key, len(tokens))`: each row has
     its own.
     """

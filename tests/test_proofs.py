@@ -269,6 +269,7 @@ MISTAKES = [
     ("    return loss, nll, sample", "    return loss, None, sample", "nll is a function (apply"),
     ("    return loss, nll, sample", "    assert not vocab_size",
      ":27: AssertionError: no message, at `assert not vocab_size`"),
+    ("\n\ndef make(", "\n\ndef init(params): ...\n\n\ndef make(", "its init must take (objective, "),
     ("tokens, key, step=None)", "tokens, key)", "its loss must take (apply, params, tokens, key,"),
     ("key, passes)", "key)", "its nll must take (apply, params, tokens, key, passes)"),
     ("infill=None, **options)", "infill=None)", "its sample must take (model, params, key, prompt"),

@@ -57,10 +57,12 @@ def mean_over_times(
 
 
 def mask_id(vocab_size: int) -> int:
+    """The id of MASK, which follows BOS."""
     return vocab_size + 1
 
 
 def with_bos(tokens: Int[Array, "B L"], vocab_size: int) -> Int[Array, "B L+1"]:
+    """Puts BOS before each sequence."""
     return jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=vocab_size)
 
 
