@@ -45,6 +45,9 @@ def test_loads_a_workdir_an_experiment_or_one_run(tmp_path):
     run = runs.load(a)[0]
     assert (run.status, run.reason, run.objective, run.seed) == ("finished", "", "ar", 0)
     assert run.nll_path == a / "nll.npy"
+    assert repr(run) == f"<run {run.run}: {run.label}, finished>"
+    panels, _ = runs.panels([run])
+    assert repr(panels) == "[<panel digits, 6,400 unique tokens: ar>]"
     assert len(run.curve.step) == len(run.curve.flops) and np.all(np.diff(run.curve.step) > 0)
     with pytest.raises(DlmError, match="no such directory"):
         runs.load(tmp_path / "nothing")

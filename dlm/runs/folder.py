@@ -103,6 +103,9 @@ class Run:
     result: dict[str, Any]  # result.json; {} until it is there
     curve: Curve
 
+    def __repr__(self) -> str:
+        return f"<run {self.run}: {self.label}, {self.status}>"
+
     @property
     def gaps(self) -> list[str]:
         """What its curve lacks, a sentence each; nearly always none."""

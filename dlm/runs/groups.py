@@ -69,6 +69,9 @@ class Setting:
     name: str  # what sets it apart within its family, such as "optimizer.lr=0.002"
     runs: tuple[Run, ...]
 
+    def __repr__(self) -> str:
+        return f"<setting {self.name or 'of its family'}: {self.seeds} seeds>"
+
     @property
     def seeds(self) -> int:
         return len(self.runs)
@@ -102,6 +105,9 @@ class Panel:
     seq_len: int
     families: dict[str, Family]
     reference: str = "ar"  # the family that all others are compared with
+
+    def __repr__(self) -> str:
+        return f"<panel {self.title}: {', '.join(self.families)}>"
 
     @property
     def title(self) -> str:
