@@ -213,6 +213,23 @@ def signals_to_a_sweep(c: Campaign, rng: random.Random, place: Path) -> str:
     return _same(c, place / "runs", until_done(*words))
 
 
+def kills_in_a_row(c: Campaign, rng: random.Random, place: Path) -> str:
+    """Kills one run ten times, anywhere between its start and its end."""
+    words = ("train", c.sweep, "--workdir", place / "runs", "--run", 0)
+    for _ in range(10):
+        process = call(*words)
+        time.sleep(rng.uniform(1.5, 5))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            c.sent["SIGKILL"] += 1
+        end(process)
+    refusal = until_done(*words)
+    numbers = numbers_of(place / "runs")
+    if refusal or any(c.numbers[name] != value for name, value in numbers.items()):
+        raise Wrong(f"other numbers, or a refusal: {refusal}")
+    return "same" if len(numbers) == 1 else "refused"
+
+
 def signals_to_a_build(c: Campaign, rng: random.Random, place: Path) -> str:
     words = ("corpus", c.text, "--workdir", place / "runs")
     for _ in range(rng.randint(1, 4)):
@@ -409,6 +426,7 @@ def _reported(c: Campaign, workdir: Path, folder: Path) -> str:
 
 KINDS: dict[str, Callable[[Campaign, random.Random, Path], str]] = {
     "signals-sweep": signals_to_a_sweep,
+    "kills": kills_in_a_row,
     "signals-build": signals_to_a_build,
     "several-sweeps": several_sweeps,
     "folder-away": folder_taken_away,
