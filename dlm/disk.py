@@ -25,7 +25,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises:
       OSError: the folder is missing, full, or cannot be written.
+      DlmError: the place is a folder.
     """
+    if path.is_dir() and not path.is_symlink():
+        raise DlmError(f"{path}: is a folder, where a file is to be written; move it away")
     draft = path.with_name(f".draft-{os.getpid()}-{path.name}")
     draft.unlink(missing_ok=True)  # of a killed process that had this number
     try:

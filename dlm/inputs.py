@@ -48,6 +48,22 @@ def unreadable(path: Path | str, largest: int | None = None) -> str:
     return ""
 
 
+def read_bytes(path: Path, largest: int | None = None) -> bytes:
+    """The bytes of a regular file; anything else is refused before it is opened.
+
+    Raises:
+      OSError: says why it cannot be read; FileNotFoundError if nothing is there.
+    """
+    check_regular(path, largest)
+    return path.read_bytes()
+
+
+def check_regular(path: Path, largest: int | None = None) -> None:
+    """Raises OSError, which says why, unless a path is a regular file that can be read."""
+    if problem := unreadable(path, largest):
+        raise FileNotFoundError(problem) if problem == "no such file" else OSError(problem)
+
+
 def no_folder(path: Path) -> str:
     """Why a path is no folder and cannot become one; "" if it is one, or nothing is there."""
     problem = unreadable(path)

@@ -12,11 +12,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dlm import disk
+from dlm import disk, inputs
 from dlm.errors import DlmError, reason
 
 DIGEST = "sha256"  # the key: sha256 of all other keys, as JSON with sorted keys
 FILES = "files"  # the key: name -> sha256 of each file beside it that belongs to it
+LARGEST = 256 * inputs.MIB  # of a JSON object that is read
 CHANGED = "is not as it was written: its sha256 differs"
 
 
@@ -35,7 +36,7 @@ def read(path: Path) -> dict[str, Any]:
       DlmError: the file, by its name alone, is missing, unreadable or not as it was written.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(inputs.read_bytes(path, LARGEST))
     except (FileNotFoundError, NotADirectoryError):
         raise DlmError(f"{path.name} is missing") from None
     except OSError as error:
@@ -64,6 +65,9 @@ def check_files(folder: Path, value: dict[str, Any], leave_out: Iterable[str] = 
     for name, written in digests.items():
         if name in leave_out:
             continue
+        if not name or Path(name).name != name or not name.isprintable():
+            problems.append(f"{FILES} names {name!r}, which is no file beside it")
+            continue
         try:
             problems += [f"{name} {CHANGED}"] if file_digest(folder / name) != written else []
         except (FileNotFoundError, NotADirectoryError):
@@ -85,5 +89,6 @@ def file_digest(path: Path) -> str:
     Raises:
       OSError: the file is missing or cannot be read.
     """
+    inputs.check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -62,9 +62,9 @@ with contextlib.suppress(OSError):  # a home that is read-only: every process co
 
 # Files that take longest, first: two processes take a file each, and should end together.
 HEAVY = (
-    *("families", "train", "hub", "hosts", "experiments", "sweep", "checkpoint", "trained"),
-    *("objectives", "model", "proofs", "executor", "continuum", "evaluate", "report"),
-    *("trunks", "cli"),
+    *("families", "train", "faults", "hub", "hosts", "experiments", "sweep", "checkpoint"),
+    *("trained", "objectives", "model", "proofs", "executor", "continuum", "evaluate", "report"),
+    *("trunks", "cli", "extension", "api", "spectrum", "benchmark", "bad_inputs"),
 )
 
 

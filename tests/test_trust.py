@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import tiny
 from fake_runs import autoregressive, edit, write_run
 
-from dlm import config, disk, private, runs
+from dlm import config, disk, private, runs, sealed
 from dlm.cli import main
 from dlm.config import families
 from dlm.errors import DlmError
@@ -143,3 +144,84 @@ def test_a_cell_computes_nothing_and_is_read_back(text, tmp_path) -> None:
     for table in tables:
         (record,) = own_runs.read_records(sheet.read(table))
         assert record["corpus"].strip() == text.strip()
+
+
+# --- what a stranger put there -------------------------------------------------------------------
+
+
+def only_reason(workdir, capsys) -> str:
+    """Why the one bad run is unreadable, by `dlm runs`, which goes on with the others."""
+    assert main.main(["runs", str(workdir)]) == 0
+    capsys.readouterr()
+    (bad,) = [run for run in runs.load(workdir) if run.status == "unreadable"]
+    return bad.reason
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "run.json", "result.json", "metrics.jsonl", "nll.npy"]
+)
+def test_a_pipe_or_a_device_in_a_run_is_not_waited_for(name, tmp_path, capsys) -> None:
+    for kind in ("pipe", "device"):
+        workdir = tmp_path / kind
+        write_run(workdir, AR, seed=0)
+        folder = write_run(workdir, AR, seed=1)
+        (folder / name).unlink()
+        if kind == "pipe":
+            os.mkfifo(folder / name)
+        else:
+            (folder / name).symlink_to("/dev/zero")
+        assert f"is a {kind}" in only_reason(workdir, capsys)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../result.json", "a\0b", "\ud800", ""])
+def test_a_run_names_only_files_beside_it(name, tmp_path, capsys) -> None:
+    write_run(tmp_path, AR, seed=0)
+    folder = write_run(tmp_path, AR, seed=1)
+    value = sealed.read(folder / "result.json")
+    value["files"][name] = "0" * 64
+    text = json.dumps(value | {sealed.DIGEST: sealed.digest(value)})
+    (folder / "result.json").write_text(text)
+    assert "no file beside it" in only_reason(tmp_path, capsys)
+
+
+@pytest.mark.parametrize("changes", [
+    {"kind": "banana"}, {"flops": 1e-300}, {"validation_loss": 1e300}, {"steps": 10**4000},
+    {"bits_per_byte": "abc"}, {"validation_stderr": [1]}, {"best_epoch": []}, {"seed": 10**400},
+])  # fmt: skip
+def test_absurd_numbers_of_one_run_are_its_own_trouble(changes, tmp_path, capsys) -> None:
+    good = write_run(tmp_path, AR, seed=0)
+    folder = write_run(tmp_path, AR, seed=1)
+    value = sealed.read(folder / "result.json") | changes
+    if "seed" in changes:
+        config = sealed.read(folder / "config.json")
+        config["train"]["seed"] = changes["seed"]
+        sealed.write(folder / "config.json", config)
+    disk.write_json(folder / "result.json", value | {sealed.DIGEST: sealed.digest(value)})
+    assert only_reason(tmp_path, capsys)
+    words = ["runs", "--diff", str(good), str(folder)]
+    assert main.main(words) == 0 and "unreadable" in capsys.readouterr().out
+
+
+def test_a_label_forges_no_line_of_the_terminal(tmp_path, capsys) -> None:
+    folder = write_run(tmp_path, AR)
+    for name in ("run.json", "result.json"):
+        value = sealed.read(folder / name) | {"label": "\x1b]0;x\x07\x1b[2J\nfake finished 0.1"}
+        disk.write_json(folder / name, value | {sealed.DIGEST: sealed.digest(value)})
+    main.main(["runs", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and not [x for x in out.splitlines() if x.startswith("fake")]
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path, capsys) -> None:
+    folder = write_run(tmp_path / "runs", AR).parent
+    (folder / "runs.csv").mkdir()
+    assert main.main(["runs", str(folder)]) == 2
+    assert "runs.csv: is a folder" in capsys.readouterr().err
+
+
+def test_an_experiment_found_by_name_is_no_link(tmp_path, capsys) -> None:
+    folder = write_run(tmp_path / "there", AR).parent
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / folder.name).symlink_to(folder)
+    assert main.main(["report", folder.name, "--workdir", str(tmp_path / "runs")]) == 2
+    assert "is a link" in capsys.readouterr().err and not (folder / "report.html").exists()

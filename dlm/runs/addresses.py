@@ -6,7 +6,7 @@ import difflib
 import glob
 from pathlib import Path
 
-from dlm import inputs, runs, sealed
+from dlm import disk, inputs, runs, sealed
 from dlm.errors import DlmError, nearest
 from dlm.runs import bucket
 
@@ -63,6 +63,8 @@ def folder(word: str | None, workdir: Path) -> Path:
     below = runs.folders(workdir)
     places = [workdir] if word is None else [bucket.local(word), workdir / word]
     place = next((place for place in places if place.exists()), None)
+    if place is not None and place != workdir and word and place == workdir / word:
+        disk.refuse_link(place)
     if place is not None and (place.is_file() or runs.folders(place)):
         return place
     if place is None and word and any(f.name.startswith(word) for f in below):

@@ -49,7 +49,8 @@ RESULTS = (
 
 
 def _cells(run: Run) -> list[str]:
-    r = {name: value for name, value in run.result.items() if value is not None}
+    readable = run.result if run.status != "unreadable" else {}
+    r = {name: value for name, value in readable.items() if value is not None}
 
     def loss(name: str) -> str:
         value = r.get(f"{name}_loss")

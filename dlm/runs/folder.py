@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from dlm import sealed
-from dlm.errors import DlmError, reason
+from dlm import inputs, sealed
+from dlm.errors import DlmError, printed, reason
+from dlm.runs.estimate import KINDS
 
 FILES = ("config.json", "run.json", "metrics.jsonl", "result.json")
 
@@ -84,6 +85,7 @@ class Curve:
 
 
 CURVE = tuple(field.name for field in fields(Curve))
+LARGEST = 1e30  # of any number in a run's files; the largest training so far took 1e26 FLOPs
 LOGGED = ("step", "tokens", "epoch", "flops", "seconds")  # numbers in every row
 
 
@@ -188,14 +190,14 @@ def _read(path: Path) -> Run:
     known = start | {key: value for key, value in result.items() if value is not None}
     return Run(
         path=path,
-        experiment=str(known.get("experiment", path.parent.name)),
-        run=str(known.get("run", path.name)),
-        label=str(known.get("label", path.name)),
+        experiment=printed(str(known.get("experiment", path.parent.name))),
+        run=printed(str(known.get("run", path.name))),
+        label=printed(str(known.get("label", path.name))),
         status=status,
-        reason=why,
+        reason=printed(why),
         objective=str(value_at(config, "objective.name") or known.get("objective") or ""),
         corpus=str(value_at(start, "corpus.name") or known.get("corpus") or ""),
-        seed=seed if type(seed := value_at(config, "train.seed")) is int else None,
+        seed=seed if type(seed := value_at(config, "train.seed")) is int and seed < 2**63 else None,
         config=config,
         start=start,
         result=result,
@@ -206,7 +208,7 @@ def _read(path: Path) -> Run:
 def _rows(path: Path, *, torn_end: bool) -> list[dict[str, Any]]:
     """Rows of a JSONL file; `torn_end` forgives a last line that a kill cut short."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = inputs.read_bytes(path).decode().splitlines()
     except FileNotFoundError:
         if torn_end:  # it has not logged yet
             return []
@@ -227,7 +229,9 @@ def _rows(path: Path, *, torn_end: bool) -> list[dict[str, Any]]:
             raise DlmError(f"{path.name} line {number} has no step")
         for name in CURVE:
             value = row.get(name, 0.0)
-            if type(value) is float or _is_number(value) or (value is None and name not in LOGGED):
+            if value is None and name not in LOGGED:
+                continue
+            if _is_number(value) and (math.isfinite(float(value or 0)) or name not in LOGGED):
                 continue
             raise DlmError(f"{path.name} line {number}: {name}={_short(value)}, no number")
         rows.append(row)
@@ -239,7 +243,7 @@ def _curve(rows: Iterable[dict[str, Any]]) -> Curve:
     by_step = {}
     for row in rows:
         loss = row.get("validation_loss")
-        if loss is not None and math.isfinite(loss) and row.get("flops", 0) > 0:
+        if loss is not None and abs(loss) < LARGEST and row.get("flops", 0) > 0:
             by_step[row["step"]] = row
     ordered = [by_step[step] for step in sorted(by_step)]
 
@@ -251,10 +255,10 @@ def _curve(rows: Iterable[dict[str, Any]]) -> Curve:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a JSON value is a number that a float holds; NaN and infinity are."""
+    """Whether a JSON value is a number of sane size; NaN and infinity are."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return isinstance(value, float) or abs(value) < 2**1023
+    return abs(value) < LARGEST if isinstance(value, int) else True
 
 
 def _short(value: Any) -> str:
@@ -291,6 +295,10 @@ def _check(
     for name in ("objective", "kind", "corpus", "fingerprint"):
         if not isinstance(result.get(name), str):
             raise DlmError(f"result.json has no {name}")
+    if result["kind"] not in KINDS:
+        raise DlmError(
+            f"result.json: kind={_short(result['kind'])}, must be one of {', '.join(KINDS)}"
+        )
     for name in REQUIRED:
         value = result.get(name)
         if not (_is_number(value) and math.isfinite(float(value or 0))):
@@ -309,7 +317,7 @@ def _check_loss(path: Path, result: dict[str, Any]) -> None:
     try:
         nll = np.load(path, allow_pickle=False)
         loss = float(np.mean(nll, dtype=float)) / result["seq_len"]
-    except (OSError, ValueError, EOFError, TypeError) as error:
+    except (OSError, ValueError, EOFError, TypeError, MemoryError) as error:
         raise DlmError(f"{path.name} is not an array of numbers: {reason(error)}") from None
     if nll.ndim != 1 or not math.isclose(loss, result["validation_loss"], rel_tol=1e-5):
         raise DlmError(
@@ -355,6 +363,9 @@ def table_row(
             value = json.dumps(value, sort_keys=True)
         row[name] = _cell(value, kind, f"{file}: {name}")
     if all(row[name] for name in ("tokens", "flops", "best_flops")):
+        best, whole = float(row["best_flops"] or 0), float(row["flops"] or 0)
+        if not 0 < best < 1.01 * whole:
+            raise DlmError(f"result.json: best_flops={best:g}, must be at most flops={whole:g}")
         row["best_tokens"] = best_tokens(row)
     return row | {"seed": _cell(value_at(config, "train.seed"), int, "config.json: train.seed")}
 
@@ -372,6 +383,7 @@ def _cell(value: Any, kind: type, where: str) -> str | float | None:
         if not isinstance(value, str):
             raise DlmError(f"{where}={_short(value)}, must be a text")
         return value
-    if not _is_number(value) or not (math.isfinite(value) or kind is float):
+    within = _is_number(value) and (abs(value) < 2**63 or kind is float)
+    if not within or not (math.isfinite(value) or kind is float):
         raise DlmError(f"{where}={_short(value)}, must be a number")
     return kind(value)
