@@ -20,7 +20,7 @@ from dlm.runs import Family, Run, Setting, addresses, panel_key
 if TYPE_CHECKING:
     from dlm.evaluation.texts import TextScore
 
-PASSES, COUNT = 1_000_000, 1_000_000  # the most that an option may ask for
+PASSES, COUNT = 10_000, 1_000_000  # the most that an option may ask for
 RUN = "a run's folder, its id below the workdir or a beginning of that, or its address in a bucket"
 
 
