@@ -65,8 +65,9 @@ def check_files(folder: Path, value: dict[str, Any], leave_out: Iterable[str] = 
     for name, written in digests.items():
         if name in leave_out:
             continue
-        if not name or Path(name).name != name or not name.isprintable():
-            problems.append(f"{FILES} names {name!r}, which is no file beside it")
+        parts = Path(name).parts
+        if not parts or Path(name).is_absolute() or ".." in parts or not name.isprintable():
+            problems.append(f"{FILES} names {name!r}, which is no file of this folder")
             continue
         try:
             problems += [f"{name} {CHANGED}"] if file_digest(folder / name) != written else []

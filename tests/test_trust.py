@@ -181,7 +181,7 @@ def test_a_run_names_only_files_beside_it(name, tmp_path, capsys) -> None:
     value["files"][name] = "0" * 64
     text = json.dumps(value | {sealed.DIGEST: sealed.digest(value)})
     (folder / "result.json").write_text(text)
-    assert "no file beside it" in only_reason(tmp_path, capsys)
+    assert "no file of this folder" in only_reason(tmp_path, capsys)
 
 
 @pytest.mark.parametrize("changes", [
