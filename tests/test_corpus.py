@@ -509,7 +509,7 @@ def damage_missing(path: Path) -> str:
 def damage_folder(path: Path) -> str:
     (path / "tokens.bin").unlink()
     (path / "tokens.bin").mkdir()
-    return "tokens.bin cannot be read: Is a directory"
+    return "tokens.bin cannot be read: is a folder"
 
 
 def damage_ids(path: Path) -> str:
