@@ -21,12 +21,7 @@ from dlm import disk
 from dlm.runs.folder import (
     COLUMNS,
     OF_A_RUN,
-    Curve,
     Run,
-    best_tokens,
-    folders,
-    is_run,
-    load,
     table_row,
     value_at,
 )
@@ -34,25 +29,6 @@ from dlm.runs.folder import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = [
-    "best_tokens",
-    "COLUMNS",
-    "Curve",
-    "data_of",
-    "Family",
-    "folders",
-    "is_run",
-    "load",
-    "Panel",
-    "panel_key",
-    "panels",
-    "rows",
-    "Run",
-    "Setting",
-    "setting_of",
-    "table",
-    "write_table",
-]
 
 # Parts of a config that tell no two settings apart: the seed, what moves no number (see
 # `config.run_id`), and what the fingerprint of the corpus stands for.
