@@ -135,8 +135,8 @@ def _rows(folder: Path) -> dict[int, dict[str, Any]]:
 def bits(a: str, b: str) -> dict[str, Any]:
     """The leaves in which the last checkpoints of two runs differ, and whether their scores do."""
     import numpy as np
-    import tiny
 
+    import tiny
     from dlm import config
     from dlm.data import build
     from dlm.training import record
@@ -234,8 +234,9 @@ def complete(changes: dict[str, Any]) -> dict[str, Any]:
 
 def profile(kept: dict[str, Any], folder: str, calls: int = 3) -> dict[str, Any]:
     """Where the time of a few calls of what `speed` timed last goes; the trace stays in the folder."""
-    import accelerator_profile
     import jax
+
+    import accelerator_profile
 
     bench = kept["bench"]
     options = jax.profiler.ProfileOptions()

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny
+from places import TESTS
 
 DLM = [sys.executable, "-m", "dlm.cli"]
 PATIENCE = 180  # seconds without an end after which a call counts as hanging
@@ -444,7 +445,7 @@ def prepare(root: Path) -> Campaign:
     from dlm.sweep import worker
 
     worker.prepare_jax()
-    head = tiny.EXPERIMENT.split("def sweep")[0].format(tests=str(Path(__file__).parent))
+    head = tiny.EXPERIMENT.split("def sweep")[0].format(tests=str(TESTS))
     sweep = root / "tiny_experiment.py"
     sweep.write_text(head + SWEEP)
     code, said = in_process("run", sweep, "--workdir", root / "finished", "--jobs", 1)

@@ -12,8 +12,7 @@ import pytest
 from dlm.laws import table as tables
 from dlm.laws.forms import law as named
 from dlm.laws.table import Table
-
-PUBLIC = Path(__file__).parents[2] / "shared" / "data"  # public tables of runs, beside a checkout
+from places import PUBLIC
 
 SIZES = np.geomspace(2e7, 1.3e9, 5)
 UNIQUE = (2.5e7, 1e8, 4e8)

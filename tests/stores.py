@@ -13,7 +13,6 @@ from dlm.data import build as corpus
 from dlm.data import corpora
 from dlm.data.corpora import Source
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 DOCUMENTS = [(f"note-{i}", f"Note {i}: {'abcdefghij'[i % 10] * (i % 7)} end.") for i in range(200)]
 
 

@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import planted
 import pyarrow.parquet as pq
 import pytest
 
 import dlm
+import planted
 from dlm.cli import main
 from dlm.errors import DlmError
 from dlm.format import number

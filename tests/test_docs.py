@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from dlm.format import between, number, percent, scientific, with_error
-
-ROOT = Path(__file__).parents[1]
+from places import ROOT
 
 
 def panel(experiment: str, corpus: str) -> dict[str, Any]:

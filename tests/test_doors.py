@@ -10,10 +10,9 @@ import re
 from pathlib import Path
 
 import numpy as np
-import planted
 import pytest
-from fake_runs import autoregressive, diffusion, write_run
 
+import planted
 from dlm import runs
 from dlm.cli import main
 from dlm.errors import DlmError
@@ -22,6 +21,7 @@ from dlm.laws import analysis, crossings, frontiers, intervals, law_files, measu
 from dlm.laws import crossover as cross
 from dlm.laws import table as tables
 from dlm.report import canvas, law_figures, law_page, page, run_figures, sentences, summary
+from fake_runs import autoregressive, diffusion, write_run
 
 
 def dlm(*words) -> int:

@@ -17,8 +17,8 @@ from dlm.config.memory import Machine
 from dlm.data import build
 from dlm.data.corpora import CORPORA, Source
 from dlm.training import loop
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.py"))
 PAPER = [path for path in FILES if path.stem.startswith("paper_")]
 

@@ -10,8 +10,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import faults
 import pytest
+
+import faults
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, mounts small disks")
 KINDS = ("signals-sweep", "signals-build", "full-disk", "flip-run", "flip-store", "flip-halfway")

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from dlm.cli import usage
+from places import ROOT, TESTS
 
-PACKAGE = Path(__file__).parents[1] / "dlm"
+PACKAGE = ROOT / "dlm"
 
 # What each package may import. Files beside the packages may be imported by all.
 ARROWS: dict[str, set[str]] = {
@@ -115,3 +116,8 @@ print(json.dumps(loaded))
     loaded = json.loads(done.stdout)
     assert len(loaded) == 2 + len(usage.VERBS)
     assert {name: found for name, found in loaded.items() if found} == {}
+
+
+def test_tests_stand_in_folders_named_as_the_rooms() -> None:
+    folders = {path.parent.name for path in TESTS.rglob("*/test_*.py")} - {TESTS.name}
+    assert folders == ARROWS.keys() - {"api", "plot"}

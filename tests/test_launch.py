@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_command import Fakes
 
 from dlm import config
 from dlm.cli import sending
+from fake_command import Fakes
+from places import ROOT
 
-LAUNCH = Path(__file__).parents[1] / "launch"
+LAUNCH = ROOT / "launch"
 SCRIPTS = sorted(path for path in LAUNCH.iterdir() if path.suffix in (".sh", ".sbatch"))
 HELPERS = {"common.sh", "job.sh"}
 NAMES = ("gcloud", "xpk", "sky", "srun", "sbatch", "scontrol", "scancel", "ssh", "scp", "rsync")

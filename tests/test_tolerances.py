@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+
+from places import TESTS
 
 NAMES = {"rtol", "atol", "rel", "abs"}
 COMPARISONS = {"approx", "allclose", "isclose", "assert_allclose"}
@@ -59,7 +60,7 @@ def test_a_tolerance_of_its_own_is_found(text, refused):
 
 
 def test_float32_is_compared_by_the_table():
-    trees = {p.name: ast.parse(p.read_text()) for p in Path(__file__).parent.glob("*.py")}
+    trees = {p.name: ast.parse(p.read_text()) for p in TESTS.rglob("*.py")}
     float32 = [name for name, tree in trees.items() if modules(tree) & {"jax", "tiny"}]
     assert {"test_continuum.py", "test_train.py"} <= set(float32)
     places = [f"{name}:{line}" for name in float32 for line in own(trees[name])]

@@ -16,6 +16,7 @@ from dlm import config
 from dlm.config import experiment
 from dlm.data import build
 from dlm.data.store import Store
+from places import TESTS
 
 # An experiment file with the same config; `sweep` has two families.
 EXPERIMENT = '''"""Does a tiny run train?
@@ -79,7 +80,7 @@ def store(workdir: Path) -> Store:
 
 def experiment_file(folder: Path, text: str = EXPERIMENT) -> Path:
     path = folder / "tiny_experiment.py"
-    path.write_text(text.format(tests=str(Path(__file__).parent)))
+    path.write_text(text.format(tests=str(TESTS)))
     return path
 
 

@@ -67,7 +67,7 @@ def _paper_ff(width: int) -> int:
 
 
 # Table 5 of the paper: name -> (layers, width, heads, ff). Rows that the specification names only by
-# their parameter count were solved from it; tests/test_model.py checks every count.
+# their parameter count were solved from it; tests/model/test_model.py checks every count.
 LADDER: dict[str, tuple[int, int, int, int]] = {
     name: (layers, width, heads, _paper_ff(width))
     for width, heads, rows in (

@@ -37,13 +37,13 @@ class RowKeys(NamedTuple):
         """Stacks `draw(key)` of each row."""
         return jax.vmap(lambda row: draw(jax.random.fold_in(self.key, row)))(self.rows)
 
-    def uniform(self, *shape: int) -> Float[Array, "B *shape"]:
+    def uniform(self, *shape: int) -> Float[Array, "B ..."]:
         return self.each(lambda key: jax.random.uniform(key, shape))
 
-    def normal(self, *shape: int) -> Float[Array, "B *shape"]:
+    def normal(self, *shape: int) -> Float[Array, "B ..."]:
         return self.each(lambda key: jax.random.normal(key, shape))
 
-    def below(self, high: int, *shape: int) -> Int[Array, "B *shape"]:
+    def below(self, high: int, *shape: int) -> Int[Array, "B ..."]:
         """Whole numbers from 0 up to `high`, without it."""
         return self.each(lambda key: jax.random.randint(key, shape, 0, high))
 

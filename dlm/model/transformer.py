@@ -360,7 +360,7 @@ def _rotate(x: Float[Array, "B T H K"], rotation: tuple[Array, Array]) -> Float[
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-def _dropout(x: Float[Array, "B *S"], rate: float, drop: RowKeys | None) -> Float[Array, "B *S"]:
+def _dropout(x: Float[Array, "B ..."], rate: float, drop: RowKeys | None) -> Float[Array, "B ..."]:
     if drop is None or rate == 0:
         return x
     return jnp.where(drop.uniform(*x.shape[1:]) < rate, 0, x / (1 - rate))
