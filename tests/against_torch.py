@@ -28,7 +28,7 @@ import torch.nn.functional as F
 
 from dlm import config
 from dlm.config import experiment
-from dlm.sweep.local import HUGE_PAGES
+from dlm.sweep.machine import HUGE_PAGES
 from dlm.training import benchmark
 
 CORES = len(os.sched_getaffinity(0))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dlm.cli import usage
+from dlm.cli import parser
 from places import ROOT, TESTS
 
 PACKAGE = ROOT / "dlm"
@@ -106,7 +106,7 @@ for package in (dlm.config, dlm.runs, dlm.laws, dlm.report, dlm.cli):
             importlib.import_module(f"{package.__name__}.{module.name}")
 heavy = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "tensorflow", "torch")
 loaded = {"imports": [name for name in heavy if name in sys.modules]}
-for words in ([], *([verb] for verb in dlm.cli.usage.VERBS)):
+for words in ([], *([verb] for verb in dlm.cli.parser.VERBS)):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         dlm.cli.main.main([*words, "--help"])
     loaded[" ".join(["dlm", *words])] = [name for name in heavy if name in sys.modules]
@@ -114,7 +114,7 @@ print(json.dumps(loaded))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = json.loads(done.stdout)
-    assert len(loaded) == 2 + len(usage.VERBS)
+    assert len(loaded) == 2 + len(parser.VERBS)
     assert {name: found for name, found in loaded.items() if found} == {}
 
 

@@ -15,7 +15,8 @@ import tiny
 from dlm.config import memory, planning
 from dlm.config.memory import Machine
 from dlm.errors import DlmError
-from dlm.sweep import local
+from dlm.sweep import local, machine
+from dlm.sweep.jobs import Job
 from tolerances import FLOAT64
 
 HERE = Machine(1, 8e9, cpu=True)
@@ -259,16 +260,16 @@ print(json.dumps([codes, "jax" in sys.modules, [p.name for p in pathlib.Path("ru
 
 
 def test_devices_of_a_cpu_are_read_from_where_jax_reads_them(monkeypatch):
-    monkeypatch.setattr(local, "_gpus", list)
-    monkeypatch.setattr(local, "_tpu", lambda: False)
+    monkeypatch.setattr(machine, "_gpus", list)
+    monkeypatch.setattr(machine, "_tpu", lambda: False)
     monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
     monkeypatch.setenv("XLA_FLAGS", "--xla_a=1 --xla_force_host_platform_device_count=4")
-    here = local.machine()
+    here = machine.machine()
     assert here.devices == 4 and here.cpu and 0 < here.memory <= memory.host_memory()
     monkeypatch.setenv("XLA_FLAGS", "")
-    assert local.machine().devices == 1
-    monkeypatch.setattr(local, "_gpus", lambda: ["0", "1"])
-    assert local.machine() == Machine(2, math.inf, cpu=False, whole=False)
+    assert machine.machine().devices == 1
+    monkeypatch.setattr(machine, "_gpus", lambda: ["0", "1"])
+    assert machine.machine() == Machine(2, math.inf, cpu=False, whole=False)
 
 
 def test_the_limit_of_a_control_group_counts(tmp_path):
@@ -283,7 +284,7 @@ def test_the_limit_of_a_control_group_counts(tmp_path):
 
 def test_runs_at_a_time_that_may_not_fit_together_are_warned_of(tmp_path):
     c = resolved()
-    job = local.Job(c, tmp_path, tmp_path, {}, planned(c))
+    job = Job(c, tmp_path, tmp_path, {}, planned(c))
     one = planning.bytes_on_device(c, job.plan, HERE).total
     here = HERE._replace(memory=2.5 * one)
     assert local.memory_warning([job] * 3, 2, here) == ""
