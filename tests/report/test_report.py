@@ -210,7 +210,7 @@ def test_a_law_that_cannot_be_fitted_never_costs_the_report(tmp_path, monkeypatc
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         (folder / "metrics.jsonl").write_text("\n".join(lines[-2:]) + "\n")
         edit(folder / "result.json", lambda result: None)  # with the digest of these two lines
-    assert "every run has 320,000 tokens" in read(report.write(tmp_path).read_text("utf-8"))
+    assert "every run has 307,200 tokens" in read(report.write(tmp_path).read_text("utf-8"))
 
     def fail(*_, **__):
         raise FloatingPointError("no fit")
