@@ -276,9 +276,9 @@ def _remarks(tables: list[Table]) -> list[str]:
 
 def _options(a: argparse.Namespace) -> dict[str, Any]:
     """How each table is fitted."""
-    from dlm.laws.fits import Loss
+    from dlm.laws.robust_loss import RobustLoss
 
-    return {"loss": Loss(a.loss, a.delta), "steps": a.steps, "drop_outliers": a.drop_outliers}
+    return {"loss": RobustLoss(a.loss, a.delta), "steps": a.steps, "drop_outliers": a.drop_outliers}
 
 
 def _checked_pairs(a: argparse.Namespace) -> dict[str, Any]:

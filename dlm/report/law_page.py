@@ -25,6 +25,8 @@ from dlm.laws.crossings import CROSSES, TOO_FEW, Crossover
 from dlm.laws.crossover import name_of
 from dlm.laws.forms import law as named
 from dlm.laws.frontiers import AT_EQUAL
+from dlm.laws.problem import ROUGH
+from dlm.laws.robust_loss import RobustLoss
 from dlm.laws.table import Table
 from dlm.report import html, sentences
 from dlm.report.canvas import Drawn
@@ -196,7 +198,7 @@ def _one_size_row(panel: Panel, family: Family) -> list[str]:
         reason = "too few evaluations after the first epoch for a law"
         return [str(t.groups) if t is not None else "", reason, *[""] * len(names)]
     curve = dataclasses.replace(t, group=np.arange(len(t)))  # each row for itself: a description
-    options: dict[str, Any] = {"loss": fits.Loss("gaussian"), "tolerance": fits.ROUGH}
+    options: dict[str, Any] = {"loss": RobustLoss("gaussian"), "tolerance": ROUGH}
     fit, reason = _attempt(lambda: fits.fit(ONE_SIZE, curve, starts=8, **options))
     if fit is None:
         return [str(t.groups), reason, *[""] * len(names)]
