@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dlm import api, inputs
-from dlm.cli import laws_verbs, trained, usage
+from dlm.cli import laws_verbs, plan, trained, usage
 from dlm.errors import DlmError, one_line, printed, reason, system_error
 from dlm.format import fixed, scientific, size
 from dlm.runs import addresses, bucket
@@ -387,6 +387,7 @@ ACTIONS: dict[str, Callable[[argparse.Namespace, list], int]] = {
     "tensorboard": _tensorboard,
     "fit": lambda arguments, overrides: _show(laws_verbs.fit(arguments)),
     "critical": lambda arguments, overrides: _show(laws_verbs.critical(arguments)),
+    "plan": plan.execute,
     "figures": lambda arguments, overrides: _show(laws_verbs.figures(arguments)),
 }
 

@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import NoReturn
 
 from dlm import inputs
-from dlm.cli import help_text, laws_verbs, trained
+from dlm.cli import help_text, laws_verbs, plan, trained
 from dlm.errors import DlmError, nearest
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -117,6 +117,7 @@ the ratio is of training tokens per second over the config as it is. Tokens are 
         "examples:\n  dlm tensorboard runs/quickstart --port 6006",
     ),
     **laws_verbs.VERBS,
+    "plan": (plan.SUMMARY, plan.EXAMPLES),
 }
 
 
@@ -278,6 +279,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--port", type=inputs.whole(0, 2**16 - 1), default=6006, help="(default: 6006)"
     )
     laws_verbs.arguments(parsers)
+    plan.add_arguments(parsers["plan"])
 
     # argparse would take an override with a space in it for a positional argument.
     overrides = [word for word in argv if word.startswith("--config.")]
