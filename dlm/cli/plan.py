@@ -62,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MEANING=COLUMN",
         help="titles of the table's columns, such as params=n_params loss=val",
     )
+    parser.add_argument(
+        "--resamples",
+        type=inputs.whole(0, 100_000),
+        default=400,
+        help="of a table, behind the intervals (default: 400; 0: none)",
+    )
     parser.add_argument("--write", type=inputs.path, help="an experiment file to write")
     parser.add_argument("--out", type=inputs.path, help="a folder for plan.html and figures")
     parser.add_argument("--json", action="store_true", help="print JSON, not words")
@@ -80,8 +86,8 @@ def execute(a: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
 
 
 def _lines(a: argparse.Namespace) -> Iterator[Any]:
-    from dlm.laws import chosen, columns, stages
-    from dlm.laws import plan as planning
+    from dlm import planner
+    from dlm.laws import columns, stages
     from dlm.report import plan_page
 
     if a.unique_tokens is None:
@@ -90,15 +96,12 @@ def _lines(a: argparse.Namespace) -> Iterator[Any]:
         )
     if a.write is not None and a.write.suffix != ".py":
         raise DlmError(f"--write {a.write}: must be a Python file, such as experiments/mine.py")
-    device = read_device(a.device)
     with stages.show() as tell:
-        laws = chosen.read(
-            a.laws, a.families, law=a.law, columns=columns.parse(a.columns), tell=tell
-        )
-    p = planning.plan(
-        laws, a.unique_tokens, hours=a.hours or 0.0, flops=a.flops or 0.0, loss=a.loss or 0.0,
-        device=device, device_count=a.devices, mfu=a.mfu,
-    )  # fmt: skip
+        p = planner.plan(
+            a.unique_tokens, hours=a.hours or 0.0, flops=a.flops or 0.0, loss=a.loss or 0.0,
+            device=a.device, device_count=a.devices, mfu=a.mfu, laws=a.laws, families=a.families,
+            law=a.law, columns=columns.parse(a.columns), resamples=a.resamples, tell=tell,
+        )  # fmt: skip
     if a.json:
         yield json.dumps(plan_page.as_json(p), indent=1)
     else:
@@ -151,27 +154,3 @@ def _next(a: argparse.Namespace) -> str:
     if a.write is None:
         return f"\nNext: {command(a)} --write experiments/mine.py"
     return f"\nNext: dlm run {a.write} --dry-run; dlm run {a.write}"
-
-
-def read_device(name: str) -> Any:
-    """A device by its name; None without one. `here` is measured in about five seconds."""
-    from dlm.config import devices
-
-    if not name:
-        return None
-    return measured_here() if name == devices.HERE else devices.device(name)
-
-
-def measured_here(seconds: float = 5.0) -> Any:
-    """This machine, by training a small model for some seconds: FLOP/s, attention counted."""
-    import jax
-
-    from dlm.config import devices, experiment, memory
-    from dlm.training import benchmark
-
-    c, vocabulary = benchmark.sized("1M" if jax.default_backend() == "cpu" else "100M")
-    bench = benchmark.Bench("here", experiment.edited(c, ()), vocabulary)
-    speed = benchmark.speeds([bench], seconds, training_only=True)[0]
-    rate = speed.tokens_per_second / bench.plan.tokens_per_step * bench.plan.flops_per_step
-    free = memory.host_memory() if jax.default_backend() == "cpu" else float("inf")
-    return devices.Device("this machine", rate, free, measured=True)

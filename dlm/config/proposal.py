@@ -16,7 +16,7 @@ PROSE = 1_100_000  # characters of the standard library's prose that can be uniq
 SCALES = {"c4": paper.SCALES["paper"], "prose": paper.FRESH["laptop"]}
 AROUND = (0.5, 1.0, 2.0)  # sizes of a sweep, over the size that is advised
 HEAD, WIDEST = 32, 16_384  # widths of models that no table lists are multiples of a head of 32
-KEPT = 2 + 1  # states of a run on disk: two checkpoints, and the best weights beside them
+KEPT = 3  # states of a run on disk: two checkpoints, and a third while it is saved
 
 
 @dataclass(frozen=True)

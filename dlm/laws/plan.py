@@ -12,6 +12,7 @@ from dlm.config import FAMILIES, devices, proposal
 from dlm.config.devices import Budget, Device
 from dlm.config.proposal import Proposal
 from dlm.errors import DlmError
+from dlm.format import number, scientific
 from dlm.laws import advice, chosen
 from dlm.laws.advice import Advice
 from dlm.laws.chosen import Laws
@@ -24,6 +25,14 @@ class TrainingPlan:
     advice: Advice
     proposals: dict[str, Proposal]  # by family; none of one that this product does not train
     target_loss: float = math.nan  # what was asked for in place of a budget
+
+    def __repr__(self) -> str:
+        best = self.advice.best
+        return (
+            f"U = {number(self.advice.unique_tokens)}, {scientific(self.advice.flops)} FLOPs: "
+            f"{best.family}, {number(best.params, 3)} parameters, {number(best.epochs, 3)} epochs, "
+            f"expected loss {best.loss:.3f}"
+        )
 
 
 def plan(
