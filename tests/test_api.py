@@ -90,9 +90,10 @@ print(json.dumps([light, sorted({"jax"} & set(sys.modules)), dir(dlm), dlm.__all
 
 
 def examples() -> list:
-    from dlm import api, plot
+    from dlm import api, planner, plot
 
-    parsed = [doctest.DocTestFinder().find(module, globs={"dlm": dlm}) for module in (api, plot)]
+    modules = (api, planner, plot)
+    parsed = [doctest.DocTestFinder().find(module, globs={"dlm": dlm}) for module in modules]
     return [test for tests in parsed for test in tests if test.examples]
 
 

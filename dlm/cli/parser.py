@@ -18,6 +18,7 @@ from dlm.cli import (
     fit,
     help_text,
     objectives,
+    plan,
     quality,
     report,
     run,
@@ -62,6 +63,7 @@ VERBS: dict[str, Verb] = {
     "tensorboard": tensorboard,
     "fit": fit,
     "critical": critical,
+    "plan": plan,
     "figures": figures,
 }
 
