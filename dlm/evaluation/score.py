@@ -50,15 +50,32 @@ def score(
     """
     scorer = _scorer(c.model, c.objective, vocab_size, mesh)
     size = c.evaluation.batch_size
-    rows = sharding.rows(mesh, size)
-    root = keys.key_for(0, "evaluation")
+    return over_batches(lambda x, key: scorer(params, x, key, passes), windows, size, mesh)
+
+
+def over_batches(
+    nats_of: Callable[[Int[Array, "B L"], PRNGKeyArray], Float[Array, " B"]],
+    windows: Int[np.ndarray, "n L"],
+    size: int,
+    mesh: jax.sharding.Mesh,
+) -> Float[np.ndarray, " n"]:
+    """Calls `nats_of(tokens, key)` on batches of `size` windows, placed on the mesh; nats, in order.
+
+    The key depends on the batch alone: common random numbers for all that is scored.
+    """
+    rows, root = sharding.rows(mesh, size), keys.key_for(0, "evaluation")
     pending = []
     for index, start in enumerate(range(0, len(windows), size)):
         batch = windows[start : start + size]
         padding = ((0, size - len(batch)), (0, 0))
         tokens = sharding.put_batch(mesh, np.pad(batch, padding)[rows], axis=0, size=size)
-        pending.append(scorer(params, tokens, jax.random.fold_in(root, index), passes))
+        pending.append(nats_of(tokens, jax.random.fold_in(root, index)))
     return np.concatenate([np.asarray(nats, np.float64) for nats in pending])[: len(windows)]
+
+
+def spread(count: int, of: int) -> Int[np.ndarray, " count"]:
+    """`count` numbers below `of`, spread evenly: windows of all documents, not of the first ones."""
+    return np.arange(count) * of // count
 
 
 def device_peak(dtype: str) -> float:

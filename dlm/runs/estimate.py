@@ -12,17 +12,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-KINDS = ("exact", "upper bound")
+KINDS = ("exact", "upper bound", "lower bound")
 DECIDED = 2.0  # standard errors by which a difference must clear zero before it is called one
 
 
 class Estimate(NamedTuple):
-    """Negative log-likelihood in nats per token; `stderr` is NaN where it is not known."""
+    """Negative log-likelihood in nats per token; errors are NaN if they are not known."""
 
     value: float
-    stderr: float
+    stderr: float  # over documents; Monte Carlo noise is in it
     kind: str  # one of KINDS
     tokens: int  # that the value is a mean over
+    mc_stderr: float = 0.0  # of Monte Carlo noise alone, on these documents; 0: nothing is drawn
+    sampler: str = ""  # whose likelihood it is, or bounds
 
 
 class Comparison(NamedTuple):
