@@ -114,7 +114,7 @@ def evaluate(a: argparse.Namespace) -> list[Any]:
             said.append(f"  validation: {bits:.4f} bits per byte")
         said += [f"  note: {sentence}" for sentence in build.notes(store.manifest)]
     if not c.objective.family.exact:
-        said.append(f"  Monte Carlo passes: {a.passes or c.evaluation.final_passes}")
+        said.append(f"  Monte Carlo passes: {a.passes or c.evaluation.final_mc_samples}")
     return said
 
 

@@ -76,7 +76,7 @@ is free.""",
         "put an objective, of the product or of a file, to the laws that all keep",
         """examples:
   dlm check-objective experiments/own_objective.py
-  dlm check-objective d3pm --config.objective.chain=absorbing""",
+  dlm check-objective d3pm --config.objective.transition=absorbing""",
     ),
     "benchmark": (
         "time training, scoring and sampling on this device",
