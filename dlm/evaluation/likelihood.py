@@ -43,6 +43,7 @@ MOST_ORDERS = 1024
 PASSES = 4  # of a round of the NELBO, whose times are spread evenly; at least 2 rounds
 MOST_ROUNDS = 64
 MC_SHARE = 0.25  # of the error over documents: the Monte Carlo error that is aimed for by itself
+MC_ALONE = 0.01  # nats per token: aimed for if a single window has no error over documents
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,9 @@ def score_windows(
     def likelihood(
         nats: np.ndarray, mc_variance: np.ndarray, kind: str, sampler: str
     ) -> Likelihood:
-        mean = score.estimate(nats, documents, length, exact=True)
-        noise = float(np.sqrt(mc_variance.sum())) / nats.size / length
-        found = mean._replace(kind=kind, mc_stderr=noise, sampler=sampler)
-        return Likelihood(found, nats, mc_variance)
+        lengths = np.full(nats.size, length)
+        value = score.estimate(nats, lengths, documents, kind, mc_variance, sampler)
+        return Likelihood(value, nats, mc_variance)
 
     sampler = method.sampler(known)
     if functions.family.exact:
@@ -157,7 +157,9 @@ def score_windows(
             drawn = np.stack(rounds)
             variance = drawn.var(0, ddof=1) / len(drawn)
             nelbo = likelihood(drawn.mean(0), variance, "upper bound", sampler)
-            aim = method.mc_stderr or MC_SHARE * nelbo.estimate.stderr
+            of_documents = nelbo.estimate.stderr
+            aim = MC_SHARE * of_documents if of_documents == of_documents else MC_ALONE
+            aim = method.mc_stderr or aim
             if nelbo.estimate.mc_stderr <= aim or len(rounds) == MOST_ROUNDS:
                 return {"nelbo": nelbo}
     if not _can(known, method.bound):

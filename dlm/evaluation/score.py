@@ -101,36 +101,27 @@ def measured_peak(dtype: str) -> float:
 
 
 def estimate(
-    nats: Float[np.ndarray, " n"], documents: Int[np.ndarray, " n"], length: int, exact: bool
-) -> Estimate:
-    """Mean nats/token of windows of `length` tokens, with its standard error over documents.
-
-    Monte Carlo noise of a bound is in it too. If passages of few documents are held out, they take
-    the documents' place: the error is then that of more text of the same documents.
-    """
-    kind = "exact" if exact else "upper bound"
-    error = standard_error(nats, documents) / length
-    return Estimate(float(nats.mean()) / length, error, kind, len(nats) * length)
-
-
-def estimate_unequal(
     nats: Float[np.ndarray, " n"],
     lengths: Int[np.ndarray, " n"],
     documents: Int[np.ndarray, " n"],
-    exact: bool,
+    kind: str,
+    mc_variance: Float[np.ndarray, " n"] | None = None,
+    sampler: str = "",
 ) -> Estimate:
-    """`estimate` for windows of several lengths: all nats over all tokens.
+    """All nats of some windows over all their tokens, with its standard error over documents.
 
-    Its standard error is that of a ratio: the residuals nats - value * length take the place of the
-    nats. NaN with a single window, which says nothing of the spread.
+    Monte Carlo noise is in that error too; `mc_variance`, of the nats of each window, says how much. If
+    passages of few documents are held out, they take the documents' place: the error is then that of
+    more text of the same documents. With windows of several lengths the standard error is that of a
+    ratio: the residuals nats - value * length take the place of the nats. NaN with a single window,
+    which says nothing of the spread.
     """
-    if (lengths == lengths[0]).all() and len(nats) > 1:
-        return estimate(nats, documents, int(lengths[0]), exact)
-    tokens = int(lengths.sum())
-    value = float(nats.sum()) / tokens
-    error = standard_error(nats - value * lengths, documents) * len(nats) / tokens
-    kind = "exact" if exact else "upper bound"
-    return Estimate(value, error if len(nats) > 1 else math.nan, kind, tokens)
+    tokens, mean_length = int(lengths.sum()), float(lengths.mean())
+    value = float(nats.mean()) / mean_length
+    residuals = nats - value * lengths if (lengths != lengths[0]).any() else nats
+    error = standard_error(residuals, documents) / mean_length if len(nats) > 1 else math.nan
+    noise = 0.0 if mc_variance is None else float(np.sqrt(mc_variance.sum())) / tokens
+    return Estimate(value, error, kind, tokens, noise, sampler)
 
 
 def bits_per_byte(found: Estimate, bytes_per_token: float | None) -> float | None:

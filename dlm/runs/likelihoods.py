@@ -37,7 +37,7 @@ def write(folder: Path, numbers: list[Scored]) -> Path:
     entries, files = [], []
     for scored in [*kept, *numbers]:
         entries.append({"name": scored.name, "windows": scored.windows} | scored.estimate._asdict())
-        files.append(file_name(scored))
+        files.append(file_name(scored.name, scored.windows))
         if scored in numbers:
             disk.write_array(folder / files[-1], scored.nats)
     return sealed.write(folder / NAME, {"numbers": entries}, files)
@@ -60,25 +60,25 @@ def read(folder: Path) -> list[Scored]:
 
 
 def _scored(folder: Path, entry: dict[str, Any]) -> Scored:
-    fields = dict(entry)
-    name, windows = str(fields.pop("name")), int(fields.pop("windows"))
-    numbers = {
-        key: float("nan") if fields[key] is None else float(fields[key])
-        for key in ("value", "stderr", "mc_stderr")
-    }
-    estimate = Estimate(**(fields | numbers))
-    if estimate.kind not in KINDS or not np.isfinite(estimate.value):
-        raise ValueError(f"{name} has kind {estimate.kind!r} and value {estimate.value}")
-    scored = Scored(name, estimate, windows, np.zeros(0))
-    nats = np.load(folder / file_name(scored), allow_pickle=False)
+    def number(key: str) -> float:
+        return float("nan") if entry[key] is None else float(entry[key])
+
+    kind, tokens, sampler = str(entry["kind"]), int(entry["tokens"]), str(entry["sampler"])
+    value, stderr, mc_stderr = (number(key) for key in ("value", "stderr", "mc_stderr"))
+    estimate = Estimate(value, stderr, kind, tokens, mc_stderr, sampler)
+    name, windows = str(entry["name"]), int(entry["windows"])
+    if kind not in KINDS or not np.isfinite(value):
+        raise ValueError(f"{name} has kind {kind!r} and value {value}")
+    path = folder / file_name(name, windows)
+    nats = np.load(path, allow_pickle=False)
     if nats.shape != (windows,) or not np.isfinite(nats).all():
-        raise ValueError(f"{file_name(scored)} has shape {nats.shape}, must be ({windows},)")
+        raise ValueError(f"{path.name} has shape {nats.shape}, must be ({windows},)")
     return Scored(name, estimate, windows, nats)
 
 
-def file_name(scored: Scored) -> str:
+def file_name(name: str, windows: int) -> str:
     """`nll-orders-16-on-128.npy`: the file of each window's nats."""
-    return f"nll-{re.sub(r'[^a-z0-9]+', '-', scored.name.lower())}-on-{scored.windows}.npy"
+    return f"nll-{re.sub(r'[^a-z0-9]+', '-', name.lower())}-on-{windows}.npy"
 
 
 def _key(scored: Scored) -> tuple[str, int]:

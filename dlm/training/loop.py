@@ -190,7 +190,9 @@ def score(
     found = []
     for windows, ids in parts:
         nats = evaluate.score(c, store.vocab_size, params, windows[:count], passes, mesh)
-        found.append((evaluate.estimate(nats, ids[:count], length, exact), nats))
+        kind = "exact" if exact else "upper bound"
+        lengths = np.full(len(nats), length)
+        found.append((evaluate.estimate(nats, lengths, ids[:count], kind), nats))
     return found[0], found[1]
 
 
