@@ -208,7 +208,9 @@ def quality(a: argparse.Namespace) -> list[Any]:
     windows = data.validation_windows(store, c.data.seq_len)
     found = sample_quality.curve(
         *(c, params, judge, judge_params, store.vocab_size, windows),
-        sorted({sampling.calls(c, steps) for steps in a.steps}),  # as many as are made
+        sorted(
+            {c.objective.sampler_calls(c.data.seq_len, steps) for steps in a.steps}
+        ),  # as many as are made
         count=a.count,
         seed=a.seed,
         **_options(a),
@@ -246,14 +248,17 @@ def objectives(a: argparse.Namespace) -> list[Any]:
     for name, family in config.FAMILIES.items():
         positions = length + family.extra_positions
         cost = flops.forward_flops(
-            **sizes, length=positions, attention=family.attention, block=config.Objective().block
+            **sizes,
+            length=positions,
+            attention=family.attention,
+            block=family.options().block_length,
         )
         kind = "exact" if family.exact else "upper bound"
         rows.append([name, kind, f"{cost / base:.2f}", family.formula, family.source])
     return [
         grid(("objective", "number", "FLOPs of AR's", "nats per sequence", "source"), rows),
         f"FLOPs per token over AR's, 6 layers of width 512 at {length} tokens; a bound is a mean over "
-        "passes, each of that cost. Fields of each: dlm/config/schema.py, class Objective.",
+        "passes, each of that cost. Options of each: dlm/config/families.py.",
     ]
 
 

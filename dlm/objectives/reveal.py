@@ -19,8 +19,6 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from dlm.objectives.common import draw
 
-ORDERS = ("ancestral", "confidence", "blocks", "entropy", "remask")
-
 
 def reveal(
     predict: Callable[[Int[Array, "B L"]], Array],
