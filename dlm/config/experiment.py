@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import importlib.util
 import itertools
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ SCALES = ("laptop", "smoke", "gpu", "paper")
 def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
     """Runs an experiment file: its base config and the overrides of each run of its sweep.
 
+    The file may import the files beside it.
+
     Raises:
       DlmError: the file is missing, fails to load, or does not offer `get_config(scale)`.
     """
@@ -38,7 +42,7 @@ def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
     if spec is None or spec.loader is None:
         raise DlmError(f"{path}: not a Python file; an experiment is a .py with get_config(scale)")
     module = importlib.util.module_from_spec(spec)
-    with running(path):
+    with running(path), _neighbours(file.resolve().parent):
         spec.loader.exec_module(module)
         if not callable(getattr(module, "get_config", None)):
             raise DlmError(f"{path}: has no get_config(scale); an experiment defines it")
@@ -56,6 +60,28 @@ def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
             check_plain(key, value)
     _check_base(path, config)
     return config, sweep
+
+
+@contextlib.contextmanager
+def _neighbours(folder: Path) -> Iterator[None]:
+    """Lets a file import the files beside it, unless Python has a module of the name.
+
+    They are forgotten after, so that another folder's file of the same name is not taken for them.
+    """
+    before, place = set(sys.modules), str(folder)
+    added = place not in sys.path
+    if added:
+        sys.path.append(place)
+    importlib.invalidate_caches()  # a file may be new
+    try:
+        yield
+    finally:
+        if added and place in sys.path:
+            sys.path.remove(place)
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if added and file and Path(file).parent == folder:
+                del sys.modules[name]
 
 
 def _check_base(path: str, config: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from typing import get_args
 
 import pytest
@@ -442,6 +443,18 @@ def test_a_broken_experiment_is_one_line_that_says_where(tmp_path, text, message
     with pytest.raises(DlmError) as error:
         experiment.load(write(tmp_path, text), "smoke")
     assert message in str(error.value)
+
+
+def test_an_experiment_imports_the_files_beside_it_and_no_others(tmp_path):
+    for name, layers in (("a", 5), ("b", 6)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, f"LAYERS = {layers}\n", "shared_by_both.py")
+        text = "import shared_by_both\n" + GOOD.replace("= 3", "= shared_by_both.LAYERS")
+        c, _ = experiment.load(write(tmp_path / name, text), "laptop")
+        assert c.model.layers == layers
+    assert "shared_by_both" not in sys.modules and str(tmp_path / "a") not in sys.path
+    with pytest.raises(DlmError, match="shared_by_both.py: has no get_config"):
+        experiment.load(str(tmp_path / "a" / "shared_by_both.py"), "laptop")
 
 
 def test_an_experiment_that_is_not_there_names_the_nearest(tmp_path):

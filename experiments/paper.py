@@ -1,4 +1,4 @@
-"""The setting of arXiv 2507.15857 at four scales: what experiments/paper_*.py share.
+"""The setting of arXiv 2507.15857 at four scales: what experiments/paper_*.py import. It runs nothing.
 
 `paper` is the setting of its section 8 and of its code (wmn-231314/diffusion-data-constraint). Where
 they leave a choice open, it is made so:
@@ -102,7 +102,7 @@ FRESH = SCALES | {
 VOCABULARY = {"hub": 50_257, "stdlib": 98, "digits": 17}
 
 
-def get_config(settings: dict[str, Any], unique_tokens: float = 0) -> ConfigDict:
+def base_config(settings: dict[str, Any], unique_tokens: float = 0) -> ConfigDict:
     """The setting of a scale, and a corpus with as many documents as the budget needs."""
     c: Any = config.base()
     for key, value in settings.items():
