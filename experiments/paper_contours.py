@@ -19,7 +19,7 @@ FLOPs by 6ND) and worse after more at any size; diffusion with 417M after 500 (3
 model, and diffusion's at many.
 """
 
-from dlm.config import paper
+import paper
 
 UNIQUE = {"paper": 100e6, "gpu": 10e6, "laptop": 6400, "smoke": 2048}
 AR = {
@@ -64,7 +64,7 @@ MASKED = {
 
 
 def get_config(scale="laptop"):
-    return paper.get_config(paper.SCALES[scale], UNIQUE[scale])
+    return paper.base_config(paper.SCALES[scale], UNIQUE[scale])
 
 
 def sweep(scale="laptop"):

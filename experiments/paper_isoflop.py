@@ -20,7 +20,7 @@ at every size too (1.70 against 2.71, a bound, at 3e12 FLOPs); the smallest size
 compute, so this grid lies above N_opt.
 """
 
-from dlm.config import paper
+import paper
 
 SIZES = {  # compute: sizes of both families
     "paper": {
@@ -47,11 +47,11 @@ SIZES = {  # compute: sizes of both families
 
 def get_config(scale="laptop"):
     most = max(run["data.unique_tokens"] for run in sweep(scale))
-    return paper.get_config(paper.FRESH[scale], most)
+    return paper.base_config(paper.FRESH[scale], most)
 
 
 def sweep(scale="laptop"):
-    base = paper.get_config(paper.FRESH[scale])
+    base = paper.base_config(paper.FRESH[scale])
     for compute, sizes in SIZES[scale].items():
         for objective in ("ar", "masked"):
             for size in sizes:

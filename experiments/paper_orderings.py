@@ -20,7 +20,7 @@ to diffusion. On a laptop (two seeds) AR is best at 1.628 after 9 epochs, with 4
 1.510 after 83, below diffusion's 1.60 (a bound) after 100; with 8 or 16 it still improves then.
 """
 
-from dlm.config import paper
+import paper
 
 UNIQUE = {"paper": 100e6, "gpu": 10e6, "laptop": 6400, "smoke": 1024}
 SIZE = {"paper": "278m", "gpu": "35m", "laptop": 128, "smoke": 32}
@@ -30,7 +30,7 @@ SEEDS = {"paper": (1234,), "gpu": (0,), "laptop": (0, 1), "smoke": (0,)}
 
 
 def get_config(scale="laptop"):
-    return paper.get_config(paper.SCALES[scale], UNIQUE[scale])
+    return paper.base_config(paper.SCALES[scale], UNIQUE[scale])
 
 
 def sweep(scale="laptop"):

@@ -21,7 +21,7 @@ ends at 1.85, 2.14 and 4.67 after 1, 20 and 100 epochs of ever fewer tokens, dif
 from its best at this compute, between 2.84 and 2.89 (bounds) after any.
 """
 
-from dlm.config import paper
+import paper
 
 PAIRS = {  # compute: size of AR, of diffusion, epochs
     "paper": {
@@ -44,11 +44,11 @@ PAIRS = {  # compute: size of AR, of diffusion, epochs
 
 def get_config(scale="laptop"):
     most = max(run["data.unique_tokens"] for run in sweep(scale))
-    return paper.get_config(paper.FRESH[scale], most)
+    return paper.base_config(paper.FRESH[scale], most)
 
 
 def sweep(scale="laptop"):
-    base = paper.get_config(paper.FRESH[scale])
+    base = paper.base_config(paper.FRESH[scale])
     for compute, (ar, masked, counts) in PAIRS[scale].items():
         for objective, size in (("ar", ar), ("masked", masked)):
             for epochs in counts:

@@ -216,7 +216,7 @@ def test_exact_likelihoods_of_all_strings_sum_to_one(folder) -> None:
     (lambda m: dlm.train("tiny.py", {"model.layer": 2}), "did you mean model.layers"),
     (lambda m: dlm.objective("maskd", 5), "did you mean masked?"),
     (lambda m: dlm.objective("masked", 0), "vocab_size=0"),
-    (lambda m: dlm.objective("masked", 5, schedul="linear"), "did you mean objective.schedule"),
+    (lambda m: dlm.objective("masked", 5, schedul="linear"), "did you mean schedule?; it has"),
     (lambda m: dlm.fit("other.csv", law="chinchila"), "did you mean chinchilla"),
     (lambda m: dlm.fit("other.csv", columns={"prams": "n"}), "did you mean params?"),
     (lambda m: dlm.fit("other.csv", family="ar"), "family='ar'"),

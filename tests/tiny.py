@@ -73,6 +73,13 @@ def resolved(**overrides: Any) -> config.Config:
     return config.resolve(c)
 
 
+def objective(name: str, **options: Any) -> config.Objective:
+    """The options record of a family, with those of `options` that the family has."""
+    record = config.FAMILIES[name].options
+    known = {key: value for key, value in options.items() if hasattr(record, key)}
+    return config.objective(name, **known)
+
+
 def store(workdir: Path) -> Store:
     c = resolved()
     return build.build(c.corpus, c.tokenizer, workdir / "corpora")

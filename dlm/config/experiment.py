@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import importlib.util
 import itertools
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,17 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from dlm import inputs
 from dlm.config.resolve import LARGEST, Config, base, resolve, to_json
-from dlm.config.rules import convert
 from dlm.errors import DlmError, fail, nearest, running
 
 MOST_RUNS = 10_000  # of one sweep
+FREE = ("corpus.options", "objective")  # groups that take new keys
 SCALES = ("laptop", "smoke", "gpu", "paper")
 
 
 def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
     """Runs an experiment file: its base config and the overrides of each run of its sweep.
+
+    The file may import the files beside it.
 
     Raises:
       DlmError: the file is missing, fails to load, or does not offer `get_config(scale)`.
@@ -38,7 +42,7 @@ def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
     if spec is None or spec.loader is None:
         raise DlmError(f"{path}: not a Python file; an experiment is a .py with get_config(scale)")
     module = importlib.util.module_from_spec(spec)
-    with running(path):
+    with running(path), _neighbours(file.resolve().parent):
         spec.loader.exec_module(module)
         if not callable(getattr(module, "get_config", None)):
             raise DlmError(f"{path}: has no get_config(scale); an experiment defines it")
@@ -56,6 +60,28 @@ def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
             check_plain(key, value)
     _check_base(path, config)
     return config, sweep
+
+
+@contextlib.contextmanager
+def _neighbours(folder: Path) -> Iterator[None]:
+    """Lets a file import the files beside it, unless Python has a module of the name.
+
+    They are forgotten after, so that another folder's file of the same name is not taken for them.
+    """
+    before, place = set(sys.modules), str(folder)
+    added = place not in sys.path
+    if added:
+        sys.path.append(place)
+    importlib.invalidate_caches()  # a file may be new
+    try:
+        yield
+    finally:
+        if added and place in sys.path:
+            sys.path.remove(place)
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if added and file and Path(file).parent == folder:
+                del sys.modules[name]
 
 
 def _check_base(path: str, config: Any) -> None:
@@ -100,30 +126,43 @@ def with_overrides(
 ) -> tuple[ConfigDict, list[dict[str, Any]]]:
     """The base config and the runs of its sweep, with the overrides of a command line in each run.
 
-    If they name another corpus, the options of the experiment's own corpora are left out.
+    If they name another corpus or objective, the options of the experiment's own are left out.
     """
-    base: Any = copy.deepcopy(config)
-    if by_hand.get("corpus.name", base.corpus.name) != base.corpus.name:
-        base.corpus.options = ConfigDict()
-        sweep = [
-            {key: value for key, value in run.items() if not key.startswith("corpus.options")}
-            for run in sweep
+    changed: Any = copy.deepcopy(config)
+    runs = sweep
+    corpus, objective = (by_hand.get(f"{group}.name") for group in ("corpus", "objective"))
+    if corpus not in (None, config.corpus.name):
+        changed.corpus.options = ConfigDict()
+        runs = [_without(run, "corpus.options.") for run in runs]
+    if objective is not None:
+        if objective != config.objective.name:
+            changed.objective = base().objective
+        own = config.objective.name
+        runs = [
+            _without(run, "objective.") if run.get("objective.name", own) != objective else run
+            for run in runs
         ]
-    return base, [run | by_hand for run in sweep]
+    return changed, [run | by_hand for run in runs]
+
+
+def _without(run: dict[str, Any], group: str) -> dict[str, Any]:
+    """A run's overrides without those of a group."""
+    return {key: value for key, value in run.items() if not key.startswith(group)}
 
 
 def override(config: ConfigDict, key: str, value: Any) -> Any:
     """Sets a dotted key in place, `"model.layers", 6`; returns the value that it replaces.
 
     Raises:
-      DlmError: the key does not exist (names the nearest that does) or the value's type is wrong.
+      DlmError: the key does not exist (names the nearest that does), or is a group.
     """
     node, *parts = config, *key.split(".")
     for depth, part in enumerate(parts):
-        free = depth > 1 and parts[:2] == ["corpus", "options"]
+        last = depth == len(parts) - 1
+        free = last and ".".join(parts[:depth]) in FREE
         if (part not in node and not free) or len(parts) > 3:
             raise DlmError(f"config.{key}: no such key{nearest(key, keys(config))}")
-        if depth < len(parts) - 1:
+        if not last:
             node = node[part]
             if not isinstance(node, ConfigDict):
                 raise DlmError(f"config.{key}: {'.'.join(parts[: depth + 1])} has no parts")
@@ -132,9 +171,9 @@ def override(config: ConfigDict, key: str, value: Any) -> Any:
         inside = f"is a group of {', '.join(old)}" if old else "is a group without fields so far"
         raise DlmError(f"config.{key}: {inside}; set one of them, as in --config.{key}.NAME=VALUE")
     check_plain(key, value)
-    if old is not None and not free:
-        value = convert(key, value, type(old))
-    with node.ignore_type():  # an option may be a list where it was a word
+    if isinstance(old, float) and isinstance(value, bool):
+        fail(key, value, "a number")  # a ConfigDict would hold 1.0
+    with node.ignore_type():  # `resolve` checks the type
         node[part] = value
     return old
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dlm.config import Config, flops, memory
+from dlm.config.fields import MOST_STEPS, parse_duration
 from dlm.config.memory import Machine, Memory, Mesh
-from dlm.config.rules import duration
-from dlm.config.schema import MOST_STEPS
 from dlm.errors import DlmError, fail
 from dlm.format import number, scientific, size
 
@@ -84,20 +83,17 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_token
             f"{train_tokens:,} tokens",
         )
     objective = config.objective
-    if objective.order_kind == "segments" and objective.separator_id >= vocab_size:
-        fail(
-            "objective.separator_id", objective.separator_id, f"below {vocab_size}, the vocabulary"
-        )
+    objective.check_vocabulary(vocab_size)
     unique = config.data.unique_tokens or available
     if batch * length > unique:
         fail("train.batch_size", batch, f"at most {unique // length}, the windows of the subset")
     model = config.model
-    family = config.objective.family
+    family = objective.family
     rows, positions = vocab_size + family.extra_tokens, length + family.extra_positions
     sizes = dict(layers=model.layers, width=model.width, ff=model.ff, rows=rows)
     count = flops.parameters(**sizes, tied=model.tied, time=model.time_conditioning == "adaln")
     per_step = batch * flops.training_flops(
-        **sizes, length=positions, attention=family.attention, block=config.objective.block
+        **sizes, length=positions, attention=family.attention, block=objective.block_length
     )
     unit: dict[str, Any] = dict(tokens=batch * length, unique=unique, flops=per_step)
     steps = to_steps("train.duration", config.train.duration, **unit)
@@ -149,7 +145,7 @@ def to_steps(
 
     Units: steps, tokens, epochs (of `unique` tokens), flops, and percent (of `steps`, where known).
     """
-    unit, amount = duration(name, text)
+    unit, amount = parse_duration(text)
     if unit == "percent" and not steps:
         fail(name, text, "in steps, tokens, epochs or flops")
     scale = {
@@ -198,22 +194,8 @@ def work(c: Config, p: Plan) -> Work:
         training=p.steps * p.flops_per_step,
         tracked=len(p.evaluate_at) * scores(tracked, e.mc_samples),
         final=scores(p.held_out, e.final_mc_samples),
-        samples=e.samples * forward * _sampling_passes(c),
+        samples=e.samples * forward * c.objective.sampler_passes(c.data.seq_len),
     )
-
-
-def _sampling_passes(c: Config) -> float:
-    """Forward passes over a whole sequence that one sample takes, in as many calls as a run makes."""
-    o, length = c.objective, c.data.seq_len
-    if o.file:
-        return 1  # at least; how often it calls the model is its own affair
-    if o.family.attention == "causal":
-        return 1  # a call a token, each with a cache of those before
-    if o.name == "block":
-        return (o.block + 1) / 2  # of the noisy and the clean copy, a block has one at a time
-    if o.name == "d3pm" and o.timesteps:
-        return o.timesteps
-    return length if o.name == "masked" or (o.name == "flow" and o.path == "mask") else 2 * length
 
 
 def mesh(c: Config, devices: int) -> Mesh:
@@ -256,9 +238,9 @@ def check_before(c: Config, machine: Machine | None) -> None:
     """
     if machine is not None:
         _mesh_on(c, machine)
-    if c.data.unique_tokens and duration("train.duration", c.train.duration)[0] != "flops":
+    if c.data.unique_tokens and parse_duration(c.train.duration)[0] != "flops":
         tokens = dict(train_tokens=c.data.unique_tokens, validation_tokens=c.data.seq_len)
-        check(c, plan(c, **tokens, vocab_size=max(c.objective.separator_id + 1, 2)), machine)
+        check(c, plan(c, **tokens, vocab_size=c.objective.least_vocabulary), machine)
 
 
 def _mesh_on(c: Config, machine: Machine) -> Mesh:

@@ -13,28 +13,8 @@ from jaxtyping import Int, PRNGKeyArray
 from dlm import config, objectives
 from dlm.errors import DlmError, nearest
 from dlm.model import Params, sharding, transformer
-from dlm.objectives.reveal import ORDERS
 
 MOST_CALLS = 100  # of the model, for each position of a sequence
-EVERY_ORDER = (*ORDERS, "ddim")
-
-
-def orders(c: config.Objective) -> tuple[str, ...]:
-    """The orders in which a family can reveal tokens, the default first."""
-    if c.file:
-        return EVERY_ORDER
-    if c.name in ("masked", "block") or (c.name == "flow" and c.path == "mask"):
-        return ORDERS
-    return ("ancestral", "ddim") if c.name == "gaussian" else ("ancestral",)
-
-
-def calls(c: config.Config, steps: int) -> int:
-    """Calls of the model that a family makes if `steps` are asked for."""
-    length, name = c.data.seq_len, "" if c.objective.file else c.objective.name
-    if name in ("ar", "orders", "any_order", "noise"):
-        return length
-    blocks = length // c.objective.block if name == "block" else 1
-    return blocks * max(steps // blocks, 1)
 
 
 def check_steps(c: config.Config, steps: int) -> None:
@@ -106,13 +86,13 @@ def sample(
         raise DlmError(f"--temperature={temperature}: must be 0 (the most likely) or above")
     if not 0 < top_p <= 1:
         raise DlmError(f"--top-p={top_p}: must be above 0, at most 1")
-    if order not in (known := orders(c.objective)):
+    if order not in (known := c.objective.reveal_orders):
         raise DlmError(
             f"--order={order}: must be one of {', '.join(known)}, for {c.objective.name}"
             f"{nearest(order, known)}"
         )
     check_steps(c, steps)
-    if steps and (taken := calls(c, steps)) != steps:
+    if steps and (taken := c.objective.sampler_calls(length, steps)) != steps:
         right = f"{c.objective.name} runs {taken} steps here; pass {taken}, or 0 for one per token"
         raise DlmError(f"--steps={steps}: {right}")
     if not budget >= 0:

@@ -127,7 +127,7 @@ def _encoded(store: Store, texts: Sequence[str]) -> list[Int[np.ndarray, " n"]]:
 
 def _unit(c: config.Config) -> int:
     """Tokens of which a window must hold a whole number."""
-    return c.objective.block if c.objective.name == "block" and not c.objective.file else 1
+    return c.objective.block_length
 
 
 def _cut(c: config.Config, ids: Int[np.ndarray, " n"]) -> tuple[list[np.ndarray], int]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlm.config import FAMILIES
 from dlm.errors import DlmError, nearest
 from dlm.laws import crossings, frontiers
 from dlm.laws.crossings import Crossover
@@ -24,18 +25,6 @@ from dlm.runs.estimate import Comparison, Estimate, compare, standard_error
 
 EQUAL = "ar" + frontiers.AT_EQUAL
 OTHERS = ", other settings"  # after the reference's name, if one of its settings is the reference
-NAMES = {
-    "ar": "AR",
-    EQUAL: "AR at equal settings",
-    "orders": "AR in several orders",
-    "noise": "AR with noise",
-    "any_order": "any-order AR",
-    "masked": "masked diffusion",
-    "block": "block diffusion",
-    "d3pm": "jump diffusion",
-    "flow": "flow matching",
-    "gaussian": "Gaussian diffusion",
-}
 
 
 def name_of(objective: str) -> str:
@@ -43,7 +32,8 @@ def name_of(objective: str) -> str:
     for suffix in (frontiers.AT_EQUAL, OTHERS):
         if objective.endswith(suffix):
             return name_of(objective.removesuffix(suffix)) + suffix
-    return NAMES.get(objective, objective)
+    family = FAMILIES.get(objective)
+    return family.title if family else objective
 
 
 def against(panels: Sequence[Panel], reference: str) -> list[Panel]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from dlm import config
+from dlm.config import families
 from dlm.model import keys
 from dlm.objectives import ar, orders
 from dlm.objectives.common import InOrder, Sum, mean, total
@@ -21,7 +22,7 @@ from dlm.objectives.common import InOrder, Sum, mean, total
 FAMILY = config.FAMILIES["any_order"]
 
 
-def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+def make(objective: families.AnyOrder, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`."""
 
     def example(draws: keys.RowKeys, tokens: Int[Array, "B L"]) -> ar.ARExample:

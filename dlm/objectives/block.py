@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from dlm import config
+from dlm.config import families
 from dlm.model import Params, Transformer, keys
 from dlm.objectives import common, reveal
 from dlm.objectives.common import SampleRequest, Sum, exact_count_mask, mask_id, total, with_bos
@@ -41,7 +42,7 @@ def visible(length: int, block: int) -> Bool[np.ndarray, "T T"]:
     return np.block([[noisy_noisy, noisy_clean], [nothing, clean_clean]])
 
 
-def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+def make(objective: families.Block, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`."""
     block = objective.block
 

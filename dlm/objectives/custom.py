@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlm import config
-from dlm.config.families import check_call
+from dlm.config.family import check_call
 from dlm.errors import DlmError, fail, running
 from dlm.model import Params
 from dlm.objectives.common import SampleRequest, Sum
@@ -31,7 +31,7 @@ def load(c: config.Objective) -> Door:
     Raises:
       DlmError: the file does not load, or lacks a part.
     """
-    module = config.own(c.file, c.digest)
+    module = config.load_custom(c.file, c.digest)
     init = getattr(module, "init", lambda objective, params: params)
     check_call(c.file, "init", init, "(objective, params)", 2)
     make = functools.partial(_make, c.file, module.make)

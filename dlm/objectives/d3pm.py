@@ -37,6 +37,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from dlm import config
+from dlm.config import families
 from dlm.model import Params, Transformer, keys
 from dlm.objectives import common, schedules
 from dlm.objectives.common import Denoiser, SampleRequest, at_token, draw
@@ -63,7 +64,7 @@ class Chain(NamedTuple):
         return jnp.pad(values, ((0, 0), (0, 0), (0, free)), constant_values=value)
 
 
-def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+def make(objective: families.D3PM, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`."""
     c = chain(objective, vocab_size)
     terms, ahead = ("reconstruction", "diffusion"), functools.partial(prior_kl, c)
@@ -72,7 +73,7 @@ def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callab
     return loss, nll, common.sampler(functools.partial(fill_backwards, c))
 
 
-def chain(objective: config.Objective, vocab_size: int) -> Chain:
+def chain(objective: families.D3PM, vocab_size: int) -> Chain:
     absorbing = objective.transition == "absorbing"
     limit = np.eye(vocab_size + 1)[-1] if absorbing else np.full(vocab_size, 1 / vocab_size)
     score, schedule = objective.parameterization == "score", schedules.schedule(objective)

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from dlm import config
+from dlm.config import families
 from dlm.model import Params, Transformer, keys
 from dlm.objectives import common, masked, schedules
 from dlm.objectives.common import Denoiser, SampleRequest, at_token, draw, mask_id
@@ -31,7 +32,7 @@ from dlm.objectives.common import Denoiser, SampleRequest, at_token, draw, mask_
 FAMILY = config.FAMILIES["flow"]
 
 
-def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+def make(objective: families.Flow, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`."""
 
     def prior_kl(length: int) -> float:
@@ -50,7 +51,7 @@ def conditionals(objective: config.Objective, vocab_size: int) -> common.Conditi
 
 
 def jump_loss(
-    objective: config.Objective,
+    objective: families.Flow,
     denoiser: Denoiser,
     tokens: Int[Array, "B L"],
     u,

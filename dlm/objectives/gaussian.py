@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from dlm import config
+from dlm.config import families
 from dlm.model import Params, Transformer, keys
 from dlm.objectives import common
 from dlm.objectives.common import Denoiser, SampleRequest, at_token, draw
@@ -33,14 +34,14 @@ FAMILY = config.FAMILIES["gaussian"]
 ENDS = "log_snr"  # parameters: log-SNR at t = 0 and at t = 1, where they are learned
 
 
-def init(objective: config.Objective, params: Params) -> Params:
+def init(objective: families.Gaussian, params: Params) -> Params:
     """Adds the ends of the log-SNR to the model's parameters, if they are learned."""
     if not objective.learned_schedule:
         return params
     return params | {ENDS: jnp.array([objective.log_snr, -objective.log_snr], jnp.float32)}
 
 
-def ends(c: config.Objective, params: Params) -> tuple[Array, Array]:
+def ends(c: families.Gaussian, params: Params) -> tuple[Array, Array]:
     """log-SNR of a coordinate at t = 0 and t = 1; those of the config are of a whole vector."""
     first, last = jnp.array([c.log_snr, -c.log_snr], jnp.float32)
     if c.learned_schedule:
@@ -69,7 +70,7 @@ def rounding(rows: Float[Array, "V D"], z: Float[Array, "B L D"], snr) -> Float[
 
 
 def predict(
-    c: config.Objective, vocab_size: int, apply: Callable, params: Params, z, snr, t, key=None
+    c: families.Gaussian, vocab_size: int, apply: Callable, params: Params, z, snr, t, key=None
 ) -> tuple[Float[Array, "B L D"], Float[Array, "B L V"]]:
     """The predicted e, and log-weights of the tokens behind it."""
     rows = table(params)
@@ -89,7 +90,7 @@ def predict(
     return jax.nn.softmax(logits) @ rows, logits
 
 
-def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+def make(objective: families.Gaussian, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`."""
     names, terms = ("diffusion", "prior", "reconstruction"), functools.partial(terms_at, objective)
     loss = common.loss_by_time(names, terms, vocab_size, prior_kl=None)
@@ -104,7 +105,7 @@ def prior_kl(e: Float[Array, "B L D"], log_snr: Float[Array, ""]) -> Float[Array
 
 
 def diffusion_loss(
-    c: config.Objective, denoiser: Denoiser, e: Float[Array, "B L D"], u, draws: keys.RowKeys
+    c: families.Gaussian, denoiser: Denoiser, e: Float[Array, "B L D"], u, draws: keys.RowKeys
 ) -> Float[Array, " B"]:
     """2. The integrand at times u, in nats: -SNR'(t) = (first - last) SNR, log-SNR being linear."""
     first, last = ends(c, denoiser.params)
@@ -128,7 +129,7 @@ def reconstruction_nll(
 
 
 def terms_at(
-    c: config.Objective, denoiser: Denoiser, tokens: Int[Array, "B L"], u, draws: keys.RowKeys
+    c: families.Gaussian, denoiser: Denoiser, tokens: Int[Array, "B L"], u, draws: keys.RowKeys
 ) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, " B"]]:
     """Draws the three terms of the bound, the diffusion at times u Float[B] in [0, 1)."""
     draws, draws_0 = draws.split(2)
@@ -140,7 +141,7 @@ def terms_at(
 
 
 def fill_from_noise(
-    c: config.Objective, vocab_size: int, model: Transformer, params, key, request: SampleRequest
+    c: families.Gaussian, vocab_size: int, model: Transformer, params, key, request: SampleRequest
 ) -> Int[Array, "B L"]:
     """Samples in `steps` calls (0: 2L): "ancestral" is DDPM, "ddim" has no noise but the start.
 

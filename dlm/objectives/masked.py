@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from dlm import config
+from dlm.config import families
 from dlm.model import Params, Transformer, keys
 from dlm.objectives import common, reveal, schedules
 from dlm.objectives.common import Denoiser, SampleRequest, Sum, exact_count_mask
@@ -34,7 +35,7 @@ from dlm.objectives.common import Denoiser, SampleRequest, Sum, exact_count_mask
 FAMILY = config.FAMILIES["masked"]
 
 
-def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+def make(objective: families.Masked, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`."""
 
     def prior_kl(length: int) -> float:
@@ -102,7 +103,7 @@ def masked_nll(
 
 
 def time_weight(
-    objective: config.Objective, t: Float[Array, " B"]
+    objective: families.Masked, t: Float[Array, " B"]
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """m(t) and the weight of (1); or of (2), at the step whose time comes next."""
     schedule, steps = schedules.schedule(objective), objective.timesteps
@@ -119,7 +120,7 @@ def count_masked(u: Float[Array, " B"], length: int) -> Int[Array, " B"]:
     return jnp.clip(jnp.floor(u * length).astype(jnp.int32) + 1, 1, length)
 
 
-def count_weights(objective: config.Objective, length: int) -> Float[np.ndarray, "2 K"]:
+def count_weights(objective: families.Masked, length: int) -> Float[np.ndarray, "2 K"]:
     """w(k) of (3), k of 0..L, in reconstruction and diffusion: times L, since k is uniform."""
     weights = schedules.count_weights(objective, length)
     return length * np.stack([weights["reconstruction"], weights["diffusion"]])

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from dlm import config
+from dlm.config import families
 from dlm.model import keys
 from dlm.objectives import ar
 from dlm.objectives.common import mask_id
@@ -21,7 +22,7 @@ from dlm.objectives.common import mask_id
 FAMILY = config.FAMILIES["noise"]
 
 
-def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+def make(objective: families.Noise, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`."""
 
     def noisy_example(draws: keys.RowKeys, tokens: Int[Array, "B L"]) -> ar.ARExample:

@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from dlm import config
+from dlm.config import families
 from dlm.model import keys
 from dlm.objectives import ar
 
@@ -30,7 +31,7 @@ FAMILY = config.FAMILIES["orders"]
 SEED = 1234  # of the fixed orders: the same for every run
 
 
-def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+def make(objective: families.Orders, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """loss, nll and sample of `dlm.objectives.Objective`."""
 
     def example(draws: keys.RowKeys, tokens: Int[Array, "B L"]) -> ar.ARExample:
@@ -50,7 +51,7 @@ def in_order(
 
 
 def sample_order(
-    c: config.Objective, draws: keys.RowKeys, tokens: Int[Array, "B L"]
+    c: families.Orders | families.AnyOrder, draws: keys.RowKeys, tokens: Int[Array, "B L"]
 ) -> Int[Array, "B L"]:
     """Draws an order for each sequence: one of the fixed ones, or a new one."""
     batch, length = tokens.shape

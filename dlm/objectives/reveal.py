@@ -26,10 +26,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from dlm.config.family import PATHS
 from dlm.objectives.common import at_token, draw
-
-PATHS = ("left-to-right", "confidence", "least-entropy", "blocks", "entropy")
-ORDERS = ("ancestral", *PATHS, "maskgit", "remask")
 
 
 def reveal(

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dlm import config
+from dlm.config import families
 
 EPSILON = 1e-3  # of the log-linear schedule
 SIGMA = (1e-4, 20.0)  # of the geometric schedule: total noise at both ends
@@ -40,7 +40,7 @@ class Schedule(NamedTuple):
         return length * (1 - self.end) * math.log(vocab_size)
 
 
-def schedule(c: config.Objective) -> Schedule:
+def schedule(c: families.Scheduled) -> Schedule:
     low, high = SIGMA
     by_name: dict[str, Callable[[Any], Array]] = {
         "linear": lambda t: t,
@@ -56,7 +56,7 @@ def schedule(c: config.Objective) -> Schedule:
     return Schedule(mask_prob, slope, *ends.get(c.schedule, (0.0, 1.0)))
 
 
-def count_weights(c: config.Objective, length: int) -> dict[str, np.ndarray]:
+def count_weights(c: families.Masked, length: int) -> dict[str, np.ndarray]:
     """Weights of the masked bound in count form: for each term, of k masked positions, [L + 1].
 
     The bound is prior + sum over k of weight[k] times the mean, over sets of k positions, of the

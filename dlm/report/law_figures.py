@@ -19,7 +19,7 @@ from dlm.laws import frontiers, measured
 from dlm.laws.comparison import Comparison
 from dlm.laws.critical import Critical, Fitted
 from dlm.laws.crossings import CROSSES, Crossover
-from dlm.laws.crossover import NAMES
+from dlm.laws.crossover import name_of
 from dlm.laws.fits import LEVEL, Fit
 from dlm.laws.intervals import interval, widened
 from dlm.laws.table import Table, unique_budgets, with_unique
@@ -41,7 +41,8 @@ def look(family: str, families: Sequence[str] = ()) -> tuple[str, str, Any]:
 def named(family: str) -> str:
     """AR or masked diffusion, after the corpus where the family's name has one."""
     corpus, key = parted(family)
-    name = NAMES.get(key, family.rpartition("/")[2])
+    name = name_of(key)
+    name = family.rpartition("/")[2] if name == key else name  # its own capitals
     return shown(f"{corpus}, {name}" if corpus else name)
 
 

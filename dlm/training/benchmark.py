@@ -197,7 +197,7 @@ def _sampling(bench: Bench) -> float:
     """In a call a token, diffusion in at most CALLS."""
     c, count = bench.c, bench.c.train.batch_size
     weights = step.weights(bench.state)
-    calls = sampling.calls(c, min(CALLS, c.data.seq_len))
+    calls = c.objective.sampler_calls(c.data.seq_len, min(CALLS, c.data.seq_len))
 
     def sample() -> None:
         key = keys.key_for(0, "sample")

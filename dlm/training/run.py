@@ -16,6 +16,7 @@ from dlm.errors import DlmError, one_line
 from dlm.evaluation import sampling, score
 from dlm.model import keys, sharding
 from dlm.runs import bucket
+from dlm.runs.folder import value_at
 from dlm.training import checkpoint, distributed, loop, metrics, prepare, record, step
 
 WRITTEN_INTO = (".lock", "metrics.jsonl", "tensorboard", "checkpoints")
@@ -179,6 +180,10 @@ def opened(folder: Path, trust: bool = False) -> tuple[config.Config, Store]:
     if problem := record.problem(folder):
         raise DlmError(problem)
     about, values = (record.read_json(folder / name) for name in ("run.json", "config.json"))
+    if not trust and (file := value_at(values, "objective.file")):
+        private.check_trusted(
+            str(file), folder
+        )  # the config's options are those that its file names
     try:
         c = config.from_json(values)
         place = (folder / about["corpus"]["path"]).resolve()
@@ -187,8 +192,6 @@ def opened(folder: Path, trust: bool = False) -> tuple[config.Config, Store]:
         raise DlmError(f"{folder}: no run of this dlm: {one_line(error)}") from None
     if config.run_id(c, fingerprint) != run_id:
         raise DlmError(f"{folder}: config.json is not that of run {run_id}")
-    if c.objective.file and not trust:
-        private.check_trusted(c.objective.file, folder)
     if place.exists() or bucket.place(folder) == folder.absolute():
         store = build.load(place)
     else:  # of a run from a bucket: each machine builds its own

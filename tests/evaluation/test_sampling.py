@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import tiny
 from dlm import config, objectives
 from dlm.errors import DlmError
 from dlm.evaluation import sampling
@@ -26,7 +27,7 @@ NAMES = sorted(config.FAMILIES)
 def settings(name: str) -> config.Config:
     return config.Config(
         model=config.Model(layers=1, width=8, heads=2, ff=16, init_std=0.6),
-        objective=config.Objective(name=name, block=3),
+        objective=tiny.objective(name, block=3),
         data=config.Data(seq_len=L),
     )
 
@@ -57,7 +58,7 @@ def assert_follows(samples: np.ndarray, probabilities: np.ndarray):
 
 @functools.cache
 def ar_probabilities() -> np.ndarray:
-    objective = objectives.make(config.Objective(name="ar"), V)
+    objective = objectives.make(config.objective("ar"), V)
     network, params = toy("ar")
     nll = jax.jit(lambda tokens: objective.nll(network.apply, params, tokens, None, 1).nats)
     found = np.exp(-np.asarray(nll(jnp.array(STRINGS)), np.float64))
@@ -132,9 +133,7 @@ def test_many_steps_come_to_the_mixture_over_orders_that_the_bound_is_for():
 
 def sure(name: str) -> str:
     """The order that takes the surest first, of families that have it."""
-    return (
-        "confidence" if "confidence" in sampling.orders(settings(name).objective) else "ancestral"
-    )
+    return "confidence" if "confidence" in settings(name).objective.reveal_orders else "ancestral"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +189,7 @@ def test_confidence_reveals_the_same_number_each_step_the_surest_first():
         surer = 1.0 + jnp.arange(length + 1)[None, :, None]
         return surer * (jnp.arange(length + 3) == hidden)
 
-    objective = objectives.make(config.Objective(name="masked"), length + 1)
+    objective = objectives.make(config.objective("masked"), length + 1)
     network = Transformer(lambda key: {}, apply, lambda batch, length: ())
     prompt = jnp.zeros((2, 0), jnp.int32)
     run = jax.jit(

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from dlm import config, objectives
-from dlm.config import schema
+from dlm.config import family
 from dlm.errors import DlmError
 from dlm.model import keys, transformer
 from dlm.objectives import checks, orders, reveal, schedules
 from tolerances import FLOAT64, FORMULA, NATS, PROBABILITY, ULP
 
+SCHEDULES = ("linear", "cosine", "polynomial", "loglinear", "geometric")
 V, L = checks.VOCABULARY, checks.LENGTH
 BOS, MASK = V, V + 1
 STRINGS = jnp.array(list(itertools.product(range(V), repeat=L)), jnp.int32)
@@ -41,7 +42,7 @@ MORE: list[tuple[str, dict]] = [
     ("orders", {"orders": 3}),
     ("orders", {"orders": 3, "order_kind": "spans", "span": 2, "targets": True}),
     ("orders", {"orders": 0, "order_kind": "segments", "separator_id": 1}),
-    *(("masked", {"schedule": name}) for name in schema.SCHEDULES if name != "geometric"),
+    *(("masked", {"schedule": name}) for name in SCHEDULES if name != "geometric"),
     ("masked", {"estimator": "count"}),
     ("masked", {"weighting": "unweighted"}),
     ("masked", {"suffix": 0.5}),
@@ -61,7 +62,7 @@ def called(variant) -> str:
 
 
 def make_objective(name: str, **options) -> objectives.Objective:
-    return objectives.make(config.Objective(name=name, **options), V)
+    return objectives.make(config.objective(name, **options), V)
 
 
 @functools.cache
@@ -132,9 +133,9 @@ def test_the_masked_bound_does_not_depend_on_the_schedule(schedule):
         assert np.abs(linear - other).max() > 0
 
 
-@pytest.mark.parametrize("schedule", schema.SCHEDULES)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_weights_of_counts_are_the_integral_over_time(schedule):
-    c = config.Objective(name="masked", schedule=schedule)
+    c = config.objective("masked", schedule=schedule)
     s = schedules.schedule(c)
     t = (np.arange(200_000) + 0.5) / 200_000
     m, rate = (np.asarray(f(jnp.asarray(t)), np.float64) for f in (s.mask_prob, s.rate))
@@ -150,7 +151,7 @@ def test_the_weights_of_counts_are_the_integral_over_time(schedule):
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_discrete_time_comes_down_to_continuous_time(schedule):
     def weights(steps: int) -> np.ndarray:
-        c = config.Objective(name="masked", schedule=schedule, timesteps=steps)
+        c = config.objective("masked", schedule=schedule, timesteps=steps)
         return sum(schedules.count_weights(c, L).values())
 
     limit = weights(0)
@@ -362,21 +363,21 @@ def test_every_order_is_a_model_of_its_own(targets):
 
 def test_spans_and_segments_move_whole():
     tokens = jnp.array([[5, 6, 0, 7, 8, 9, 0, 4]])
-    c = config.Objective(name="orders", orders=0, order_kind="segments", separator_id=0)
+    c = config.objective("orders", orders=0, order_kind="segments", separator_id=0)
     seen = {
         tuple(orders.sample_order(c, keys.row_keys(jax.random.key(k), 1), tokens)[0].tolist())
         for k in range(40)
     }
     parts = ([0, 1, 2], [3, 4, 5, 6], [7])
     assert seen == {tuple(sum(p, [])) for p in itertools.permutations(parts)}
-    c = config.Objective(name="orders", orders=0, order_kind="spans", span=3)
+    c = config.objective("orders", orders=0, order_kind="spans", span=3)
     seen = {
         tuple(orders.sample_order(c, keys.row_keys(jax.random.key(k), 1), tokens)[0].tolist())
         for k in range(40)
     }
     parts = ([0, 1, 2], [3, 4, 5], [6, 7])
     assert seen == {tuple(sum(p, [])) for p in itertools.permutations(parts)}
-    c = config.Objective(name="orders", orders=3, order_kind="spans", span=2)
+    c = config.objective("orders", orders=3, order_kind="spans", span=2)
     fixed = {
         tuple(orders.sample_order(c, keys.row_keys(jax.random.key(k), 1), tokens)[0].tolist())
         for k in range(30)
@@ -512,7 +513,7 @@ def fixed_logits(length: int):
     return lambda tokens: jnp.broadcast_to(table, (*tokens.shape, V)), jax.nn.softmax(table)
 
 
-@pytest.mark.parametrize("order", reveal.ORDERS)
+@pytest.mark.parametrize("order", family.REVEAL_ORDERS)
 @pytest.mark.parametrize("steps", [1, 3, 8])
 def test_all_is_revealed_and_what_is_given_stays(order, steps):
     predict, law = fixed_logits(8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import tiny
 from dlm import config, disk, private, runs, sealed
 from dlm.cli import main
-from dlm.config import families
+from dlm.config import family
 from dlm.errors import DlmError
 from dlm.laws import own_runs, sheet
 from dlm.runs import bucket
@@ -20,7 +21,14 @@ from dlm.training import run
 from fake_runs import autoregressive, edit, write_run
 
 AR = autoregressive(1.6, 1.5e11)
-CODE = "from pathlib import Path\nPath({mark!r}).touch()\n"
+CODE = """
+from pathlib import Path
+from dlm import config
+FAMILY = config.FAMILIES["masked"]
+Path({mark!r}).touch()
+
+def make(objective, vocab_size): ...
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -35,10 +43,11 @@ def stranger(tmp_path) -> tuple[Path, Path, Path]:
     mark, file = tmp_path / "was run", tmp_path / "theirs.py"
     file.write_text(CODE.format(mark=str(mark)))
     folder = write_run(tmp_path / "runs", AR)
-    values = config.to_json(tiny.resolved())
-    values["objective"] |= dict(name="theirs", file=str(file), digest=families.digest(file))
-    edit(folder / "config.json", lambda theirs: theirs.update(values))
-    run_id = config.run_id(config.from_json(values), "f" * 64)
+    c = tiny.resolved()
+    named = dict(name="theirs", file=str(file), digest=family.digest(file))
+    c = dataclasses.replace(c, objective=dataclasses.replace(c.objective, **named))
+    edit(folder / "config.json", lambda theirs: theirs.update(config.to_json(c)))
+    run_id = config.run_id(c, "f" * 64)
     edit(folder / "run.json", lambda start: start.update(run=run_id))
     return folder, file, mark
 

@@ -49,7 +49,7 @@ def nats_and_slopes(loss):
 
 @pytest.fixture(scope="module")
 def of_the_product():
-    return nats_and_slopes(objectives.make(config.Objective(name="masked"), VOCAB).loss)
+    return nats_and_slopes(objectives.make(config.objective("masked"), VOCAB).loss)
 
 
 @pytest.mark.parametrize(
