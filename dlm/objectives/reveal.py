@@ -1,12 +1,12 @@
-"""Sampling by revealing masks, a few positions a call: shared by all families that mask.
+"""Samples by revealing masks, a few positions per call. Shared by all families that mask.
 
 ancestral   each mask is revealed with probability 1/(calls left): the reverse process
-confidence  the surest first, the same number each call (MaskGIT, arXiv 2202.04200)
-blocks      as confidence, within the leftmost `block` tokens that have masks (LLaDA, arXiv 2502.09992)
-entropy     the surest first, as many as stay within `budget` nats of summed entropy beyond the most
-            certain one (Ben-Hamu et al. 2025, arXiv 2505.24857)
-remask      ancestral, and a revealed token is masked again with probability sigma (ReMDM, arXiv
-            2503.00307), its largest value that leaves the marginals, but in the last call
+confidence  the most confident first, the same number in each call (MaskGIT, arXiv 2202.04200)
+blocks      confidence within the leftmost `block` tokens that have masks (LLaDA, arXiv 2502.09992)
+entropy     the lowest entropy first, as many as have at most `budget` nats of entropy together, not
+            counting the first (Ben-Hamu et al. 2025, arXiv 2505.24857)
+remask      ancestral, but each call except the last masks revealed tokens again with probability sigma,
+            the largest that keeps the marginals (ReMDM, arXiv 2503.00307)
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def reveal(
     budget: float = 0.1,
     block: int = 8,
 ) -> Int[Array, "B L"]:
-    """`known` with its masks filled in at most `steps` calls (0: one a mask); what is given stays.
+    """Fills in the masks of `known` in at most `steps` calls (0: one per position).
 
-    `predict(tokens) -> logits Float[B L V]`.
+    `predict(tokens) -> logits Float[B L V]`. Tokens of `known` that are not masks stay.
     """
     given = known != mask_id
     calls = steps or known.shape[1]
