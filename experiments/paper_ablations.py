@@ -21,7 +21,7 @@ quarter of its inputs masked; diffusion 1.512 after 300 epochs, passing AR after
 the inputs masked, or half or more of attention dropped, AR is at its best when its 30 epochs end.
 """
 
-import paper
+from dlm.config import paper
 
 UNIQUE = {"paper": 100e6, "gpu": 10e6, "laptop": 6400, "smoke": 1024}
 AR = {"paper": ("140m", 50), "gpu": ("14m", 50), "laptop": (128, 30), "smoke": (32, 4)}

@@ -19,7 +19,7 @@ FLOPs by 6ND) and worse after more at any size; diffusion with 417M after 500 (3
 model, and diffusion's at many.
 """
 
-import paper
+from dlm.config import paper
 
 UNIQUE = {"paper": 100e6, "gpu": 10e6, "laptop": 6400, "smoke": 2048}
 AR = {

@@ -20,7 +20,7 @@ at every size too (1.70 against 2.71, a bound, at 3e12 FLOPs); the smallest size
 compute, so this grid lies above N_opt.
 """
 
-import paper
+from dlm.config import paper
 
 SIZES = {  # compute: sizes of both families
     "paper": {

@@ -20,7 +20,7 @@ to diffusion. On a laptop (two seeds) AR is best at 1.628 after 9 epochs, with 4
 1.510 after 83, below diffusion's 1.60 (a bound) after 100; with 8 or 16 it still improves then.
 """
 
-import paper
+from dlm.config import paper
 
 UNIQUE = {"paper": 100e6, "gpu": 10e6, "laptop": 6400, "smoke": 1024}
 SIZE = {"paper": "278m", "gpu": "35m", "laptop": 128, "smoke": 32}

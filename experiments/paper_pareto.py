@@ -24,8 +24,7 @@ law has C_crit ~ U^2.17; its own points, as drawn, U^2.39. On a laptop (one seed
 
 from pathlib import Path
 
-import paper
-from dlm.config import experiment
+from dlm.config import experiment, paper
 
 CONTOURS = str(Path(__file__).with_name("paper_contours.py"))
 LARGER = ("44m", "74m", "140m", "278m", "425m")

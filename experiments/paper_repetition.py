@@ -21,7 +21,7 @@ ends at 1.85, 2.14 and 4.67 after 1, 20 and 100 epochs of ever fewer tokens, dif
 from its best at this compute, between 2.84 and 2.89 (bounds) after any.
 """
 
-import paper
+from dlm.config import paper
 
 PAIRS = {  # compute: size of AR, of diffusion, epochs
     "paper": {

@@ -51,7 +51,7 @@ def write_run(
     settings = cfg.Config(
         corpus=cfg.Corpus(name=corpus),
         data=cfg.Data(seq_len=64, unique_tokens=unique_tokens),
-        objective=cfg.Objective(name=objective),
+        objective=cfg.FAMILIES.get(objective, cfg.FAMILIES["ar"]).options(name=objective),
         optimizer=cfg.Optimizer(lr=lr),
         train=cfg.Train(duration=f"{epochs} epochs", seed=seed),
     )

@@ -20,8 +20,7 @@ from dlm.training import loop
 from dlm.training.prepare import prepare
 from places import ROOT
 
-SHARED = ROOT / "experiments" / "paper.py"  # imported by paper_*.py
-FILES = sorted(set((ROOT / "experiments").glob("*.py")) - {SHARED})
+FILES = sorted((ROOT / "experiments").glob("*.py"))
 PAPER = [path for path in FILES if path.stem.startswith("paper_")]
 
 

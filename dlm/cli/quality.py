@@ -46,7 +46,9 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     windows = data.validation_windows(store, c.data.seq_len)
     points = sample_quality.curve(
         *(c, params, judge, judge_params, store.vocab_size, windows),
-        sorted({sampling.calls(c, steps) for steps in a.steps}),  # as many as are made
+        sorted(
+            {c.objective.sampler_calls(c.data.seq_len, steps) for steps in a.steps}
+        ),  # as many as are made
         count=a.count,
         seed=a.seed,
         **options.sampling(a),

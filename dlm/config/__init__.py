@@ -1,4 +1,4 @@
-"""What an experiment is: fields with their ranges, families, sweeps, run ids, the plan of a run."""
+"""Describes experiments: settings and their ranges, objectives, sweeps, run ids, the plan of a run."""
 
 from dlm.config.resolve import (
     FAMILIES,

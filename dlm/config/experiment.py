@@ -1,4 +1,4 @@
-"""An experiment file, for people: its base ConfigDict, its sweep, and overrides by dotted keys."""
+"""Loads experiment files, and applies their sweeps and the overrides of a command line."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SCALES = ("laptop", "smoke", "gpu", "paper")
 
 
 def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
-    """Runs an experiment file: its base config and the overrides of each run of its sweep.
+    """Runs an experiment file. Returns its base config and the overrides of each run of its sweep.
 
-    The file may import the files beside it.
+    The file may import files beside it.
 
     Raises:
       DlmError: the file is missing, fails to load, or does not offer `get_config(scale)`.
@@ -64,9 +64,10 @@ def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
 
 @contextlib.contextmanager
 def _neighbours(folder: Path) -> Iterator[None]:
-    """Lets a file import the files beside it, unless Python has a module of the name.
+    """Lets a file import the files in its folder; Python's own modules take precedence.
 
-    They are forgotten after, so that another folder's file of the same name is not taken for them.
+    The imported files are forgotten at the end. Otherwise a file of another folder with the same name
+    would not be read.
     """
     before, place = set(sys.modules), str(folder)
     added = place not in sys.path
@@ -85,7 +86,7 @@ def _neighbours(folder: Path) -> Iterator[None]:
 
 
 def _check_base(path: str, config: Any) -> None:
-    """Refuses what get_config returns unless it has the groups and fields of dlm.config.base()."""
+    """Raises DlmError unless a config has the groups and fields of dlm.config.base()."""
     if not isinstance(config, ConfigDict):
         raise DlmError(f"{path}: get_config must return the ConfigDict of dlm.config.base()")
     if isinstance(config, FrozenConfigDict):
@@ -100,7 +101,7 @@ def _check_base(path: str, config: Any) -> None:
 
 
 def _no_experiment(file: Path, problem: str) -> str:
-    """Why a path is no experiment, and which one may have been meant."""
+    """Says why a path is no experiment, and which file may be meant."""
     experiments = sorted(Path("experiments").glob("*.py"))
     if problem == "is a folder" and str(file) != ".":
         inside = sorted(f.name for f in file.glob("*.py") if f.is_file())
@@ -114,7 +115,7 @@ def _no_experiment(file: Path, problem: str) -> str:
 
 
 def expand(config: ConfigDict, overrides: Iterable[dict[str, Any]]) -> list[Config]:
-    """One resolved Config per run of a sweep, in the sweep's order."""
+    """Returns one resolved Config for each run of a sweep, in the order of the sweep."""
     runs = []
     for values in overrides:
         runs.append(edited(config, values.items()))
@@ -124,9 +125,9 @@ def expand(config: ConfigDict, overrides: Iterable[dict[str, Any]]) -> list[Conf
 def with_overrides(
     config: ConfigDict, sweep: list[dict[str, Any]], by_hand: dict[str, Any]
 ) -> tuple[ConfigDict, list[dict[str, Any]]]:
-    """The base config and the runs of its sweep, with the overrides of a command line in each run.
+    """Adds the overrides of a command line to a base config and to each run of its sweep.
 
-    If they name another corpus or objective, the options of the experiment's own are left out.
+    If they name another corpus or objective, the experiment's options of the old one are dropped.
     """
     changed: Any = copy.deepcopy(config)
     runs = sweep
@@ -151,7 +152,7 @@ def _without(run: dict[str, Any], group: str) -> dict[str, Any]:
 
 
 def override(config: ConfigDict, key: str, value: Any) -> Any:
-    """Sets a dotted key in place, `"model.layers", 6`; returns the value that it replaces.
+    """Sets a dotted key in place, such as ("model.layers", 6). Returns the value before.
 
     Raises:
       DlmError: the key does not exist (names the nearest that does), or is a group.
@@ -179,7 +180,7 @@ def override(config: ConfigDict, key: str, value: Any) -> Any:
 
 
 def check_plain(key: str, value: Any) -> None:
-    """Refuses a value that a config.json could not hold as it is.
+    """Refuses a value that JSON cannot hold.
 
     Raises:
       DlmError: an object, or an integer of more than 64 bits.
@@ -197,7 +198,7 @@ def check_plain(key: str, value: Any) -> None:
 
 
 def value_at(config: ConfigDict, key: str) -> Any:
-    """The value at a dotted key of the config, such as "model.layers"."""
+    """Returns the value at a dotted key of the config, such as "model.layers"."""
     node: Any = config
     for part in key.split("."):
         node = node[part]
@@ -205,7 +206,7 @@ def value_at(config: ConfigDict, key: str) -> Any:
 
 
 def edited(config: Config | ConfigDict, overrides: Iterable[tuple[str, Any]]) -> Config:
-    """A config with some keys changed, resolved again."""
+    """Changes some keys of a config and resolves it again."""
     if isinstance(config, Config):
         config = ConfigDict(to_json(config))
     config = copy.deepcopy(config)
@@ -215,7 +216,7 @@ def edited(config: Config | ConfigDict, overrides: Iterable[tuple[str, Any]]) ->
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Splits `--config.model.layers=6` into ("model.layers", 6); other words stay strings."""
+    """Splits `--config.model.layers=6` into ("model.layers", 6), see `literal`."""
     match = re.fullmatch(r"--config\.([\w.]+)=(.*)", text, re.DOTALL)
     if not match:
         raise DlmError(f"{text}: an override reads --config.GROUP.FIELD=VALUE")
@@ -224,20 +225,15 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def literal(text: str) -> Any:
-    """A Python literal, true or false; any other text stays text."""
+    """Reads a Python literal, true or false. Any other text stays text."""
     try:
         return ast.literal_eval(text)
-    except (
-        ValueError,
-        SyntaxError,
-        MemoryError,
-        RecursionError,
-    ):  # the last two: too many brackets
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: many brackets
         return {"true": True, "false": False}.get(text, text)
 
 
 def keys(config: ConfigDict, prefix: str = "") -> list[str]:
-    """The dotted keys of a config, groups included."""
+    """Lists the dotted keys of a config, groups included."""
     found = []
     for name, value in config.items():
         inner = keys(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else []

@@ -1,4 +1,4 @@
-"""The families between autoregression and diffusion: options and facts of each, without JAX.
+"""The built-in objectives, from autoregression to diffusion: options and facts, without JAX.
 
 A family is an options record, which `config.objective` holds if the family is chosen, and one row of
 FAMILIES. Its maths stands in `dlm/objectives/NAME.py`.
@@ -15,7 +15,10 @@ from dlm.errors import fail
 
 
 def objective(name: str = "ar", **options: Any) -> Any:
-    """The options record of a built-in family, `objective("masked", schedule="cosine")`, unchecked."""
+    """Makes the options record of a built-in family: `objective("masked", schedule="cosine")`.
+
+    The values are not checked; those of `dlm.config.resolve` are.
+    """
     return FAMILIES[name].options(name=name, **options)
 
 
@@ -28,18 +31,18 @@ FAMILIES["ar"] = Family(
 
 @dataclass(frozen=True, kw_only=True)
 class InOrders(Objective):
-    # how many fixed orders; 0: a new one for every sequence
+    # number of fixed orders; 0: a new order for every sequence
     orders: Annotated[int, Range(0, 10_000)] = 4
-    span: Annotated[int, Range(1, MOST)] = 8  # order_kind spans: tokens that stay together
+    span: Annotated[int, Range(1, MOST)] = 8  # for order_kind spans: tokens that stay together
 
 
 @dataclass(frozen=True, kw_only=True)
 class Orders(InOrders):
     # jitter (of left to right), uniform, spans or segments
     order_kind: Literal["jitter", "uniform", "spans", "segments"] = "jitter"
-    # segments: the token id that ends one (a full stop, an end of document)
+    # for order_kind segments: the token id that ends a segment (a full stop, an end of document)
     separator_id: Annotated[int, Range(-1, 10_000_000)] = -1
-    targets: Flag = False  # give the position of the token that is asked for
+    targets: Flag = False  # tell the model the position of the token it predicts
 
     def check(self) -> None:
         if self.order_kind == "segments" and self.separator_id < 0:
@@ -65,7 +68,7 @@ FAMILIES["orders"] = Family(
 
 @dataclass(frozen=True, kw_only=True)
 class AnyOrder(InOrders):
-    # no segments: an order that depends on the tokens is no bound
+    # not segments: with an order that depends on the tokens the score is no bound
     order_kind: Literal["jitter", "uniform", "spans"] = "jitter"
 
 
@@ -79,7 +82,7 @@ FAMILIES["any_order"] = Family(
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(Objective):
-    noise: PartShare = 0.1  # share of the input tokens that are changed in training
+    noise: PartShare = 0.1  # share of the input tokens that training changes
     noise_kind: Literal["mask", "replace"] = "mask"  # replace: by a random token
     attention_noise: Share = 0.0  # share of the queries that lose part of their keys
 
@@ -94,11 +97,11 @@ FAMILIES["noise"] = Family(
 
 @dataclass(frozen=True, kw_only=True)
 class Scheduled(Objective):
-    """Noise over time, see dlm/objectives/schedules.py."""
+    """A family with a noise schedule, see dlm/objectives/schedules.py."""
 
     schedule: Literal["linear", "cosine", "polynomial", "loglinear", "geometric"] = "linear"
-    # polynomial, m(t) = t^schedule_exponent: beyond 4, m of an early time is 0 in float32, and its
-    # weight NaN
+    # for polynomial, m(t) = t^schedule_exponent; beyond 4, m of early times is 0 in float32 and the
+    # weight m'/m is NaN
     schedule_exponent: Annotated[float, Range(0.1, 4)] = 2.0
 
     def _needs_no_noise_at_the_start(self, which: str) -> None:
@@ -109,9 +112,9 @@ class Scheduled(Objective):
 
 @dataclass(frozen=True, kw_only=True)
 class Masked(Scheduled):
-    # the draw of the training loss: time (Bernoulli, 1/t) or count (exact, L/k)
+    # masks of the training loss: time (each token with probability m(t)) or count (exactly k tokens)
     estimator: Literal["time", "count"] = "time"
-    timesteps: Annotated[int, Range(0, 10_000)] = 0  # of discrete time; 0: continuous time
+    timesteps: Annotated[int, Range(0, 10_000)] = 0  # steps of discrete time; 0: continuous time
     # the training loss: the bound, or unweighted cross-entropy
     weighting: Literal["bound", "unweighted"] = "bound"
     suffix: Share = 0.0  # share of the training sequences whose masks are a suffix
@@ -138,9 +141,9 @@ FAMILIES["masked"] = Family(
 
 @dataclass(frozen=True, kw_only=True)
 class Block(Objective):
-    # the draw of the training loss: time (Bernoulli, 1/t) or count (exact, b/k)
+    # masks of the training loss: time (each token with probability m(t)) or count (exactly k tokens)
     estimator: Literal["time", "count"] = "time"
-    # b, tokens that are denoised together, a divisor of data.seq_len
+    # tokens that are denoised together; must divide data.seq_len
     block: Annotated[int, Range(1, MOST)] = 4
 
     @property
@@ -156,7 +159,9 @@ class Block(Objective):
         return blocks * max(steps // blocks, 1)
 
     def sampler_passes(self, length: int) -> float:
-        return (self.block + 1) / 2  # of the noisy and the clean copy, a block has one at a time
+        return (
+            self.block + 1
+        ) / 2  # a call reads one copy of one block; training reads both copies
 
 
 FAMILIES["block"] = Family(
@@ -169,9 +174,9 @@ FAMILIES["block"] = Family(
 
 @dataclass(frozen=True, kw_only=True)
 class D3PM(Scheduled):
-    timesteps: Annotated[int, Range(0, 10_000)] = 0  # of discrete time; 0: continuous time
-    transition: Literal["uniform", "absorbing"] = "uniform"  # jumps to uniform tokens, or to MASK
-    # what the model gives: a distribution over tokens, or ratios of probabilities
+    timesteps: Annotated[int, Range(0, 10_000)] = 0  # steps of discrete time; 0: continuous time
+    transition: Literal["uniform", "absorbing"] = "uniform"  # jump to a random token, or to MASK
+    # what the model predicts: a distribution over tokens, or ratios of probabilities
     parameterization: Literal["denoising", "score"] = "denoising"
 
     def check(self) -> None:
@@ -196,7 +201,7 @@ FAMILIES["d3pm"] = Family(
 
 @dataclass(frozen=True, kw_only=True)
 class Flow(Scheduled):
-    path: Literal["mask", "uniform"] = "mask"  # from masks or from uniform tokens
+    path: Literal["mask", "uniform"] = "mask"  # start from masks or from uniform tokens
 
     def check(self) -> None:
         self._needs_no_noise_at_the_start("flow")
@@ -221,11 +226,9 @@ FAMILIES["flow"] = Family(
 
 @dataclass(frozen=True, kw_only=True)
 class Gaussian(Objective):
-    prediction: Literal["x0", "epsilon"] = "x0"  # a mean of embeddings, or the noise
-    log_snr: Annotated[float, Range(0, 20, "low")] = (
-        6.0  # from this at t = 0 to minus this at t = 1
-    )
-    learned_schedule: Flag = False  # both ends of the log-SNR are parameters
+    prediction: Literal["x0", "epsilon"] = "x0"  # predict a mean of embeddings, or the noise
+    log_snr: Annotated[float, Range(0, 20, "low")] = 6.0  # log-SNR at t = 0; minus this at t = 1
+    learned_schedule: Flag = False  # train both ends of the log-SNR
 
     @property
     def reveal_orders(self) -> tuple[str, ...]:

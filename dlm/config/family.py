@@ -1,4 +1,4 @@
-"""What is known of an objective without JAX: its options, its facts, and the file of one's own.
+"""Describes an objective without JAX: its options, its facts, and how a user's file brings its own.
 
 An objective's file defines FAMILY, a `Family`, and make(objective, vocab_size); also init(objective,
 params) if the objective has parameters, and conditionals(objective, vocab_size) if it can score a
@@ -29,11 +29,11 @@ REVEAL_ORDERS = ("ancestral", *PATHS, "maskgit", "remask")
 
 @dataclass(frozen=True, kw_only=True)
 class Objective(Group):
-    """What all families have; each adds its own options and says what differs from here."""
+    """The options that all families have. A family adds its own and overrides the methods below."""
 
     name: str = ""
-    file: str = ""  # a Python file with an objective of one's own, called `name`
-    digest: str = ""  # of that file, filled in
+    file: str = ""  # a Python file that defines the objective `name`; "": a built-in one
+    digest: str = ""  # of the file; filled in when the config is resolved
 
     @property
     def family(self) -> Family:
@@ -43,54 +43,54 @@ class Objective(Group):
 
     @property
     def block_length(self) -> int:
-        """Tokens that are denoised together; L must be a multiple."""
+        """Tokens that are denoised together. The sequence length must be a multiple of it."""
         return 1
 
     def check(self) -> None:
-        """Raises DlmError, naming the option, if the options do not go together."""
+        """Raises DlmError, which names the option, if two options contradict each other."""
 
     @property
     def least_vocabulary(self) -> int:
-        """Tokens that the vocabulary must have."""
+        """The smallest vocabulary that the options allow."""
         return 2
 
     def check_vocabulary(self, vocab_size: int) -> None:
-        """Raises DlmError, naming the option, if an option names a token that is not there."""
+        """Raises DlmError, which names the option, if an option names an unknown token."""
 
     @property
     def reveal_orders(self) -> tuple[str, ...]:
-        """The orders in which a sampler can reveal tokens, the default first."""
+        """Lists the orders in which the sampler can reveal tokens, the default first."""
         return (*REVEAL_ORDERS, "ddim") if self.file else ("ancestral",)
 
     def sampler_calls(self, length: int, steps: int) -> int:
-        """Calls of the model that sampling L tokens makes if `steps` are asked for."""
+        """Counts the calls of the model that sample L tokens if the user asks for `steps`."""
         causal = not self.file and self.family.attention == "causal"
         return length if causal else max(steps, 1)
 
     def sampler_passes(self, length: int) -> float:
-        """Forward passes over a whole sequence that one sample takes in a run, at the least."""
+        """Counts the forward passes over a whole sequence that one sample takes, at least."""
         return 1  # causal: a call a token, each with a cache of those before
 
 
 class Family(NamedTuple):
-    """What the rest must know of an objective before JAX is loaded."""
+    """Facts of an objective that are needed before JAX is loaded."""
 
-    exact: bool  # is `nll` the likelihood, or an upper bound on it?
-    extra_tokens: int  # rows of the embedding beyond the vocabulary: BOS, then MASK
-    extra_positions: int  # inputs beyond the L tokens that are scored
-    attention: str  # for counting FLOPs
-    formula: str  # of what is scored, per sequence, in nats
+    exact: bool  # True: `nll` is the exact likelihood; False: an upper bound on -log p
+    extra_tokens: int  # embedding rows beyond the vocabulary: BOS, then MASK
+    extra_positions: int  # input positions beyond the L tokens that are scored
+    attention: str  # causal, full or block; for counting FLOPs
+    formula: str  # of the score of one sequence, in nats
     source: str
-    hides_targets: bool = True  # the model never sees a token that it is scored on
-    uses_time: bool = False  # the model is told the noise level, if model.time_conditioning is on
-    title: str = ""  # in sentences; "": the objective's name
+    hides_targets: bool = True  # True if the model never sees a token it is scored on
+    uses_time: bool = False  # True if model.time_conditioning tells the model the noise level
+    title: str = ""  # the name in sentences; "": the objective's name
     options: type[Objective] = Objective
 
 
 FAMILIES: dict[str, Family] = {}  # by name; dlm/config/families.py fills it
 
 
-# --- files of one's own ------------------------------------------------------------------------
+# --- files of the user's -----------------------------------------------------------------------
 
 
 def digest(path: Path) -> str:
@@ -100,11 +100,11 @@ def digest(path: Path) -> str:
 
 @functools.lru_cache(maxsize=16)
 def load_custom(file: str, known: str) -> Any:
-    """The module of an objective's file; `known` is the file's digest.
+    """Runs a user's file and returns its module. `known` is the digest that the file must have.
 
     Raises:
-      DlmError: no such file; the file fails to load, lacks FAMILY or make, has another thing in the
-        place of one of them, or changed since its digest was taken.
+      DlmError: the file is missing, fails to load, lacks FAMILY or make, holds something else under
+        these names, or changed since the digest was taken.
     """
     path = Path(file)
     spec = importlib.util.spec_from_file_location(f"own_{known}", path)
@@ -153,16 +153,16 @@ def _is_options(record: Any) -> bool:
 def check_call(
     file: str, name: str, function: Any, right: str, count: int, options: Iterable[str] = ()
 ) -> None:
-    """Raises DlmError unless a function of the file takes `count` values and the named options.
+    """Raises DlmError unless a function of the file takes `count` arguments and the named options.
 
-    `right` shows how it is called, in parentheses.
+    `right` shows how the function is called, in parentheses.
     """
     if not callable(function):
         kind = type(function).__name__
         fail("objective.file", file, f"a file whose {name} is a function {right}, not a {kind}")
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of a function that is not written in Python
+    except (TypeError, ValueError):  # the function is not written in Python
         return
     try:
         signature.bind(*range(count), **dict.fromkeys(options))

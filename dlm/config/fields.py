@@ -1,4 +1,4 @@
-"""What a config's field may hold, said in its annotation, and the one line if it holds another thing.
+"""Checks the fields of a config: the annotation of each field says what values it takes.
 
     layers: Annotated[int, Range(1, 1000)] = 2
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -25,14 +25,14 @@ MOST = 1_048_576  # tokens of a sequence, sequences of a batch, devices along an
 
 
 class Group:
-    """A record of the config: pydantic refuses fields that it does not have."""
+    """A record of the config. Unknown fields are refused."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a field takes: `low` to `high`; `without` names the ends that are left out."""
+    """The numbers that a field takes, `low` to `high`. `without` names the ends that are excluded."""
 
     low: float
     high: float
@@ -59,14 +59,14 @@ class Range:
 
 
 class Strict:
-    """No text or number in the place of true or false."""
+    """Marks a field that takes true or false alone: no 1, no "yes"."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         return handler(source) | {"strict": True}
 
 
 class Amount:
-    """A number and a unit, see `parse_duration`."""
+    """Marks a text that holds a number and a unit, see `parse_duration`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
@@ -81,7 +81,7 @@ Duration = Annotated[str, Amount()]  # "60 epochs"
 
 
 def _whole(value: Any) -> Any:
-    """A whole float as an integer, for a field of integers: 2e6 may be written for 2000000."""
+    """Turns a whole float into an integer: 2e6 may be written for 2000000."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -91,10 +91,10 @@ def _duration(text: str) -> str:
 
 
 def parse_duration(text: str) -> tuple[str, float]:
-    """Unit and amount of a duration: "60 epochs" is ("epochs", 60.0).
+    """Splits a duration into unit and amount: "60 epochs" is ("epochs", 60.0).
 
     Raises:
-      ValueError: what would be right; the text is no duration, or more than all of a run.
+      ValueError: the text is no duration, or more than 100 percent; the message says what is right.
     """
     words = r"\s*(\d[\d.,_]*(?:e[+-]?\d+)?)\s*([a-z]+)\s*"
     match = re.fullmatch(words, text.lower())
@@ -114,15 +114,15 @@ def parse_duration(text: str) -> tuple[str, float]:
 
 
 def validated(record: type[T], values: Any, group: str = "") -> T:
-    """Builds a record from plain values, each as its field's annotation asks.
+    """Builds a record from plain values and checks each against the annotation of its field.
 
     Args:
       record: a dataclass of the config, such as `dlm.config.schema.Config`.
       values: a dict of plain values; nested records are dicts too.
-      group: the record's name within the config, "" for all of it.
+      group: the record's name within the config; "" for the whole config.
 
     Raises:
-      DlmError: names the first unknown field, else the first wrong one, its value, and what is right.
+      DlmError: names the first unknown field, or the first wrong one with its value and what is right.
     """
     from pydantic import ValidationError
 
@@ -151,13 +151,13 @@ def _reader(record: type) -> Any:
 
 @functools.cache
 def hints(record: type) -> dict[str, Any]:
-    """The annotation of each field of a record."""
+    """Returns the annotation of each field of a record."""
     names = record.__dataclass_fields__
     return {k: v for k, v in get_type_hints(record, include_extras=True).items() if k in names}
 
 
 def _right(problem: Any, hint: Any) -> str:
-    """What a field takes, in the words of an error."""
+    """Says what values a field takes, for an error."""
     if get_origin(hint) is Literal:
         words = get_args(hint)
         return f"one of {', '.join(words)}{nearest(str(problem['input']), words)}"

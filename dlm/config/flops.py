@@ -1,4 +1,4 @@
-"""Parameters and FLOPs, counted analytically, and device peaks: plain arithmetic, no JAX.
+"""Counts parameters and FLOPs analytically, and lists device peaks. No JAX.
 
 Conventions: one multiply-add is two FLOPs; a backward pass costs twice the forward one; norms,
 softmax, rotary embedding and the gather of input embeddings are not counted.
@@ -56,7 +56,7 @@ class Parameters(NamedTuple):
 def parameters(
     *, layers: int, width: int, ff: int, rows: int, tied: bool, time: bool = False
 ) -> Parameters:
-    """Counts what `dlm.model.init` makes.
+    """Counts the parameters of a model.
 
     `rows` is the vocabulary with the objective's extra tokens (BOS, MASK). Per layer: 4D² attention,
     3DF feed-forward, 2D norm scales; then D for the final norm. The paper's formula (section 9)
@@ -76,7 +76,7 @@ def paper_parameters(*, layers: int, width: int, ff: int, vocabulary: int = 5025
 def forward_flops(
     *, layers: int, width: int, ff: int, rows: int, length: int, attention: str, block: int = 0
 ) -> float:
-    """FLOPs of one forward pass over one sequence of `length` input positions.
+    """Counts the FLOPs of one forward pass over one sequence of `length` input positions.
 
     Matrix products 2·(4D² + 3DF) per position and layer, logits 2·D·rows per position, attention
     4·D per (query, key) pair that the mask allows: length² pairs when full, half of them (and the
@@ -96,22 +96,21 @@ def forward_flops(
 
 
 def training_flops(**sizes) -> float:
-    """FLOPs of one training step over one sequence: forward once, backward twice that."""
+    """Counts the FLOPs of one training step over one sequence: three times a forward pass."""
     return 3 * forward_flops(**sizes)
 
 
 def utilisation(flops_per_second: float, peak: float) -> float | None:
-    """Counted FLOP/s as a share of the peak (MFU); None, unknown, if that is no share.
+    """Returns counted FLOP/s over the peak (MFU); None if the ratio exceeds 1.
 
-    A measured peak is a reading: other programs slow the measurement, and training that runs without
-    them comes out above 1.
+    It can exceed 1 if the peak was measured while other programs ran.
     """
     share = flops_per_second / peak if peak > 0 else math.inf
     return share if share <= 1 else None
 
 
 def peak(device_kind: str, dtype: str) -> float | None:
-    """The tabled peak of a device in FLOP/s; None if the table has none (CPUs, slices of a GPU)."""
+    """Looks up the peak of a device in FLOP/s; None if unknown (CPUs, slices of a GPU)."""
     if re.search(r"\bMIG\b", device_kind):
         return None
     for pattern, peaks in PEAKS.items():

@@ -1,4 +1,4 @@
-"""Labels of runs: what tells one from its siblings, and what was overridden by hand."""
+"""Labels runs by the settings that differ within a sweep and by overrides of the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dlm.errors import DlmError
 
 
 def label(c: config.Config, overrides: dict[str, Any], keys: set[str]) -> str:
-    """What tells a run from others on the same data: `digits ar lr=0.004 seed=1`."""
+    """Names a run among others on the same data: `digits ar lr=0.004 seed=1`."""
     words = []
     for key, value in overrides.items():
         if key in keys:
@@ -22,7 +22,7 @@ def label(c: config.Config, overrides: dict[str, Any], keys: set[str]) -> str:
 
 
 def _short(key: str, keys: set[str]) -> str:
-    """The last parts of a key, as few as no other key ends in; `train.seed` is always "seed"."""
+    """Shortens a key to its last parts, as few as are unique; `train.seed` is always "seed"."""
     if key == "train.seed":
         return "seed"
     parts = key.split(".")
@@ -32,10 +32,10 @@ def _short(key: str, keys: set[str]) -> str:
 
 
 def keys(base: Any, sweep: list[dict[str, Any]], by_hand: dict[str, Any]) -> set[str]:
-    """The keys that labels name: those that differ between runs of one corpus and one objective, and
+    """Lists the keys that labels show: those that differ between runs of one corpus and objective, and
     overrides from the command line that change the base config or a key of the sweep.
 
-    Overrides that move no number (`config.SAME_RUN`) are left out, as they leave the run's id alone.
+    Overrides that change no result (`config.SAME_RUN`) are left out: they do not change the id either.
     """
     changed = copy.deepcopy(base)
     before = {key: experiment.override(changed, key, value) for key, value in by_hand.items()}
@@ -51,7 +51,7 @@ def keys(base: Any, sweep: list[dict[str, Any]], by_hand: dict[str, Any]) -> set
 
 
 def _differing(sweep: list[dict[str, Any]]) -> set[str]:
-    """Keys whose values differ between runs of one corpus and one objective."""
+    """Finds the keys whose values differ between runs of one corpus and one objective."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for run in sweep:
         name = json.dumps([run.get("corpus.name"), run.get("objective.name")])
@@ -65,7 +65,7 @@ def _differing(sweep: list[dict[str, Any]]) -> set[str]:
 
 
 def check_sizes(c: config.Config, by_hand: dict[str, Any]) -> None:
-    """Raises DlmError if `model.size`, which is not set by hand, undoes a size that is."""
+    """Raises DlmError if the experiment's `model.size` overrules a size of the command line."""
     for name in ("layers", "width", "heads", "ff"):
         value, size = by_hand.get(f"model.{name}"), getattr(c.model, name)
         if c.model.size and "model.size" not in by_hand and value not in (None, size):

@@ -1,8 +1,8 @@
 """Counts the bytes that a run takes on each device, before anything is built; no JAX.
 
-There are two counts. The least is what must be there whatever XLA does: a run whose least does not
-fit is refused (`dlm.config.planning`). The other is an estimate of all that XLA keeps, by factors
-measured on a CPU; it is shown, and a run whose estimate does not fit is warned of.
+There are two counts. The least counts only tensors that any compiler must hold: a run whose least does
+not fit is refused (`dlm.config.planning`). The estimate counts all that XLA keeps, by factors measured
+on a CPU: it is shown, with a warning if it does not fit.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Machine(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes on one device, by what they are for. All tensors of one kind that live at once count."""
+    """Bytes on one device by purpose, each the sum over tensors that live at the same time."""
 
     parameters: float
     optimizer: float  # both moments
@@ -67,8 +67,8 @@ class Memory(NamedTuple):
 
 
 def microbatches(c: Config, mesh: Mesh, cpu: bool) -> int:
-    """Microbatches of a step: the config's, or as many as leave each device so many tokens: what the
-    caches of a CPU hold (BUILD_NOTES), or what keeps an accelerator busy (not measured).
+    """Picks the microbatches per step: those of the config, else as many as leave each device 512
+    tokens on a CPU (its caches, see BUILD_NOTES) or 8,192 on an accelerator (not measured).
     """
     if c.train.microbatches:
         return c.train.microbatches
@@ -81,9 +81,9 @@ def microbatches(c: Config, mesh: Mesh, cpu: bool) -> int:
 def memory(
     c: Config, count: flops.Parameters, vocab_size: int, mesh: Mesh, cpu: bool, least: bool = False
 ) -> Memory:
-    """What one device holds of a run whose model has `count` parameters.
+    """Counts the bytes that one device holds for a run whose model has `count` parameters.
 
-    `least`: of gradients, logits and activations one tensor each, which is there whatever XLA does.
+    `least`: counts only one tensor each of gradients, logits and activations, the least possible.
     """
     m, family = c.model, c.objective.family
     split = mesh.data * mesh.fsdp
@@ -145,9 +145,9 @@ def _sequences(c: Config, rows: int, sequences: float, mesh: Mesh, least: bool) 
 
 
 def _samples(c: Config, rows: int, least: bool) -> float:
-    """Bytes of all samples of a run, which are drawn at once and on one device each."""
+    """Counts the bytes of all samples of a run, which are drawn at once, all on one device."""
     m, count = c.model, c.evaluation.samples
-    if c.objective.file:  # how it samples is its own affair
+    if c.objective.file:  # how it samples is not known
         return float(FLOAT * count * c.data.seq_len)
     if c.objective.family.attention in ("causal", "block"):  # a cache of keys and values
         number = 2 if m.dtype == "bfloat16" else FLOAT
@@ -157,8 +157,8 @@ def _samples(c: Config, rows: int, least: bool) -> float:
 
 
 def host_memory() -> float:
-    """Bytes that this process may still take: the machine's free memory, or what its control group
-    leaves of its limit; infinite if the system does not say.
+    """Returns the bytes that this process may still take: the machine's free memory, or what is left
+    of its control group's limit; infinite if neither is known.
     """
     return min(_free(), *(limit - used for limit, used in _groups()), math.inf)
 
@@ -176,7 +176,7 @@ def _free() -> float:
 
 
 def _groups(root: Path = Path("/sys/fs/cgroup")) -> list[tuple[float, float]]:
-    """Limit and use, in bytes, of the control groups that hold this process and have a limit."""
+    """Lists (limit, use) in bytes for each control group of this process that has a limit."""
     try:
         own = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -1,6 +1,6 @@
-"""What a run comes to, once its corpus is known: steps, tokens, parameters, FLOPs, bytes.
+"""Plans a run: steps, tokens, parameters, FLOPs and bytes, once its corpus is known.
 
-What cannot fit or cannot end is refused here, before anything is computed.
+Runs that do not fit in memory, or whose scores take too long, are refused before anything is computed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from dlm.errors import DlmError, fail
 from dlm.format import number, scientific, size
 
 MOST_EVENTS = 100_000  # evaluations of a run, and checkpoints
-# Scoring or samples are refused if they take more than so many times the FLOPs of training, and more
-# than a FLOOR: a trial of two steps may well cost less than its scores. 10^17 FLOPs are minutes of
-# an accelerator and weeks of a CPU.
+# Scores or samples are refused if they take more than MOST_TIMES_TRAINING times the FLOPs of training
+# and more than FLOOR. The floor allows trials of two steps; it is minutes on an accelerator.
 MOST_TIMES_TRAINING = 100
 FLOOR = 1e17
 MOST_INT32 = 2**31 - 1  # what JAX counts passes with
@@ -26,12 +25,12 @@ MOST_INT32 = 2**31 - 1  # what JAX counts passes with
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run comes to, once the corpus is known. Tokens are raw tokens."""
+    """Sizes of a run, once the corpus is known. Tokens are tokens of the corpus, without BOS."""
 
     vocab_size: int
     unique_tokens: int  # U
     windows: int  # U / L
-    held_out: int  # windows of the validation split; 0: not known
+    held_out: int  # windows of the validation split; 0: unknown
     steps: int
     tokens_per_step: int
     warmup: int  # steps
@@ -41,7 +40,7 @@ class Plan:
     evaluate_at: tuple[int, ...]  # steps, increasing; the last is `steps`
     parameters: flops.Parameters
     flops_per_step: float  # analytic, by attention kind
-    flops_6nd_per_step: float  # 6 · N · tokens, N with embeddings: the paper's count
+    flops_6nd_per_step: float  # 6 · N · tokens, N with embeddings, as the paper counts
 
     @property
     def epochs(self) -> float:
@@ -58,14 +57,14 @@ class Work(NamedTuple):
 
     @property
     def after(self) -> float:
-        """All but the training steps."""
+        """FLOPs of everything except training steps."""
         return self.tracked + self.final + self.samples
 
 
 def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_tokens: int = 0) -> Plan:
     """Turns durations into steps, and sizes into parameters and FLOPs, once the corpus is known.
 
-    Without `validation_tokens` the FLOPs of scores are not known.
+    Without `validation_tokens` the FLOPs of scores are unknown.
 
     Raises:
       DlmError: more unique tokens than the corpus has, a batch larger than the subset, or more steps,
@@ -76,12 +75,8 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_token
     if available == 0:
         fail("data.seq_len", length, f"at most {train_tokens}, the training tokens there are")
     if config.data.unique_tokens > available:
-        fail(
-            "data.unique_tokens",
-            config.data.unique_tokens,
-            f"at most {available:,}: the training split of {config.corpus.name} has "
-            f"{train_tokens:,} tokens",
-        )
+        split = f"the training split of {config.corpus.name} has {train_tokens:,} tokens"
+        fail("data.unique_tokens", config.data.unique_tokens, f"at most {available:,}: {split}")
     objective = config.objective
     objective.check_vocabulary(vocab_size)
     unique = config.data.unique_tokens or available
@@ -125,25 +120,21 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_token
 
 
 def check_length(config: Config, document_length: int | None, validation_tokens: int) -> None:
-    """Raises DlmError where L fits neither the documents (of one length) nor the validation split."""
+    """Raises DlmError if L does not divide the length of the documents, where all have one length, or
+    exceeds the validation split."""
     length = config.data.seq_len
     if document_length and document_length % length:
-        right = (
-            f"a divisor of {document_length}, the length of each document of {config.corpus.name}"
-        )
-        fail("data.seq_len", length, right)
+        which = f"the length of each document of {config.corpus.name}"
+        fail("data.seq_len", length, f"a divisor of {document_length}, {which}")
     if validation_tokens < length:
-        fail(
-            "data.seq_len", length, f"at most {validation_tokens}, the validation tokens there are"
-        )
+        right = f"at most {validation_tokens}, the validation tokens there are"
+        fail("data.seq_len", length, right)
 
 
-def to_steps(
-    name: str, text: str, *, tokens: int, unique: int, flops: float, steps: int = 0
-) -> int:
-    """Steps in a duration such as "60 epochs", rounded to the nearest step, at least 1.
+def to_steps(name: str, text: str, *, tokens: int, unique: int, flops: float, steps=0) -> int:
+    """Converts a duration such as "60 epochs" to steps, rounded to the nearest, at least 1.
 
-    Units: steps, tokens, epochs (of `unique` tokens), flops, and percent (of `steps`, where known).
+    Units: steps, tokens, epochs (of `unique` tokens), flops, and percent (of `steps`, if not 0).
     """
     unit, amount = parse_duration(text)
     if unit == "percent" and not steps:
@@ -162,26 +153,20 @@ def to_steps(
 
 
 def _evaluation_steps(c: Config, steps: int, every: int) -> tuple[int, ...]:
-    """Dense early, sparse late: AR's best comes within a few epochs of hundreds."""
+    """Lists the steps of evaluations: dense early, where AR has its best, and sparse late."""
     at, step = [], every
     while step < steps:
         at.append(step)
         step = max(step + every, round(step * c.evaluation.interval_growth))
         if len(at) > MOST_EVENTS:
             right = f"rarer: the {steps:,} steps would hold more than {MOST_EVENTS:,} evaluations"
-            fail(
-                "evaluation.every",
-                c.evaluation.every,
-                f"{right}, with interval_growth={c.evaluation.interval_growth:g}",
-            )
+            right += f", with interval_growth={c.evaluation.interval_growth:g}"
+            fail("evaluation.every", c.evaluation.every, right)
     return (*at, steps)
 
 
-# --- what is refused before it is computed ------------------------------------------------------
-
-
 def work(c: Config, p: Plan) -> Work:
-    """FLOPs of a run: a pass over held-out windows takes as many training windows, if there are."""
+    """Counts the FLOPs of a run. Each score takes the held-out windows and as many training windows."""
     forward = p.flops_per_step / (3 * c.train.batch_size)  # of a sequence
     e = c.evaluation
     exact = c.objective.family.exact
@@ -199,7 +184,7 @@ def work(c: Config, p: Plan) -> Work:
 
 
 def mesh(c: Config, devices: int) -> Mesh:
-    """The devices along each axis.
+    """Returns the devices along each axis.
 
     Raises:
       DlmError: the axes do not multiply to the devices there are, or do not divide the batch.
@@ -228,9 +213,9 @@ def fewest_devices(c: Config) -> int:
 
 
 def check_before(c: Config, machine: Machine | None) -> None:
-    """Refuses, before its corpus is built, a run that no corpus would make possible.
+    """Refuses a run that no corpus would make possible, before its corpus is built.
 
-    The vocabulary and the held-out windows are taken as small as can be. If the config leaves the
+    Assumes the smallest vocabulary and validation split. If the config leaves the
     unique tokens to the corpus, or counts its duration in FLOPs, only the mesh is checked.
 
     Raises:
@@ -251,13 +236,13 @@ def _mesh_on(c: Config, machine: Machine) -> Mesh:
 
 
 def bytes_on_device(c: Config, p: Plan, machine: Machine, least: bool = False) -> Memory:
-    """Bytes on each device; raises DlmError if the machine does not have the devices of the mesh."""
+    """Counts the bytes on each device; raises DlmError if the machine lacks devices of the mesh."""
     on = _mesh_on(c, machine)
     return memory.memory(c, p.parameters, p.vocab_size, on, machine.cpu, least)
 
 
 def check(c: Config, p: Plan, machine: Machine | None) -> None:
-    """Refuses a run that cannot fit on a machine (None: not known), or whose scores would not end.
+    """Refuses a run that does not fit on a machine (None: unknown) or whose scores take too long.
 
     Raises:
       DlmError: names the field, its value, what it takes, and what would fit.
@@ -284,7 +269,7 @@ def _check_end(c: Config, p: Plan) -> None:
 
 
 def _check_memory(c: Config, p: Plan, machine: Machine) -> None:
-    """Compares the least that a run takes of a device with what the device has."""
+    """Refuses a run whose least memory exceeds that of a device."""
     b, most = bytes_on_device(c, p, machine, least=True), machine.memory
     state = b.state + b.gradients
     if state > most:

@@ -91,7 +91,7 @@ def propose(
     name = setting(unique_tokens)
     size = sized(params, vocabulary(name))
     run = _run(objective, size, 6 * params * tokens, unique_tokens)
-    c = experiment.edited(paper.get_config(SCALES[name], unique_tokens), run.items())
+    c = experiment.edited(paper.base_config(SCALES[name], unique_tokens), run.items())
     held_out = 64 * c.data.seq_len
     p = planning.plan(
         c,
@@ -119,7 +119,7 @@ def _run(
 ) -> dict[str, Any]:
     """Overrides of one run that spends C = 6 N D; below one epoch on as many tokens as it sees."""
     name = setting(unique_tokens)
-    base = paper.get_config(SCALES[name], unique_tokens)
+    base = paper.base_config(SCALES[name], unique_tokens)
     c = experiment.edited(base, ({"objective.name": objective} | dict(size)).items())
     m = c.model
     count = flops.paper_parameters(
@@ -156,8 +156,8 @@ RUNS = (
 
 def get_config(scale="laptop"):
     if scale == "smoke":
-        return paper.get_config(paper.SCALES["smoke"], 1024)
-    return paper.get_config({settings}, UNIQUE_TOKENS)
+        return paper.base_config(paper.SCALES["smoke"], 1024)
+    return paper.base_config({settings}, UNIQUE_TOKENS)
 
 
 def sweep(scale="laptop"):

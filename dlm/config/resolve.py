@@ -1,8 +1,8 @@
-"""One experiment's choices: a ConfigDict for people, frozen dataclasses for the code.
+"""Turns the ConfigDict of an experiment into frozen, checked records, and names runs.
 
 An experiment file returns `base()` with edits; `--config.model.layers=6` edits it again; `resolve`
-turns it once into a `Config`, checks it, and is the last place where a default or a name is looked
-up. Everything after reads typed fields. The defaults are those of `dlm.config.schema`.
+turns it into a `Config` and checks it. All other code reads typed fields and knows no defaults: these
+stand in `dlm.config.schema` and `dlm.config.families`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ __all__ = [
 
 
 def _paper_ff(width: int) -> int:
-    """8/3 of the width, in whole 64s: the paper's rule, in integers of any size."""
+    """Rounds 8/3 of the width down to a multiple of 64, the paper's rule."""
     return 8 * width // (3 * 64) * 64
 
 
@@ -95,7 +95,7 @@ LADDER: dict[str, tuple[int, int, int, int]] = {
 }
 
 
-# What moves no number of a run (but for rounding), so that a run keeps its id.
+# Settings that change no result, except by rounding. A run keeps its id if they change.
 SAME_RUN = (
     *("mesh", "model.remat"),
     *("train.microbatches", "train.steps_per_call", "train.checkpoint_every"),
@@ -103,14 +103,13 @@ SAME_RUN = (
 
 
 GROUP = "objective"
-LARGEST = 16 * inputs.MIB  # bytes of a Python file of the user's
+LARGEST = 16 * inputs.MIB  # most bytes of a user's Python file
 
 
 def base() -> ConfigDict:
-    """The defaults, as a locked ConfigDict; only `corpus.options` and `objective` take new keys.
+    """Returns the defaults as a locked ConfigDict. Only `corpus.options` and `objective` take new keys.
 
-    The options of `objective` depend on its name; `resolve` knows both and refuses what a family has
-    not.
+    The options of `objective` depend on its name, so `resolve` checks them, once both are known.
     """
     config: Any = ConfigDict(dataclasses.asdict(Config())).lock()
     config["corpus"]["options"].unlock()
@@ -119,7 +118,7 @@ def base() -> ConfigDict:
 
 
 def resolve(config: ConfigDict) -> Config:
-    """The typed, checked, complete config. Everything that needs no corpus is checked here.
+    """Returns the typed, complete config, after all checks that need no corpus.
 
     Raises:
       DlmError: names the field, its value, and what would be right.
@@ -142,7 +141,7 @@ def resolve(config: ConfigDict) -> Config:
 
 
 def from_json(values: dict[str, Any]) -> Config:
-    """The Config of a run's config.json. It runs the file of an objective of one's own.
+    """Returns the Config of a run's config.json. Runs the user's file that `objective.file` names.
 
     Raises:
       DlmError: names the field that is missing, unknown or wrong.
@@ -156,7 +155,7 @@ def from_json(values: dict[str, Any]) -> Config:
 
 
 def _file_and_digest(file: Any) -> dict[str, str]:
-    """The whole path of an objective's file, and its digest."""
+    """Returns the absolute path of an objective's file, and its digest."""
     problem = inputs.unreadable(file, LARGEST) if isinstance(file, str) else "is no path"
     if problem == "no such file":
         near = nearest(file, map(str, Path(file).parent.glob("*.py")))
@@ -175,7 +174,7 @@ def _typed(values: dict[str, Any]) -> Config:
 
 
 def _options(values: dict[str, Any]) -> Objective:
-    """The options record of the family that the group `objective` names."""
+    """Builds the options record of the family that the group `objective` names."""
     shared = validated(Objective, {k: v for k, v in values.items() if k in hints(Objective)}, GROUP)
     name = shared.name
     if shared.file:
@@ -194,7 +193,7 @@ def _options(values: dict[str, Any]) -> Objective:
 
 
 def _names(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted names of all values in nested dicts, groups before what they hold."""
+    """Yields the dotted names of all values in nested dicts, each group before its fields."""
     for name, value in values.items():
         yield prefix + name
         if isinstance(value, dict):
@@ -206,10 +205,10 @@ def to_json(config: Config) -> dict[str, Any]:
 
 
 def run_id(config: Config, fingerprint: str) -> str:
-    """Ten hex digits of a hash of everything that determines the result.
+    """Returns ten hex digits of a hash of everything that determines the result.
 
     That is the fingerprint of the tokens, which covers corpus and tokenizer, and the rest of the
-    config without `SAME_RUN`, what moves no number.
+    config except the settings in `SAME_RUN`.
     """
     values = to_json(config)
     # The digest of an objective's file stays.
@@ -221,11 +220,11 @@ def run_id(config: Config, fingerprint: str) -> str:
 
 
 def trunk_id(config: Config, fingerprint: str, warmup: int, every: int) -> str:
-    """Names the part of a run that it shares with others: all before the decay of schedule wsd.
+    """Names the steps that a run can share with others: those before the decay of schedule wsd.
 
-    Runs that differ in duration and decay alone take the same steps until the first of them decays.
-    `warmup` and `every` (of evaluations) are in steps. Empty where nothing can be shared: other
-    schedules turn from the start, and mode "multiset" shuffles all epochs together.
+    Runs that differ only in duration and decay take the same steps until the first of them decays.
+    `warmup` and `every` (of evaluations) are in steps. Returns "" if nothing can be shared: other
+    schedules differ from the first step, and mode "multiset" shuffles all epochs together.
     """
     if config.optimizer.schedule != "wsd" or config.data.mode != "epoch":
         return ""

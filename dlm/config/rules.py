@@ -1,4 +1,4 @@
-"""Checks fields of a config that depend on each other; what each may hold is said beside it."""
+"""Checks settings that depend on each other. The range of a single field stands beside the field."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dlm.errors import fail
 
 
 def check(c: Config) -> None:
-    """Checks fields against each other.
+    """Checks settings against each other.
 
     Raises:
       DlmError: names the field, its value, and what would be right.

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import sys
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -507,3 +507,42 @@ def test_a_mistake_in_an_objective_of_ones_own_is_one_line(tmp_path, text, said)
     edited.objective.file, edited.objective.name = str(path), "mine"
     with pytest.raises(DlmError, match=said):
         _ = config.resolve(edited).objective.family
+
+
+OWN_OPTIONS = """
+from dataclasses import dataclass
+from typing import Annotated
+from dlm import config
+from dlm.config.fields import Range
+
+@dataclass(frozen=True, kw_only=True)
+class Options(config.Objective):
+    depth: Annotated[int, Range(1, 9)] = 3
+
+FAMILY = config.FAMILIES["ar"]._replace(options=Options)
+
+def make(objective, vocab_size): ...
+"""
+
+
+def test_an_objective_of_ones_own_has_its_own_options(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(OWN_OPTIONS)
+    mine = {"objective.file": str(path), "objective.name": "mine"}
+    c: Any = resolved(**mine, **{"objective.depth": 5})
+    assert c.objective.depth == 5 and c.objective.digest and c.objective.family.exact
+    assert config.from_json(json.loads(json.dumps(config.to_json(c)))) == c
+    with pytest.raises(DlmError, match="objective.depth=10: must be from 1 to 9"):
+        resolved(**mine, **{"objective.depth": 10})
+    with pytest.raises(
+        DlmError, match="objective.dept: mine has no such option; did you mean depth"
+    ):
+        resolved(**mine, **{"objective.dept": 5})
+    path.write_text(OWN_OPTIONS.replace("frozen=True, ", ""))
+    with pytest.raises(DlmError, match="TypeError: cannot inherit non-frozen"):
+        resolved(**mine)
+    path.write_text(OWN_OPTIONS.replace("options=Options", "options=dict"))
+    with pytest.raises(
+        DlmError, match="FAMILY.options is a frozen dataclass derived from dlm.conf"
+    ):
+        resolved(**mine)
