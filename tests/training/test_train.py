@@ -25,6 +25,7 @@ from dlm.evaluation import sampling, score
 from dlm.model import sharding
 from dlm.runs import bucket
 from dlm.training import checkpoint, loop, metrics, optimizer, run, step
+from places import TESTS
 from tolerances import FORMULA, GRADIENTS, NATS, TRAINED, assert_close
 
 ABOUT = dict(experiment="tiny", run="0", label="tiny", overrides={}, question="?")
@@ -239,7 +240,7 @@ def processes(whole, tiny_store, tmp_path_factory, cache, callers_flags) -> Path
     assert not list(killed.glob("tiny_experiment/*/result.json"))
     tiny.experiment_file(workdir, plain)
     interrupt(tiny_store, whole.config, workdir / "half-on-8", 10)
-    script = Path(__file__).with_name("one_device.py")
+    script = TESTS / "one_device.py"
     done = subprocess.run(
         [sys.executable, str(script), str(workdir)],
         env=environment, capture_output=True, text=True,
