@@ -147,7 +147,7 @@ def test_a_share_above_the_peak_is_unknown(rate, peak, share) -> None:
 # --- interruption ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at", [1, 10, 16])
+@pytest.mark.parametrize("at", [1, 16])  # before and after a checkpoint; between two: see below
 def test_interrupted_and_resumed_is_the_same_bit_for_bit(whole, tiny_store, tmp_path, at) -> None:
     step_saved = interrupt(tiny_store, whole.config, tmp_path, at)
     assert at <= step_saved < 24
