@@ -17,7 +17,7 @@ from dlm.model import transformer
 from tolerances import GRADIENTS, LOGITS, NATS, assert_close
 
 ROWS, T = 7, 5
-SMALL = config.Model(layers=2, width=16, heads=2, ff=24, init=0.3)
+SMALL = config.Model(layers=2, width=16, heads=2, ff=24, init_std=0.3)
 IDS = jnp.array([[0, 3, 1, 6, 2], [5, 5, 4, 0, 1]])
 
 
@@ -329,7 +329,12 @@ def gradients(model: config.Model):
 )
 def test_scan_and_remat_change_no_logit_and_no_gradient(change) -> None:
     plain = config.Model(
-        layers=3, width=16, heads=2, ff=32, time="adaln", dropout=config.Dropout(residual=0.2)
+        layers=3,
+        width=16,
+        heads=2,
+        ff=32,
+        time_conditioning="adaln",
+        dropout=config.Dropout(residual=0.2),
     )
     expected, found = gradients(plain), gradients(dataclasses.replace(plain, **change))
     assert float(found[0]) == pytest.approx(float(expected[0]), rel=NATS)

@@ -12,7 +12,9 @@ from dlm import config
 from dlm.config import planning
 from dlm.data import windows
 from dlm.sweep import local
+from dlm.sweep.jobs import Job, ordered
 from dlm.training import loop
+from dlm.training.prepare import prepare
 
 SETTING = dict(optimizer_schedule="wsd", optimizer_decay="25 percent")
 
@@ -45,10 +47,10 @@ def test_a_branch_ends_in_the_bits_of_a_run_of_its_own(tiny_store, tmp_path, mon
             folder = tmp_path / f"{name}-{steps}"
             folder.mkdir()
             taken.clear()
-            outcome = loop.train(c, tiny_store, folder, trunk=where)
+            outcome = loop.train(prepare(c, tiny_store), folder, trunk=where)
             costs.append(len(taken))
             ends.append((tiny.final_state(c, tiny_store, folder), tiny.evaluations(folder)))
-            ends[-1] += (outcome.ledger.tolist(), outcome.progress["best_loss"])
+            ends[-1] += (outcome.ledger.tolist(), outcome.progress.best_loss)
         assert tiny.differences(ends[0][0], ends[1][0]) == {}
         assert ends[0][1:] == ends[1][1:]
         rows = [row["step"] for row in tiny.rows(tmp_path / f"branch-{steps}")]
@@ -64,13 +66,13 @@ def test_a_branch_goes_on_from_its_own_checkpoint_and_never_from_beyond_its_deca
     for name in ("long", "short"):
         (tmp_path / name).mkdir()
     long = tiny.resolved(**SETTING, train_duration="40 steps")
-    loop.train(long, tiny_store, tmp_path / "long", trunk=trunk)  # leaves a state at 30
+    loop.train(prepare(long, tiny_store), tmp_path / "long", trunk=trunk)  # leaves a state at 30
     taken = steps_taken(monkeypatch)
     short = tiny.resolved(**SETTING, train_duration="24 steps")
-    outcome = loop.train(short, tiny_store, tmp_path / "short", trunk=trunk)
-    assert len(taken) == 24 and outcome.progress["shared_steps"] == 0
+    outcome = loop.train(prepare(short, tiny_store), tmp_path / "short", trunk=trunk)
+    assert len(taken) == 24 and outcome.progress.shared_steps == 0
     taken.clear()
-    loop.train(long, tiny_store, tmp_path / "long", trunk=trunk)
+    loop.train(prepare(long, tiny_store), tmp_path / "long", trunk=trunk)
     assert not taken
 
 
@@ -100,14 +102,14 @@ def test_runs_of_a_trunk_follow_one_another_the_shortest_first(tiny_store, tmp_p
     c = tiny.resolved()
     plan = planning.plan(c, train_tokens=len(tiny_store.train), vocab_size=tiny_store.vocab_size)
 
-    def job(name: str, steps: int, trunk: str | None) -> local.Job:
+    def job(name: str, steps: int, trunk: str | None) -> Job:
         long = dataclasses.replace(plan, steps=steps)
         where = Path(trunk) if trunk else None
-        return local.Job(c, tiny_store.path, tmp_path / name, {"run": name}, long, where)
+        return Job(c, tiny_store.path, tmp_path / name, {"run": name}, long, where)
 
     jobs = [job("a", 30, "t"), job("b", 20, None), job("c", 10, "t"), job("d", 40, None)]
-    assert [j.about["run"] for j in local.ordered(jobs)] == ["d", "c", "a", "b"]
-    waiting = local.ordered(jobs)
+    assert [j.about["run"] for j in ordered(jobs)] == ["d", "c", "a", "b"]
+    waiting = ordered(jobs)
     first = [local._next(waiting, {}, busy) for busy in (set(), set(), {Path("t")}, {Path("t")})]
     assert [j and j.about["run"] for j in first] == ["d", "c", "b", None]
     assert np.all([j.about["run"] == "a" for j in waiting])
