@@ -22,7 +22,7 @@ from dlm.laws.critical import Critical, Fitted, optimal, rises
 from dlm.laws.fits import LEVEL, Fit
 from dlm.laws.intervals import interval, widened
 from dlm.laws.table import Ranges
-from dlm.laws.verdicts import unpinned
+from dlm.laws.verdicts import unidentified_by_bootstrap
 
 CLOSE = 0.01  # nats per token: losses nearer than this count as equal
 DECIDED = 0.5 + LEVEL / 2  # share of the resamples from which on a family is preferred
@@ -56,7 +56,7 @@ class FamilyAdvice:
     cheapest: float  # FLOPs that reach a loss within CLOSE of `loss`
     beyond: tuple[str, ...]  # how far these numbers lie beyond the runs behind the law
     overfits: bool  # the law knows over-fitting
-    unpinned: tuple[str, ...]  # coefficients that the resamples leave open
+    unidentified_by_bootstrap: tuple[str, ...]  # coefficients that the resamples leave open
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def _advise_family(family: str, law: Fitted, U: float, C: float) -> FamilyAdvice
         cheapest=_first_below(computes, along, loss + CLOSE),
         beyond=beyond(law.ranges, N, D, epochs, U),
         overfits=rises(law.law),
-        unpinned=tuple(unpinned(law)),
+        unidentified_by_bootstrap=tuple(unidentified_by_bootstrap(law)),
         **ends,
     )
 
