@@ -36,6 +36,7 @@ from dlm.training import distributed
 
 SUMS = "SHA256SUMS"
 KEEP = 2  # checkpoints of a run: the last, and the one before it in case the last gets damaged
+LEAST_SLICE = 1 << 20  # bytes; an array with a smaller share for each device is saved by one
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 # Copies that no later donation reaches.
 copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
@@ -111,6 +112,8 @@ def save(
     context = ocp.Context()
     # If one of its threads failed to make the folders, the others would wait for 20 minutes.
     context.asynchronous.create_directories_asynchronously = False
+    # A copy on each device is no reason to cut a small array into one slice for each of them.
+    context.array.saving.min_slice_bytes_for_replica_parallel = LEAST_SLICE
     with context:
         response = ocp.save_checkpointables_async(
             checkpoints.folder / str(step),

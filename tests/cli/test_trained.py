@@ -46,7 +46,7 @@ def trained(tmp_path_factory) -> dict[str, object]:
     folder = tmp_path_factory.mktemp("trained")
     path = folder / "families.py"
     path.write_text('"""Families."""\n' + EXPERIMENT.format(names=FAMILIES))
-    assert dlm("run", path, "--workdir", folder / "runs", "--jobs", 2) == 0
+    assert dlm("run", path, "--workdir", folder / "runs", "--jobs", 1) == 0
     found = (folder / "runs").glob("*/*/result.json")
     return {json.loads(p.read_text())["objective"]: p.parent for p in found}
 

@@ -305,6 +305,24 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32():
 # --- layers in a loop, and what the backward pass computes again -----------------------------------
 
 
+@functools.cache
+def gradients(model: config.Model):
+    """Of a loss with dropout: its value and its gradients, layer by layer, of three layers."""
+    network = transformer(model, 9)
+    tokens = jax.random.randint(jax.random.key(1), (2, 6), 0, 9)
+
+    def loss(params):
+        logits = network.apply(params, tokens, mask="causal", key=jax.random.key(2))
+        return jnp.mean(logits**2)
+
+    value, found = jax.jit(jax.value_and_grad(loss))(jax.jit(network.init)(jax.random.key(0)))
+    found = jax.tree.map(np.asarray, found)
+    if "layers" in found:
+        layers = found.pop("layers")
+        found |= {f"block_{i:02d}": jax.tree.map(lambda x, i=i: x[i], layers) for i in range(3)}
+    return value, found
+
+
 @pytest.mark.parametrize(
     "change",
     [dict(scan=True), dict(remat="block"), dict(remat="dots"), dict(scan=True, remat="block")],
@@ -318,21 +336,6 @@ def test_scan_and_remat_change_no_logit_and_no_gradient(change) -> None:
         time_conditioning="adaln",
         dropout=config.Dropout(residual=0.2),
     )
-    tokens = jax.random.randint(jax.random.key(1), (2, 6), 0, 9)
-
-    def gradients(model: config.Model):
-        network = transformer(model, 9)
-
-        def loss(params):
-            logits = network.apply(params, tokens, mask="causal", key=jax.random.key(2))
-            return jnp.mean(logits**2)
-
-        value, found = jax.jit(jax.value_and_grad(loss))(network.init(jax.random.key(0)))
-        if "layers" in found:
-            layers = found.pop("layers")
-            found |= {f"block_{i:02d}": jax.tree.map(lambda x, i=i: x[i], layers) for i in range(3)}
-        return value, found
-
     expected, found = gradients(plain), gradients(dataclasses.replace(plain, **change))
     assert float(found[0]) == pytest.approx(float(expected[0]), rel=NATS)
     for a, b in zip(jax.tree.leaves(expected[1]), jax.tree.leaves(found[1]), strict=True):
@@ -343,16 +346,16 @@ def test_scan_and_remat_change_no_logit_and_no_gradient(change) -> None:
 def test_a_scanned_model_reads_its_cache_like_any_other() -> None:
     model = config.Model(layers=2, width=16, heads=2, ff=32, scan=True)
     network = transformer(model, 9)
-    params = network.init(jax.random.key(0))
+    params = jax.jit(network.init)(jax.random.key(0))
     tokens = jax.random.randint(jax.random.key(1), (2, 5), 0, 9)
-    whole = network.apply(params, tokens, mask="causal")
-    cached, _ = network.apply(
-        params,
-        tokens,
-        mask=jnp.tri(5, dtype=bool),
-        positions=jnp.arange(5),
-        cache=network.cache(2, 5),
-    )
+
+    @jax.jit
+    def both(params):
+        places = dict(positions=jnp.arange(5), cache=network.cache(2, 5))
+        cached, _ = network.apply(params, tokens, mask=jnp.tri(5, dtype=bool), **places)
+        return network.apply(params, tokens, mask="causal"), cached
+
+    whole, cached = both(params)
     assert_close(cached, whole, LOGITS)
 
 
@@ -361,9 +364,14 @@ def test_norms_of_stacked_layers_are_not_decayed() -> None:
 
     for scan in (False, True):
         model = config.Model(layers=2, width=16, heads=2, ff=32, scan=scan)
-        params = transformer(model, 9).init(jax.random.key(0))
-        rates = jnp.float32(1.0), jnp.float32(0.5)
-        update = optimizer.optimizer(config.Optimizer(), *rates)
-        change, _ = update.update(jax.tree.map(jnp.zeros_like, params), update.init(params), params)
+        params = jax.jit(transformer(model, 9).init)(jax.random.key(0))
+
+        @jax.jit
+        def change_of(params):
+            update = optimizer.optimizer(config.Optimizer(), jnp.float32(1.0), jnp.float32(0.5))
+            zeros = jax.tree.map(jnp.zeros_like, params)
+            return update.update(zeros, update.init(params), params)[0]
+
+        change = change_of(params)
         for path, leaf in jax.tree.leaves_with_path(change):
             assert bool(jnp.any(leaf != 0)) != ("norm" in jax.tree_util.keystr(path)), path
