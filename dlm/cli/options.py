@@ -14,7 +14,7 @@ from dlm.laws.forms import LAWS
 
 Overrides = list[tuple[str, Any]]  # (dotted key of the config, value)
 
-RUN = "a run's folder, its id below the workdir or a beginning of that, or its address in a bucket"
+RUN = "a run's folder or its address in a bucket; below the workdir its id, a beginning, its label"
 
 
 def add_experiment(parser: argparse.ArgumentParser, needed: bool = True) -> None:

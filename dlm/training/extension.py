@@ -19,6 +19,7 @@ from dlm.config.planning import Plan
 from dlm.data.store import Store
 from dlm.errors import DlmError
 from dlm.model import sharding
+from dlm.runs import names
 from dlm.training import checkpoint, record, run, step
 
 ROWS = "metrics.jsonl"
@@ -60,8 +61,9 @@ def extend(folder: Path, overrides: Iterable[tuple[str, Any]], trust: bool = Fal
     _check(folder, c, longer, before, after)
     planning.check(longer, after, sharding.machine())
     identity = config.run_id(longer, store.fingerprint)
-    about, place = _about(folder, values) | {"run": identity}, folder.parent / identity
-    begin = _begin(folder, place, c, store, _last_shared(c, before, after), after.steps)
+    about = _about(folder, values) | {"run": identity}
+    (place,) = names.places(folder.parent, [(identity, about["label"])])
+    begin = _begin(folder, place, c, longer, store, _last_shared(c, before, after), after.steps)
     return Longer(longer, store.path, place, about, after, begin)
 
 
@@ -84,7 +86,7 @@ def _check(
     if after.steps <= before.steps:
         raise DlmError(
             f"config.train.duration={longer.train.duration!r}: is {after.steps:,} steps; must be more "
-            f"than the {before.steps:,} of {folder.name}"
+            f"than the {before.steps:,} of {names.run_id(folder)}"
         )
     if c.optimizer.schedule not in ("constant", "wsd"):
         raise DlmError(
@@ -122,19 +124,28 @@ def _last_shared(c: config.Config, before: Plan, after: Plan) -> int:
     return last
 
 
-def _begin(folder: Path, place: Path, c: config.Config, store: Store, last: int, steps: int) -> int:
+def _begin(
+    folder: Path,
+    place: Path,
+    c: config.Config,
+    longer: config.Config,
+    store: Store,
+    last: int,
+    steps: int,
+) -> int:
     """Puts the finished run's last checkpoint up to a step into the longer run's `place`; its step.
 
     0: there is none, and the run begins from scratch. A run with checkpoints of its own keeps them.
     """
+    own_id, finished_id = (config.run_id(each, store.fingerprint) for each in (longer, c))
     shapes = step.abstract(c, store.vocab_size, sharding.make_mesh(c))
     parts = dict(state=shapes, best=step.weights(shapes), ledger=None)
     with run.claim(place) as mine:
         if not mine:
             raise DlmError(f"{place}: another process is training this run")
         with (
-            checkpoint.open_checkpoints(place / "checkpoints", place.name) as own,
-            checkpoint.open_checkpoints(folder / "checkpoints", folder.name) as finished,
+            checkpoint.open_checkpoints(place / "checkpoints", own_id) as own,
+            checkpoint.open_checkpoints(folder / "checkpoints", finished_id) as finished,
         ):
             if own.steps():
                 return own.steps()[-1]

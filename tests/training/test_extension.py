@@ -9,6 +9,7 @@ import pytest
 import tiny
 from dlm.cli import main
 from dlm.data import build
+from dlm.runs import addresses, names
 from dlm.training import extension, run
 
 LENGTHS = ("--config.train.duration=24 steps", "--config.train.duration=40 steps")
@@ -38,7 +39,7 @@ def test_an_extended_run_ends_in_the_bits_of_a_longer_one(tmp_path, capsys, sche
     capsys.readouterr()
     assert dlm("train", "--extend", short, LENGTHS[1]) == 0
     assert f"from step {begins} of 40" in capsys.readouterr().out
-    extended = short.parent / fresh.name  # the id of the fresh run
+    extended = addresses.run(names.run_id(fresh), short.parents[1])  # the id of the fresh run
     c, store = run.opened(extended)
     assert build.load(store.path).fingerprint == store.fingerprint
     states = [tiny.final_state(c, store, folder) for folder in (extended, fresh)]
@@ -60,7 +61,7 @@ def test_a_last_state_that_an_evaluation_chose_is_not_gone_on_from(tmp_path, cap
     fresh = trained(tmp_path, "fresh", *words, LENGTHS[1])
     assert dlm("train", "--extend", short, LENGTHS[1]) == 0
     assert "from step 12 of 40" in capsys.readouterr().out
-    extended = short.parent / fresh.name
+    extended = addresses.run(names.run_id(fresh), short.parents[1])
     c, store = run.opened(extended)
     states = [tiny.final_state(c, store, folder) for folder in (extended, fresh)]
     assert tiny.differences(*states) == {}
@@ -97,7 +98,7 @@ def test_the_label_names_the_new_duration_in_place_of_the_old(tmp_path):
     assert job.begin == 16
     assert job.about["label"] == "topics masked schedule=constant duration=24 steps"
     assert job.about["overrides"]["train.duration"] == "24 steps"
-    assert job.folder.name == job.about["run"] != short.name
+    assert names.run_id(job.folder) == job.about["run"] != names.run_id(short)
 
 
 def test_an_override_with_a_space_is_no_experiment(capsys):
