@@ -17,6 +17,7 @@ from dlm.config.memory import Machine
 from dlm.data import build
 from dlm.data.corpora import CORPORA, Source
 from dlm.training import loop
+from dlm.training.prepare import prepare
 from places import ROOT
 
 FILES = sorted((ROOT / "experiments").glob("*.py"))
@@ -103,9 +104,9 @@ def test_the_smoke_variant_trains_two_steps(path: Path, corpora: Path, tmp_path:
     first = {c.objective.name: c for c in reversed(experiment.expand(base, sweep))}
     for name, c in list(first.items())[-2:]:
         store = build.build(c.corpus, c.tokenizer, corpora)
-        outcome = loop.train(c, store, tmp_path / name)
-        assert outcome.progress["step"] == 2
-        assert outcome.progress["best_loss"] is not None
+        outcome = loop.train(prepare(c, store), tmp_path / name)
+        assert outcome.progress.step == 2
+        assert outcome.progress.best_loss is not None
         assert outcome.ledger.sum() == 2 * c.train.batch_size * c.data.seq_len
 
 
@@ -150,13 +151,18 @@ def test_every_part_of_the_programme_is_there() -> None:
 def test_the_recipe_is_that_of_section_8(path: Path) -> None:
     for c in runs_of(path, "paper"):
         o = c.optimizer
-        assert (o.lr, o.final * o.lr, o.schedule, o.warmup) == (2e-4, 2e-5, "cosine", "1 percent")
-        assert (o.b1, o.b2, o.eps, o.weight_decay, o.clip) == (0.9, 0.95, 1e-8, 0.1, 1.0)
+        assert (o.lr, o.min_lr_ratio * o.lr, o.schedule, o.warmup) == (
+            2e-4,
+            2e-5,
+            "cosine",
+            "1 percent",
+        )
+        assert (o.b1, o.b2, o.eps, o.weight_decay, o.grad_clip_norm) == (0.9, 0.95, 1e-8, 0.1, 1.0)
         assert c.data.seq_len * c.train.batch_size == 524_288
         assert (c.data.subset, c.data.mode, c.data.seq_len) == ("documents", "multiset", 2048)
-        assert (c.model.init, c.model.tied, c.model.dtype) == (0.02, True, "bfloat16")
-        assert c.model.size in config.LADDER and c.evaluation.final_passes == 32
-        assert c.train.seed == 1234 and o.ema == 0
+        assert (c.model.init_std, c.model.tied, c.model.dtype) == (0.02, True, "bfloat16")
+        assert c.model.size in config.LADDER and c.evaluation.final_mc_samples == 32
+        assert c.train.seed == 1234 and o.ema_decay == 0
 
 
 def test_figure_2_has_its_sizes_and_runs() -> None:

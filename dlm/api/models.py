@@ -121,7 +121,7 @@ class Model:
 
         c = self.config
         if passes:
-            evaluation = dataclasses.replace(c.evaluation, final_passes=passes)
+            evaluation = dataclasses.replace(c.evaluation, final_mc_samples=passes)
             c = dataclasses.replace(c, evaluation=evaluation)
         (held_out, _), (training, _) = run.final(c, self.store, self.params)
         return held_out, training

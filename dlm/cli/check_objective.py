@@ -11,7 +11,7 @@ from dlm.errors import DlmError
 SUMMARY = "check a built-in or custom objective against the invariants that all must keep"
 EXAMPLES = """examples:
   dlm check-objective experiments/own_objective.py
-  dlm check-objective d3pm --config.objective.chain=absorbing"""
+  dlm check-objective d3pm --config.objective.transition=absorbing"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

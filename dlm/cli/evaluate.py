@@ -67,7 +67,7 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
             lines.append(f"  validation: {bits:.4f} bits per byte")
         lines += [f"  note: {sentence}" for sentence in build.notes(store.manifest)]
     if not c.objective.family.exact:
-        lines.append(f"  Monte Carlo passes: {a.passes or c.evaluation.final_passes}")
+        lines.append(f"  Monte Carlo passes: {a.passes or c.evaluation.final_mc_samples}")
     return show(lines)
 
 

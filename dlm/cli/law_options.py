@@ -32,9 +32,9 @@ class LawOptions:
 
     def of_fit(self) -> dict[str, Any]:
         """Keyword arguments of `dlm.laws.analysis.fit_table`."""
-        from dlm.laws.fits import Loss
+        from dlm.laws.robust_loss import RobustLoss
 
-        loss = Loss(self.loss, self.delta)
+        loss = RobustLoss(self.loss, self.delta)
         return {"loss": loss, "steps": self.steps, "drop_outliers": self.drop_outliers}
 
 

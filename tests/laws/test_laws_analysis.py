@@ -21,12 +21,12 @@ from dlm.laws import analysis, critical, fits, intervals, law_files, verdicts
 from dlm.laws import table as tables
 from dlm.laws import words as in_words
 from dlm.laws.analysis import Analysis
-from dlm.laws.fits import Loss
 from dlm.laws.forms import law as named
+from dlm.laws.robust_loss import RobustLoss
 from dlm.laws.verdicts import Verdict
 from dlm.report import canvas, law_figures
 
-GAUSSIAN = Loss("gaussian")
+GAUSSIAN = RobustLoss("gaussian")
 ONE_SIZE = {"sizes": [1e8], "unique": (1e7, 2.5e7, 1e8, 4e8)}
 MANY, FEW = (1, 2, 4, 8, 16, 32, 64, 256), (1, 2, 3, 4, 5)
 
