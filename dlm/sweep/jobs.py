@@ -32,6 +32,7 @@ class Job:
     about: dict[str, Any]  # experiment, run, label, overrides, question
     plan: planning.Plan
     trunk: Path | None = None  # of states shared with other runs; see `dlm.training.loop.train`
+    source: Path | None = None  # a finished run to go on from; see `dlm.training.extension`
 
     @property
     def flops(self) -> float:
@@ -50,6 +51,7 @@ class Job:
                 folder=str(self.folder),
                 about=self.about,
                 trunk=self.trunk and str(self.trunk),
+                source=self.source and str(self.source),
             )
         )
 

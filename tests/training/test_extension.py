@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ import tiny
 from dlm.cli import main
 from dlm.data import build
 from dlm.runs import addresses, names
-from dlm.training import extension, run
+from dlm.sweep import local, worker
+from dlm.sweep.jobs import Job
+from dlm.training import extension, record, run
 
 LENGTHS = ("--config.train.duration=24 steps", "--config.train.duration=40 steps")
 
@@ -28,17 +32,40 @@ def trained(folder: Path, workdir: str, *words: str) -> Path:
     return new
 
 
-@pytest.mark.parametrize(("schedule", "begins"), [
-    ("constant", 24),  # its last state: the longer run evaluates at step 24 too
-    ("wsd", 12),  # decays from step 18; 12 is the last checkpoint before
+def in_this_process(todo: list[Job], workers: int, log: Path, show: object) -> dict[str, str]:
+    """Does the work of `dlm.sweep.local.execute` without processes."""
+    for job in todo:
+        worker.work(json.loads(job.message()), lambda event, **row: None, threading.Event())
+    return {job.about["run"]: record.status(job.folder) for job in todo}
+
+
+@pytest.mark.parametrize(("schedule", "begins", "verb"), [
+    ("constant", 24, "train"),  # its last state: the longer run evaluates at step 24 too
+    ("wsd", 12, "run"),  # decays from step 18; 12 is the last checkpoint before
 ])  # fmt: skip
-def test_an_extended_run_ends_in_the_bits_of_a_longer_one(tmp_path, capsys, schedule, begins):
+def test_an_extended_run_ends_in_the_bits_of_a_longer_one(
+    tmp_path, capsys, monkeypatch, schedule, begins, verb
+):
     words = (f"--config.optimizer.schedule={schedule}", "--config.optimizer.decay=25 percent")
     short = trained(tmp_path, "runs", *words, LENGTHS[0])
     fresh = trained(tmp_path, "fresh", *words, LENGTHS[1])
     capsys.readouterr()
-    assert dlm("train", "--extend", short, LENGTHS[1]) == 0
-    assert f"from step {begins} of 40" in capsys.readouterr().out
+    sweep = ("run", tmp_path / "tiny_experiment.py", "--workdir", tmp_path / "runs", "--extend")
+    if verb == "train":
+        assert dlm("train", "--extend", short, LENGTHS[1]) == 0
+        assert f"from step {begins} of 40" in capsys.readouterr().out
+    else:  # the one run of the sweep whose family has a finished one
+        monkeypatch.setattr(local, "execute", in_this_process)
+        assert dlm(*sweep, *words, LENGTHS[1]) == 2
+        assert "'topics ar schedule=wsd decay=25 percent duration=40 steps': no finished run" in (
+            capsys.readouterr().err
+        )
+        masked = (*words, "--config.objective.name=masked")
+        assert dlm(*sweep, *masked, LENGTHS[0].replace("24", "16")) == 2
+        assert "must be more than the 24" in capsys.readouterr().err
+        assert dlm(*sweep, *masked, LENGTHS[1], "--dry-run") == 0
+        assert f" from {names.run_id(short)}" in capsys.readouterr().out
+        assert dlm(*sweep, *masked, LENGTHS[1]) == 0
     extended = addresses.run(names.run_id(fresh), short.parents[1])  # the id of the fresh run
     c, store = run.opened(extended)
     assert build.load(store.path).fingerprint == store.fingerprint
