@@ -6,6 +6,7 @@ import doctest
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,9 +91,11 @@ print(json.dumps([light, sorted({"jax"} & set(sys.modules)), dir(dlm), dlm.__all
 
 
 def examples() -> list:
-    from dlm import api, plot
+    from dlm import plot
+    from dlm.api import laws, models, runs, training
 
-    parsed = [doctest.DocTestFinder().find(module, globs={"dlm": dlm}) for module in (api, plot)]
+    modules = (laws, models, runs, training, plot)
+    parsed = [doctest.DocTestFinder().find(module, globs={"dlm": dlm}) for module in modules]
     return [test for tests in parsed for test in tests if test.examples]
 
 
@@ -104,7 +107,7 @@ def test_the_examples_of_the_docstrings_hold(example) -> None:
 
 
 def test_every_public_function_shows_itself_at_work() -> None:
-    shown = {example.name.removeprefix("dlm.api.") for example in examples()}
+    shown = {re.sub(r"^dlm\.api\.\w+\.", "", example.name) for example in examples()}
     functions = {"load", "train", "fit", "critical", "objective", "Runs", "Run", "Run.model"}
     methods = {f"Model.{name}" for name in ("log_likelihood", "perplexity", "sample", "validation")}
     assert functions | methods | {"FittedLaw.predict", "FittedLaw.optimal"} <= shown
@@ -210,8 +213,11 @@ def test_exact_likelihoods_of_all_strings_sum_to_one(folder) -> None:
     (lambda m: m.log_likelihood([""]), "has too few tokens"),
     (lambda m: m.log_likelihood(["\ud800"]), "no character of UTF-8"),
     (lambda m: m.sample(0), "count=0: must be"),
-    (lambda m: m.sample(1, prompt="the 7"), "has no '7'"),
-    (lambda m: dlm.train("tiny.py", run=2), "--run=2: must be 0 to 1"),
+    (lambda m: m.sample(1, entropy_budget=-1), "entropy_budget=-1: must be 0 or above"),
+    (lambda m: m.sample(1, sampler="confidence"), "sampler=confidence: must be one of ancestral"),
+    (lambda m: m.sample(1, prompt="the cat sat"), "prompt: 11 tokens, must be below"),
+    (lambda m: m.sample(1, prompt="the 7"), "prompt='the 7': the chars tokenizer of files has no '7'"),
+    (lambda m: dlm.train("tiny.py", run=2), "run=2: must be 0 to 1"),
     (lambda m: dlm.train("tiny.py", {"model.layer": 2}), "did you mean model.layers"),
     (lambda m: dlm.objective("maskd", 5), "did you mean masked?"),
     (lambda m: dlm.objective("masked", 0), "vocab_size=0"),

@@ -136,7 +136,7 @@ def test_a_folder_of_runs_is_a_path_or_a_name_below_the_workdir(workdir) -> None
     [
         ("evaluate", "0123"),
         ("sample", "0123"),
-        ("quality", "0123", "--judge", "98"),
+        ("quality", "0123", "--reference-model", "98"),
         ("spectrum", "0123", "98"),
     ],
 )
