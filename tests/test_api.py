@@ -20,6 +20,7 @@ import planted
 from dlm.cli import main
 from dlm.errors import DlmError
 from dlm.format import number
+from places import ROOT
 
 EXPERIMENT = '''"""Tiny runs on text."""
 from dlm import config
@@ -104,6 +105,20 @@ def test_the_examples_of_the_docstrings_hold(example) -> None:
     lines: list[str] = []
     failed = doctest.DocTestRunner().run(example, out=lines.append).failed
     assert not failed, "".join(lines)
+
+
+def test_the_notebook_runs_on_a_folder_of_runs(folder, capsys) -> None:
+    """Its code cells, one after another, on other runs than the quickstart's; nothing is trained."""
+    cells = json.loads((ROOT / "docs/tour.ipynb").read_text("utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell.get("outputs") for cell in cells)
+    assert 'RUNS = "runs/quickstart"' in code[0] and not any(".train(" in text for text in code)
+    names: dict[str, object] = {}
+    for text in [code[0].replace("runs/quickstart", "runs/tiny"), *code[1:]]:
+        exec(compile(text, "tour.ipynb", "exec"), names)
+    out = capsys.readouterr().out
+    assert "512 unique tokens: masked: " in out and "(upper bound, seeds: 1)" in out
+    assert out.count("nats per token (upper bound)") == 2 and "at 1e20 FLOPs" in out
 
 
 def test_every_public_function_shows_itself_at_work() -> None:
