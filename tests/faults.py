@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny
+from dlm.runs import names
 from places import TESTS
 
 DLM = [sys.executable, "-m", "dlm.cli"]
@@ -102,7 +103,7 @@ def numbers_of(workdir: Path) -> dict[str, Any]:
             continue  # it was taken away in the middle: such a run has to be refused
         arrays = {name: _sha(folder / f"{name}.npy") for name in ("nll", "ledger", "samples")}
         result = {k: v for k, v in tiny.result(folder).items() if k != "gaps"}
-        numbers[folder.name] = [result, arrays, tiny.evaluations(folder)]
+        numbers[names.run_id(folder)] = [result, arrays, tiny.evaluations(folder)]
     return numbers
 
 
@@ -360,8 +361,8 @@ def flip_in_an_unfinished_run(c: Campaign, rng: random.Random, place: Path) -> s
         code, said = in_process("train", c.sweep, "--workdir", workdir)
         if code in (1, 2):
             return _refused(said, folder)
-        result, arrays, curve = numbers_of(workdir)[folder.name]
-        wanted = c.numbers[folder.name]
+        result, arrays, curve = numbers_of(workdir)[names.run_id(folder)]
+        wanted = c.numbers[names.run_id(folder)]
         if (result, arrays) != (wanted[0], wanted[1]):
             parts = [(k, result[k], v) for k, v in wanted[0].items() if result.get(k) != v]
             raise Wrong(f"another result: {parts or arrays}: {said}")
@@ -397,7 +398,7 @@ def _evaluated(c: Campaign, folder: Path, where: str) -> str:
     code, said = in_process("evaluate", folder)
     if code:
         return _refused(said, folder)
-    loss = c.numbers[folder.name][0]["validation_loss"]
+    loss = c.numbers[names.run_id(folder)][0]["validation_loss"]
     if f"validation: {loss:.4f} " not in said:
         raise Wrong(f"dlm evaluate says another loss than {loss:.4f}: {said}")
     return "same"
@@ -416,7 +417,7 @@ def _reported(c: Campaign, workdir: Path, folder: Path) -> str:
         found = rows.pop(row["run"], None)
         if found == row:
             continue
-        if row["run"] != folder.name:
+        if row["run"] != names.run_id(folder):
             raise Wrong(f"another row of {row['run']}: {found}")
         if found is None or found["status"] == "finished" or not found["reason"]:
             raise Wrong(f"the row of the damaged run: {found}, it was {row}")

@@ -6,6 +6,7 @@ import doctest
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ import planted
 from dlm.cli import main
 from dlm.errors import DlmError
 from dlm.format import number
+from places import ROOT
 
 EXPERIMENT = '''"""Tiny runs on text."""
 from dlm import config
@@ -90,9 +92,10 @@ print(json.dumps([light, sorted({"jax"} & set(sys.modules)), dir(dlm), dlm.__all
 
 
 def examples() -> list:
-    from dlm import api, planner, plot
+    from dlm import planner, plot
+    from dlm.api import laws, models, runs, training
 
-    modules = (api, planner, plot)
+    modules = (laws, models, runs, training, planner, plot)
     parsed = [doctest.DocTestFinder().find(module, globs={"dlm": dlm}) for module in modules]
     return [test for tests in parsed for test in tests if test.examples]
 
@@ -104,8 +107,22 @@ def test_the_examples_of_the_docstrings_hold(example) -> None:
     assert not failed, "".join(lines)
 
 
+def test_the_notebook_runs_on_a_folder_of_runs(folder, capsys) -> None:
+    """Its code cells, one after another, on other runs than the quickstart's; nothing is trained."""
+    cells = json.loads((ROOT / "docs/tour.ipynb").read_text("utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell.get("outputs") for cell in cells)
+    assert 'RUNS = "runs/quickstart"' in code[0] and not any(".train(" in text for text in code)
+    names: dict[str, object] = {}
+    for text in [code[0].replace("runs/quickstart", "runs/tiny"), *code[1:]]:
+        exec(compile(text, "tour.ipynb", "exec"), names)
+    out = capsys.readouterr().out
+    assert "512 unique tokens: masked: " in out and "(upper bound, seeds: 1)" in out
+    assert out.count("nats per token (upper bound)") == 2 and "at 1e20 FLOPs" in out
+
+
 def test_every_public_function_shows_itself_at_work() -> None:
-    shown = {example.name.removeprefix("dlm.api.") for example in examples()}
+    shown = {re.sub(r"^dlm\.api\.\w+\.", "", example.name) for example in examples()}
     functions = {"load", "train", "fit", "critical", "objective", "Runs", "Run", "Run.model"}
     methods = {f"Model.{name}" for name in ("log_likelihood", "perplexity", "sample", "validation")}
     assert functions | methods | {"FittedLaw.predict", "FittedLaw.optimal"} <= shown
@@ -211,8 +228,11 @@ def test_exact_likelihoods_of_all_strings_sum_to_one(folder) -> None:
     (lambda m: m.log_likelihood([""]), "has too few tokens"),
     (lambda m: m.log_likelihood(["\ud800"]), "no character of UTF-8"),
     (lambda m: m.sample(0), "count=0: must be"),
-    (lambda m: m.sample(1, prompt="the 7"), "has no '7'"),
-    (lambda m: dlm.train("tiny.py", run=2), "--run=2: must be 0 to 1"),
+    (lambda m: m.sample(1, entropy_budget=-1), "entropy_budget=-1: must be 0 or above"),
+    (lambda m: m.sample(1, sampler="confidence"), "sampler=confidence: must be one of ancestral"),
+    (lambda m: m.sample(1, prompt="the cat sat"), "prompt: 11 tokens, must be below"),
+    (lambda m: m.sample(1, prompt="the 7"), "prompt='the 7': the chars tokenizer of files has no '7'"),
+    (lambda m: dlm.train("tiny.py", run=2), "run=2: must be 0 to 1"),
     (lambda m: dlm.train("tiny.py", {"model.layer": 2}), "did you mean model.layers"),
     (lambda m: dlm.objective("maskd", 5), "did you mean masked?"),
     (lambda m: dlm.objective("masked", 0), "vocab_size=0"),

@@ -10,7 +10,7 @@ from dlm.cli import options
 from dlm.cli.options import Overrides
 from dlm.cli.output import show
 from dlm.errors import DlmError
-from dlm.runs import addresses
+from dlm.runs import addresses, names
 
 SUMMARY = "which spatial frequencies of images are settled first, by family"
 EXAMPLES = """examples:
@@ -48,7 +48,7 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
         images = data.validation_windows(store, c.data.seq_len)[: a.count]
         name = name_of(c.objective.name)
         if name in spectra:  # another run of the family
-            name = f"{name} {folder.name}"
+            name = f"{name} {names.run_id(folder)}"
         spectra[name] = spectrum.explained(c, store.vocab_size, params, images, LEVELS)
         radius, shares = spectra[name]
         for level, row in zip(LEVELS, shares, strict=True):

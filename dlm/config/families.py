@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from dlm.config.family import FAMILIES, REVEAL_ORDERS, Family, Objective
+from dlm.config.family import FAMILIES, SAMPLERS, Family, Objective
 from dlm.config.fields import MOST, MOST_STEPS, Flag, PartShare, Range, Share
 from dlm.errors import fail
 
@@ -123,8 +123,8 @@ class Masked(Scheduled):
     low_noise_steps: Annotated[int, Range(0, MOST_STEPS)] = 0
 
     @property
-    def reveal_orders(self) -> tuple[str, ...]:
-        return REVEAL_ORDERS
+    def samplers(self) -> tuple[str, ...]:
+        return SAMPLERS
 
     def sampler_passes(self, length: int) -> float:
         return length
@@ -151,8 +151,8 @@ class Block(Objective):
         return self.block
 
     @property
-    def reveal_orders(self) -> tuple[str, ...]:
-        return REVEAL_ORDERS
+    def samplers(self) -> tuple[str, ...]:
+        return SAMPLERS
 
     def sampler_calls(self, length: int, steps: int) -> int:
         blocks = length // self.block
@@ -207,8 +207,8 @@ class Flow(Scheduled):
         self._needs_no_noise_at_the_start("flow")
 
     @property
-    def reveal_orders(self) -> tuple[str, ...]:
-        return REVEAL_ORDERS if self.path == "mask" else ("ancestral",)
+    def samplers(self) -> tuple[str, ...]:
+        return SAMPLERS if self.path == "mask" else ("ancestral",)
 
     def sampler_passes(self, length: int) -> float:
         return length if self.path == "mask" else 2 * length
@@ -231,7 +231,7 @@ class Gaussian(Objective):
     learned_schedule: Flag = False  # train both ends of the log-SNR
 
     @property
-    def reveal_orders(self) -> tuple[str, ...]:
+    def samplers(self) -> tuple[str, ...]:
         return ("ancestral", "ddim")
 
     def sampler_passes(self, length: int) -> float:

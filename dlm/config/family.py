@@ -24,7 +24,7 @@ from dlm.errors import DlmError, fail, running
 # Orders in which masks are revealed, see dlm/objectives/reveal.py; the first is the default. Along a
 # path the positions depend only on what is revealed, so that it has an exact likelihood.
 PATHS = ("left-to-right", "confidence", "least-entropy", "blocks", "entropy")
-REVEAL_ORDERS = ("ancestral", *PATHS, "maskgit", "remask")
+SAMPLERS = ("ancestral", *PATHS, "maskgit", "remask")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +58,9 @@ class Objective(Group):
         """Raises DlmError, which names the option, if an option names an unknown token."""
 
     @property
-    def reveal_orders(self) -> tuple[str, ...]:
+    def samplers(self) -> tuple[str, ...]:
         """Lists the orders in which the sampler can reveal tokens, the default first."""
-        return (*REVEAL_ORDERS, "ddim") if self.file else ("ancestral",)
+        return (*SAMPLERS, "ddim") if self.file else ("ancestral",)
 
     def sampler_calls(self, length: int, steps: int) -> int:
         """Counts the calls of the model that sample L tokens if the user asks for `steps`."""

@@ -19,7 +19,7 @@ from dlm.data import round_trip, windows
 from dlm.data.corpora.files import files
 from dlm.data.round_trip import RoundTrip
 from dlm.data.store import Store
-from dlm.errors import DlmError
+from dlm.errors import ArgumentError, DlmError
 from dlm.evaluation import likelihood, prompts, score
 from dlm.evaluation.likelihood import Member, Method
 from dlm.model import sharding
@@ -121,7 +121,7 @@ def _encoded(store: Store, texts: Sequence[str]) -> list[Int[np.ndarray, " n"]]:
     encoded = [prompts.encode("text", text, store) for text in texts]
     for ids in encoded:
         if len(ids) and not 0 <= ids.min() <= ids.max() < store.vocab_size:
-            raise DlmError(f"text: ids must be 0 to {store.vocab_size - 1}")
+            raise ArgumentError("text", f": ids must be 0 to {store.vocab_size - 1}")
     return encoded
 
 

@@ -229,7 +229,7 @@ def two_step(law: Law, step_one: Law, table: Table, **options: Any) -> Fit:
     except DlmError as error:
         raise DlmError(
             f"step one, {step_one.name} on runs of one epoch: {error}; fit jointly with "
-            "--steps joint, or give the constants with --fixed"
+            "--stages joint, or give the constants with --fixed"
         ) from None
     constants = vars(step_one.complete(first.coefficients))
     known = {name: constants[name] for name in law.names if name in constants}

@@ -150,7 +150,7 @@ def _compare(a: Analysis, b: Basin) -> list[str]:
         j = a.joint
         found.append(
             f"Fitted jointly instead, on these runs alone: {listed(j.coefficients, j.law)}, objective "
-            f"{j.objective:.8f} ({j.objective / fit.objective - 1:+.0%}), R2 {j.r2:.4f}; --steps "
+            f"{j.objective:.8f} ({j.objective / fit.objective - 1:+.0%}), R2 {j.r2:.4f}; --stages "
             "joint gives its intervals and verdicts."
         )
     return found

@@ -17,6 +17,7 @@ import numpy as np
 
 from dlm import inputs, sealed
 from dlm.errors import DlmError, printed, reason
+from dlm.runs import names
 from dlm.runs.estimate import KINDS
 
 FILES = ("config.json", "run.json", "metrics.jsonl", "result.json")
@@ -191,7 +192,7 @@ def _read(path: Path) -> Run:
     return Run(
         path=path,
         experiment=printed(str(known.get("experiment", path.parent.name))),
-        run=printed(str(known.get("run", path.name))),
+        run=printed(str(known.get("run", names.run_id(path)))),
         label=printed(str(known.get("label", path.name))),
         status=status,
         reason=printed(why),

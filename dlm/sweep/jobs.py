@@ -16,7 +16,7 @@ from dlm.config import experiment, labels, planning
 from dlm.config.memory import Machine
 from dlm.data import build, tokenizers
 from dlm.errors import DlmError
-from dlm.runs import bucket
+from dlm.runs import bucket, names
 from dlm.training import record
 
 NO_ID = "----------"  # of a job that is only planned, its corpus being elsewhere
@@ -32,6 +32,7 @@ class Job:
     about: dict[str, Any]  # experiment, run, label, overrides, question
     plan: planning.Plan
     trunk: Path | None = None  # of states shared with other runs; see `dlm.training.loop.train`
+    source: Path | None = None  # a finished run to go on from; see `dlm.training.extension`
 
     @property
     def flops(self) -> float:
@@ -50,6 +51,7 @@ class Job:
                 folder=str(self.folder),
                 about=self.about,
                 trunk=self.trunk and str(self.trunk),
+                source=self.source and str(self.source),
             )
         )
 
@@ -107,10 +109,18 @@ def plan_jobs(
         planning.check_length(c, store.document_length, len(store.validation))
         key = config.run_id(c, store.fingerprint)
         job = Job(c, store.path, workdir / name / key, about | {"run": key}, plan)
-        if record.status(job.folder) not in record.DONE:
-            planning.check(c, plan, machine)
         found.setdefault(key, job)
-    return _trunks(list(found.values()), workdir / name / "trunks")
+    jobs = _placed(list(found.values()), workdir / name)
+    for job in jobs:
+        if job.about["run"] != NO_ID and record.status(job.folder) not in record.DONE:
+            planning.check(job.config, job.plan, machine)
+    return _trunks(jobs, workdir / name / "trunks")
+
+
+def _placed(jobs: list[Job], folder: Path) -> list[Job]:
+    """Gives each run its folder: the one that it has already, under whatever label, else a new one."""
+    places = names.places(folder, ((job.about["run"], job.about["label"]) for job in jobs))
+    return [dataclasses.replace(job, folder=place) for job, place in zip(jobs, places, strict=True)]
 
 
 def _trunks(jobs: list[Job], folder: Path) -> list[Job]:

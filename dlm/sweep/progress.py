@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from dlm.format import fit_words
+
 if TYPE_CHECKING:
     from dlm.sweep.jobs import Job
 
@@ -48,7 +50,7 @@ def show(jobs: list[Job]) -> Iterator[Show]:
         def tell(event: str, job: Job, row: dict[str, Any]) -> None:
             run = job.about["run"]
             if event == "start":
-                label = _short(job.about["label"], room)
+                label = fit_words(job.about["label"].split(), room, gap="…")
                 bars[run] = progress.add_task(label, total=job.flops, note="compiling")
             elif event == "progress" and run in bars:
                 done[run] = row["flops"] if "flops" in row else done.setdefault(run, 0.0)
@@ -87,20 +89,6 @@ def _lines(jobs: list[Job]) -> Show:
             sys.stdout.flush()
 
     return tell
-
-
-def _short(label: str, room: int) -> str:
-    """A label in at most `room` columns: words in its middle give way to "…", the last ones stay."""
-    if len(label) <= room:
-        return label
-    words = label.split()
-    head, tail = [*words[:2], "…"], []
-    for word in reversed(words[2:]):
-        if len(" ".join([*head, word, *tail])) > room:
-            break
-        tail.insert(0, word)
-    short = " ".join([*head, *tail])
-    return short if len(short) <= room else label[: room - 1] + "…"
 
 
 def _note(row: dict[str, Any], rate: bool = True) -> str:

@@ -69,7 +69,7 @@ def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Eve
     from dlm import config
     from dlm.data import build
     from dlm.errors import one_line
-    from dlm.training import loop, record, run
+    from dlm.training import extension, loop, record, run
 
     folder, about = Path(job["folder"]), job["about"]
     c = config.from_json(job["config"])
@@ -91,6 +91,8 @@ def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Eve
         try:
             with run.recorded(folder, c, about):
                 store = build.load(Path(job["store"]))
+                if job["source"]:
+                    extension.take(Path(job["source"]), folder, c, store)
                 trunk = job["trunk"] and Path(job["trunk"])
                 result = run.run(
                     c, store, folder, about, trunk=trunk, stop=stopping.is_set, report=report

@@ -1,4 +1,4 @@
-"""The run directory, as training writes it: `<workdir>/<experiment>/<run id>/`.
+"""The run directory, as training writes it: `<workdir>/<experiment>/<label>-<id>/`.
 
 `config.json` and `run.json` at the start, `result.json` last: its presence, with any status but
 "failed", means that the run is done. All three are sealed (`dlm.sealed`), and result.json holds the

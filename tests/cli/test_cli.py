@@ -385,7 +385,7 @@ def test_bad_sampling_options(finished, capsys, at_home) -> None:
     assert "--top-p=2" in refused(capsys, "sample", folder, "--top-p", 2)
     assert "--count=0" in refused(capsys, "sample", folder, "--count", 0)
     assert "--prompt" in refused(capsys, "sample", folder, "--prompt", "hello")
-    assert "--order=best" in refused(capsys, "sample", folder, "--order", "best")
+    assert "--sampler=best" in refused(capsys, "sample", folder, "--sampler", "best")
 
 
 def test_a_full_disk_is_one_line(experiment, capsys, tmp_path, monkeypatch) -> None:

@@ -77,7 +77,7 @@ def test_every_family_samples_and_fills_in(trained, name, capsys):
 
 @pytest.mark.parametrize("order", ["confidence", "entropy", "remask"])
 def test_masks_are_revealed_in_several_orders(trained, order, capsys):
-    words = ("--count", 2, "--order", order, "--budget", 0.5)
+    words = ("--count", 2, "--sampler", order, "--entropy-budget", 0.5)
     assert dlm("sample", trained["masked"], *words) == 0
     assert len(capsys.readouterr().out.split()) == 2 * 16 + 1
 
@@ -86,8 +86,8 @@ def test_masks_are_revealed_in_several_orders(trained, order, capsys):
     (("--infill", "1 [MASK]", "--prompt", "1"), "give one of the two"),
     (("--infill", "[MASK*17]"), "--infill: 17 tokens, must be at most"),
     (("--infill", "9 [MASK]"), "ids must be 0 to 4"),
-    (("--order", "confidnce"), "did you mean confidence?"),
-    (("--budget", "-1"), "--budget=-1"),
+    (("--sampler", "confidnce"), "did you mean confidence?"),
+    (("--entropy-budget", "-1"), "--entropy-budget=-1"),
     (("--prompt", "one"), "give ids"),
 ])  # fmt: skip
 def test_a_wrong_sample_option_is_told(trained, words, told, capsys):
@@ -96,14 +96,14 @@ def test_a_wrong_sample_option_is_told(trained, words, told, capsys):
 
 
 def test_steps_against_quality(trained, capsys):
-    words = ("--judge", trained["ar"], "--steps", 2, 8, "--count", 64)
+    words = ("--reference-model", trained["ar"], "--steps", 2, 8, "--count", 64)
     assert dlm("quality", trained["masked"], *words) == 0
     out = capsys.readouterr().out
     assert "held-out data" in out and "judged by ar" in out
     found = json.loads((trained["masked"] / "quality.json").read_text())
     assert [q["steps"] for q in found] == [0, 2, 8]
     assert all(q["nats"] > 0 and q["stderr"] > 0 for q in found)
-    assert dlm("quality", trained["ar"], "--judge", trained["masked"]) == 2
+    assert dlm("quality", trained["ar"], "--reference-model", trained["masked"]) == 2
     assert "must be an ar run" in capsys.readouterr().err
 
 

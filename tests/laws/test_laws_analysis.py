@@ -476,7 +476,7 @@ def test_figures_are_saved(study, tmp_path):
     (("fit", "{}/none.csv"), "no such table"),
     (("fit", "{}/runs.csv", "--law", "chinchila"), "did you mean chinchilla?"),
     (("fit", "{}/runs.csv", "--family", "maskd"), "did you mean masked?"),
-    (("fit", "{}/runs.csv", "--loss", "l2"), "must be one of huber, lad, gaussian"),
+    (("fit", "{}/runs.csv", "--robust-loss", "l2"), "must be one of huber, lad, gaussian"),
     (("fit", "{}/runs.csv", "--resamples", "-1"), "--resamples=-1: must be 0 to 1,000,000"),
     (("fit", "{}/runs.csv", "--fixed", "E=two"), "--fixed E=two: must be NAME=NUMBER"),
     (("critical", "--laws", "{}/laws.json"), "--unique-tokens"),
@@ -543,8 +543,8 @@ def test_stages_are_shown_as_they_end_and_not_before_an_error(study, capsys):
     (("--holdout", "flops=nan"), "holdout flops=nan: must be a positive number"),
     (("--fixed", "E=1e300"), "fixed=E=1e+300: must be from 0.001 to 100"),
     (("--fixed", "gamma=1"), "fixed=gamma: data-decay has E, A, B, alpha, beta, R_D"),
-    (("--rivals", "geometri"), "did you mean geometric?"),
-    (("--steps", "three"), "--steps=three: must be one of auto, two, joint"),
+    (("--compare-laws", "geometri"), "did you mean geometric?"),
+    (("--stages", "three"), "--stages=three: must be one of auto, two, joint"),
 ])  # fmt: skip
 def test_a_wrong_option_is_told_once_and_before_any_fit(study, words, told, capsys, monkeypatch):
     monkeypatch.setattr(fits, "fit", lambda *a, **k: pytest.fail("computed first"))

@@ -525,7 +525,7 @@ def fixed_logits(length: int):
     return lambda tokens: jnp.broadcast_to(table, (*tokens.shape, V)), jax.nn.softmax(table)
 
 
-@pytest.mark.parametrize("order", family.REVEAL_ORDERS)
+@pytest.mark.parametrize("order", family.SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 3, 8])
 def test_all_is_revealed_and_what_is_given_stays(order, steps):
     predict, law = fixed_logits(8)

@@ -98,7 +98,8 @@ def test_an_experiment_expands_into_runs(experiment) -> None:
     assert masked.about["label"] == "topics masked" and ar.about["label"] == "topics ar"
     assert masked.about["question"] == "Does a tiny run train?"
     assert masked.about["experiment"] == "tiny_experiment"
-    assert masked.folder == experiment.parent / "runs" / "tiny_experiment" / masked.about["run"]
+    name = f"topics-masked-{masked.about['run']}"
+    assert masked.folder == experiment.parent / "runs" / "tiny_experiment" / name
     assert len({masked.about["run"], ar.about["run"]}) == 2
     assert masked.plan.steps == 24 and masked.flops == 24 * masked.plan.flops_per_step
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,10 @@ import pytest
 import tiny
 from dlm.cli import main
 from dlm.data import build
-from dlm.training import extension, run
+from dlm.runs import addresses, names
+from dlm.sweep import local, worker
+from dlm.sweep.jobs import Job
+from dlm.training import extension, record, run
 
 LENGTHS = ("--config.train.duration=24 steps", "--config.train.duration=40 steps")
 DECAY = "--config.optimizer.decay=25 percent"  # of which a constant schedule has none
@@ -43,20 +48,41 @@ def copied(run: Path, folder: Path) -> Path:
     return folder / "runs" / run.parent.name / run.name
 
 
-@pytest.mark.parametrize(("schedule", "begins"), [
-    ("constant", 24),  # its last state: the longer run evaluates at step 24 too
-    ("wsd", 12),  # decays from step 18; 12 is the last checkpoint before
+def in_this_process(todo: list[Job], workers: int, log: Path, show: object) -> dict[str, str]:
+    """Does the work of `dlm.sweep.local.execute` without processes."""
+    for job in todo:
+        worker.work(json.loads(job.message()), lambda event, **row: None, threading.Event())
+    return {job.about["run"]: record.status(job.folder) for job in todo}
+
+
+@pytest.mark.parametrize(("schedule", "begins", "verb"), [
+    ("constant", 24, "train"),  # its last state: the longer run evaluates at step 24 too
+    ("wsd", 12, "run"),  # decays from step 18; 12 is the last checkpoint before
 ])  # fmt: skip
 def test_an_extended_run_ends_in_the_bits_of_a_longer_one(
-    whole, tmp_path, capsys, schedule, begins
+    whole, tmp_path, capsys, monkeypatch, schedule, begins, verb
 ):
     words = (f"--config.optimizer.schedule={schedule}", DECAY)
     short = copied(whole(*words, LENGTHS[0]), tmp_path)
     fresh = whole(*words, LENGTHS[1])
     capsys.readouterr()
-    assert dlm("train", "--extend", short, LENGTHS[1]) == 0
-    assert f"from step {begins} of 40" in capsys.readouterr().out
-    extended = short.parent / fresh.name  # the id of the fresh run
+    sweep = ("run", tiny.experiment_file(tmp_path), "--workdir", tmp_path / "runs", "--extend")
+    if verb == "train":
+        assert dlm("train", "--extend", short, LENGTHS[1]) == 0
+        assert f"from step {begins} of 40" in capsys.readouterr().out
+    else:  # the one run of the sweep whose family has a finished one
+        monkeypatch.setattr(local, "execute", in_this_process)
+        assert dlm(*sweep, *words, LENGTHS[1]) == 2
+        assert "'topics ar schedule=wsd decay=25 percent duration=40 steps': no finished run" in (
+            capsys.readouterr().err
+        )
+        masked = (*words, "--config.objective.name=masked")
+        assert dlm(*sweep, *masked, LENGTHS[0].replace("24", "16")) == 2
+        assert "must be more than the 24" in capsys.readouterr().err
+        assert dlm(*sweep, *masked, LENGTHS[1], "--dry-run") == 0
+        assert f" from {names.run_id(short)}" in capsys.readouterr().out
+        assert dlm(*sweep, *masked, LENGTHS[1]) == 0
+    extended = addresses.run(names.run_id(fresh), short.parents[1])  # the id of the fresh run
     c, store = run.opened(extended)
     assert build.load(store.path).fingerprint == store.fingerprint
     states = [tiny.final_state(c, store, folder) for folder in (extended, fresh)]
@@ -77,7 +103,7 @@ def test_a_last_state_that_an_evaluation_chose_is_not_gone_on_from(whole, tmp_pa
     fresh = whole(*CONSTANT, LENGTHS[1])
     assert dlm("train", "--extend", short, LENGTHS[1]) == 0
     assert "from step 12 of 40" in capsys.readouterr().out
-    extended = short.parent / fresh.name
+    extended = addresses.run(names.run_id(fresh), short.parents[1])
     c, store = run.opened(extended)
     states = [tiny.final_state(c, store, folder) for folder in (extended, fresh)]
     assert tiny.differences(*states) == {}
@@ -116,7 +142,7 @@ def test_the_label_names_the_new_duration_in_place_of_the_old(whole, tmp_path):
         job.about["label"] == "topics masked schedule=constant decay=25 percent duration=40 steps"
     )
     assert job.about["overrides"]["train.duration"] == "40 steps"
-    assert job.folder.name == job.about["run"] != short.name
+    assert names.run_id(job.folder) == job.about["run"] != names.run_id(short)
 
 
 def test_an_override_with_a_space_is_no_experiment(capsys):
