@@ -78,7 +78,7 @@ def test_a_folder_has_one_crossing_at_every_door(experiment, tmp_path, capsys, m
     (crossover,) = cross.crossovers(panel)
     told = sentences.crossing(crossover)
     assert "masked diffusion passes the best AR of 2 settings for good at C = 1.2×10¹²" in told
-    assert told in printed and sentence(told) in sentences.answer(panel)
+    assert told in printed and sentence(told) in " ".join(sentences.comparisons(panel))
     number = scientific(best["compute"])
     a, b = sorted(tables.read(experiment), key=lambda t: t.family)
     for drawing in (

@@ -225,14 +225,14 @@ def _fitted(a: argparse.Namespace, found: list[Table]) -> tuple[list[Analysis], 
 
 def _diagnostics(made: list[Analysis]) -> dict[str, Make]:
     """The figures of each fit, by name."""
-    from dlm.report import law_figures
+    from dlm.report import fit_figures
 
     stems = file_stems([each.fit.table.family for each in made])
     drawings: dict[str, Make] = {}
     for each in made:
         stem = stems[each.fit.table.family]
-        drawings[f"profiles-{stem}"] = lambda each=each: law_figures.profiles(each)
-        drawings[f"residuals-{stem}"] = lambda each=each: law_figures.residuals(each.fit)
+        drawings[f"profiles-{stem}"] = lambda each=each: fit_figures.profiles(each)
+        drawings[f"residuals-{stem}"] = lambda each=each: fit_figures.residuals(each.fit)
     return drawings
 
 

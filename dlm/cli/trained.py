@@ -193,7 +193,7 @@ def quality(a: argparse.Namespace) -> list[Any]:
     folder, judge_folder = (addresses.run(word, a.workdir) for word in (a.run, a.judge))
     from dlm.data import windows as data
     from dlm.evaluation import sample_quality, sampling
-    from dlm.report import canvas, run_figures
+    from dlm.report import canvas, sample_figures
     from dlm.report.terminal import grid
     from dlm.sweep import worker
     from dlm.training import run
@@ -228,7 +228,7 @@ def quality(a: argparse.Namespace) -> list[Any]:
     path = folder / "quality.json"
     records = [q._asdict() for q in found]
     disk.write_json(path, records)
-    png, *_ = canvas.save(run_figures.quality(records), folder / "quality")
+    png, *_ = canvas.save(sample_figures.quality(records), folder / "quality")
     return [
         f"{c.objective.name} on {store.manifest.name}, judged by {judge.objective.name}",
         grid(head, rows),
@@ -358,7 +358,7 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
     from dlm.data import windows as data
     from dlm.evaluation import spectrum
     from dlm.laws.crossover import name_of
-    from dlm.report import canvas, run_figures
+    from dlm.report import canvas, sample_figures
     from dlm.report.terminal import grid
     from dlm.sweep import worker
     from dlm.training import run
@@ -381,7 +381,7 @@ def spectrum(a: argparse.Namespace) -> list[Any]:
         for level, row in zip(levels, shares, strict=True):
             rows.append([name, f"{level:.1%}", *(f"{share:.3f}" for share in row)])
     head = ("family", "known", *(f"{r} cycles" for r in radius))
-    png, *_ = canvas.save(run_figures.spectrum(found, levels), a.out / "spectrum")
+    png, *_ = canvas.save(sample_figures.spectrum(found, levels), a.out / "spectrum")
     return ["Share of the variance of each spatial frequency that is explained", grid(head, rows),
             f"written: {png}"]  # fmt: skip
 

@@ -39,7 +39,6 @@ FROM_START = "below from the start"  # wherever both are known
 BETWEEN = "below in between"  # and above again at the end
 NEVER = "does not cross"  # within the compute compared
 TOO_FEW = "too few runs"  # the two families are known together at one compute only
-STATUSES = (CROSSES, FROM_START, BETWEEN, NEVER, TOO_FEW)
 
 RESAMPLES = 2000
 INTERVAL = (0.05, 0.95)  # a 90% interval
@@ -70,7 +69,7 @@ class Crossover:
     kinds: tuple[str, str]  # of the reference's losses and the challenger's
     trials: int  # settings tried of the reference
     axis: str
-    status: str  # one of STATUSES
+    status: str  # CROSSES, FROM_START, BETWEEN, NEVER or TOO_FEW
     compute: float | None
     low: float | None
     high: float | None

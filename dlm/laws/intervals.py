@@ -103,10 +103,6 @@ PATIENT = 60  # steps to a point of a profile: the few that need more lie far fr
 PLAUSIBLE = 30.0  # the deviance up to which a minimum may lead to the lowest of another point
 
 
-def profile(fit: Fit, name: str, level: float = LEVEL) -> Profile:
-    return profiles(fit, (name,), level)[name]
-
-
 def profiles(
     fit: Fit, names: tuple[str, ...] | None = None, level: float = LEVEL
 ) -> dict[str, Profile]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from dlm.errors import DlmError
 from dlm.laws.fits import LEVEL, Fit
 from dlm.laws.intervals import affordable, interval, weights_of, widened
 from dlm.laws.table import Table, alike
@@ -38,16 +37,6 @@ class Exponent:
     constant: float
     points: int  # budgets or frontier points that it rests on
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Vertex:
-    """The best size at one budget; `edge`: the minimum lies outside the sizes trained."""
-
-    compute: float
-    params: float
-    loss: float
-    edge: bool
 
 
 def chinchilla_optimum(c: Any, compute: Any) -> tuple[Any, Any]:
@@ -100,31 +89,11 @@ def budgets(table: Table) -> list[np.ndarray]:
     return [rows for rows in parts if len(alike(table.N[rows], 0.01)) >= 3]
 
 
-def vertices(table: Table) -> list[Vertex]:
-    """Approach 2: the vertex of a parabola of loss in log N, per budget that has one.
-
-    Raises:
-      DlmError: no budget has three sizes.
-    """
-    groups = budgets(table)
-    if not groups:
-        raise DlmError(f"{table.name}: no compute budget with three model sizes: no isoFLOP curve")
-    found = []
-    for rows in groups:
-        at, loss, kind = _parabolas(table, rows, np.ones((1, len(table))))
-        if kind[0] != "none":
-            compute = float(np.exp(np.log(table.flops[rows]).mean()))
-            found.append(
-                Vertex(compute, float(np.exp(at[0])), float(loss[0]), bool(kind[0] == "edge"))
-            )
-    return found
-
-
-def _parabolas(
+def parabola_vertices(
     table: Table, rows: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log size and loss at the vertex of a budget's parabola, for each weighting [S, R], and what
-    the vertex is: inside, edge (outside the sizes, by less than their width) or none."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log size at the vertex of a budget's parabola of loss in log N, for each weighting [S, R] of
+    the table's rows, and whether it is a minimum within the sizes trained: [S] each."""
     x, y, w = np.log(table.N[rows]), table.loss[rows], weights[:, rows]
     middle, half = (x.max() + x.min()) / 2, np.ptp(x) / 2
     z = (x - middle) / half  # from -1 to 1
@@ -135,11 +104,10 @@ def _parabolas(
     moments[~enough] = np.eye(3)
     level = y.mean()
     sums = np.einsum("sr,ir->si", w * (y - level), powers)
-    c, b, a = np.linalg.solve(moments, sums[:, :, None])[:, :, 0].T
+    _, b, a = np.linalg.solve(moments, sums[:, :, None])[:, :, 0].T
     bent = enough & (a > FLAT * level)
     at = -b / (2 * np.where(bent, a, 1.0))
-    kind = np.where(np.abs(at) <= 1, "inside", np.where(np.abs(at) <= 3, "edge", "none"))
-    return middle + half * at, level + c - a * at**2, np.where(bent, kind, "none")
+    return middle + half * at, bent & (np.abs(at) <= 1)
 
 
 def isoflop(table: Table, resamples: int = 1000, seed: int = 0, level: float = LEVEL) -> Exponent:
@@ -153,8 +121,9 @@ def isoflop(table: Table, resamples: int = 1000, seed: int = 0, level: float = L
     C = np.array([np.log(table.flops[rows]).mean() for rows in groups])
 
     def lines(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        at, _, kind = zip(*(_parabolas(table, rows, weights) for rows in groups), strict=True)
-        return _lines(C, np.stack(at, axis=1), np.stack(kind, axis=1) == "inside")
+        pairs = [parabola_vertices(table, rows, weights) for rows in groups]
+        sizes, inside = (np.stack(each, axis=1) for each in zip(*pairs, strict=True))
+        return _lines(C, sizes, inside)
 
     found = _exponent(name, table, lines, resamples, seed, level)
     several = "s" if len(groups) > 1 else ""
@@ -174,14 +143,6 @@ def envelope(table: Table, resamples: int = 1000, seed: int = 0, level: float = 
         return _lines(C, np.broadcast_to(N, lowest.shape), lowest)
 
     return _exponent("envelope (approach 1)", table, lines, resamples, seed, level)
-
-
-def frontier(table: Table, present: np.ndarray | None = None) -> np.ndarray:
-    """Rows on the Pareto frontier of loss and compute, by compute."""
-    order = np.lexsort((table.loss, table.flops))
-    order = order if present is None else order[present[order]]
-    lowest = np.minimum.accumulate(np.append(math.inf, table.loss[order]))[:-1]
-    return order[table.loss[order] < lowest]
 
 
 def approach_3(fit: Fit, level: float = LEVEL) -> Exponent:

@@ -169,12 +169,6 @@ def _ladder(values: np.ndarray) -> np.ndarray:
     return np.unique([low / 4, low, math.sqrt(low) * math.sqrt(high), high, high * 4])
 
 
-def jacobian(fit: Fit, N: np.ndarray, D: np.ndarray, U: np.ndarray) -> np.ndarray:
-    """d log L / d coordinate of each free coefficient, [R, P]."""
-    p = problem(fit)
-    return p.jacobian(p.coordinates(fit.coefficients), N, D, U)[1]
-
-
 # --- rows that do not belong --------------------------------------------------------------------
 
 

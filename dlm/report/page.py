@@ -21,7 +21,7 @@ from dlm.errors import DlmError
 from dlm.format import between, fixed, integer, number, percent, scientific, with_error
 from dlm.laws import crossover as cross
 from dlm.laws.crossover import Crossover, name_of
-from dlm.report import canvas, html, law_page, run_figures
+from dlm.report import canvas, html, law_page, run_figures, sample_figures
 from dlm.report import summary as findings
 from dlm.report.brief import Brief
 from dlm.report.canvas import Drawing, Drawn
@@ -263,7 +263,9 @@ def _samples(panel: Panel) -> str:
             sheet = {"real, from scikit-learn": real} | sheet
         label = f"Samples of {', '.join(sheet)}"
         try:
-            return "".join(parts) + html.figure(canvas.svg_text(run_figures.digits(sheet)), label)
+            return "".join(parts) + html.figure(
+                canvas.svg_text(sample_figures.digits(sheet)), label
+            )
         except Exception as error:  # a picture must not cost the report
             parts.append(f"<p>{escape(f'The samples are not drawn: {error}')}</p>")
     for family in panel.families.values():

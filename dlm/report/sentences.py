@@ -35,11 +35,6 @@ def no_comparison(panel: Panel) -> str:
     return f"No finished run of {missing}, so no comparison yet."
 
 
-def answer(panel: Panel) -> str:
-    """The comparison of one panel in full, as one paragraph."""
-    return " ".join(comparisons(panel))
-
-
 def comparisons(panel: Panel) -> list[str]:
     """Each family of a panel against its reference in full, a paragraph each."""
     finals = cross.finals(panel)

@@ -19,7 +19,7 @@ from dlm.laws.critical import Constants, Critical, PowerLaw
 from dlm.laws.crossings import CROSSES, Crossover
 from dlm.laws.forms import law as named
 from dlm.laws.frontiers import TRACKED
-from dlm.report import canvas, curve_figures, law_figures, run_figures, ticks
+from dlm.report import canvas, curve_figures, fit_figures, law_figures, run_figures, ticks
 from dlm.runs import load, panels
 from fake_runs import autoregressive, diffusion, quickstart, write_run
 
@@ -123,8 +123,8 @@ LAWS = {
     "figure_5": lambda s: law_figures.worth(fits(), 1e8, 1e7 * s),
     "figure_6": lambda s: law_figures.gap(*fits().values(), crossings(s)),
     "figure_7_8": lambda s: curve_figures.variants(tables.settings(curves_table(s, "ar")), 2.5),
-    "profiles": lambda s: law_figures.profiles(analysis(s)),
-    "residuals": lambda s: law_figures.residuals(analysis(s).fit),
+    "profiles": lambda s: fit_figures.profiles(analysis(s)),
+    "residuals": lambda s: fit_figures.residuals(analysis(s).fit),
 }
 
 
