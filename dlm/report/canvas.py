@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlm import disk
-from dlm.errors import DlmError, one_line
+from dlm.errors import DlmError
 from dlm.format import shortened, tick
 
 if TYPE_CHECKING:
@@ -282,4 +282,6 @@ def attempt(name: str, make: Callable[[], Drawing], to: Path | None = None, pane
         svg = element(files[1].read_text("utf-8")) if files else svg_text(figure)
         return Drawn(name, drawing.heading or name, drawing.caption, svg, files, "")
     except Exception as error:  # one figure must not cost the others
-        return Drawn(name, name, "", "", (), f"{name}: not drawn: {one_line(error)}")
+        kind = "" if isinstance(error, DlmError) else type(error).__name__
+        reason = ": ".join(filter(None, [kind, " ".join(str(error).split())]))
+        return Drawn(name, name, "", "", (), f"{name}: not drawn: {reason}")

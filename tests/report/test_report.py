@@ -196,7 +196,7 @@ def test_a_figure_that_fails_costs_neither_the_page_nor_the_others(tmp_path, mon
     monkeypatch.setattr(run_figures, "_epochs_panel", fail)
     monkeypatch.setattr(sample_figures, "digits", fail)
     text = read(report.write(tmp_path).read_text("utf-8"))
-    assert "epochs: not drawn: FloatingPointError: a hole" in text
+    assert "epochs: not drawn: FloatingPointError: a hole in the curve" in text
     assert "The samples are not drawn: a hole" in text and "Bold: the best" in text
     files = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert {"frontier.png", "frontier.svg", "frontier.pdf", "report.json", "runs.csv"} <= files
