@@ -121,9 +121,9 @@ def fit_table(
         return fits.fit(law, table, fixed=fixed, **options), f"with {listed(fixed)} given"
     if steps == "two" and decays:
         tied = "chinchilla-tied" if "beta" in law.ties or "beta" in law.names else "chinchilla"
-        made = fits.two_step(law, named(tied), table, **options)
-        rows = len(made.first.table) if made.first is not None else 0
-        return made, f"in two steps; step one, {tied}, on {rows} runs of one epoch"
+        fitted = fits.two_step(law, named(tied), table, **options)
+        rows = len(fitted.first.table) if fitted.first is not None else 0
+        return fitted, f"in two steps; step one, {tied}, on {rows} runs of one epoch"
     if steps == "auto" and decays and in_print is not None and "alpha" in law.names:
         known = {k: v for k, v in in_print.constants.items() if k in law.names}
         why = f"with the constants of step one as published ({in_print.title}): {listed(known)}"
@@ -166,12 +166,12 @@ def analyse(
     who = f"{law_name}, family {table.family}"
     tell(f"{who}: fitting {len(table):,} rows")
     options: dict[str, Any] = {"loss": loss, "steps": steps, "fixed": fixed, "starts": starts}
-    made, how = fit_table(table, law_name, drop_outliers=drop_outliers, **options)
-    table = made.table
-    basin = _basin(made)
+    fitted, how = fit_table(table, law_name, drop_outliers=drop_outliers, **options)
+    table = fitted.table
+    basin = _basin(fitted)
     joint = None
     if basin is not None:
-        joint = fits.fit(made.law, table, loss=loss, starts=min(starts, 64))
+        joint = fits.fit(fitted.law, table, loss=loss, starts=min(starts, 64))
     if cuts:
         tell(f"{who}: predicting held-out runs")
     predictions = [
@@ -183,16 +183,18 @@ def analyse(
     ]
     if resamples:
         tell(f"{who}: {intervals.affordable(table, resamples):,} resamples")
-    made = intervals.bootstrap(made, resamples, seed)
-    tell(f"{who}: profiles of {', '.join(made.free)}")
-    found, profiles = verdicts.verdicts(made)
+    fitted = intervals.bootstrap(fitted, resamples, seed)
+    tell(f"{who}: profiles of {', '.join(fitted.free)}")
+    coefficient_verdicts, profiles = verdicts.verdicts(fitted)
     tell(f"{who}: exponents of the three approaches")
     return dataclasses.replace(
-        _analysis(made, how, found, profiles),
-        exponents=tuple(optimum.approaches(made, resamples)) if "alpha" in made.law.names else (),
+        _analysis(fitted, how, coefficient_verdicts, profiles),
+        exponents=tuple(optimum.approaches(fitted, resamples))
+        if "alpha" in fitted.law.names
+        else (),
         basin=basin,
         joint=joint,
-        first=_step_one(made.first, resamples, seed),
+        first=_step_one(fitted.first, resamples, seed),
         predictions=tuple(predictions),
     )
 
@@ -203,16 +205,18 @@ def _given(name: str, options: dict[str, Any]) -> dict[str, Any]:
     return options | {"fixed": fixed}
 
 
-def _analysis(made: Fit, how: str, found: list[Verdict], profiles: dict[str, Profile]) -> Analysis:
-    missing = [v for v in found if not v.identified]
+def _analysis(
+    fitted: Fit, how: str, coefficient_verdicts: list[Verdict], profiles: dict[str, Profile]
+) -> Analysis:
+    missing = [v for v in coefficient_verdicts if not v.identified]
     return Analysis(
-        fit=made,
+        fit=fitted,
         how=how,
-        verdicts=tuple(found),
+        verdicts=tuple(coefficient_verdicts),
         profiles=profiles,
-        rivals=tuple(verdicts.rivals(made)),
-        outliers=tuple(verdicts.outliers(made)),
-        suggestions=tuple(s for v in missing for s in verdicts.suggest(made, v, 1)),
+        rivals=tuple(verdicts.rivals(fitted)),
+        outliers=tuple(verdicts.outliers(fitted)),
+        suggestions=tuple(s for v in missing for s in verdicts.suggest(fitted, v, 1)),
         exponents=(),
     )
 

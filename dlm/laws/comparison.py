@@ -68,10 +68,10 @@ def _with_laws(
 ) -> Comparison:
     points, powers = [], []
     for drop in (False, True):
-        found = [critical(first, second, u, drop=drop) for u in unique]
-        points += found
-        if sum(p.status == CROSSES for p in found) > 1:
-            powers.append(critical_law(first, second, unique, drop=drop, points=found))
+        crossings = [critical(first, second, u, drop=drop) for u in unique]
+        points += crossings
+        if sum(p.status == CROSSES for p in crossings) > 1:
+            powers.append(critical_law(first, second, unique, drop=drop, points=crossings))
     U = unique[len(unique) // 2]
     budgets = at_epochs(first, U, EPOCHS)
     meet = next((p.compute for p in points if p.unique_tokens == U and p.status == CROSSES), None)

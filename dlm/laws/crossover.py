@@ -135,12 +135,12 @@ def tracked(runs: Sequence[Run], names: Sequence[str]) -> dict[str, tuple[Family
         for setting in family.settings
         for run in setting.runs
     }
-    found: dict[str, dict[int, FamilyLosses]] = {}
+    by_name: dict[str, dict[int, FamilyLosses]] = {}
     for run, name in zip(runs, names, strict=True):
         if run.path in of_run:  # finished, and no other's double
             losses = losses_of(of_run[run.path])
-            found.setdefault(name, {})[id(losses)] = losses
-    return {name: tuple(each.values()) for name, each in found.items()}
+            by_name.setdefault(name, {})[id(losses)] = losses
+    return {name: tuple(each.values()) for name, each in by_name.items()}
 
 
 def _shared(setting: Setting) -> str:
@@ -272,13 +272,13 @@ def paired(a: Setting, b: Setting, reference: str, challenger: str) -> Final:
 
 def _per_window(setting: Setting) -> np.ndarray | None:
     """Nats per token of each validation window, mean over seeds, [n]; None if a seed has none."""
-    found = []
+    losses = []
     for run in setting.runs:
         nll = _array(run, "nll.npy")
-        if nll is None or not np.isfinite(nll).all() or (found and len(nll) != len(found[0])):
+        if nll is None or not np.isfinite(nll).all() or (losses and len(nll) != len(losses[0])):
             return None
-        found.append(nll / run.result["seq_len"])
-    return np.mean(found, axis=0)
+        losses.append(nll / run.result["seq_len"])
+    return np.mean(losses, axis=0)
 
 
 def _documents(run: Run, windows: int) -> np.ndarray | None:

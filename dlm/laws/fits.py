@@ -81,8 +81,8 @@ class Fit:
 
 
 def problem(fit: Fit, **changes: Any) -> Problem:
-    made = Problem(fit.law, fit.table, fit.loss, fit.free, fit.fixed)
-    return dataclasses.replace(made, **changes)
+    base = Problem(fit.law, fit.table, fit.loss, fit.free, fit.fixed)
+    return dataclasses.replace(base, **changes)
 
 
 # --- the fit ------------------------------------------------------------------------------------

@@ -72,9 +72,10 @@ def _scales(fit: Fit) -> dict[str, float]:
     bread = np.linalg.inv(known + ridge)
     sandwich = np.diag(bread @ (middle + ridge) @ bread)
     most = rows / groups  # rows of a run that say one thing together, at the worst
-    found = 2 * np.diag(bread) / sandwich
+    scales_of_groups = 2 * np.diag(bread) / sandwich
     return {
-        name: float(np.clip(found[k], plain / most / 10, plain)) for k, name in enumerate(fit.free)
+        name: float(np.clip(scales_of_groups[k], plain / most / 10, plain))
+        for k, name in enumerate(fit.free)
     }
 
 
@@ -257,10 +258,10 @@ def _refit(fit: Fit, weights: np.ndarray, keep: int) -> dict[str, np.ndarray]:
     best = f.reshape(len(starts), count).argmin(0)
     best_x = x.reshape(len(starts), count, -1)[best, np.arange(count)]
     with np.errstate(all="ignore"):
-        made = p.values(best_x, np.arange(count), dual=False)
+        coefficients = p.values(best_x, np.arange(count), dual=False)
     return {
         name: np.broadcast_to(np.asarray(value)[:, 0], (count,)).copy()
-        for name, value in made.items()
+        for name, value in coefficients.items()
     }
 
 
@@ -285,7 +286,7 @@ def interval(samples: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def widened(level: float, *found: Any) -> float:
+def widened(level: float, *fits: Any) -> float:
     """The share of the samples that an interval of `level` has to hold, for a few runs.
 
     Resampled fits scatter less than fits to new runs would, by about sqrt((n - p)/n), and the normal
@@ -295,7 +296,7 @@ def widened(level: float, *found: Any) -> float:
     from scipy import special
 
     levels = [level]
-    for each in found:
+    for each in fits:
         if isinstance(each, Fit):
             runs = each.table.groups
             left = freedom(each)

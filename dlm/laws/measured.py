@@ -23,12 +23,12 @@ def observed(reference: Table, challenger: Table) -> list[Crossover]:
     For each, if the settings are known: once at equal settings, then against the best of all the
     reference's settings tried.
     """
-    found = []
+    crossovers = []
     for a, b in _pairs(reference, challenger):
         equal = frontiers.equally_set(a, b)
-        found += [crossings.crossover(equal, b)] if equal else []
-        found.append(crossings.crossover(a, b))
-    return found
+        crossovers += [crossings.crossover(equal, b)] if equal else []
+        crossovers.append(crossings.crossover(a, b))
+    return crossovers
 
 
 def alone(reference: Table, challenger: Table) -> dict[str, list[float]]:

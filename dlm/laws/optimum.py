@@ -125,10 +125,10 @@ def isoflop(table: Table, resamples: int = 1000, seed: int = 0, level: float = L
         sizes, inside = (np.stack(each, axis=1) for each in zip(*pairs, strict=True))
         return _lines(C, sizes, inside)
 
-    found = _exponent(name, table, lines, resamples, seed, level)
+    exponent = _exponent(name, table, lines, resamples, seed, level)
     several = "s" if len(groups) > 1 else ""
-    note = f"{len(groups)} budget{several}, {found.points} with an inside minimum"
-    return dataclasses.replace(found, note=f"{note}, {found.note}" if found.note else note)
+    note = f"{len(groups)} budget{several}, {exponent.points} with an inside minimum"
+    return dataclasses.replace(exponent, note=f"{note}, {exponent.note}" if exponent.note else note)
 
 
 def envelope(table: Table, resamples: int = 1000, seed: int = 0, level: float = LEVEL) -> Exponent:
@@ -200,11 +200,12 @@ def approaches(fit: Fit, resamples: int = 1000) -> list[Exponent]:
     fresh = fit.table.epochs < 1.0 + 1e-6
     some = fresh.sum() >= 6 and not fresh.all()
     table = fit.table.only(fresh) if some else fit.table
-    found = [envelope(table, resamples), isoflop(table, resamples)]
+    exponents = [envelope(table, resamples), isoflop(table, resamples)]
     if some:
         words = f"on the {len(table)} runs of one epoch"
-        found = [
-            dataclasses.replace(e, note=f"{words}, {e.note}" if e.note else words) for e in found
+        exponents = [
+            dataclasses.replace(e, note=f"{words}, {e.note}" if e.note else words)
+            for e in exponents
         ]
     complete = vars(fit.law.complete(fit.coefficients))
-    return [*found, approach_3(fit)] if {"alpha", "beta"} <= set(complete) else found
+    return [*exponents, approach_3(fit)] if {"alpha", "beta"} <= set(complete) else exponents

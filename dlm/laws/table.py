@@ -157,13 +157,13 @@ def make(
 def alike(values: Any, tolerance: float = 0.03) -> list[np.ndarray]:
     """Indices of values that agree within a factor of exp(tolerance), from the lowest up."""
     values = np.log(np.asarray(values, float))
-    found: list[list[int]] = []
+    groups: list[list[int]] = []
     for i in np.argsort(values, kind="stable"):
-        if found and values[i] - values[found[-1][0]] <= tolerance:
-            found[-1].append(int(i))
+        if groups and values[i] - values[groups[-1][0]] <= tolerance:
+            groups[-1].append(int(i))
         else:
-            found.append([int(i)])
-    return [np.sort(rows) for rows in found]
+            groups.append([int(i)])
+    return [np.sort(rows) for rows in groups]
 
 
 def unique_budgets(tables: Iterable[Table]) -> list[float]:
@@ -223,14 +223,14 @@ def _refuse_columns(name: str, columns: Mapping[str, str] | None) -> None:
         raise DlmError(f"{name}: holds dlm's own runs, whose columns are known; drop --columns")
 
 
-def from_runs(found: Iterable[runs.Run], points: str, name: str) -> list[Table]:
+def from_runs(listed: Iterable[runs.Run], points: str, name: str) -> list[Table]:
     """One table per family, and per corpus where there are several; see `read`."""
-    found = list(found)
-    if not found:
+    listed = list(listed)
+    if not listed:
         raise DlmError(f"{name}: no run here; must be a folder of runs, or name a table in it")
-    curves = [run.curve for run in found] if points == "curve" else []
-    records = runs.rows(found)
-    tracked = crossover.tracked(found, own_runs.families_of(records))
+    curves = [run.curve for run in listed] if points == "curve" else []
+    records = runs.rows(listed)
+    tracked = crossover.tracked(listed, own_runs.families_of(records))
     tables = _tables(name, own_runs.gather(records, points, curves), raw=True)
     return [dataclasses.replace(t, tracked=tracked.get(t.family, ())) for t in tables]
 
@@ -252,13 +252,15 @@ def of_family(tables: Iterable[Table], family: str = "") -> Table:
     Raises:
       DlmError: no such family, or several and none is named; lists those there are.
     """
-    found = {table.family: table for table in tables}
-    name = next(iter(found.values())).name
-    if family and family not in found:
-        raise DlmError(f"family={family!r}: {name} has {', '.join(found)}{nearest(family, found)}")
-    if not family and len(found) > 1:
-        raise DlmError(f"{name} has the families {', '.join(found)}: name one with --family")
-    return found[family] if family else next(iter(found.values()))
+    by_family = {table.family: table for table in tables}
+    name = next(iter(by_family.values())).name
+    if family and family not in by_family:
+        raise DlmError(
+            f"family={family!r}: {name} has {', '.join(by_family)}{nearest(family, by_family)}"
+        )
+    if not family and len(by_family) > 1:
+        raise DlmError(f"{name} has the families {', '.join(by_family)}: name one with --family")
+    return by_family[family] if family else next(iter(by_family.values()))
 
 
 def of_curves(tracked: Iterable[runs.Run], name: str, family: str) -> Table | None:

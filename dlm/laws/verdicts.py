@@ -47,8 +47,8 @@ class Suggestion:
 
 def verdicts(fit: Fit, level: float = LEVEL) -> tuple[list[Verdict], dict[str, Profile]]:
     """One verdict per free coefficient, and the profiles behind them."""
-    found = profiles(fit, level=level)
-    return [_verdict(fit, found[name], level) for name in fit.free], found
+    by_name = profiles(fit, level=level)
+    return [_verdict(fit, by_name[name], level) for name in fit.free], by_name
 
 
 def _verdict(fit: Fit, p: Profile, level: float) -> Verdict:
@@ -113,18 +113,18 @@ def rule(fit: Fit) -> str:
 def unidentified_by_bootstrap(fit: Fitted, level: float = LEVEL) -> list[str]:
     """Coefficients that the bootstrap alone leaves unidentified; none without samples."""
     wide = widened(level, fit)
-    found = []
+    names = []
     for name in fit.free if fit.samples else ():
         c, (low, high) = fit.law.coefficient(name), interval(fit.samples[name], wide)
         if high > c.max_interval_ratio * low or high > 0.99 * c.limits[1]:
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def rivals(fit: Fit, level: float = LEVEL) -> list[int]:
     """Indices of the other local minima that the noise cannot tell from the best."""
-    found = deviance(fit, np.array([m.objective for m in fit.minima]))
-    return [i for i in range(1, len(fit.minima)) if found[i] <= threshold(fit, level)]
+    deviances = deviance(fit, np.array([m.objective for m in fit.minima]))
+    return [i for i in range(1, len(fit.minima)) if deviances[i] <= threshold(fit, level)]
 
 
 def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:
@@ -152,11 +152,13 @@ def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:
     before = towards @ covariance @ towards
     spread = noise**2 + np.einsum("mi,ij,mj->m", j, covariance, j)
     gain = (j @ covariance @ towards) ** 2 / spread
-    found = []
+    suggestions = []
     for i in np.argsort(-gain, kind="stable")[:count]:
         left = float(1 - gain[i] / before)
-        found.append(Suggestion(verdict.name, float(N[i]), float(U[i]), float(epoch[i]), left))
-    return found
+        suggestions.append(
+            Suggestion(verdict.name, float(N[i]), float(U[i]), float(epoch[i]), left)
+        )
+    return suggestions
 
 
 def _known(J: np.ndarray) -> np.ndarray:

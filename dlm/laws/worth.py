@@ -67,17 +67,17 @@ def at_epochs(f: Fitted, unique_tokens: float, epochs: Any) -> np.ndarray:
     """The compute at which the best use of U makes so many epochs; NaN where it never does."""
     once = 6 * unique_tokens
     C = np.geomspace(once, once * max(unique_tokens, 1e4) * 1e6, 400)
-    made = optimal(f.law, f.coefficients, C, unique_tokens).epochs
-    found = []
+    reached = optimal(f.law, f.coefficients, C, unique_tokens).epochs
+    computes = []
     for e in np.asarray(epochs, float):
-        past = np.flatnonzero(made > e * (1 + 1e-9))
+        past = np.flatnonzero(reached > e * (1 + 1e-9))
         k = past[0] if len(past) else 0
         if k == 0:
-            found.append(math.nan)
+            computes.append(math.nan)
             continue
-        share = math.log(e / made[k - 1]) / math.log(made[k] / made[k - 1])
-        found.append(float(C[k - 1] * (C[k] / C[k - 1]) ** share))
-    return np.array(found)
+        share = math.log(e / reached[k - 1]) / math.log(reached[k] / reached[k - 1])
+        computes.append(float(C[k - 1] * (C[k] / C[k - 1]) ** share))
+    return np.array(computes)
 
 
 def half_life(f: Fitted) -> tuple[float, float, float]:

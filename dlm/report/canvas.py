@@ -228,17 +228,17 @@ def element(svg: str) -> str:
 
 
 def chosen(
-    drawings: Mapping[str, Callable[[], Drawing]], asked: Sequence[str]
+    drawings: Mapping[str, Callable[[], Drawing]], names: Sequence[str]
 ) -> list[tuple[str, Callable[[], Drawing], str | None]]:
     """The figures to draw: (name, drawing, panel or None for all); all of them if none is asked for.
 
     Raises:
       DlmError: a name that no figure and no panel has; it lists those there are.
     """
-    if not asked:
+    if not names:
         return [(name, make, None) for name, make in drawings.items()]
-    found: list[tuple[str, Callable[[], Drawing], str | None]] = []
-    for wanted in dict.fromkeys(asked):
+    figures: list[tuple[str, Callable[[], Drawing], str | None]] = []
+    for wanted in dict.fromkeys(names):
         known = [name for name in drawings if wanted == name or wanted.startswith(f"{name}-")]
         if not known:
             raise DlmError(f"--figure {wanted}: must be one of {', '.join(drawings)}")
@@ -246,10 +246,10 @@ def chosen(
         panel = None if wanted == figure else wanted.removeprefix(f"{figure}-")
         panels = _panels(drawings[figure]) if panel is not None else []
         if panels and panel not in panels:
-            names = ", ".join([figure, *(f"{figure}-{name}" for name in panels)])
-            raise DlmError(f"--figure {wanted}: must be one of {names}")
-        found.append((figure, drawings[figure], panel))
-    return found
+            known = [figure, *(f"{figure}-{name}" for name in panels)]
+            raise DlmError(f"--figure {wanted}: must be one of {', '.join(known)}")
+        figures.append((figure, drawings[figure], panel))
+    return figures
 
 
 def _panels(make: Callable[[], Drawing]) -> list[str]:

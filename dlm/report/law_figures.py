@@ -114,14 +114,14 @@ def _pareto_panel(ax: Axes, u: float, tables: Sequence[Table], met: Sequence[Cro
     ax.set_title(f"{count(u)} unique tokens", loc="left")
 
 
-def _upright(ax: Axes, found: Crossover) -> None:
-    assert found.compute is not None
-    ax.axvline(found.compute, color=INK, lw=1.0, ls=(0, (3, 2)))
-    if found.low is not None and found.high is not None and math.isfinite(found.high):
-        ax.axvspan(found.low, found.high, color="#999999", alpha=0.2, lw=0)
+def _upright(ax: Axes, crossing: Crossover) -> None:
+    assert crossing.compute is not None
+    ax.axvline(crossing.compute, color=INK, lw=1.0, ls=(0, (3, 2)))
+    if crossing.low is not None and crossing.high is not None and math.isfinite(crossing.high):
+        ax.axvspan(crossing.low, crossing.high, color="#999999", alpha=0.2, lw=0)
     ax.annotate(
-        f"critical\n{scientific(found.compute)}",
-        (found.compute, 0.62),
+        f"critical\n{scientific(crossing.compute)}",
+        (crossing.compute, 0.62),
         xycoords=ax.get_xaxis_transform(),
         xytext=(-4, 0),
         textcoords="offset points",
@@ -319,12 +319,12 @@ def _decay(f: Fitted) -> Any:
 # --- 6: the gap over U and C, and the critical compute ------------------------------------------
 
 
-def gap(reference: Fitted, challenger: Fitted, found: Comparison) -> Drawing:
+def gap(reference: Fitted, challenger: Fitted, comparison: Comparison) -> Drawing:
     """Figure 6: challenger minus reference over U and C, and C_crit(U) with its power law.
 
     Hatched: the challenger is lower.
     """
-    points = [p for p in found.points if p.irreducible == "kept"]
+    points = [p for p in comparison.points if p.irreducible == "kept"]
     U = np.array([p.unique_tokens for p in points])
     spread = 1 if len(U) > 1 else 3
     us = np.geomspace(U.min() / spread, U.max() * spread, 60)
@@ -335,12 +335,12 @@ def gap(reference: Fitted, challenger: Fitted, found: Comparison) -> Drawing:
 
     def difference(ax: Axes) -> None:
         _difference_panel(ax, reference, challenger, points, us)
-        first, second = (named(name) for name in found.families)
+        first, second = (named(name) for name in comparison.families)
         ax.set_title(f"{second} minus {first}, nats; hatched: below", loc="left")
         frame(ax)
 
     def critical(ax: Axes) -> None:
-        _critical_panel(ax, found, points, us)
+        _critical_panel(ax, comparison, points, us)
         frame(ax)
 
     return Drawing(
@@ -383,14 +383,14 @@ def _difference_panel(
 
 
 def _critical_panel(
-    ax: Axes, found: Comparison, points: Sequence[Critical], us: np.ndarray
+    ax: Axes, comparison: Comparison, points: Sequence[Critical], us: np.ndarray
 ) -> None:
     cross = [p for p in points if p.status == CROSSES]
-    best = [p for p in found.observed if frontiers.AT_EQUAL not in p.reference]
+    best = [p for p in comparison.observed if frontiers.AT_EQUAL not in p.reference]
     stars = [p for p in best if p.status == CROSSES]
     if cross:
         _crossings(ax, cross, INK, "o", "from the laws")
-    for law, dash in zip(found.powers, ("-", (0, (4, 2))), strict=False):
+    for law, dash in zip(comparison.powers, ("-", (0, (4, 2))), strict=False):
         factor = 10**law.intercept
         label = f"E {law.irreducible}: {scientific(factor)} U^{law.exponent:.3f}"
         ax.plot(us, factor * us**law.exponent, color="#0072B2", ls=dash, label=label)
@@ -402,11 +402,11 @@ def _critical_panel(
 
 
 def _crossings(
-    ax: Axes, found: Sequence[Critical | Crossover], colour: str, marker: str, label: str
+    ax: Axes, crossings: Sequence[Critical | Crossover], colour: str, marker: str, label: str
 ) -> None:
     """Points with their intervals; an open end has none."""
     x, y, low, high = (
-        np.array([getattr(p, name) for p in found], float)
+        np.array([getattr(p, name) for p in crossings], float)
         for name in ("unique_tokens", "compute", "low", "high")
     )
     errors = np.nan_to_num([y - low, high - y], nan=0.0, posinf=0.0).clip(0)

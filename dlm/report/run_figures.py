@@ -67,8 +67,8 @@ def frontier(panels: Sequence[Panel], axis: str = "flops") -> Drawing:
 
 def _frontier_caption(panels: Sequence[Panel], axis: str) -> str:
     """What the marks mean that these panels hold, and no others."""
-    equal = [found for panel in panels for found in cross.equal_crossovers(panel, axis)]
-    best = [found for panel in panels for found in cross.crossovers(panel, axis)]
+    equal = [crossing for panel in panels for crossing in cross.equal_crossovers(panel, axis)]
+    best = [crossing for panel in panels for crossing in cross.crossovers(panel, axis)]
     a = " or ".join(dict.fromkeys(cross.name_of(panel.reference) for panel in panels))
     parts = [
         "Bold: the best validation loss at or below each compute, averaged over seeds, lowest over "
@@ -77,23 +77,25 @@ def _frontier_caption(panels: Sequence[Panel], axis: str) -> str:
     ]
     if equal:
         parts.append(f"Thin and dashed: {a} at the settings of the other family.")
-    if any(found.compute is not None for found in equal):
+    if any(crossing.compute is not None for crossing in equal):
         parts.append(f"Ring: where the other family passes {a} at equal settings.")
     many = [panel for panel in panels if len(cross.crossovers(panel, axis)) > WORDED]
     if many:
         parts.append(f"Ring: where a family passes the best {a}, as the table says.")
         best = [
-            found
+            crossing
             for panel in panels
             if panel not in many
-            for found in cross.crossovers(panel, axis)
+            for crossing in cross.crossovers(panel, axis)
         ]
-    if any(found.compute is not None for found in best):
+    if any(crossing.compute is not None for crossing in best):
         kinds = {"seeds": "interval over seeds", "settings": "spread over settings"}
-        over = " or ".join(kinds[over] for over in sorted({found.over for found in best} - {""}))
+        over = " or ".join(
+            kinds[over] for over in sorted({crossing.over for crossing in best} - {""})
+        )
         shaded = f"; shaded: its 90% {over}" if over else ""
         parts.append(f"Dashed upright: where it passes the best {a}{shaded}.")
-    if any(found.compute is None for found in best):
+    if any(crossing.compute is None for crossing in best):
         parts.append(f"In words: the gap to the best {a} where that is not passed.")
     return " ".join([*parts, "The loss axis is cut to show the difference at the end."])
 
@@ -155,30 +157,30 @@ def _frontier_panel(ax: Axes, panel: Panel, families: list[str], axis: str) -> N
     height = min(span, max(6 * (max(highs) - min(lows)), 0.3 * span))
     challengers = cross.crossovers(panel, axis)
     if len(challengers) > WORDED:  # rings alone: so many words would hide the lines
-        for found in challengers:
-            _ring(ax, panel, found, axis)
+        for crossing in challengers:
+            _ring(ax, panel, crossing, axis)
         challengers = []
     words = 0.09 + 0.155 * len(challengers)  # share of the axis for words below the lines
     below = 1.05 * words / (1 - words) if challengers else 0.08
     ax.set_ylim(min(lows) - below * height, min(lows) + 1.05 * height)
     ax.set_title(shown(panel.title), loc="left")
-    for found in cross.equal_crossovers(panel, axis):
-        _mark_equal(ax, panel, found, axis)
-    for number, found in enumerate(challengers):
-        name = f"{shown(cross.name_of(found.challenger))}: " if len(challengers) > 1 else ""
-        _mark(ax, families, found, 0.03 + 0.155 * number, name)
+    for crossing in cross.equal_crossovers(panel, axis):
+        _mark_equal(ax, panel, crossing, axis)
+    for number, crossing in enumerate(challengers):
+        name = f"{shown(cross.name_of(crossing.challenger))}: " if len(challengers) > 1 else ""
+        _mark(ax, families, crossing, 0.03 + 0.155 * number, name)
 
 
-def _mark_equal(ax: Axes, panel: Panel, found: cross.Crossover, axis: str) -> None:
+def _mark_equal(ax: Axes, panel: Panel, crossing: cross.Crossover, axis: str) -> None:
     """A ring where the challenger passes the reference at the challenger's own settings."""
-    if found.compute is None:
+    if crossing.compute is None:
         return
-    y = _ring(ax, panel, found, axis)
+    y = _ring(ax, panel, crossing, axis)
     left, right = ax.get_xlim()
-    late = math.log(found.compute / left) > 0.75 * math.log(right / left)
+    late = math.log(crossing.compute / left) > 0.75 * math.log(right / left)
     note = ax.annotate(
-        f"equal settings:\n{scientific(found.compute)}",
-        (found.compute, y),
+        f"equal settings:\n{scientific(crossing.compute)}",
+        (crossing.compute, y),
         **keywords(
             xytext=(4, -9) if late else (8, 6), textcoords="offset points", fontsize="small"
         ),
@@ -188,44 +190,44 @@ def _mark_equal(ax: Axes, panel: Panel, found: cross.Crossover, axis: str) -> No
     note.set_in_layout(False)
 
 
-def _ring(ax: Axes, panel: Panel, found: cross.Crossover, axis: str) -> float:
+def _ring(ax: Axes, panel: Panel, crossing: cross.Crossover, axis: str) -> float:
     """Rings the challenger's frontier where it passes, if it does; returns the loss there."""
-    if found.compute is None:
+    if crossing.compute is None:
         return math.nan
-    y = float(cross.frontier(panel.families[found.challenger], axis).at(found.compute))
-    ax.plot([found.compute], [y], marker="o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=5)
+    y = float(cross.frontier(panel.families[crossing.challenger], axis).at(crossing.compute))
+    ax.plot([crossing.compute], [y], marker="o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=5)
     return y
 
 
-def _mark(ax: Axes, families: list[str], found: cross.Crossover, y: float, name: str) -> None:
+def _mark(ax: Axes, families: list[str], crossing: cross.Crossover, y: float, name: str) -> None:
     """The crossover as a line, its interval as a band; or the gap at the end in words."""
-    colour = style(families, found.challenger)[0]
+    colour = style(families, crossing.challenger)[0]
     text = dict[str, Any](
         transform=ax.get_xaxis_transform(), fontsize="small", color=INK, va="bottom", zorder=6
     )
     text["bbox"] = BEHIND
     left, right = ax.get_xlim()
-    if found.compute is None:
-        gap = with_error(found.gap, found.gap_stderr, sign=True)
-        words = f"{name}{shown(cross.name_of(found.reference))}'s best: {found.status}, {gap} nats"
-        if found.trend is not None and math.isfinite(found.trend.compute):
-            words += f"\ntrend, extrapolated: {scientific(found.trend.compute)}"
+    if crossing.compute is None:
+        gap = with_error(crossing.gap, crossing.gap_stderr, sign=True)
+        words = f"{name}{shown(cross.name_of(crossing.reference))}'s best: {crossing.status}, {gap} nats"
+        if crossing.trend is not None and math.isfinite(crossing.trend.compute):
+            words += f"\ntrend, extrapolated: {scientific(crossing.trend.compute)}"
         note = ax.text(0.98, y, words, **text | dict[str, Any](transform=ax.transAxes, ha="right"))
         note.set_in_layout(False)
         return
-    ax.axvline(found.compute, color=INK, lw=1.0, ls=(0, (3, 2)), zorder=2)
-    words = f"{name}crossover {scientific(found.compute)}"
-    if found.status == crossings.FROM_START:
-        words = f"{name}{found.status}, {scientific(found.compute)}"
-    if found.low is not None and found.high is not None:
-        high = min(found.high, right)
-        ax.axvspan(found.low, high, color=colour, alpha=0.13, lw=0, zorder=1)
-        words += f"\n90%: {between(found.low, found.high)}"
-    share = math.log(found.compute / left) / math.log(right / left)
+    ax.axvline(crossing.compute, color=INK, lw=1.0, ls=(0, (3, 2)), zorder=2)
+    words = f"{name}crossover {scientific(crossing.compute)}"
+    if crossing.status == crossings.FROM_START:
+        words = f"{name}{crossing.status}, {scientific(crossing.compute)}"
+    if crossing.low is not None and crossing.high is not None:
+        high = min(crossing.high, right)
+        ax.axvspan(crossing.low, high, color=colour, alpha=0.13, lw=0, zorder=1)
+        words += f"\n90%: {between(crossing.low, crossing.high)}"
+    share = math.log(crossing.compute / left) / math.log(right / left)
     # To the side with the room; the frontiers end at the right, so left unless that is too narrow.
     text["ha"] = "right" if share > 0.45 else "left"
     gap = (right / left) ** 0.015
-    x = found.compute / gap if share > 0.45 else found.compute * gap
+    x = crossing.compute / gap if share > 0.45 else crossing.compute * gap
     ax.text(x, y, words, **text)
 
 

@@ -149,8 +149,8 @@ def of(
 
 def _panel(panel: Panel) -> PanelSummary:
     finals = {final.challenger: final for final in cross.finals(panel)}
-    best = {found.challenger: found for found in cross.crossovers(panel)}
-    equal = {found.challenger: found for found in cross.equal_crossovers(panel)}
+    best = {crossover.challenger: crossover for crossover in cross.crossovers(panel)}
+    equal = {crossover.challenger: crossover for crossover in cross.equal_crossovers(panel)}
     families = [
         _family(family, finals.get(name), best.get(name), equal.get(name))
         for name, family in panel.families.items()
