@@ -29,7 +29,7 @@ from dlm.laws.table import Ranges
 
 CONVENTIONS = ("kept", "dropped")  # the irreducible loss E
 MILLIONS = 1e5
-POINTS = 61  # of compute, at which the gap is looked at before its zeros are sought
+POINTS = 61  # computes at which the gap is evaluated before its zeros are refined
 
 
 class Fitted(Protocol):
@@ -54,9 +54,9 @@ class Constants:
     law: Law
     coefficients: dict[str, float]
     samples: dict[str, np.ndarray] = field(default_factory=dict)
-    share: float = LEVEL  # of the samples, what an interval has to hold (`intervals.widened`)
+    share: float = LEVEL  # share of the samples that an interval holds (`intervals.widened`)
     fixed: tuple[str, ...] = ()  # coefficients that were given to the fit, not fitted
-    ranges: Ranges | None = None  # of the runs behind the law; None: not known
+    ranges: Ranges | None = None  # of the runs behind the law; None: unknown
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -278,7 +278,7 @@ def critical_law(
 ) -> PowerLaw:
     """C_crit(U) as a power law through the crossings at several U, by least squares in logs.
 
-    `points`: those crossings, where they are known already.
+    `points`: the crossings, if they are known already.
 
     Raises:
       DlmError: fewer than two of the U cross.
@@ -312,8 +312,8 @@ def critical_law(
 def closed_form(reference: Fitted, challenger: Fitted) -> float:
     """C at which two fresh-data optima meet, E left out: (K_b/K_a)^(1/(g_b - g_a)).
 
-    L_opt(C) = K C^-g with g = alpha beta/(alpha + beta) (Hoffmann et al., equation 4); NaN where
-    the exponents agree, or nearly.
+    L_opt(C) = K C^-g with g = alpha beta/(alpha + beta) (Hoffmann et al., equation 4); NaN if the
+    exponents are equal or nearly so.
     """
     (K_a, g_a), (K_b, g_b) = (_fresh_optimum(f) for f in (reference, challenger))
     if abs(g_a - g_b) < 1e-12:

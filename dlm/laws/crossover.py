@@ -1,4 +1,4 @@
-"""What the families of a panel of runs say of each other: crossings and final numbers.
+"""Compares the families of a panel of runs: crossings of frontiers, and final numbers.
 
 The crossing of the frontiers is that of dlm/laws/crossings.py, from every loss tracked while training;
 the final comparison uses the best weights on the whole validation split.
@@ -157,7 +157,7 @@ def frontier(family: Family, axis: str = "flops") -> Frontier:
 
 
 def equal_frontier(panel: Panel, challenger: Family, axis: str = "flops") -> Frontier | None:
-    """The reference's frontier at the challenger's settings, where it has others too."""
+    """The reference's frontier at the challenger's settings; None if it has no others."""
     reference = panel.families.get(panel.reference)
     if reference is None:
         return None
@@ -241,10 +241,9 @@ def paired(a: Setting, b: Setting, reference: str, challenger: str) -> Final:
     """Setting b, of the challenger, minus setting a, of the reference.
 
     The noise of seeds and of windows is added in quadrature. The seeds of both settings are scored
-    on the same windows, so the noise of windows is that of the per-window differences where nll.npy
-    is there, and the two standard errors in quadrature where it is not, which is too large. Windows
-    of one document go together where nll_documents.npy, int [n], says which document each window is
-    of; else each stands alone.
+    on the same windows, so the noise of windows is that of the per-window differences if both have
+    nll.npy. Else it is the two standard errors in quadrature, which is too large. Windows of one
+    document go together if nll_documents.npy, int [n], numbers the document of each window.
     """
     estimates = estimate(a), estimate(b)
     seeds = None
@@ -287,7 +286,7 @@ def _documents(run: Run, windows: int) -> np.ndarray | None:
 
 
 def _array(run: Run, name: str) -> np.ndarray | None:
-    """A one-dimensional array of the run's folder; None where there is none that can be read."""
+    """Reads a one-dimensional array of the run's folder; None if it is missing or damaged."""
     try:
         values = np.load(run.path / name, allow_pickle=False)
     except (OSError, ValueError, EOFError):

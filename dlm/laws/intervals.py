@@ -1,6 +1,6 @@
 """Intervals of a fit: profiles of the objective, and resampled runs refitted.
 
-The objective is no likelihood: what a rise of it means is found from the residuals. For one
+The objective is no likelihood: the residuals tell what a rise of it means. For one
 coefficient, 2 E[psi'] / E[psi^2] times the rise is about chi-square with one degree of freedom,
 psi the derivative of rho (Huber and Ronchetti 2009, section 13.6); for half the square it is the
 classical F statistic. Where rows belong to one run, the sandwich over runs stands for E[psi^2].
@@ -22,7 +22,7 @@ from dlm.laws.table import Table
 DRAWN = 1_500_000  # rows that all resamples of a table hold together
 FEWEST = 100  # resamples, however large the table
 
-# --- noise: what objective is as good as the best -----------------------------------------------
+# --- noise: which objectives are as good as the best -----------------------------------------------
 
 
 def freedom(fit: Fit) -> int:
@@ -31,9 +31,9 @@ def freedom(fit: Fit) -> int:
 
 
 def deviance(fit: Fit, objective: Any, name: str = "") -> np.ndarray:
-    """What `objective` above the best is worth: about chi-square where the difference is noise.
+    """Converts a rise of the objective above the best: about chi-square if the rise is noise.
 
-    Of a coefficient; without a name, by the coefficient that the noise disturbs most.
+    `name`: the coefficient; "" uses the coefficient that the noise disturbs most.
     """
     scales = _scales(fit)
     scale = scales[name] if name else min(scales.values())
@@ -90,7 +90,7 @@ class Profile:
     values: np.ndarray
     objective: np.ndarray
     deviance: np.ndarray
-    low: float  # of the values within the noise; 0 or infinity where no value tried is worse
+    low: float  # of the values within the noise; 0 or infinity if no value tried is worse
     high: float
 
 
@@ -226,12 +226,12 @@ def weights_of(table: Table, resamples: int, seed: int) -> np.ndarray:
 
 
 def affordable(table: Table, resamples: int) -> int:
-    """As many resamples as asked for, but of a large table at most DRAWN rows in all."""
+    """The number of resamples: as many as requested, but at most DRAWN rows in all."""
     return min(resamples, max(DRAWN // max(len(table), 1), FEWEST))
 
 
 def bootstrap(fit: Fit, resamples: int = 1000, seed: int = 0, keep: int = 2) -> Fit:
-    """The fit with `samples`: whole groups resampled, each refitted from the best minima found.
+    """Returns the fit with `samples`: whole groups resampled, each refitted from the best minima.
 
     A two-step fit resamples both steps with the same draws. Of a large table there are fewer
     resamples than asked for, see `affordable`.
@@ -239,7 +239,9 @@ def bootstrap(fit: Fit, resamples: int = 1000, seed: int = 0, keep: int = 2) -> 
     if resamples < 1:
         return fit
     weights = weights_of(fit.table, affordable(fit.table, resamples), seed)
-    return dataclasses.replace(fit, samples=_refit(fit, weights, keep), asked=resamples)
+    return dataclasses.replace(
+        fit, samples=_refit(fit, weights, keep), requested_resamples=resamples
+    )
 
 
 def _refit(fit: Fit, weights: np.ndarray, keep: int) -> dict[str, np.ndarray]:
@@ -266,7 +268,7 @@ def _refit(fit: Fit, weights: np.ndarray, keep: int) -> dict[str, np.ndarray]:
 
 
 def _off_limits(p: Problem, x: np.ndarray) -> np.ndarray:
-    """Coefficients that ran to a limit, where the objective is flat, put back among the starts."""
+    """Resets coefficients stuck at a limit to the edge of their starting range."""
     back = x.copy()
     for k, c in enumerate(p.law.coefficient(name) for name in p.free):
         if not c.amplitude:
@@ -287,7 +289,7 @@ def interval(samples: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
 
 
 def widened(level: float, *fits: Any) -> float:
-    """The share of the samples that an interval of `level` has to hold, for a few runs.
+    """Widens an interval for few runs: the share of the samples that it has to hold for `level`.
 
     Resampled fits scatter less than fits to new runs would, by about sqrt((n - p)/n), and the normal
     quantile is too small; the expanded percentile interval puts both right (Hesterberg 2015, arXiv

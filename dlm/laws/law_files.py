@@ -18,7 +18,7 @@ from dlm.laws.forms import Law
 from dlm.laws.forms import law as named
 from dlm.laws.table import Ranges
 
-AMPLITUDES = (1e-30, 1e60)  # of size and data terms, which no fit keeps within limits
+AMPLITUDES = (1e-30, 1e60)  # limits of size and data terms, which a fit leaves free
 HELP = "see dlm critical --help"
 
 

@@ -1,8 +1,8 @@
-"""What tables hold for the crossing of measured frontiers (dlm/laws/crossings.py), and those crossings.
+"""Crossings of the measured frontiers of two tables; dlm/laws/crossings.py defines a crossing.
 
-A table that was read from a folder of runs holds every tracked loss of its runs, as the report does.
-Any other table holds the losses of its rows: with one row a run the crossing is that of the final
-losses only, and is said to be.
+A table read from a folder of runs holds every tracked loss, as the report does. Any other table
+holds the losses of its rows: with one row per run the crossing rests on final losses only, and its
+`basis` says so.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ def _exponent(
 
 
 def approaches(fit: Fit, resamples: int = 1000) -> list[Exponent]:
-    """All three, for comparison; approaches 1 and 2 use the runs of one epoch where there are."""
+    """All three approaches; 1 and 2 use the runs of one epoch alone if there are at least six."""
     fresh = fit.table.epochs < 1.0 + 1e-6
     some = fresh.sum() >= 6 and not fresh.all()
     table = fit.table.only(fresh) if some else fit.table

@@ -1,5 +1,4 @@
-"""A table of runs as arrays: read from CSV, Parquet or folders of runs, checked, nothing dropped
-unseen.
+"""A table of runs as arrays: read from CSV, Parquet or folders, checked, each dropped row listed.
 
 Columns: params (N), tokens (D, all that were trained on, repeats included), unique_tokens (U, or else
 epochs), loss (nats per token, natural logarithm); optional: family, flops, run or else name (rows
@@ -28,7 +27,7 @@ from dlm.laws.rows import Gathered
 
 @dataclass(frozen=True)
 class Ranges:
-    """What the runs behind a law span: the least and the most of each."""
+    """The ranges of the runs behind a law: the least and the most of each count."""
 
     runs: int
     typical_params: float  # their median
@@ -84,7 +83,7 @@ class Table:
         return Ranges(len(self), float(np.median(self.N)), **span)
 
     def only(self, rows: np.ndarray, why: str = "") -> Table:
-        """The rows of a mask [R]; `why` names the rule in the list of what was left out."""
+        """Keeps the rows of a mask [R]; `why` is the reason listed for each row left out."""
         rows = np.asarray(rows, bool)
         left = tuple((self.labels[i], why) for i in np.flatnonzero(~rows)) if why else ()
         picked = {k: getattr(self, k)[rows] for k in ("N", "D", "U", "loss", "flops", "group")}
@@ -107,7 +106,7 @@ def make(
     source: str = "",
     raw: bool = False,
 ) -> Table:
-    """A table from arrays; `run` groups rows, flops default to 6ND. `raw`: counts are known to be.
+    """Makes a table from arrays; `run` groups rows, flops default to 6ND. `raw`: skip unit checks.
 
     Raises:
       DlmError: a number that cannot be one, or a mix of units.
@@ -177,7 +176,7 @@ def with_unique(t: Table, unique_tokens: float) -> Table:
 
 
 def settings(t: Table) -> dict[str, Table]:
-    """The rows by what their labels say beside the seed and what all of them say."""
+    """Groups the rows by the words of their labels, without the seed and words that all share."""
     words = [[w for w in label.split() if not w.startswith("seed=")] for label in t.labels]
     common = set.intersection(*(set(w) for w in words))
     names = np.array([" ".join(w for w in label if w not in common) or "base" for label in words])
@@ -189,11 +188,11 @@ def read(
 ) -> list[Table]:
     """One table per family of a CSV or Parquet file, or of a folder of runs.
 
-    Of a folder, or of the runs.csv or runs.parquet that `dlm runs` writes, `points` picks a run's
-    numbers: best (the best weights, at the tokens that they had seen; whole validation split), last
-    (the last tracked loss, at all tokens) or curve (every loss tracked from the first epoch on; of a
-    folder alone). Runs that did not finish, or diverged, or have no such loss, are left out with
-    their reason. `columns`: titles of another table's columns by meaning, as `columns.parse` gives.
+    For a folder, and for the runs.csv or runs.parquet that `dlm runs` writes, `points` picks the
+    losses of a run: best (the best weights, at their number of tokens; whole validation split), last
+    (the last tracked loss, at all tokens) or curve (every loss tracked from the first epoch on; only
+    for a folder). Runs that did not finish, diverged or have no such loss are left out, each with
+    its reason. `columns`: titles of another table's columns by meaning, as `columns.parse` gives.
 
     Raises:
       DlmError: the file is missing or wrong; the message says where.

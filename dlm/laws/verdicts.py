@@ -1,4 +1,4 @@
-"""What the data determine: per coefficient an interval, a verdict, and which runs would help."""
+"""Decides which coefficients the data identify: an interval and a verdict each, and runs to add."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Verdict:
 
     name: str
     value: float
-    low: float  # the interval that decides: the wider of the two, of a two-step fit the bootstrap's
+    low: float  # of the deciding interval: the wider one, for a two-step fit the bootstrap's
     high: float
     profile: tuple[float, float]
     boot: tuple[float, float]
     identified: bool
-    reason: str  # why it is not
+    reason: str  # why it is not identified, else ""
     flag: str  # a caution that stands beside an identified value too
 
 
@@ -84,7 +84,7 @@ def deciding(
 
 
 def _loose(low: float, high: float, factor: float) -> str:
-    """Why an interval pins nothing down, or nothing."""
+    """Why an interval does not identify the coefficient, or ""."""
     if math.isnan(low):
         return "no interval without resamples, as step one has its own noise"
     if low <= 0 and math.isinf(high):
@@ -111,7 +111,7 @@ def rule(fit: Fit) -> str:
 
 
 def unidentified_by_bootstrap(fit: Fitted, level: float = LEVEL) -> list[str]:
-    """Coefficients that the bootstrap alone leaves unidentified; none without samples."""
+    """Names of the coefficients that the bootstrap does not identify; none without samples."""
     wide = widened(level, fit)
     names = []
     for name in fit.free if fit.samples else ():
@@ -128,7 +128,7 @@ def rivals(fit: Fit, level: float = LEVEL) -> list[int]:
 
 
 def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:
-    """The runs that would pin a coefficient down most, by the information of the fit's Jacobian.
+    """Suggests the runs that would narrow a coefficient most, by the information of the Jacobian.
 
     Candidates: the sizes and unique tokens trained, and those four times as large or as small, at
     1 to four times the largest epoch count. Each is judged alone (c-optimality with a weak prior
@@ -162,7 +162,7 @@ def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:
 
 
 def _known(J: np.ndarray) -> np.ndarray:
-    """The derivatives, 0 for a run of which a law out of range says nothing."""
+    """The derivatives, with 0 for a run at which the law is out of range."""
     return np.where(np.isfinite(J).all(1, keepdims=True), J, 0.0)
 
 
@@ -197,7 +197,7 @@ def _deviations(fit: Fit) -> np.ndarray:
 
 
 def without_outliers(fit: Fit, beyond: float) -> Table | None:
-    """The table without them, to be fitted again; None where there are none."""
+    """The table without its outliers, to be fitted again; None if there are none."""
     kept = np.abs(_deviations(fit)) <= beyond
     if kept.all():
         return None

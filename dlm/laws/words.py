@@ -19,8 +19,7 @@ from dlm.laws.verdicts import Verdict
 
 
 def coefficient_rows(a: Analysis) -> list[list[str]]:
-    """Name, value, profile interval, bootstrap interval, verdict. No value stands alone unless it
-    is identified."""
+    """Name, value, profile interval, bootstrap interval, verdict; an unidentified value says so."""
     rows = [_row(v) for v in a.verdicts]
     known = {v.name: v for v in a.first.verdicts} if a.first else {}
     for name, value in a.fit.fixed.items():
@@ -41,7 +40,7 @@ def _row(v: Verdict) -> list[str]:
 
 
 def sentences(a: Analysis) -> list[str]:
-    """What the analysis found, a paragraph an item."""
+    """The results of an analysis, one paragraph per item."""
     fit, t = a.fit, a.fit.table
     sizes, unique, epochs = (between(v.min(), v.max()) for v in (t.N, t.U, t.epochs))
     texts = [
@@ -52,8 +51,10 @@ def sentences(a: Analysis) -> list[str]:
     ]
     texts += [f"Note: {note}." for note in t.notes]
     if drawn := len(next(iter(fit.samples.values()), ())):
-        few = f", not the {fit.asked:,} asked for, as the table has {len(t):,} rows"
-        texts.append(f"Bootstrap: {drawn:,} resamples{few if drawn < fit.asked else ''}.")
+        few = f", not the {fit.requested_resamples:,} requested, as the table has {len(t):,} rows"
+        texts.append(
+            f"Bootstrap: {drawn:,} resamples{few if drawn < fit.requested_resamples else ''}."
+        )
     if a.basin is not None:
         texts += _compare(a, a.basin)
     elif a.rivals:
@@ -75,14 +76,14 @@ def sentences(a: Analysis) -> list[str]:
         for s in a.suggestions:
             if s.shrinks > 0.99:
                 texts.append(
-                    f"No single run of those considered would pin down {s.name}: its effect on the "
-                    "loss at the fitted values is too small."
+                    f"No single run considered would identify {s.name}: its effect on the loss is too "
+                    "small at the fitted values."
                 )
                 continue
             texts.append(
-                f"To pin down {s.name}, of the runs considered the most would be learnt from N = "
-                f"{number(s.params, 3)}, U = {number(s.unique_tokens, 3)}, {number(s.epochs, 3)} "
-                f"epochs: the variance of its logarithm would fall to {s.shrinks:.0%}."
+                f"To narrow {s.name}, add a run of N = {number(s.params, 3)}, U = "
+                f"{number(s.unique_tokens, 3)}, {number(s.epochs, 3)} epochs. Of the runs considered "
+                f"it tells most: the variance of log {s.name} falls to {s.shrinks:.0%}."
             )
     else:
         texts.append("Every coefficient is identified.")
@@ -180,7 +181,7 @@ def _exponents(exponents: tuple[Exponent, ...]) -> str:
     words = []
     for e in exponents:
         if math.isnan(e.value):
-            words.append(f"{e.approach}: not to be had ({e.note or 'too few runs'})")
+            words.append(f"{e.approach}: unknown ({e.note or 'too few runs'})")
             continue
         around = "" if math.isnan(e.low) else f" ({number(e.low, 3)} to {number(e.high, 3)})"
         words.append(f"{e.approach} {e.value:.3f}{around}{', ' + e.note if e.note else ''}")
@@ -203,7 +204,7 @@ def _prediction(p: Prediction) -> str:
 
 
 def as_json(a: Analysis) -> dict[str, Any]:
-    """Everything, as strict JSON; see `plain`."""
+    """The whole analysis as strict JSON; see `plain`."""
     fit = a.fit
     return plain(
         {
@@ -257,10 +258,10 @@ def _verdict(v: Verdict) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value as strict JSON: a number that is not known (NaN) or has no end (infinity) is null.
+    """Converts a value to strict JSON: an unknown number (NaN) and an open end (infinity) are null.
 
-    An object with `low` and `high` also says which end its interval lacks: "open" is "above",
-    "below", "both" or, where it has two ends or none is known, "".
+    An object with `low` and `high` also gets "open", the ends that its interval lacks: "above",
+    "below", "both", or "" if it has two ends or none is known.
     """
     if isinstance(value, dict):
         members = {str(k): plain(v) for k, v in value.items()}

@@ -1,4 +1,4 @@
-"""What repetition is worth: compute for equal loss, half-lives, the epochs that cost little."""
+"""The value of repeated data: compute for equal loss, half-lives, the epochs that cost little."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _ratio(fits: tuple[Fitted, Fitted], values: tuple[Any, Any], C: np.ndarray, 
 
 
 def at_epochs(f: Fitted, unique_tokens: float, epochs: Any) -> np.ndarray:
-    """The compute at which the best use of U makes so many epochs; NaN where it never does."""
+    """The compute at which the best use of U takes so many epochs; NaN if none does."""
     once = 6 * unique_tokens
     C = np.geomspace(once, once * max(unique_tokens, 1e4) * 1e6, 400)
     reached = optimal(f.law, f.coefficients, C, unique_tokens).epochs

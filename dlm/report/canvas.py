@@ -1,4 +1,4 @@
-"""The sheet that figures are drawn on: named panels, one legend, any width, PNG, SVG and PDF files.
+"""Draws figures: named panels, one legend, any width, as PNG, SVG and PDF files.
 
 A `Drawing` is a figure before it is drawn: a painter for each panel and what the panels share. So
 each panel can also be drawn alone, at the width of a column of a paper or of a page.
@@ -39,7 +39,7 @@ NARROW, NARROWEST, WIDEST = 7.5, 1.0, 60.0  # inches
 
 @dataclass(frozen=True)
 class Drawing:
-    """Panels by name, and what they share. Sizes in inches."""
+    """A figure before it is drawn: panels by name, and their shared labels. Sizes in inches."""
 
     panels: Mapping[str, Paint]
     caption: str
@@ -261,7 +261,7 @@ def _panels(make: Callable[[], Drawing]) -> list[str]:
 
 
 class Drawn(NamedTuple):
-    """One figure as it came out: its files and its place on a page, or why it was not drawn."""
+    """A drawn figure: its files and its SVG for a page, or the reason why it was not drawn."""
 
     name: str
     heading: str
@@ -273,8 +273,8 @@ class Drawn(NamedTuple):
 
 def attempt(name: str, make: Callable[[], Drawing], to: Path | None = None, panel: str | None = None,
             width: float = 0.0) -> Drawn:  # fmt: skip
-    """Draws one figure, and writes its files at `to` (without ending). Whatever goes wrong, a bug
-    included, ends this figure alone: `problem` says what."""
+    """Draws one figure, and writes its files at `to` (without ending). Any error, also a bug, ends
+    this figure alone and becomes its `problem`."""
     try:
         drawing = make()
         figure = draw(drawing, panel, width)

@@ -110,7 +110,7 @@ def page(
 
 
 def section(a: Analysis) -> list[str]:
-    """One analysis as HTML: the law, its table, what it says, and what was left out."""
+    """One analysis as HTML: the law, its coefficients, its sentences, and the runs left out."""
     law = a.fit.law
     parts = [
         f"<p><code>{escape(law.formula)}</code><br>{escape(law.source)}</p>",

@@ -2,7 +2,7 @@
 
 `write` makes report.html (no network, no script), report.json with every number, the figures as
 PNG and SVG, and the table of runs; `summary` is the short form for the terminal. All render one
-`Summary` (dlm/report/summary.py), work with whatever runs there are, and say what is missing.
+`Summary` (dlm/report/summary.py), work with any number of runs, and name what is missing.
 """
 
 from __future__ import annotations

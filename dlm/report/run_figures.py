@@ -51,9 +51,8 @@ def frontier(panels: Sequence[Panel], axis: str = "flops") -> Drawing:
     """Validation loss against training compute, a panel per data set.
 
     Bold: each family's frontier, with a band of one standard error over seeds. Faint: each seed of
-    each setting. Where a family passes the reference at its own settings there is a ring; where it
-    passes the best of the reference, an upright with its 90% interval; where it does not, the gap
-    in words.
+    each setting. Ring: the family passes the reference at equal settings. Upright with a 90%
+    interval: it passes the best of the reference; if it does not, the gap stands in words.
     """
     counted = "analytic" if axis == "flops" else "6ND"
     return _panels(
@@ -66,7 +65,7 @@ def frontier(panels: Sequence[Panel], axis: str = "flops") -> Drawing:
 
 
 def _frontier_caption(panels: Sequence[Panel], axis: str) -> str:
-    """What the marks mean that these panels hold, and no others."""
+    """Explains the marks that these panels hold, and no others."""
     equal = [crossing for panel in panels for crossing in cross.equal_crossovers(panel, axis)]
     best = [crossing for panel in panels for crossing in cross.crossovers(panel, axis)]
     a = " or ".join(dict.fromkeys(cross.name_of(panel.reference) for panel in panels))
@@ -209,7 +208,8 @@ def _mark(ax: Axes, families: list[str], crossing: cross.Crossover, y: float, na
     left, right = ax.get_xlim()
     if crossing.compute is None:
         gap = with_error(crossing.gap, crossing.gap_stderr, sign=True)
-        words = f"{name}{shown(cross.name_of(crossing.reference))}'s best: {crossing.status}, {gap} nats"
+        best = f"{shown(cross.name_of(crossing.reference))}'s best"
+        words = f"{name}{best}: {crossing.status}, {gap} nats"
         if crossing.trend is not None and math.isfinite(crossing.trend.compute):
             words += f"\ntrend, extrapolated: {scientific(crossing.trend.compute)}"
         note = ax.text(0.98, y, words, **text | dict[str, Any](transform=ax.transAxes, ha="right"))

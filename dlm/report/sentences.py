@@ -1,4 +1,4 @@
-"""The sentences behind the verdicts: comparisons in full, what was compared and how."""
+"""The sentences behind the verdicts: full comparisons, the data compared, the kinds of loss."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def crossing(crossover: Crossover) -> str:
 
 
 def _shown(kinds: tuple[str, str], a: str, b: str) -> str:
-    """What b's losses below a's show of the likelihoods, by the kinds of both."""
+    """What a crossing shows of the likelihoods if a loss is an upper bound."""
     if kinds == ("exact", "upper bound"):
         return f" Since {b} is scored by an upper bound, its likelihood passes there or earlier."
     if kinds == ("upper bound", "exact"):
@@ -155,7 +155,7 @@ def _ending(crossover: Crossover, final: Final) -> str:
 
 
 def nothing(runs: Sequence[Run]) -> str:
-    """What there is when no run has finished."""
+    """The sentence for runs of which none has finished: how many have which status."""
     if not runs:
         return "There is no run here yet."
     counts = [(s, sum(run.status == s for run in runs)) for s in sorted({r.status for r in runs})]
@@ -207,7 +207,7 @@ def _above_truth(panel: Panel) -> list[str]:
 
 
 def compared(panels: Sequence[Panel]) -> list[str]:
-    """What the numbers of the panels share, and what their errors are of."""
+    """How the numbers of each panel were compared, and what their errors hold."""
     texts = []
     for panel in panels:
         seeds = ", ".join(f"{name_of(f.name)} {f.best.seeds}" for f in panel.families.values())

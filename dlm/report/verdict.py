@@ -40,7 +40,7 @@ def verdict(panel: Panel) -> str:
 
 
 def outcome(final: Final) -> str:
-    """What the final difference shows of the challenger: one of the words above."""
+    """What the final difference shows about the challenger: one of the words above."""
     if not final.comparison.clear:
         return UNDECIDED
     if final.comparison.proven:
@@ -154,7 +154,7 @@ def place(crossover: Crossover | None) -> str:
 
 
 def remarks(panels: Sequence[Panel], excluded: Sequence[tuple[Run, str]]) -> list[str]:
-    """What a reader must know of all verdicts, a sentence each: seeds, runs left out, damage."""
+    """Remarks on all verdicts, one sentence each: seeds, runs left out, damage."""
     texts = [_single_seeds(panels)]
     if excluded:
         statuses = ["double" if run.status == "finished" else run.status for run, _ in excluded]

@@ -542,7 +542,7 @@ def test_a_large_table_gets_fewer_resamples_and_keeps_what_was_asked(monkeypatch
     monkeypatch.setattr(intervals, "DRAWN", 750)
     monkeypatch.setattr(intervals, "FEWEST", 4)
     drawn = intervals.bootstrap(found, 1000)
-    assert (len(drawn.samples["E"]), drawn.asked) == (10, 1000)
+    assert (len(drawn.samples["E"]), drawn.requested_resamples) == (10, 1000)
     assert len(intervals.bootstrap(found, 6).samples["E"]) == 6
 
 
