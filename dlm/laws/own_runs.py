@@ -66,9 +66,7 @@ def _value(cell: Any, kind: type, comma: bool, where: str) -> Any:
 
 
 def gather(
-    records: Sequence[Mapping[str, Any]],
-    points: str,
-    curves: Sequence[runs.Curve] = (),
+    records: Sequence[Mapping[str, Any]], points: str, curves: Sequence[runs.Curve] = ()
 ) -> Gathered:
     """The runs of records, as `dlm.runs.rows` gives them, in the form that laws are fitted to.
 

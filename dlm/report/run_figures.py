@@ -139,14 +139,7 @@ def _frontier_panel(ax: Axes, panel: Panel, families: list[str], axis: str) -> N
             colour = style(families, panel.reference)[0]
             equal = cross.name_of(panel.reference + AT_EQUAL)
             x, y = np.append(edge.compute, end), np.append(edge.loss, edge.loss[-1])
-            ax.plot(
-                x,
-                y,
-                color=colour,
-                lw=1.3,
-                ls=(0, (5, 2)),
-                label=equal,
-            )
+            ax.plot(x, y, color=colour, lw=1.3, ls=(0, (5, 2)), label=equal)
             highs.append(np.nanmin(edge.loss))
     set_axis(ax, "x", power, "log")
     set_axis(ax, "y")

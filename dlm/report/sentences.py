@@ -265,7 +265,7 @@ def selected(panels: Sequence[Panel]) -> list[str]:
     texts = [
         "Chosen on validation, for all families alike: the best weights of each run, the best "
         "setting of each family (lowest mean final loss among the settings with the most seeds), "
-        "and the frontier, a minimum over evaluations and settings. More trials find lower minima.",
+        "and the frontier, a minimum over evaluations and settings. More trials find lower minima."
     ]
     for panel in panels:
         tried = {name: family.trials for name, family in panel.families.items()}
