@@ -195,7 +195,7 @@ def test_laws_written_by_hand_say_that_their_range_is_unknown(study, tmp_path, c
     }
     (tmp_path / "laws.json").write_text(json.dumps(said))
     text = " ".join(lines_of(capsys, "--laws", tmp_path / "laws.json"))
-    assert "The range of the runs behind a law is unknown (ar, masked)" in text
+    assert "The laws of ar, masked come without the range of their runs" in text
 
 
 @pytest.mark.parametrize("field, value, words", [

@@ -111,12 +111,11 @@ def critical(
     *,
     drop: bool = False,
     searched: tuple[float, float] = (0.0, 0.0),
-    level: float = LEVEL,
 ) -> Critical:
     """The compute above which the challenger's optimum lies below the reference's.
 
-    `searched` defaults to from one parameter-token match at U/100 to 10^5 times the compute at
-    which the reference has seen U once. The interval resamples both fits, sample by sample.
+    `searched`: the computes to look at, by default from 1/100 to 10^10 times that of one epoch at
+    U/10^4 parameters. The interval resamples both fits, sample by sample.
 
     Raises:
       DlmError: U is no positive number.
@@ -125,11 +124,12 @@ def critical(
     if not (math.isfinite(U) and U > 0):
         raise DlmError(f"unique_tokens={unique_tokens!r}: must be a positive number of raw tokens")
     warning = millions(U, reference, challenger)
-    span = searched if searched[1] > 0 else _span(reference, U)
+    once = 6 * U * max(U * 1e-4, 1.0)  # the compute at which a run of U/10^4 parameters has seen U
+    span = searched if searched[1] > 0 else (once * 1e-2, once * 1e10)
     low = high = share = math.nan
     if reference.samples and challenger.samples:
         crossings = _resampled_crossings(reference, challenger, U, span, drop)
-        wide = widened(level, reference, challenger)
+        wide = widened(LEVEL, reference, challenger)
         low, high = (math.exp(v) for v in interval(crossings, wide))
         share = float(np.isfinite(crossings).mean())
     windows = _windows(reference, challenger, U, span, drop)
@@ -179,11 +179,6 @@ def _cautions(point: Critical, *fits: Fitted) -> list[str]:
     if not low * 0.99 <= point.unique_tokens <= high * 1.01:
         cautions.append(f"U outside the trained {between(low, high)}")
     return cautions
-
-
-def _span(reference: Fitted, U: float) -> tuple[float, float]:
-    once = 6 * U * max(U * 1e-4, 1.0)
-    return once * 1e-2, once * 1e10
 
 
 def _resamples(*fits: Fitted) -> list[dict[str, np.ndarray]]:
@@ -273,7 +268,6 @@ def critical_law(
     unique_tokens: Any,
     *,
     drop: bool = False,
-    level: float = LEVEL,
     points: Sequence[Critical] = (),
 ) -> PowerLaw:
     """C_crit(U) as a power law through the crossings at several U, by least squares in logs.
@@ -302,7 +296,7 @@ def critical_law(
         share = float(whole.mean())
         centred = U - U.mean()
         slopes = logs[whole] @ centred / (centred @ centred)
-        wide = widened(level, reference, challenger)
+        wide = widened(LEVEL, reference, challenger)
         starts = logs[whole].mean(1) - slopes * U.mean()
         bounds = [interval(v, wide) for v in (slopes, starts)]
     ends = (float(slope), *bounds[0], float(start), *bounds[1])

@@ -110,7 +110,7 @@ def parabola_vertices(
     return middle + half * at, bent & (np.abs(at) <= 1)
 
 
-def isoflop(table: Table, resamples: int = 1000, seed: int = 0, level: float = LEVEL) -> Exponent:
+def isoflop(table: Table, resamples: int = 1000, seed: int = 0) -> Exponent:
     """Approach 2's exponent; budgets whose vertex lies outside the sizes trained do not count."""
     name, groups = "isoFLOP (approach 2)", budgets(table)
     if not groups:
@@ -125,13 +125,13 @@ def isoflop(table: Table, resamples: int = 1000, seed: int = 0, level: float = L
         sizes, inside = (np.stack(each, axis=1) for each in zip(*pairs, strict=True))
         return _lines(C, sizes, inside)
 
-    exponent = _exponent(name, table, lines, resamples, seed, level)
+    exponent = _exponent(name, table, lines, resamples, seed)
     several = "s" if len(groups) > 1 else ""
     note = f"{len(groups)} budget{several}, {exponent.points} with an inside minimum"
     return dataclasses.replace(exponent, note=f"{note}, {exponent.note}" if exponent.note else note)
 
 
-def envelope(table: Table, resamples: int = 1000, seed: int = 0, level: float = LEVEL) -> Exponent:
+def envelope(table: Table, resamples: int = 1000, seed: int = 0) -> Exponent:
     """Approach 1: the runs that have the lowest loss at or below their compute."""
     order = np.lexsort((table.loss, table.flops))
     C, N, loss = (v[order] for v in (np.log(table.flops), np.log(table.N), table.loss))
@@ -142,10 +142,10 @@ def envelope(table: Table, resamples: int = 1000, seed: int = 0, level: float = 
         lowest = drawn < np.pad(before, ((0, 0), (1, 0)), constant_values=np.inf)
         return _lines(C, np.broadcast_to(N, lowest.shape), lowest)
 
-    return _exponent("envelope (approach 1)", table, lines, resamples, seed, level)
+    return _exponent("envelope (approach 1)", table, lines, resamples, seed)
 
 
-def approach_3(fit: Fit, level: float = LEVEL) -> Exponent:
+def approach_3(fit: Fit) -> Exponent:
     """beta/(alpha + beta) of the law."""
 
     def exponent(values: dict[str, Any]) -> Any:
@@ -153,7 +153,7 @@ def approach_3(fit: Fit, level: float = LEVEL) -> Exponent:
         return c.beta / (c.alpha + c.beta)
 
     value = float(exponent(fit.coefficients))
-    wide = widened(level, fit)
+    wide = widened(LEVEL, fit)
     low, high = interval(exponent(fit.samples), wide) if fit.samples else (math.nan, math.nan)
     note = "" if high - low > 1e-9 or math.isnan(low) else "fixed, not estimated"
     low, high = (math.nan, math.nan) if note else (low, high)
@@ -177,9 +177,7 @@ def _lines(
     return slope, y_mean - slope * x_mean, count
 
 
-def _exponent(
-    name: str, table: Table, lines: Any, resamples: int, seed: int, level: float
-) -> Exponent:
+def _exponent(name: str, table: Table, lines: Any, resamples: int, seed: int) -> Exponent:
     slope, start, count = (v[0] for v in lines(np.ones((1, len(table)))))
     nothing = math.nan
     if math.isnan(slope):
@@ -188,7 +186,7 @@ def _exponent(
     if resamples:
         drawn = affordable(table, min(resamples, RESAMPLES))
         samples = lines(weights_of(table, drawn, seed))[0]
-        low, high = interval(samples, level)
+        low, high = interval(samples, LEVEL)
         lost = float(np.isnan(samples).mean())
     note = f"{lost:.0%} of resamples have too few points" if lost > 0.05 else ""
     constant = float(np.exp(np.clip(start, -700, 700)))

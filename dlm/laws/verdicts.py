@@ -45,17 +45,17 @@ class Suggestion:
     shrinks: float  # 0.5: to half
 
 
-def verdicts(fit: Fit, level: float = LEVEL) -> tuple[list[Verdict], dict[str, Profile]]:
+def verdicts(fit: Fit) -> tuple[list[Verdict], dict[str, Profile]]:
     """One verdict per free coefficient, and the profiles behind them."""
-    by_name = profiles(fit, level=level)
-    return [_verdict(fit, by_name[name], level) for name in fit.free], by_name
+    by_name = profiles(fit)
+    return [_verdict(fit, by_name[name]) for name in fit.free], by_name
 
 
-def _verdict(fit: Fit, p: Profile, level: float) -> Verdict:
+def _verdict(fit: Fit, p: Profile) -> Verdict:
     c, value = fit.law.coefficient(p.name), fit.coefficients[p.name]
     boot = (math.nan, math.nan)
     if fit.samples:
-        low, high = interval(fit.samples[p.name], widened(level, fit))
+        low, high = interval(fit.samples[p.name], widened(LEVEL, fit))
         at = (0.0 if low < 1.01 * c.limits[0] else low), high
         boot = (at[0], math.inf if high > 0.99 * c.limits[1] else high)
     low, high = deciding(fit, (p.low, p.high), boot)
@@ -89,9 +89,7 @@ def _loose(low: float, high: float, factor: float) -> str:
         return "no interval without resamples, as step one has its own noise"
     if low <= 0 and math.isinf(high):
         return "the objective is flat within the noise at every value tried"
-    if math.isinf(high):
-        return f"any value {between(low, high)} fits as well, within the noise"
-    if low <= 0:
+    if math.isinf(high) or low <= 0:
         return f"any value {between(low, high)} fits as well, within the noise"
     if high > factor * low:
         return f"anything from {between(low, high)} fits as well, within the noise"
@@ -110,9 +108,9 @@ def rule(fit: Fit) -> str:
     return RULE.format(both if fit.samples else "its 90% interval by profile", widths)
 
 
-def unidentified_by_bootstrap(fit: Fitted, level: float = LEVEL) -> list[str]:
+def unidentified_by_bootstrap(fit: Fitted) -> list[str]:
     """Names of the coefficients that the bootstrap does not identify; none without samples."""
-    wide = widened(level, fit)
+    wide = widened(LEVEL, fit)
     names = []
     for name in fit.free if fit.samples else ():
         c, (low, high) = fit.law.coefficient(name), interval(fit.samples[name], wide)
@@ -121,10 +119,10 @@ def unidentified_by_bootstrap(fit: Fitted, level: float = LEVEL) -> list[str]:
     return names
 
 
-def rivals(fit: Fit, level: float = LEVEL) -> list[int]:
+def rivals(fit: Fit) -> list[int]:
     """Indices of the other local minima that the noise cannot tell from the best."""
     deviances = deviance(fit, np.array([m.objective for m in fit.minima]))
-    return [i for i in range(1, len(fit.minima)) if deviances[i] <= threshold(fit, level)]
+    return [i for i in range(1, len(fit.minima)) if deviances[i] <= threshold(fit)]
 
 
 def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:

@@ -32,7 +32,6 @@ def equivalence(
     unique_tokens: float,
     compute: Any,
     *,
-    level: float = LEVEL,
     resamples: int = 200,
 ) -> Equivalence:
     """How much more compute the challenger needs for the reference's loss (Nie et al. 2024: 16)."""
@@ -45,7 +44,7 @@ def equivalence(
         n = min(*(len(next(iter(f.samples.values()))) for f in fits), resamples)
         values = [{k: v[:n, None] for k, v in f.samples.items()} for f in fits]
         draws = _ratio(fits, (values[0], values[1]), C, unique_tokens)
-        wide = widened(level, *fits)
+        wide = widened(LEVEL, *fits)
         low, high = np.array([interval(column, wide) for column in draws.T]).T
     return Equivalence(C, best.epochs, ratio, low, high)
 
