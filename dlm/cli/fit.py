@@ -128,14 +128,14 @@ def written(paths: Iterable[Path]) -> Iterator[str]:
 
 def diagnostics(analyses: Sequence[Analysis]) -> dict[str, Draw]:
     """The figures of each fit, by name."""
-    from dlm.report import law_figures
+    from dlm.report import fit_figures
 
     stems = file_stems([analysis.fit.table.family for analysis in analyses])
     drawings: dict[str, Draw] = {}
     for each in analyses:
         stem = stems[each.fit.table.family]
-        drawings[f"profiles-{stem}"] = lambda each=each: law_figures.profiles(each)
-        drawings[f"residuals-{stem}"] = lambda each=each: law_figures.residuals(each.fit)
+        drawings[f"profiles-{stem}"] = lambda each=each: fit_figures.profiles(each)
+        drawings[f"residuals-{stem}"] = lambda each=each: fit_figures.residuals(each.fit)
     return drawings
 
 

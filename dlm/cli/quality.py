@@ -33,7 +33,7 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     )
     from dlm.data import windows as data
     from dlm.evaluation import sample_quality, sampling
-    from dlm.report import canvas, run_figures
+    from dlm.report import canvas, sample_figures
     from dlm.report.terminal import grid
     from dlm.sweep import worker
     from dlm.training import run
@@ -68,7 +68,7 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     path = folder / "quality.json"
     records = [q._asdict() for q in points]
     disk.write_json(path, records)
-    png, *_ = canvas.save(run_figures.quality(records), folder / "quality")
+    png, *_ = canvas.save(sample_figures.quality(records), folder / "quality")
     return show([
         f"{c.objective.name} on {store.manifest.name}, judged by {reference.objective.name}",
         grid(head, rows),

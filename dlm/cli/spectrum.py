@@ -32,7 +32,7 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     from dlm.data import windows as data
     from dlm.evaluation import spectrum
     from dlm.laws.crossover import name_of
-    from dlm.report import canvas, run_figures
+    from dlm.report import canvas, sample_figures
     from dlm.report.terminal import grid
     from dlm.sweep import worker
     from dlm.training import run
@@ -54,6 +54,6 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
         for level, row in zip(LEVELS, shares, strict=True):
             rows.append([name, f"{level:.1%}", *(f"{share:.3f}" for share in row)])
     head = ("family", "known", *(f"{r} cycles" for r in radius))
-    png, *_ = canvas.save(run_figures.spectrum(spectra, LEVELS), a.out / "spectrum")
+    png, *_ = canvas.save(sample_figures.spectrum(spectra, LEVELS), a.out / "spectrum")
     title = "Share of the variance of each spatial frequency that is explained"
     return show([title, grid(head, rows), f"written: {png}"])
