@@ -228,6 +228,7 @@ def test_exact_likelihoods_of_all_strings_sum_to_one(folder) -> None:
     (lambda m: m.log_likelihood([""]), "has too few tokens"),
     (lambda m: m.log_likelihood(["\ud800"]), "no character of UTF-8"),
     (lambda m: m.sample(0), "count=0: must be"),
+    (lambda m: m.sample(10**12), "count=1000000000000: must be at most "),
     (lambda m: m.sample(1, entropy_budget=-1), "entropy_budget=-1: must be 0 or above"),
     (lambda m: m.sample(1, sampler="confidence"), "sampler=confidence: must be one of ancestral"),
     (lambda m: m.sample(1, prompt="the cat sat"), "prompt: 11 tokens, must be below"),
