@@ -5,6 +5,7 @@ Runs that do not fit in memory, or whose scores take too long, are refused befor
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from dlm.config import Config, flops, memory
 from dlm.config.fields import MOST_STEPS, parse_duration
 from dlm.config.memory import Machine, Memory, Mesh
-from dlm.errors import DlmError, fail
+from dlm.errors import ArgumentError, DlmError, fail
 from dlm.format import number, scientific, size
 
 MOST_EVENTS = 100_000  # evaluations of a run, and checkpoints
@@ -250,6 +251,20 @@ def check(c: Config, p: Plan, machine: Machine | None) -> None:
     _check_end(c, p)
     if machine is not None:
         _check_memory(c, p, machine)
+
+
+def check_sampling(c: Config, p: Plan, machine: Machine, count: int) -> None:
+    """Refuses to draw more sequences than a device holds at once, beside the weights.
+
+    Raises:
+      ArgumentError: names `count`, what fits, and the memory there is.
+    """
+    one = dataclasses.replace(c, evaluation=dataclasses.replace(c.evaluation, samples=1))
+    b = bytes_on_device(one, p, machine, least=True)
+    left = machine.memory - b.parameters
+    if count * b.samples > left:
+        fits = f"at most {max(int(left / b.samples), 0):,}, as {size(left)} of memory are left"
+        raise ArgumentError("count", f"={count}: must be {fits}")
 
 
 def _check_end(c: Config, p: Plan) -> None:
