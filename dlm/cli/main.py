@@ -18,6 +18,7 @@ from dlm.cli import laws_verbs, trained, usage
 from dlm.errors import DlmError, one_line, printed, reason, system_error
 from dlm.format import fixed, scientific, size
 from dlm.runs import addresses, bucket
+from dlm.runs.schema import FINISHED, RunFailure, RunResult
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EMFILE, errno.ENFILE)
@@ -121,9 +122,9 @@ def _machine(arguments: argparse.Namespace) -> Any:
 
 def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
     from dlm.report import page as report
+    from dlm.runs import folder as run_folder
     from dlm.sweep import local, progress
     from dlm.sweep import slurm as executor
-    from dlm.training import record
 
     if arguments.slurm and arguments.executor != "slurm":
         raise DlmError(f"--slurm {arguments.slurm[0]}: only with --executor slurm")
@@ -139,12 +140,12 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
     stop = _join(arguments) if arguments.distributed and not dry else None
     jobs = _jobs(arguments, overrides)
     folder = jobs[0].folder.parent
-    damaged = {job.about["run"]: record.problem(job.folder, job.about["run"]) for job in jobs}
+    damaged = {job.info.run_id: run_folder.problem(job.folder, job.info.run_id) for job in jobs}
     problems = [f"unreadable: {problem}" for problem in damaged.values() if problem]
     todo = [
         job
         for job in jobs
-        if not damaged[job.about["run"]] and record.status(job.folder) not in local.DONE
+        if not damaged[job.info.run_id] and run_folder.status(job.folder) not in local.DONE
     ]
     total = sum(job.flops for job in todo)
     counts = f"{len(todo)} to do" + (f", {len(problems)} unreadable" if problems else "")
@@ -153,9 +154,9 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
         print(problem, file=sys.stderr)
     if dry:
         for job in jobs:
-            state = "no store" if job.about["run"] == local.NO_ID else record.status(job.folder)
-            state = record.UNREADABLE if damaged[job.about["run"]] else state
-            print(f"  {job.about['run']}  {_size(job)}  {state:9} {job.about['label']}")
+            state = "no store" if job.info.run_id == local.NO_ID else run_folder.status(job.folder)
+            state = run_folder.UNREADABLE if damaged[job.info.run_id] else state
+            print(f"  {job.info.run_id}  {_size(job)}  {state:9} {job.info.label}")
         if arguments.executor == "slurm":
             print("\n".join(executor.planned(*place, len(todo))))
         return SOME_FAILED if problems else DONE
@@ -192,9 +193,9 @@ def _run(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int
         )
     if problem := bucket.try_send(folder):
         print(f"not sent: {problem}; rerun the command to send", file=sys.stderr)
-    failed = [job for job in todo if ended.get(job.about["run"]) == "failed"]
+    failed = [job for job in todo if ended.get(job.info.run_id) == "failed"]
     for job in failed:
-        print(f"failed: {job.about['label']}: see {job.folder / 'error.txt'}", file=sys.stderr)
+        print(f"failed: {job.info.label}: see {job.folder / 'error.txt'}", file=sys.stderr)
     return SOME_FAILED if failed or problems or not reported else DONE
 
 
@@ -218,7 +219,7 @@ def _train(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> i
     stop = _join(arguments)
     jobs = _jobs(arguments, overrides)
     job = api.chosen(jobs, arguments.run or 0)
-    print(f"{job.about['label']}: {job.folder}", flush=True)
+    print(f"{job.info.label}: {job.folder}", flush=True)
     _together([job], stop)
     from dlm.training import distributed
 
@@ -239,9 +240,9 @@ def _extend(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) -> 
 
     stop = _join(arguments)
     longer = extension.extend(folder, overrides, arguments.trust)
-    job = Job(longer.config, longer.store, longer.folder, longer.about, longer.plan)
+    job = Job(longer.config, longer.store, longer.folder, longer.info, longer.plan)
     begin = f"from step {longer.begin:,} of {job.plan.steps:,}"
-    print(f"{job.about['label']}: {job.folder}, {begin}", flush=True)
+    print(f"{job.info.label}: {job.folder}, {begin}", flush=True)
     _together([job], stop)
     return _tell(job)
 
@@ -360,7 +361,7 @@ def _benchmark(arguments: argparse.Namespace, overrides: list[tuple[str, Any]]) 
     if arguments.experiment:
         jobs = _jobs(arguments, overrides)
         job = api.chosen(jobs, arguments.run)
-        given = job.about["label"], job.config, build.load(job.store).vocab_size
+        given = job.info.label, job.config, build.load(job.store).vocab_size
     return _show(trained.benchmark(arguments, overrides, given))
 
 
@@ -392,23 +393,23 @@ ACTIONS: dict[str, Callable[[argparse.Namespace, list], int]] = {
 
 
 def _tell(job: Any) -> int:
-    from dlm.training import record
+    from dlm.runs import folder as run_folder
 
-    if problem := record.problem(job.folder, job.about["run"]):
+    if problem := run_folder.problem(job.folder, job.info.run_id):
         raise DlmError(problem)
-    result = record.read_json(job.folder / "result.json")
+    result = run_folder.read_result(job.folder)
     print(_sentence(result))
-    for warning in result["warnings"]:
+    for warning in result.warnings if isinstance(result, RunResult) else ():
         print(f"warning: {warning}")
     return DONE
 
 
-def _sentence(result: dict[str, Any]) -> str:
-    if result["status"] != "finished":
-        return f"{result['status']}: {result['reason']}"
+def _sentence(result: RunResult | RunFailure) -> str:
+    if not isinstance(result, RunResult) or result.status != FINISHED:
+        return f"{result.status}: {result.reason}"
     return (
-        f"validation {result['validation_loss']:.4f} ± {result['validation_stderr']:.4f} "
-        f"nats/token ({result['kind']}) at epoch {result['best_epoch']:.4g} of {result['epochs']:.4g}"
+        f"validation {result.validation_loss:.4f} ± {result.validation_stderr:.4f} "
+        f"nats/token ({result.kind}) at epoch {result.best_epoch:.4g} of {result.epochs:.4g}"
     )
 
 

@@ -287,7 +287,7 @@ def benchmark(
     from dlm.cli.laws_verbs import writable
     from dlm.config import experiment
     from dlm.report.terminal import grid
-    from dlm.training import benchmark, record
+    from dlm.training import benchmark, environment
 
     writable(a.out and a.out.parent)
     if a.out is not None and a.out.exists() and (problem := inputs.unreadable(a.out)):
@@ -325,7 +325,7 @@ def benchmark(
     ]
     head = ("", "objective", "parameters", "training tokens/s", "quartiles", "MFU", "ratio")
     said = [
-        f"{record.device()}, jax {record.versions()['jax']}",
+        f"{environment.device()}, jax {environment.versions()['jax']}",
         grid(head, training),
         "",
         grid(
@@ -339,8 +339,8 @@ def benchmark(
         )
     if a.out is not None:
         about = {
-            "device": record.device(),
-            "versions": record.versions(),
+            "device": environment.device(),
+            "versions": environment.versions(),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": shlex.join(["dlm", *sys.argv[1:]]),
             "speeds": [dataclasses.asdict(s) | {"config": configs[s.name]} for s in found],

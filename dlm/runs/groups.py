@@ -7,28 +7,15 @@ damaged file of one run costs that run alone.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from dlm import disk
-from dlm.runs.folder import (
-    COLUMNS,
-    OF_A_RUN,
-    Run,
-    table_row,
-    value_at,
-)
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
+from dlm.runs.load import Run, value_at
+from dlm.runs.schema import DIVERGED, FINISHED
 
 # Parts of a config that tell no two settings apart: the seed, what moves no number (see
 # `config.run_id`), and what the fingerprint of the corpus stands for.
@@ -103,14 +90,14 @@ def panels(runs: Iterable[Run]) -> tuple[list[Panel], list[tuple[Run, str]]]:
     trials: dict[tuple, set[str]] = {}
     excluded: list[tuple[Run, str]] = []
     for run in runs:
-        if run.status != "finished":
+        if run.status != FINISHED:
             excluded.append((run, f"{run.status}: {run.reason}"))
-        if run.status not in ("finished", "diverged"):
+        if run.status not in (FINISHED, DIVERGED):
             continue
         key = panel_key(run)
         setting = json.dumps(setting_of(run.config), sort_keys=True)
         trials.setdefault((key, run.objective), set()).add(setting)
-        if run.status == "diverged":
+        if run.status == DIVERGED:
             continue
         family = chosen.setdefault(key, {}).setdefault(run.objective, {})
         seeds = family.setdefault(setting, {})
@@ -166,61 +153,3 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         inner = isinstance(value, dict)
         flat |= flatten(value, f"{prefix}{key}.") if inner else {prefix + key: value}
     return flat
-
-
-# --- the table ----------------------------------------------------------------------------------
-
-
-def rows(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """One row per run, of every status, with the columns of COLUMNS; None: no value."""
-    return [
-        dict.fromkeys(COLUMNS)
-        | ({} if run.status == "unreadable" else table_row(run.config, run.start, run.result))
-        | {name: None if (value := getattr(run, name)) == "" else value for name in OF_A_RUN}
-        for run in runs
-    ]
-
-
-def data_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a table row was trained on, but for the number of unique tokens: two rows that differ
-    here share no law. Corpus, fingerprint, sequence length, kind of subset."""
-    return tuple(record[name] for name in ("corpus", "fingerprint", "seq_len", "subset"))
-
-
-def safe(cell: Any) -> Any:
-    """A cell of a table: a text that a spreadsheet would compute gets a ' before it; see `unsafe`."""
-    computed = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r", "'"))
-    return f"'{cell}" if computed else cell
-
-
-def unsafe(text: str) -> str:
-    """The text that `safe` made a cell of."""
-    return text[1:] if text.startswith("'") and safe(text[1:]) == text else text
-
-
-def table(runs: Iterable[Run]) -> pa.Table:
-    """One row per run, of every status, as runs.parquet has it: the columns of COLUMNS."""
-    import pyarrow as pa
-
-    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
-    return pa.Table.from_pylist(_safe_rows(runs), schema=schema)
-
-
-def _safe_rows(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    return [{name: safe(cell) for name, cell in row.items()} for row in rows(runs)]
-
-
-def write_table(runs: Iterable[Run], folder: Path | str) -> tuple[Path, Path]:
-    """Writes runs.csv and runs.parquet, and returns their paths."""
-    import pyarrow.parquet as pq
-
-    folder, runs = Path(folder), list(runs)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(COLUMNS))
-    writer.writeheader()
-    writer.writerows(_safe_rows(runs))
-    disk.write(folder / "runs.csv", text.getvalue())
-    with disk.replacing(folder / "runs.parquet") as draft:
-        pq.write_table(table(runs), draft)
-    return folder / "runs.csv", folder / "runs.parquet"

@@ -31,8 +31,10 @@ from dlm.config.memory import Machine, host_memory
 from dlm.data import build, tokenizers
 from dlm.errors import DlmError
 from dlm.runs import bucket
-from dlm.training import record
-from dlm.training.record import DONE
+from dlm.runs import folder as run_folder
+from dlm.runs.folder import DONE
+from dlm.runs.schema import FAILED, RunInfo
+from dlm.training import environment
 
 # glibc: back large allocations by huge pages and keep them; measured in BUILD_NOTES.md.
 HUGE_PAGES = ":".join(
@@ -56,7 +58,7 @@ class Job:
     config: config.Config
     store: Path
     folder: Path
-    about: dict[str, Any]  # experiment, run, label, overrides, question
+    info: RunInfo
     plan: planning.Plan
     trunk: Path | None = (
         None  # of states that it shares with other runs; see `dlm.training.loop.train`
@@ -77,7 +79,7 @@ class Job:
                 config=config.to_json(self.config),
                 store=str(self.store),
                 folder=str(self.folder),
-                about=self.about,
+                info=dataclasses.asdict(self.info),
                 trunk=self.trunk and str(self.trunk),
             )
         )
@@ -116,8 +118,9 @@ def jobs(
     name = Path(path).stem + ("" if scale == experiment.SCALES[0] else f"-{scale}")
     found: dict[str, Job] = {}
     for c, run in zip(configs, sweep, strict=True):
-        about = dict(
+        info = RunInfo(
             experiment=name,
+            run_id=NO_ID,
             label=labels.label(c, run, label_keys),
             overrides=run,
             question=_question(path),
@@ -126,7 +129,7 @@ def jobs(
         if not fetch and known and build.to_fetch(c.corpus, c.tokenizer, workdir / "corpora"):
             size = tokenizers.SIZES[c.tokenizer.kind]
             plan = planning.plan(c, train_tokens=c.data.unique_tokens, vocab_size=size)
-            job = Job(c, Path(), workdir / name / NO_ID, about | {"run": NO_ID}, plan)
+            job = Job(c, Path(), workdir / name / NO_ID, info, plan)
             found.setdefault(config.run_id(c, NO_ID), job)
             continue
         on_corpus(c.corpus.name)
@@ -135,8 +138,9 @@ def jobs(
         plan = planning.plan(c, **tokens, vocab_size=store.vocab_size)
         planning.check_length(c, store.document_length, len(store.validation))
         key = config.run_id(c, store.fingerprint)
-        job = Job(c, store.path, workdir / name / key, about | {"run": key}, plan)
-        if record.status(job.folder) not in DONE:
+        info = dataclasses.replace(info, run_id=key)
+        job = Job(c, store.path, workdir / name / key, info, plan)
+        if run_folder.status(job.folder) not in DONE:
             planning.check(c, plan, machine)
         found.setdefault(key, job)
     return _trunks(list(found.values()), workdir / name / "trunks")
@@ -148,7 +152,7 @@ def _trunks(jobs: list[Job], folder: Path) -> list[Job]:
         return jobs
     ids = []
     for job in jobs:
-        if job.about["run"] == NO_ID:
+        if job.info.run_id == NO_ID:
             ids.append("")
             continue
         fingerprint = build.load(job.store).fingerprint
@@ -251,7 +255,7 @@ def execute(
             if job is None:
                 continue
             if kind == "exit":
-                kind, row = record.status(job.folder), {}
+                kind, row = run_folder.status(job.folder), {}
                 if kind not in DONE:  # it may have died after its result was written
                     kind, row = "failed", {"reason": _death(worker.process.wait(), log)}
             if kind == "busy":
@@ -262,11 +266,11 @@ def execute(
             if kind == "failed":
                 _retire(worker)
                 if row["reason"] != _recorded_reason(job.folder):  # the worker could not
-                    record.fail(job.folder, job.config, job.about, DlmError(row["reason"]))
+                    run_folder.fail(job.folder, job.config, job.info, DlmError(row["reason"]))
             show(kind, job, row)
             if kind in (*DONE, "failed"):
                 worker.job = None
-                ended[job.about["run"]] = kind
+                ended[job.info.run_id] = kind
     finally:
         _stop(pool)
     return ended
@@ -279,10 +283,10 @@ def _next(waiting: list[Job], ended: dict[str, str], busy: set[Path]) -> Job | N
     while free := [job for job in waiting if job.trunk not in busy]:
         job = free[0]
         waiting.remove(job)
-        status = record.status(job.folder)
-        if status not in record.SETTLED:
+        status = run_folder.status(job.folder)
+        if status not in run_folder.SETTLED:
             return job
-        ended[job.about["run"]] = status
+        ended[job.info.run_id] = status
     return None
 
 
@@ -293,7 +297,7 @@ def placements(workers: int, devices: int) -> list[dict[str, Any]]:
     Raises:
       DlmError: there are fewer GPUs than a run's mesh takes.
     """
-    gpus, cores = _gpus(), record.cores()
+    gpus, cores = _gpus(), environment.cores()
     if gpus and devices > len(gpus):
         raise DlmError(
             f"config.mesh: takes {devices} GPUs; this machine shows {len(gpus)}; several machines "
@@ -319,7 +323,7 @@ def default_workers(devices: int) -> int:
     """One for each `devices` GPUs, what a run's mesh takes; on CPU one per core; one for a TPU host."""
     if gpus := _gpus():
         return max(len(gpus) // devices, 1)
-    return 1 if _tpu() else len(record.cores())
+    return 1 if _tpu() else len(environment.cores())
 
 
 def _gpus() -> list[str]:
@@ -417,9 +421,9 @@ def _death(code: int, log: Path) -> str:
 
 
 def _recorded_reason(folder: Path) -> str:
-    if record.status(folder) != "failed":
+    if run_folder.status(folder) != FAILED:
         return ""
-    return record.read_json(folder / "result.json").get("reason", "")
+    return run_folder.read_result(folder).reason or ""
 
 
 def _retire(worker: Worker) -> None:

@@ -1,9 +1,9 @@
-"""Goes on from a finished run as a longer one: `dlm train --extend RUN --config.train.duration=...`.
+"""Extends a finished run to a longer one: `dlm train --extend RUN --config.train.duration=...`.
 
-The longer run has the id and ends in the bits of one that is trained from scratch, as it begins at
-the last checkpoint up to which the two take the same steps: with schedule constant the last one, with
-wsd the last one before the decay. A checkpoint at the end of the finished run counts only if the
-longer run evaluates there too, as an evaluation may choose the best weights.
+The longer run has the id of a longer run from scratch and ends in its bits: it begins at the last
+checkpoint up to which the two take the same steps. With schedule constant that is the last
+checkpoint, with wsd the last one before the decay. A checkpoint at the end of the finished run counts
+only if the longer run evaluates there too, as an evaluation may choose the best weights.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from dlm.config.planning import Plan
 from dlm.data.store import Store
 from dlm.errors import DlmError
 from dlm.model import sharding
-from dlm.training import checkpoint, record, run, step
-
-ROWS = "metrics.jsonl"
+from dlm.runs import folder as run_folder
+from dlm.runs.folder import CHECKPOINTS, LOG
+from dlm.runs.schema import RunInfo, RunResult
+from dlm.training import checkpoint, run, step
 
 
 class Longer(NamedTuple):
@@ -30,7 +31,7 @@ class Longer(NamedTuple):
     config: config.Config
     store: Path
     folder: Path
-    about: dict[str, Any]
+    info: RunInfo
     plan: Plan
     begin: int
 
@@ -38,8 +39,8 @@ class Longer(NamedTuple):
 def extend(folder: Path, overrides: Iterable[tuple[str, Any]], trust: bool = False) -> Longer:
     """The longer run, ready to train in a folder beside the finished one.
 
-    `overrides` set train.duration and nothing else. A longer run that has begun already is left as
-    it is. `trust`: see `dlm.training.run.opened`.
+    `overrides` sets train.duration and nothing else. A longer run that has begun already is left
+    unchanged. `trust`: see `dlm.training.run.opened`.
 
     Raises:
       DlmError: the run is not finished, the two share no steps, or the duration is not longer.
@@ -50,7 +51,7 @@ def extend(folder: Path, overrides: Iterable[tuple[str, Any]], trust: bool = Fal
     if "train.duration" not in values:
         raise DlmError("--extend: needs the new length, --config.train.duration='400 epochs'")
     c, store = run.opened(folder, trust)
-    if (status := record.status(folder)) != "finished":
+    if (status := run_folder.status(folder)) != "finished":
         raise DlmError(f"{folder}: is {status}; must be finished to be extended")
     longer = experiment.edited(c, values.items())
     tokens = dict(train_tokens=len(store.train), validation_tokens=len(store.validation))
@@ -59,22 +60,23 @@ def extend(folder: Path, overrides: Iterable[tuple[str, Any]], trust: bool = Fal
     )
     _check(folder, c, longer, before, after)
     planning.check(longer, after, sharding.machine())
-    identity = config.run_id(longer, store.fingerprint)
-    about, place = _about(folder, values) | {"run": identity}, folder.parent / identity
-    begin = _begin(folder, place, c, store, _last_shared(c, before, after), after.steps)
-    return Longer(longer, store.path, place, about, after, begin)
+    info = _info(run_folder.read_start(folder), config.run_id(longer, store.fingerprint), values)
+    place = folder.parent / info.run_id
+    last = _last_shared(c, before, after)
+    begin = _begin(folder, place, c, store, info.run_id, last, after.steps)
+    return Longer(longer, store.path, place, info, after, begin)
 
 
-def _about(folder: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """What the longer run says of itself: as the finished one, with its duration in the label."""
-    start = record.read_json(folder / "run.json")
-    label = re.sub(r" duration=\S+( [a-z]+\b(?!=))?", "", str(start.get("label")))
-    return {
-        "experiment": start.get("experiment"),
-        "label": f"{label} duration={values['train.duration']}",
-        "overrides": (start.get("overrides") or {}) | values,
-        "question": start.get("question"),
-    }
+def _info(finished: RunInfo, run_id: str, values: dict[str, Any]) -> RunInfo:
+    """The longer run's info: that of the finished one, with the new duration in the label."""
+    label = re.sub(r" duration=\S+( [a-z]+\b(?!=))?", "", finished.label)
+    return RunInfo(
+        experiment=finished.experiment,
+        run_id=run_id,
+        label=f"{label} duration={values['train.duration']}",
+        overrides=finished.overrides | values,
+        question=finished.question,
+    )
 
 
 def _check(
@@ -106,10 +108,10 @@ def _check(
                 f"{folder}: config.{name}={amount!r} is {steps[0]} steps there and {steps[1]} in the "
                 "longer run, which shares no step then; train it from scratch"
             )
-    result = record.read_json(folder / "result.json")
-    if result["steps"] < before.steps:
+    result = run_folder.read_result(folder)
+    if isinstance(result, RunResult) and result.steps < before.steps:
         raise DlmError(
-            f"{folder}: config.evaluation.patience ended it at step {result['steps']:,} of "
+            f"{folder}: config.evaluation.patience ended it at step {result.steps:,} of "
             f"{before.steps:,}; a longer run ends there too"
         )
 
@@ -122,27 +124,31 @@ def _last_shared(c: config.Config, before: Plan, after: Plan) -> int:
     return last
 
 
-def _begin(folder: Path, place: Path, c: config.Config, store: Store, last: int, steps: int) -> int:
-    """Puts the finished run's last checkpoint up to a step into the longer run's `place`; its step.
+def _begin(
+    folder: Path, place: Path, c: config.Config, store: Store, run_id: str, last: int, steps: int
+) -> int:
+    """Puts the finished run's last checkpoint up to step `last` into the longer run's `place`.
 
-    0: there is none, and the run begins from scratch. A run with checkpoints of its own keeps them.
+    Returns the step at which the longer run begins; 0 if there is no such checkpoint, and it begins
+    from scratch. A longer run with checkpoints of its own keeps them.
     """
     parts = step.saved_parts(c, store.vocab_size, sharding.make_mesh(c))
-    with run.claim(place) as mine:
+    finished_id = config.run_id(c, store.fingerprint)
+    with run_folder.claim(place) as mine:
         if not mine:
             raise DlmError(f"{place}: another process is training this run")
         with (
-            checkpoint.open_checkpoints(place / "checkpoints", place.name) as own,
-            checkpoint.open_checkpoints(folder / "checkpoints", folder.name) as finished,
+            checkpoint.open_checkpoints(place / CHECKPOINTS, run_id) as own,
+            checkpoint.open_checkpoints(folder / CHECKPOINTS, finished_id) as finished,
         ):
             if own.steps():
                 return own.steps()[-1]
-            if record.status(place) in record.SETTLED:
+            if run_folder.status(place) in run_folder.SETTLED:
                 return steps
             saved = checkpoint.restore(finished, last, **parts)
             if saved is None:
                 return 0
-            disk.write(place / ROWS, (folder / ROWS).read_bytes())
+            disk.write(place / LOG, (folder / LOG).read_bytes())
             progress = saved["progress"] | {"shared_steps": saved["progress"]["step"]}
             ledger = saved["ledger"]["exposures"]
             checkpoint.save(own, progress, ledger, state=saved["state"], best=saved["best"])

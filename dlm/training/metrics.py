@@ -19,6 +19,7 @@ from typing import Any
 
 from dlm import config, disk
 from dlm.errors import one_line, reason
+from dlm.runs import folder as run_folder
 
 Row = dict[str, Any]
 # What is written of a record before its first row.
@@ -45,17 +46,17 @@ class Metrics:
         self._writes = write  # of several processes one does
         if not write:
             return
-        self._path = folder / "metrics.jsonl"
-        rows, problem = _parsed(self._path)
-        kept = [(line, row) for line, row in rows if row["step"] <= step]
+        self._path = folder / run_folder.LOG
+        rows, lines, problem = _rows(self._path)
+        kept = [(line, row) for line, row in zip(lines, rows, strict=True) if row["step"] <= step]
         self._hash = hashlib.sha256("".join(line for line, _ in kept).encode())
         if written is not None:
             self.gap = _gap(len(kept), self._hash.hexdigest(), written, step, problem)
         self.written = {"rows": len(kept), "sha256": self._hash.hexdigest()}
         disk.write(self._path, "".join(line for line, _ in kept))
         self._file = self._path.open("a", encoding="utf-8", buffering=1)
-        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-        self._board = _Board(folder / "tensorboard", hparams)
+        shutil.rmtree(folder / run_folder.TENSORBOARD, ignore_errors=True)
+        self._board = _Board(folder / run_folder.TENSORBOARD, hparams)
         for _, row in kept:
             self._board.scalars(row)
 
@@ -83,31 +84,17 @@ class Metrics:
 
 def read(path: Path) -> list[Row]:
     """The rows of a metrics.jsonl that can be read; none if there is no such file."""
-    return [row for _, row in _parsed(path)[0]]
+    return _rows(path).rows
 
 
-def _parsed(path: Path) -> tuple[list[tuple[str, Row]], str]:
-    """The lines that are rows, each with its row, and what is wrong with the first other one.
-
-    A last line cut short by a kill is wrong in nothing.
-    """
+def _rows(path: Path) -> run_folder.Rows:
+    """The rows that can be read, and what is wrong with the first line that cannot."""
     try:
-        lines = path.read_text("utf-8", errors="replace").splitlines(keepends=True)
+        return run_folder.read_rows(path)
     except FileNotFoundError:
-        return [], "the file was missing"
+        return run_folder.Rows([], [], "the file was missing")
     except OSError as error:
-        return [], f"the file could not be read: {reason(error)}"
-    rows, problem = [], ""
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            if isinstance(row["step"], bool) or not isinstance(row["step"], int):
-                raise TypeError
-            rows.append((line.rstrip("\r\n") + "\n", row))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            torn = number == len(lines) and not line.endswith("\n")
-            problem = problem or ("" if torn else f"line {number} was no row")
-    return rows, problem
+        return run_folder.Rows([], [], f"the file could not be read: {reason(error)}")
 
 
 def _gap(rows: int, sha256: str, written: Row, step: int, problem: str) -> str:
@@ -136,7 +123,7 @@ def hparams(c: config.Config) -> dict[str, Any]:
 
 def write_text(folder: Path, tag: str, text: str) -> None:
     """Adds a text to a run's TensorBoard, in an event file of its own."""
-    board = _Board(folder / "tensorboard")
+    board = _Board(folder / run_folder.TENSORBOARD)
     board.text(tag, text, step=0)
     board.close()
 

@@ -17,10 +17,10 @@ from dlm import sealed
 from dlm.cli import main
 from dlm.errors import DlmError
 from dlm.report import page
+from dlm.runs import folder as run_folder
 from dlm.sweep import local as sweep
 from dlm.sweep import slurm as executor
 from dlm.sweep import worker
-from dlm.training import record, run
 from fake_command import Fakes
 
 TIME = ["time=30"]
@@ -39,7 +39,7 @@ def jobs_of(folder: Path) -> list[sweep.Job]:
 
 
 def ids(jobs: list[sweep.Job]) -> list[str]:
-    return [record.read_json(job.folder / "job.json")["slurm"] for job in jobs]
+    return [run_folder.read_json(job.folder / "job.json")["slurm"] for job in jobs]
 
 
 # --- what is asked of Slurm -----------------------------------------------------------------------
@@ -171,12 +171,12 @@ def test_a_job_that_leaves_no_result_has_failed_unless_another_trains_it(
             result = {"status": "finished"}
             sealed.write(elsewhere.folder / "result.json", result)
 
-    with run.claim(elsewhere.folder):
+    with run_folder.claim(elsewhere.folder):
         slurm = executor.cluster(TIME, tmp_path / "slurm", 0)
         ended = executor.execute([gone, elsewhere], slurm, show)
-    assert ended == {gone.about["run"]: "failed", elsewhere.about["run"]: "finished"}
+    assert ended == {gone.info.run_id: "failed", elsewhere.info.run_id: "finished"}
     assert ("failed", True) in told and told[-1] == ("finished", False)
-    reason = record.read_json(gone.folder / "result.json")["reason"]
+    reason = run_folder.read_json(gone.folder / "result.json")["reason"]
     assert "its Slurm job ended, or was cancelled, without a result" in reason
     assert f"{ids([gone])[0]}_0_log.err" in reason
 

@@ -95,9 +95,9 @@ def test_the_label_names_the_new_duration_in_place_of_the_old(tmp_path):
     short = trained(tmp_path, "runs", *words)
     job = extension.extend(short, [("train.duration", "24 steps")])
     assert job.begin == 16
-    assert job.about["label"] == "topics masked schedule=constant duration=24 steps"
-    assert job.about["overrides"]["train.duration"] == "24 steps"
-    assert job.folder.name == job.about["run"] != short.name
+    assert job.info.label == "topics masked schedule=constant duration=24 steps"
+    assert job.info.overrides["train.duration"] == "24 steps"
+    assert job.folder.name == job.info.run_id != short.name
 
 
 def test_an_override_with_a_space_is_no_experiment(capsys):
