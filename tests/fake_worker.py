@@ -18,7 +18,7 @@ from pathlib import Path
 JAX = (  # what trains, of which nothing is loaded
     *("data.windows", "model", "model.keys", "model.sharding", "model.transformer"),
     *("evaluation.score", "evaluation.sampling", "training.checkpoint", "training.loop"),
-    *("training.step", "training.prepare", "training.progress"),
+    *("training.step", "training.prepare", "training.progress", "training.distributed"),
 )
 
 

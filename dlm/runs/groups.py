@@ -1,8 +1,6 @@
-"""Runs on disk as plain records, and the groups in which they may be compared.
+"""Groups of runs that may be compared: panels, their families, and the settings of each family.
 
-A run is a folder: copy the folder and you have the run. Nothing here imports JAX, and nothing is
-dropped silently: a run that cannot be used is a record whose `status` and `reason` say why. A
-damaged file of one run costs that run alone.
+Nothing is dropped silently: a run that is in no group is listed with the reason.
 """
 
 from __future__ import annotations
@@ -17,8 +15,8 @@ import numpy as np
 from dlm.runs.load import Run, value_at
 from dlm.runs.schema import DIVERGED, FINISHED
 
-# Parts of a config that tell no two settings apart: the seed, what moves no number (see
-# `config.run_id`), and what the fingerprint of the corpus stands for.
+# Parts of a config that do not make two settings different: the seed, fields that change no number
+# (see `config.run_id`), and fields that the fingerprint of the corpus covers.
 NOT_A_SETTING = (
     *("corpus", "tokenizer", "mesh", "train.seed"),
     *("model.remat", "train.microbatches", "train.steps_per_call", "train.checkpoint_every"),
@@ -29,7 +27,7 @@ NOT_A_SETTING = (
 class Setting:
     """Runs that differ in their seed only, by seed."""
 
-    name: str  # what sets it apart within its family, such as "optimizer.lr=0.002"
+    name: str  # how it differs within its family, such as "optimizer.lr=0.002"
     runs: tuple[Run, ...]
 
     def __repr__(self) -> str:
@@ -106,19 +104,19 @@ def panels(runs: Iterable[Run]) -> tuple[list[Panel], list[tuple[Run, str]]]:
             excluded.append(
                 (run, f"the same setting and seed as {twin.path.parent.name}/{twin.run}")
             )
-    found = []
+    grouped = []
     for key in sorted(chosen, key=lambda k: (k[0], k[2], k[3], k[1])):
         families = {
             name: _family(name, settings, len(trials[key, name]))
             for name, settings in sorted(chosen[key].items())
         }
         corpus, fingerprint, unique_tokens, seq_len, _ = key
-        found.append(Panel(corpus, fingerprint, unique_tokens, seq_len, families))
-    return found, excluded
+        grouped.append(Panel(corpus, fingerprint, unique_tokens, seq_len, families))
+    return grouped, excluded
 
 
 def panel_key(run: Run) -> tuple[Any, ...]:
-    """What runs share whose losses may be compared."""
+    """Runs with the same key may be compared by their losses."""
     names = ("corpus", "fingerprint", "unique_tokens", "seq_len")
     return (*(run.result.get(name) for name in names), str(value_at(run.config, "data.subset")))
 
@@ -127,12 +125,12 @@ def _family(name: str, settings: dict[str, dict[int, Run]], trials: int) -> Fami
     flat = {text: flatten(json.loads(text)) for text in settings}
     keys = sorted({key for values in flat.values() for key in values})
     differ = [k for k in keys if len({repr(values.get(k)) for values in flat.values()}) > 1]
-    made = []
+    listed = []
     for text, seeds in settings.items():
         label = ", ".join(f"{k}={flat[text].get(k)}" for k in differ)
-        made.append(Setting(label, tuple(seeds[seed] for seed in sorted(seeds))))
-    made.sort(key=lambda s: (-s.seeds, s.values("validation_loss").mean(), s.name))
-    return Family(name, made[0].runs[0].result["kind"], tuple(made), trials)
+        listed.append(Setting(label, tuple(seeds[seed] for seed in sorted(seeds))))
+    listed.sort(key=lambda s: (-s.seeds, s.values("validation_loss").mean(), s.name))
+    return Family(name, listed[0].runs[0].result["kind"], tuple(listed), trials)
 
 
 def setting_of(config: dict[str, Any]) -> dict[str, Any]:

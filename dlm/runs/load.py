@@ -37,7 +37,7 @@ class Curve:
     flops: np.ndarray
     seconds: np.ndarray
     validation_loss: np.ndarray  # nats per token, as is the next
-    train_eval_loss: np.ndarray  # NaN where it was not measured
+    train_eval_loss: np.ndarray  # NaN: not measured
 
 
 CURVE = tuple(field.name for field in fields(Curve))
@@ -92,11 +92,11 @@ def folders(directory: Path) -> list[Path]:
     """The folders of runs that `load` reads; none if the directory does not exist."""
     if is_run(directory) or not directory.is_dir():
         return [directory] if directory.is_dir() else []
-    found: list[Path] = []
+    below: list[Path] = []
     for child in _subfolders(directory):
         inside = [] if is_run(child) else _subfolders(child)
-        found += [path for path in (child, *inside) if is_run(path)]
-    return found
+        below += [path for path in (child, *inside) if is_run(path)]
+    return below
 
 
 def is_run(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The record of a run is metrics.jsonl; TensorBoard event files are a view of it.
+"""The log of a run is metrics.jsonl; TensorBoard event files are a view of it.
 
 Events are written with tensorboard's own writer and protos, so nothing imports TensorFlow.
 """
@@ -22,16 +22,17 @@ from dlm.errors import one_line, reason
 from dlm.runs import folder as run_folder
 
 Row = dict[str, Any]
-# What is written of a record before its first row.
+# What a log holds before its first row.
 NOTHING = {"rows": 0, "sha256": hashlib.sha256().hexdigest()}
 
 
 class Metrics:
-    """Appends rows to metrics.jsonl and to TensorBoard; opened at a step, it forgets later rows.
+    """Appends rows to metrics.jsonl and to TensorBoard; opening it at a step drops later rows.
 
-    A resumed run repeats the steps after its last checkpoint, so their rows are dropped and the
-    event file is written again from the rows that stay. `written` goes into each checkpoint; given
-    back when the run resumes, it tells whether all rows are there: `gap` says if not.
+    A resumed run repeats the steps after its last checkpoint, so their rows are dropped, and the
+    event file is written again from the rows that stay. Each checkpoint keeps `written` (the number
+    of rows and their sha256). When the run resumes, rows that differ from `written` are reported in
+    `gap`, one sentence.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Metrics:
         write: bool = True,
     ):
         self.gap, self.written = "", written or dict(NOTHING)
-        self._writes = write  # of several processes one does
+        self._writes = write  # one of several processes does
         if not write:
             return
         self._path = folder / run_folder.LOG
@@ -98,7 +99,7 @@ def _rows(path: Path) -> run_folder.Rows:
 
 
 def _gap(rows: int, sha256: str, written: Row, step: int, problem: str) -> str:
-    """What is missing of the rows up to a step, in one sentence; empty if nothing is."""
+    """One sentence on the rows up to a step that are missing or changed; "" if none is."""
     if (rows, sha256) == (written["rows"], written["sha256"]):
         return ""
     upto = f"of the {written['rows']} rows up to step {step}, from which the run resumed"
@@ -129,7 +130,7 @@ def write_text(folder: Path, tag: str, text: str) -> None:
 
 
 class _Board:
-    """TensorBoard's events. A failure to write ends the view with a warning; the run goes on."""
+    """Writes TensorBoard's events. If that fails it stops with a warning, and the run goes on."""
 
     def __init__(self, folder: Path, hparams: dict[str, Any] | None = None):
         self._writer: Any = None
@@ -174,7 +175,7 @@ class _Board:
             print(f"warning: no more TensorBoard events: {one_line(error)}", file=sys.stderr)
 
     def _hparams(self, hparams: dict[str, Any]) -> None:
-        """The session start of the HParams plugin; `hparams.summary` itself needs TensorFlow."""
+        """Adds the session start of the HParams plugin; `hparams.summary` would need TensorFlow."""
         Summary = _proto("summary_pb2").Summary
         SummaryMetadata = _proto("summary_pb2").SummaryMetadata
         plugin_data_pb2: Any = importlib.import_module(
@@ -207,7 +208,7 @@ class _Board:
 
 
 def _proto(name: str) -> Any:
-    """A module of protobuf messages; its names exist at run time only."""
+    """A module of protobuf messages, whose names exist only at run time."""
     return importlib.import_module(f"tensorboard.compat.proto.{name}")
 
 

@@ -13,7 +13,6 @@ import pytest
 import submitit
 
 import tiny
-from dlm import sealed
 from dlm.cli import main
 from dlm.errors import DlmError
 from dlm.report import page
@@ -22,6 +21,7 @@ from dlm.sweep import local as sweep
 from dlm.sweep import slurm as executor
 from dlm.sweep import worker
 from fake_command import Fakes
+from fake_runs import bare_result
 
 TIME = ["time=30"]
 
@@ -168,8 +168,7 @@ def test_a_job_that_leaves_no_result_has_failed_unless_another_trains_it(
     def show(event: str, job: sweep.Job, row: dict) -> None:
         told.append((event, job is gone))
         if event == "failed":  # the other process is done, too
-            result = {"status": "finished"}
-            sealed.write(elsewhere.folder / "result.json", result)
+            run_folder.finish(elsewhere.folder, bare_result(elsewhere.config, elsewhere.info))
 
     with run_folder.claim(elsewhere.folder):
         slurm = executor.cluster(TIME, tmp_path / "slurm", 0)
