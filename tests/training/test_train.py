@@ -20,6 +20,7 @@ import pytest
 import tiny
 from dlm import config, runs
 from dlm.config import flops, planning
+from dlm.data import windows
 from dlm.errors import DlmError
 from dlm.evaluation import sampling, score
 from dlm.model import sharding
@@ -129,6 +130,31 @@ def test_nothing_that_follows_the_scores_costs_a_run_its_result(
     (record_of,) = runs.load(tmp_path)
     assert record_of.status == "finished"
     assert "no samples: RuntimeError: planted" in runs.rows([record_of])[0]["warnings"]
+
+
+def test_a_run_is_prepared_once(tiny_store, tmp_path, monkeypatch) -> None:
+    """From the start to the final scores: one plan, and the held-out windows gathered once."""
+    calls: list[str] = []
+
+    def count(module, name: str) -> None:
+        actual = getattr(module, name)
+
+        def counted(*arguments, **named):
+            calls.append(name)
+            return actual(*arguments, **named)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(planning, "plan")
+    count(windows, "validation_windows")
+    c = tiny.resolved(train_duration="16 steps", evaluation_samples=0)
+    result = run.train_and_score(c, tiny_store, tmp_path, tiny.INFO)
+    assert calls == ["plan", "validation_windows"]
+    assert len(tiny.evaluations(tmp_path)) == 2
+    assert run_folder.read_result(tmp_path) == result
+    assert run_folder.read_start(tmp_path).plan.steps == 16
+    again = prepare(c, tiny_store)
+    assert again.tracked_windows.validation.tokens is again.tracked_windows.validation.tokens
 
 
 def test_a_result_that_is_there_is_not_turned_into_a_failure(tmp_path) -> None:
