@@ -9,6 +9,7 @@
     fit = dlm.fit("table.csv", law="data-constrained", family="masked")
     fit.coefficients, fit.intervals, fit.identified, fit.optimal(flops=1e20, unique_tokens=1e8)
     dlm.critical(fit_ar, fit, unique_tokens=1e9)
+    dlm.plan(1e8, hours=168, device="h100").advice.best
     dlm.plot.frontier(runs); dlm.plot.profiles(fit, width=3.25)
     dlm.objective("masked", vocab_size=257).loss
     dlm.train("experiments/mine.py", {"model.layers": 4})
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dlm import plot
     from dlm.api import FittedLaw, Model, Run, Runs, critical, fit, load, objective, train
     from dlm.errors import DlmError
+    from dlm.planner import plan
     from dlm.runs.estimate import Estimate
 
 __all__ = [
@@ -39,10 +41,16 @@ __all__ = [
     "fit",
     "load",
     "objective",
+    "plan",
     "plot",
     "train",
 ]
-_MODULES = {"plot": "dlm.plot", "DlmError": "dlm.errors", "Estimate": "dlm.runs.estimate"}
+_MODULES = {
+    "plot": "dlm.plot",
+    "plan": "dlm.planner",
+    "DlmError": "dlm.errors",
+    "Estimate": "dlm.runs.estimate",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -77,11 +77,11 @@ def smoke(
 
     from dlm.data import build
     from dlm.runs import folder as run_folder
-    from dlm.sweep import local
+    from dlm.sweep.jobs import plan_jobs
     from dlm.training import run
 
     trained = {}
-    for job in local.jobs(str(SMOKE), "laptop", list(overrides.items()), Path(workdir)):
+    for job in plan_jobs(str(SMOKE), "laptop", list(overrides.items()), Path(workdir)):
         goal = job.config.objective.name
         if goal not in objectives:
             continue

@@ -121,7 +121,7 @@ def write_run(
         params=params, params_non_embedding=params - 10_000, flops=float(flops[-1]),
         flops_6nd=float(flops[-1]) * 0.9, shared_steps=0, best_step=int(at[best]),
         best_epoch=float(epoch[best]), best_flops=float(flops[best]),
-        last_validation_loss=float(loss[-1]), passes=8, seconds=60.0, tokens_per_second=4e4,
+        last_validation_loss=float(loss[-1]), mc_samples=8, seconds=60.0, tokens_per_second=4e4,
         mfu=0.3, device="cpu", versions=versions, gaps=[], warnings=[], validation_loss=value,
         validation_stderr=0.02, validation_tokens=64 * windows, bits_per_byte=None,
         train_loss=1.1, train_stderr=0.01,

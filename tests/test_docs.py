@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dlm.format import between, number, percent, scientific, with_error
+from dlm.format import between, count, number, percent, scientific, with_error
 from places import ROOT
 
 
@@ -92,3 +92,22 @@ def test_every_link_of_the_documents_leads_somewhere() -> None:
     for page in (ROOT / "README.md", ROOT / "BUILD_NOTES.md", *(ROOT / "docs").glob("*.md")):
         for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_page_of_plans_quotes_its_first_command() -> None:
+    from dlm import planner
+    from dlm.report import plan_page
+
+    p = planner.plan(1e8, hours=168, device="h100")
+    text = sentences("docs/plan.md")
+    for f, words in zip(p.advice.families, ("masked diffusion", "AR"), strict=True):
+        size, epochs = count(f.params), number(f.epochs, 3)
+        assert re.search(
+            rf"{words}, {size} parameters and {epochs} epochs, [a-z ]*{f.loss:.3f}", text
+        )
+    (turn,) = p.advice.turns
+    at, more = scientific(turn.critical.compute), count(turn.unique_tokens)
+    times = number(p.advice.flops / turn.critical.compute, 2)
+    assert f"budget is {times} times above C_crit at 100M, {at} FLOPs" in text
+    assert f"On more than {more} unique tokens AR is ahead" in text
+    assert more in plan_page.sentences(p)[1]

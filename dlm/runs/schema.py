@@ -112,7 +112,7 @@ class RunResult(Ended):
     best_epoch: float
     best_flops: float
     last_validation_loss: float | None
-    passes: int  # Monte Carlo passes of a bound
+    mc_samples: int  # Monte Carlo samples of a bound
     seconds: float  # of training
     tokens_per_second: float
     mfu: float | None

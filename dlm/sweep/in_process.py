@@ -14,7 +14,7 @@ from dlm.data import build
 from dlm.errors import DlmError
 from dlm.runs import folder as run_folder
 from dlm.runs import schema
-from dlm.sweep.local import Job
+from dlm.sweep.jobs import Job
 from dlm.training import distributed, run
 
 
@@ -26,7 +26,7 @@ def execute(
     """Trains every job that is to be trained; returns run id -> status.
 
     Raises:
-      loop.Interrupted: `stop` said so; a checkpoint is saved.
+      train.Interrupted: `stop` said so; a checkpoint is saved.
       DlmError, or any exception of the training: recorded in the run's folder. It ends all, since
         the other processes can not be asked any more.
     """

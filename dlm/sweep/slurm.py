@@ -23,7 +23,7 @@ from dlm.config import experiment
 from dlm.errors import DlmError, nearest
 from dlm.runs import folder as run_folder
 from dlm.runs import schema
-from dlm.sweep.local import DONE, Job
+from dlm.sweep.jobs import Job
 from dlm.sweep.progress import Show
 from dlm.training import metrics
 
@@ -230,8 +230,9 @@ def _queue() -> dict[str, str]:
 
 def _lost(job: Job, log: Path) -> None:
     """Records that a run's job is gone without a result, unless another process trains the run."""
+
     with run_folder.claim(job.folder) as mine:
-        if mine and run_folder.status(job.folder) not in DONE:
+        if mine and run_folder.status(job.folder) not in run_folder.DONE:
             error = DlmError(f"its Slurm job ended, or was cancelled, without a result; see {log}")
             run_folder.fail(job.folder, job.config, job.info, error)
 

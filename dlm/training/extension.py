@@ -26,7 +26,7 @@ from dlm.training import checkpoint, run, step
 
 
 class Longer(NamedTuple):
-    """The longer run, as `dlm.sweep.local.Job` takes it, and the step at which it begins."""
+    """The longer run, as `dlm.sweep.jobs.Job` takes it, and the step at which it begins."""
 
     config: config.Config
     store: Path

@@ -112,7 +112,7 @@ class Evaluate:
             kind=val_estimate.kind,
         )
         self._log.write(training, training.position() | row)
-        limit = prepared.config.evaluation.diverged * math.log(prepared.store.vocab_size)
+        limit = prepared.config.evaluation.divergence_factor * math.log(prepared.store.vocab_size)
         if not train_estimate.value < limit:
             progress.reason = (
                 f"{train_estimate.value:.3g} nats/token on training windows at step {progress.step}"

@@ -104,18 +104,20 @@ def prepare(c: config.Config, store: Store) -> Prepared:
 def score(prepared: Prepared, params: Params, *, final: bool) -> tuple[Scored, Scored]:
     """Scores validation windows and up to as many training windows with one estimator.
 
-    `final`: all windows and `evaluation.final_passes`; otherwise the tracked windows and
-    `evaluation.passes`. An exact likelihood takes one pass, as nothing is drawn.
+    `final`: all windows and `evaluation.final_mc_samples`; otherwise the tracked windows and
+    `evaluation.mc_samples`. An exact likelihood takes one pass, as nothing is drawn.
     """
     c = prepared.config
     exact = c.objective.family.exact
-    passes = c.evaluation.final_passes if final else c.evaluation.passes
+    passes = c.evaluation.final_mc_samples if final else c.evaluation.mc_samples
     passes = 1 if exact else passes
     scored = []
     for windows in prepared.all_windows if final else prepared.tracked_windows:
         nats = evaluation.score(
             c, prepared.store.vocab_size, params, windows.tokens, passes, prepared.mesh
         )
-        estimate = evaluation.estimate(nats, windows.documents, c.data.seq_len, exact)
+        kind = "exact" if exact else "upper bound"
+        lengths = np.full(len(nats), c.data.seq_len)
+        estimate = evaluation.estimate(nats, lengths, windows.documents, kind)
         scored.append(Scored(estimate, nats))
     return scored[0], scored[1]

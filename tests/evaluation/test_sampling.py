@@ -25,7 +25,7 @@ NAMES = sorted(config.FAMILIES)
 
 def settings(name: str) -> config.Config:
     return config.Config(
-        model=config.Model(layers=1, width=8, heads=2, ff=16, init=0.6),
+        model=config.Model(layers=1, width=8, heads=2, ff=16, init_std=0.6),
         objective=config.Objective(name=name, block=3),
         data=config.Data(seq_len=L),
     )
@@ -172,7 +172,7 @@ def test_greedy_ar_takes_the_best_continuation_of_each_prefix():
     [
         ("ar", dict(steps=2), "--steps=2: ar runs 3 steps here; pass 3, or 0 for one per to"),
         ("d3pm", dict(order="confidence"), "must be one of ancestral, for d3pm"),
-        ("masked", dict(order="ddim"), "--order=ddim: must be one of ancestral, confidence"),
+        ("masked", dict(order="ddim"), "--order=ddim: must be one of ancestral, left-to-right"),
         ("masked", dict(temperature=float("nan")), "--temperature=nan"),
     ],
 )

@@ -12,6 +12,7 @@ from dlm import config
 from dlm.config import planning
 from dlm.data import windows
 from dlm.sweep import local
+from dlm.sweep.jobs import Job, ordered
 from dlm.training import loop
 from dlm.training.prepare import prepare
 
@@ -101,15 +102,21 @@ def test_runs_of_a_trunk_follow_one_another_the_shortest_first(tiny_store, tmp_p
     c = tiny.resolved()
     plan = planning.plan(c, train_tokens=len(tiny_store.train), vocab_size=tiny_store.vocab_size)
 
-    def job(name: str, steps: int, trunk: str | None) -> local.Job:
+    def job(name: str, steps: int, trunk: str | None) -> Job:
         long = dataclasses.replace(plan, steps=steps)
         where = Path(trunk) if trunk else None
-        info = dataclasses.replace(tiny.INFO, run_id=name)
-        return local.Job(c, tiny_store.path, tmp_path / name, info, long, where)
+        return Job(
+            c,
+            tiny_store.path,
+            tmp_path / name,
+            dataclasses.replace(tiny.INFO, run_id=name),
+            long,
+            where,
+        )
 
     jobs = [job("a", 30, "t"), job("b", 20, None), job("c", 10, "t"), job("d", 40, None)]
-    assert [j.info.run_id for j in local.ordered(jobs)] == ["d", "c", "a", "b"]
-    waiting = local.ordered(jobs)
+    assert [j.info.run_id for j in ordered(jobs)] == ["d", "c", "a", "b"]
+    waiting = ordered(jobs)
     first = [local._next(waiting, {}, busy) for busy in (set(), set(), {Path("t")}, {Path("t")})]
     assert [j and j.info.run_id for j in first] == ["d", "c", "b", None]
     assert np.all([j.info.run_id == "a" for j in waiting])

@@ -1,0 +1,156 @@
+"""`dlm plan`: what to train with so much data and so much compute."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dlm import inputs
+from dlm.errors import DlmError
+
+SUMMARY = "what to train with so many unique tokens and so much compute: family, size, epochs"
+EXAMPLES = """examples:
+  dlm plan --unique-tokens 1e8 --device h100 --hours 168
+  dlm plan --unique-tokens 1e8 --flops 2e20 --laws muennighoff
+  dlm plan --unique-tokens 1e8 --loss 3.4                   what it would take
+  dlm plan --unique-tokens 6400 --device here --hours 2 --laws runs/paper_pareto-laptop
+  dlm plan --unique-tokens 1e8 --device h100 --devices 8 --hours 24 --laws runs.csv \\
+      --write experiments/mine.py --out plan/
+
+Laws: paper (read off the figures of arXiv 2507.15857), muennighoff (AR alone), a JSON file of
+dlm fit --out, or your own table or folder of runs, which is fitted. Compute is 6ND, N with
+embeddings. A device is h100, a100, tpu-v5e and others, here (measured in five seconds), or the FLOP/s
+that your training reaches."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--unique-tokens",
+        type=inputs.number("from 1 to 1e30, a number of raw tokens", lambda u: 1 <= u <= 1e30),
+        metavar="U",
+        help="raw tokens that differ",
+    )
+    budget = parser.add_argument_group("budget: one of")
+    budget.add_argument("--hours", type=inputs.above_zero(), help="of the devices")
+    budget.add_argument("--flops", type=inputs.above_zero(), help="6ND, N with embeddings")
+    budget.add_argument("--loss", type=inputs.above_zero(), help="to reach, nats per token")
+    parser.add_argument("--device", default="", help="h100, a100, here, or FLOP/s of training")
+    parser.add_argument(
+        "--devices", type=inputs.whole(1, 1_000_000), default=1, help="how many (default: 1)"
+    )
+    parser.add_argument(
+        "--mfu",
+        type=inputs.number("above 0, at most 1", lambda share: 0 < share <= 1),
+        default=0.0,
+        help="share of the peak that training reaches (default: assumed, 0.4, or 0.25 below 100M)",
+    )
+    words = "paper, muennighoff, a JSON file, a table or a folder of runs (default: paper)"
+    parser.add_argument("--laws", default="paper", help=words)
+    parser.add_argument(
+        "--families", nargs="+", action="extend", default=[], help="such as ar masked any_order"
+    )
+    parser.add_argument("--law", default="auto", help="of a table: see dlm fit --help")
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="MEANING=COLUMN",
+        help="titles of the table's columns, such as params=n_params loss=val",
+    )
+    parser.add_argument(
+        "--resamples",
+        type=inputs.whole(0, 100_000),
+        default=400,
+        help="of a table, behind the intervals (default: 400; 0: none)",
+    )
+    parser.add_argument("--write", type=inputs.path, help="an experiment file to write")
+    parser.add_argument("--out", type=inputs.path, help="a folder for plan.html and figures")
+    parser.add_argument("--json", action="store_true", help="print JSON, not words")
+
+
+def execute(a: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
+    from rich.console import Console
+
+    console = Console()
+    for item in _lines(a):
+        if isinstance(item, str):  # a path is not broken, a bracket is no markup
+            print(item, flush=True)
+        else:
+            console.print(item)
+    return 0
+
+
+def _lines(a: argparse.Namespace) -> Iterator[Any]:
+    from dlm import planner
+    from dlm.laws import columns, stages
+    from dlm.report import plan_page
+
+    if a.unique_tokens is None:
+        raise DlmError(
+            "dlm plan: needs --unique-tokens, such as 1e8; dlm plan --help shows examples"
+        )
+    if a.write is not None and a.write.suffix != ".py":
+        raise DlmError(f"--write {a.write}: must be a Python file, such as experiments/mine.py")
+    with stages.show() as tell:
+        p = planner.plan(
+            a.unique_tokens, hours=a.hours or 0.0, flops=a.flops or 0.0, loss=a.loss or 0.0,
+            device=a.device, device_count=a.devices, mfu=a.mfu, laws=a.laws, families=a.families,
+            law=a.law, columns=columns.parse(a.columns), resamples=a.resamples, tell=tell,
+        )  # fmt: skip
+    if a.json:
+        yield json.dumps(plan_page.as_json(p), indent=1)
+    else:
+        yield from plan_page.terminal(p)
+    written = []
+    if a.write is not None:
+        written.append(_write(a, p))
+    if a.out is not None:
+        from dlm.report import plan_figure
+
+        written += plan_figure.write_page(a.out, p)
+    yield from (f"written: {path}" for path in written if not a.json)
+    if not a.json:
+        yield _next(a)
+
+
+def _write(a: argparse.Namespace, p: Any) -> Path:
+    from dlm import disk
+    from dlm.laws import plan as planning
+    from dlm.report import plan_page
+
+    text = planning.experiment_text(p, a.write, command(a), plan_page.summary(p))
+    try:
+        a.write.parent.mkdir(parents=True, exist_ok=True)
+        return disk.write(a.write, text)
+    except OSError as error:
+        raise DlmError(f"--write {a.write}: cannot be written ({error.strerror})") from None
+
+
+def command(a: argparse.Namespace) -> str:
+    """The command that asked for this plan, without what it writes."""
+    words = ["dlm", "plan", "--unique-tokens", _plain(a.unique_tokens)]
+    for name in ("hours", "flops", "loss", "mfu"):
+        words += [f"--{name}", _plain(value)] if (value := getattr(a, name)) else []
+    words += ["--device", a.device] if a.device else []
+    words += ["--devices", str(a.devices)] if a.devices > 1 else []
+    words += ["--laws", str(a.laws)] if a.laws != "paper" else []
+    words += ["--families", *a.families] if a.families else []
+    words += ["--law", a.law] if a.law != "auto" else []
+    words += ["--columns", *a.columns] if a.columns else []
+    return shlex.join(words)
+
+
+def _plain(value: float) -> str:
+    """1e8, as one types it."""
+    return f"{value:g}".replace("e+0", "e").replace("e+", "e")
+
+
+def _next(a: argparse.Namespace) -> str:
+    if a.write is None:
+        return f"\nNext: {command(a)} --write experiments/mine.py"
+    return f"\nNext: dlm run {a.write} --dry-run; dlm run {a.write}"

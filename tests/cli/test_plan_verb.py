@@ -1,0 +1,98 @@
+"""`dlm plan`: the question in one screen, as JSON, as an experiment file and as a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import planted
+from dlm.cli import main
+
+WEEK = ("--unique-tokens", "1e8", "--device", "h100", "--hours", "168")
+
+
+def dlm(*words: object) -> int:
+    return main.main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    """Forty runs of two families, AR ahead at little compute."""
+    path = tmp_path_factory.mktemp("table") / "runs.csv"
+    lines = ["family,params,tokens,unique_tokens,loss"]
+    for seed, (family, R_D) in enumerate((("ar", 10.0), ("masked", 300.0))):
+        values = planted.TRUTHS["data-constrained"] | {"R_D": R_D}
+        values |= {"E": 1.8 + 0.1 * (family == "masked")}
+        grid: Any = dict(sizes=np.geomspace(2e7, 6e8, 4), unique=(1e8,), epochs=(1, 4, 16, 64, 200))
+        t = planted.table("data-constrained", values, noise=0.003, seed=seed, **grid)
+        for row in zip(t.N, t.D, t.U, t.loss, strict=True):
+            lines.append(f"{family}," + ",".join(f"{v:.8g}" for v in row))
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_a_week_on_one_device_is_answered_in_one_screen(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert dlm("plan", *WEEK) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines[:-1])  # the last is a command, to be copied
+    assert len(lines) < 45
+    text = " ".join(" ".join(lines).split())
+    assert "168 hours of 1 x H100 at 40% of its peak, assumed" in text
+    assert "By these laws: masked diffusion" in text and "no intervals" in text
+    assert "recovered from the paper's figures" in text
+    assert "knows no over-fitting" in text
+    assert "--write experiments/mine.py" in lines[-1]
+
+
+def test_a_table_of_forty_runs_is_fitted_and_decided(table, tmp_path, capsys) -> None:
+    words = ("plan", "--laws", table, "--unique-tokens", "1e8", "--flops", "3e20", "--json")
+    words += ("--resamples", 60)
+    assert dlm(*words, "--out", tmp_path / "out") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["preferred"] == "masked"
+    first, second = found["advice"]["families"]
+    assert first["low"] < first["loss"] < first["high"] < second["loss"]
+    assert first["params_low"] < first["params"] < first["params_high"]
+    assert first["share"] > 0.95 and found["advice"]["gap_low"] > 0
+    (turn,) = found["advice"]["turns"]
+    assert turn["critical"]["status"] == "crosses" and turn["critical"]["compute"] < 3e20
+    assert "residuals of the fits" in found["advice"]["spread_of"]
+    assert set(found["held_out"]) == {"ar", "masked"}
+    page = (tmp_path / "out" / "plan.html").read_text()
+    assert "<svg" in page and found["sentences"][0].split(":")[0] in page
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"plan.html", "plan.png", "plan.svg", "plan.pdf"}
+
+
+def test_the_written_experiment_is_planned_by_dlm_run(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert dlm("plan", *WEEK, "--write", "experiments/mine.py") == 0
+    assert "written: experiments/mine.py" in capsys.readouterr().out
+    assert dlm("run", "experiments/mine.py", "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("6 runs") and "masked size=632m" in out and "ar size=1266m" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--flops", "2e20"), "needs --unique-tokens"),
+        (("--unique-tokens", "100", "--flops", "2e20"), "write 1e+08 for 100 million"),
+        (("--unique-tokens", "1e8"), "give one of --hours"),
+        (("--unique-tokens", "1e8", "--hours", "5"), "needs --device"),
+        ((*WEEK, "--laws", "pape"), "did you mean paper?"),
+        ((*WEEK, "--families", "ar", "maskd"), "did you mean masked?"),
+        ((*WEEK, "--write", "mine.txt"), "must be a Python file"),
+        (("--unique-tokens", "1e8", "--flops", "nan"), "must be above 0"),
+    ],
+)
+def test_a_mistake_is_one_line(words, error, capsys) -> None:
+    assert dlm("plan", *words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert error in captured.err

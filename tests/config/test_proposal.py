@@ -1,0 +1,89 @@
+"""Devices by name, and the runs and files that a plan proposes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from dlm.config import LADDER, devices, experiment, flops, proposal
+from dlm.errors import DlmError
+
+
+@pytest.mark.parametrize("name", devices.DEVICES)
+def test_every_device_that_can_be_named_has_a_peak(name) -> None:
+    found = devices.device(name.upper())
+    assert found.peak > 1e13 and found.memory >= 16e9 and not found.measured
+
+
+def test_a_device_is_a_name_or_a_speed() -> None:
+    assert devices.device("3e10").peak == 3e10 and devices.device("3e10").measured
+    assert devices.utilisation(devices.device("3e10"), 1e6) == 1.0
+    assert devices.utilisation(devices.device("h100"), 1e9) == 0.4
+    assert devices.utilisation(devices.device("h100"), 1e7) == 0.25
+    assert devices.utilisation(devices.device("h100"), 1e7, 0.5) == 0.5
+    with pytest.raises(DlmError, match="did you mean h100"):
+        devices.device("h10")
+
+
+def test_hours_count_attention_and_all_devices() -> None:
+    budget = devices.Budget(1e20, devices.Device("x", 1e15, 8e10, False), 2, 0.5, overhead=1.2)
+    assert budget.hours(1e20) == pytest.approx(1.2e20 / (1e15 * 2 * 0.5 * 3600))
+    assert math.isnan(devices.Budget(1e20).hours(1e20))
+
+
+@pytest.mark.parametrize("size", ["7m", "140m", "2298m"])
+def test_a_size_of_table_5_is_found_by_its_parameters(size) -> None:
+    layers, width, _, ff = LADDER[size]
+    count = flops.paper_parameters(layers=layers, width=width, ff=ff)
+    assert proposal.sized(count * 1.01, proposal.GPT2) == {"model.size": size}
+
+
+@pytest.mark.parametrize("params", [4e5, 3e6, 2e7])
+def test_a_model_of_characters_has_about_the_parameters_asked_for(params) -> None:
+    run = proposal.propose("ar", params, 1e8, 3e5)
+    assert params / 1.5 < run.params < params * 1.5
+    assert run.unique_tokens == 3e5 // 64 * 64
+
+
+@pytest.mark.parametrize(("objective", "unique"), [("ar", 1e8), ("masked", 1e8), ("masked", 3e5)])
+def test_a_proposed_run_spends_the_compute_that_is_advised(objective, unique) -> None:
+    params, tokens = (1.4e8, 5e9) if unique > 1e6 else (4e5, 3e7)
+    run = proposal.propose(objective, params, tokens, unique)
+    assert 6 * run.params * run.tokens == pytest.approx(6 * params * tokens, rel=0.03)
+    assert run.flops > 0.9 * 6 * run.params * run.tokens
+    assert run.memory > 4 * 4 * run.params and run.disk > 2 * run.unique_tokens
+
+
+def test_a_budget_below_one_epoch_takes_fewer_unique_tokens() -> None:
+    run = proposal.propose("ar", 1.4e8, 2e9, 1e10)
+    assert run.epochs == pytest.approx(1.0, rel=0.01)
+    assert run.unique_tokens == pytest.approx(2e9, rel=0.05)
+
+
+def written(tmp_path, unique: float, params: float, compute: float) -> str:
+    path = tmp_path / "mine.py"
+    advised = [("masked", params, compute), ("ar", params, compute)]
+    words = dict(path="mine.py", command="dlm plan", source="a law", cost="1", expected="3.4")
+    path.write_text(proposal.experiment_text(advised, unique, **words))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("unique", "params", "compute", "corpus"),
+    [(1e8, 6e8, 2e20, "hub"), (3e5, 4e5, 1e14, "stdlib")],
+)
+def test_the_written_file_is_an_experiment_around_what_is_advised(
+    tmp_path, unique, params, compute, corpus
+) -> None:
+    path = written(tmp_path, unique, params, compute)
+    base, sweep = experiment.load(path, "laptop")
+    configs = experiment.expand(base, sweep)
+    assert [c.objective.name for c in configs] == ["masked"] * 3 + ["ar"] * 3
+    assert {c.corpus.name for c in configs} == {corpus}
+    assert all(abs(c.data.unique_tokens / unique - 1) < 0.01 for c in configs)
+    smoke = experiment.expand(*experiment.load(path, "smoke"))
+    assert [c.train.duration for c in smoke] == ["2 steps", "2 steps"]
+    question = Path(path).read_text().split('"""')[1]
+    assert all(len(line) <= 100 for line in question.splitlines())
