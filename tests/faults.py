@@ -484,15 +484,16 @@ def prepare(root: Path, steps: int) -> Campaign:
 def _stop_halfway(job: Any, at: int) -> None:
     """Trains a run to a step between two checkpoints, and keeps those up to there."""
     from dlm.data import build
+    from dlm.runs import folder as run_folder
     from dlm.training import loop, run
 
     steps = [0]
-    with run.claim(job.folder), contextlib.suppress(loop.Interrupted):
-        run.run(
+    with run_folder.claim(job.folder), contextlib.suppress(loop.Interrupted):
+        run.train_and_score(
             job.config,
             build.load(job.store),
             job.folder,
-            job.about,
+            job.info,
             stop=lambda: steps[-1] >= at,
             report=lambda row: steps.append(row.get("step", 0)),
         )

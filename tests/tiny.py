@@ -16,6 +16,7 @@ from dlm import config
 from dlm.config import experiment
 from dlm.data import build
 from dlm.data.store import Store
+from dlm.runs.schema import RunInfo
 from places import TESTS
 
 # An experiment file with the same config; `sweep` has two families.
@@ -42,6 +43,7 @@ def sweep(scale="laptop"):
         yield {{"objective.name": name}}
 '''
 
+INFO = RunInfo(experiment="tiny", run_id="0", label="tiny", overrides={}, question="?")
 # And nothing else may differ, but for the digests of what holds these.
 TIMES = ("seconds", "tokens_per_second", "mfu", "device", "warnings", "files", "sha256", "log")
 

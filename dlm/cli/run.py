@@ -94,9 +94,9 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     elif plan.todo:
         ended = _train(a, plan, submit)
     reported = _report(plan.folder, start)
-    failed = [job for job in plan.todo if ended.get(job.about["run"]) == "failed"]
+    failed = [job for job in plan.todo if ended.get(job.info.run_id) == "failed"]
     for job in failed:
-        print(f"failed: {job.about['label']}: see {job.folder / 'error.txt'}", file=sys.stderr)
+        print(f"failed: {job.info.label}: see {job.folder / 'error.txt'}", file=sys.stderr)
     return SOME_FAILED if failed or plan.problems or not reported else DONE
 
 
@@ -117,11 +117,11 @@ class _Plan(NamedTuple):
 
 
 def _sort_out(jobs: list[Job]) -> _Plan:
-    from dlm.training import record
+    from dlm.runs import folder as run_folder
 
-    damaged = {job.about["run"]: record.problem(job.folder, job.about["run"]) for job in jobs}
-    whole = [job for job in jobs if not damaged[job.about["run"]]]
-    todo = [job for job in whole if record.status(job.folder) not in record.DONE]
+    damaged = {job.info.run_id: run_folder.problem(job.folder, job.info.run_id) for job in jobs}
+    whole = [job for job in jobs if not damaged[job.info.run_id]]
+    todo = [job for job in whole if run_folder.status(job.folder) not in run_folder.DONE]
     return _Plan(jobs, todo, damaged)
 
 
@@ -163,15 +163,15 @@ def _cluster(a: argparse.Namespace) -> Any:
 
 def _list(a: argparse.Namespace, plan: _Plan) -> int:
     """`--dry-run`: one line for each run."""
+    from dlm.runs import folder as run_folder
     from dlm.sweep import jobs, slurm
-    from dlm.training import record
 
     for job in plan.jobs:
-        run = job.about["run"]
-        state = "no store" if run == jobs.NO_ID else record.status(job.folder)
-        state = record.UNREADABLE if plan.damaged[run] else state
+        run = job.info.run_id
+        state = "no store" if run == jobs.NO_ID else run_folder.status(job.folder)
+        state = run_folder.UNREADABLE if plan.damaged[run] else state
         source = f" from {names.run_id(job.source)}" if job.source else ""
-        print(f"  {run}  {_size(job)}  {state:9} {job.about['label']}{source}")
+        print(f"  {run}  {_size(job)}  {state:9} {job.info.label}{source}")
     if a.executor == "slurm":
         print("\n".join(slurm.planned(a.slurm, a.workdir / "slurm", a.jobs, len(plan.todo))))
     return SOME_FAILED if plan.problems else DONE

@@ -41,7 +41,7 @@ def run_id(folder: Path) -> str:
     if match := ID.fullmatch(folder.name):
         return match[1]
     try:
-        return str(sealed.read(folder / "run.json")["run"])
+        return str(sealed.read(folder / "run.json")["run_id"])
     except (DlmError, KeyError):
         return folder.name
 

@@ -13,8 +13,9 @@ from dlm.config.planning import Plan
 from dlm.data import build
 from dlm.data.store import Store
 from dlm.errors import DlmError
+from dlm.runs import folder as run_folder
 from dlm.sweep.jobs import Job
-from dlm.training import longer, record
+from dlm.training import longer
 
 
 class Finished(NamedTuple):
@@ -39,14 +40,14 @@ def with_sources(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _with_source(job: Job, known: dict[str, list[Finished]], store: Store) -> Job:
-    if record.status(job.folder) in record.SETTLED:
+    if run_folder.status(job.folder) in run_folder.SETTLED:
         return job
     candidates = known.get(_key(job.config, store.fingerprint), [])
     if not candidates and (job.folder / "checkpoints").is_dir():
         return job
     if not candidates:
         raise DlmError(
-            f"--extend: {job.about['label']!r}: no finished run in {job.folder.parent} differs from "
+            f"--extend: {job.info.label!r}: no finished run in {job.folder.parent} differs from "
             "it in train.duration alone; leave --extend out to train it from scratch"
         )
     shorter = [each for each in candidates if each.plan.steps < job.plan.steps] or candidates
@@ -60,10 +61,10 @@ def _finished(folder: Path, stores: Sequence[Store]) -> dict[str, list[Finished]
     by_fingerprint = {store.fingerprint: store for store in stores}
     finished: dict[str, list[Finished]] = {}
     for place in runs.folders(folder) if folder.is_dir() else ():
-        if record.status(place) != "finished":
+        if run_folder.status(place) != "finished":
             continue
-        c = config.from_json(record.read_json(place / "config.json"))
-        store = by_fingerprint.get(record.read_json(place / "result.json")["fingerprint"])
+        c = config.from_json(run_folder.read_json(place / "config.json"))
+        store = by_fingerprint.get(run_folder.read_json(place / "result.json")["fingerprint"])
         if store is not None:
             tokens = dict(train_tokens=len(store.train), validation_tokens=len(store.validation))
             plan = planning.plan(c, **tokens, vocab_size=store.vocab_size)

@@ -48,9 +48,9 @@ def show(jobs: list[Job]) -> Iterator[Show]:
         whole = progress.add_task(f"runs 0/{len(jobs)}", total=total, note="")
 
         def tell(event: str, job: Job, row: dict[str, Any]) -> None:
-            run = job.about["run"]
+            run = job.info.run_id
             if event == "start":
-                label = fit_words(job.about["label"].split(), room, gap="…")
+                label = fit_words(job.info.label.split(), room, gap="…")
                 bars[run] = progress.add_task(label, total=job.flops, note="compiling")
             elif event == "progress" and run in bars:
                 done[run] = row["flops"] if "flops" in row else done.setdefault(run, 0.0)
@@ -75,7 +75,7 @@ def _lines(jobs: list[Job]) -> Show:
     ended: set[str] = set()
 
     def tell(event: str, job: Job, row: dict[str, Any]) -> None:
-        run, label = job.about["run"], job.about["label"]
+        run, label = job.info.run_id, job.info.label
         if event == "start":
             last[run] = time.monotonic()
             print(f"[{len(ended) + 1}/{len(jobs)}] {label}: started", flush=True)
@@ -111,4 +111,4 @@ def _ending(event: str, job: Job, row: dict[str, Any]) -> str:
     elif row.get("reason"):
         text = f"{event}: {row['reason']}"
     warnings = [f"\n        warning: {warning}" for warning in row.get("warnings", [])]
-    return "".join([f"{job.about['label']}: {text}", *warnings])
+    return "".join([f"{job.info.label}: {text}", *warnings])

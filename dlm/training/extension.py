@@ -1,10 +1,10 @@
 """Goes on from a finished run as a longer one: `dlm train --extend RUN --config.train.duration=...`,
 and `dlm run EXPERIMENT --extend --config.train.duration=...` for each run of a sweep.
 
-The longer run has the id and ends in the bits of one that is trained from scratch, as it begins at
-the last checkpoint up to which the two take the same steps: with schedule constant the last one, with
-wsd the last one before the decay. A checkpoint at the end of the finished run counts only if the
-longer run evaluates there too, as an evaluation may choose the best weights.
+The longer run has the id of a longer run from scratch and ends in its bits: it begins at the last
+checkpoint up to which the two take the same steps. With schedule constant that is the last
+checkpoint, with wsd the last one before the decay. A checkpoint at the end of the finished run counts
+only if the longer run evaluates there too, as an evaluation may choose the best weights.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from dlm.config.planning import Plan
 from dlm.data.store import Store
 from dlm.errors import DlmError
 from dlm.model import sharding
+from dlm.runs import folder as run_folder
 from dlm.runs import names
-from dlm.training import checkpoint, record, run, step
+from dlm.runs.folder import CHECKPOINTS, LOG
+from dlm.runs.schema import RunInfo
+from dlm.training import checkpoint, run, step
 from dlm.training.longer import check, last_shared
-
-ROWS = "metrics.jsonl"
 
 
 class Longer(NamedTuple):
@@ -33,7 +34,7 @@ class Longer(NamedTuple):
     config: config.Config
     store: Path
     folder: Path
-    about: dict[str, Any]
+    info: RunInfo
     plan: Plan
     begin: int
 
@@ -41,8 +42,8 @@ class Longer(NamedTuple):
 def extend(folder: Path, overrides: Iterable[tuple[str, Any]], trust: bool = False) -> Longer:
     """The longer run, ready to train in a folder beside the finished one.
 
-    `overrides` set train.duration and nothing else. A longer run that has begun already is left as
-    it is. `trust`: see `dlm.training.run.opened`.
+    `overrides` sets train.duration and nothing else. A longer run that has begun already is left
+    unchanged. `trust`: see `dlm.training.run.opened`.
 
     Raises:
       DlmError: the run is not finished, the two share no steps, or the duration is not longer.
@@ -58,25 +59,25 @@ def extend(folder: Path, overrides: Iterable[tuple[str, Any]], trust: bool = Fal
     check(folder, c, longer, before, after)
     planning.check(longer, after, sharding.machine())
     identity = config.run_id(longer, store.fingerprint)
-    about = _about(folder, values) | {"run": identity}
-    (place,) = names.places(folder.parent, [(identity, about["label"])])
-    with run.claim(place) as mine:
+    info = _info(run_folder.read_start(folder), identity, values)
+    (place,) = names.places(folder.parent, [(identity, info.label)])
+    with run_folder.claim(place) as mine:
         if not mine:
             raise DlmError(f"{place}: another process is training this run")
         begin = take(folder, place, longer, store, trust)
-    return Longer(longer, store.path, place, about, after, begin)
+    return Longer(longer, store.path, place, info, after, begin)
 
 
-def _about(folder: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """What the longer run says of itself: as the finished one, with its duration in the label."""
-    start = record.read_json(folder / "run.json")
-    label = re.sub(r" duration=\S+( [a-z]+\b(?!=))?", "", str(start.get("label")))
-    return {
-        "experiment": start.get("experiment"),
-        "label": f"{label} duration={values['train.duration']}",
-        "overrides": (start.get("overrides") or {}) | values,
-        "question": start.get("question"),
-    }
+def _info(finished: RunInfo, run_id: str, values: dict[str, Any]) -> RunInfo:
+    """The longer run's info: that of the finished one, with the new duration in the label."""
+    label = re.sub(r" duration=\S+( [a-z]+\b(?!=))?", "", finished.label)
+    return RunInfo(
+        experiment=finished.experiment,
+        run_id=run_id,
+        label=f"{label} duration={values['train.duration']}",
+        overrides=finished.overrides | values,
+        question=finished.question,
+    )
 
 
 def take(
@@ -96,17 +97,17 @@ def take(
     own_id, finished_id = (config.run_id(each, store.fingerprint) for each in (longer, c))
     parts = step.saved_parts(c, store.vocab_size, sharding.make_mesh(c))
     with (
-        checkpoint.open_checkpoints(place / "checkpoints", own_id) as own,
-        checkpoint.open_checkpoints(folder / "checkpoints", finished_id) as finished,
+        checkpoint.open_checkpoints(place / CHECKPOINTS, own_id) as own,
+        checkpoint.open_checkpoints(folder / CHECKPOINTS, finished_id) as finished,
     ):
         if own.steps():
             return own.steps()[-1]
-        if record.status(place) in record.SETTLED:
+        if run_folder.status(place) in run_folder.SETTLED:
             return after.steps
         saved = checkpoint.restore(finished, last_shared(c, before, after), **parts)
         if saved is None:
             return 0
-        disk.write(place / ROWS, (folder / ROWS).read_bytes())
+        disk.write(place / LOG, (folder / LOG).read_bytes())
         progress = saved["progress"] | {"shared_steps": saved["progress"]["step"]}
         ledger = saved["ledger"]["exposures"]
         checkpoint.save(own, progress, ledger, state=saved["state"], best=saved["best"])

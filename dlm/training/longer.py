@@ -7,8 +7,9 @@ from pathlib import Path
 from dlm import config
 from dlm.config.planning import Plan
 from dlm.errors import DlmError
+from dlm.runs import folder as run_folder
 from dlm.runs import names
-from dlm.training import record
+from dlm.runs.schema import RunResult
 
 
 def check(folder: Path, c: config.Config, longer: config.Config, before: Plan, after: Plan) -> None:
@@ -17,7 +18,7 @@ def check(folder: Path, c: config.Config, longer: config.Config, before: Plan, a
     Raises:
       DlmError: the run is not finished, the two share no steps, or the duration is not longer.
     """
-    if (status := record.status(folder)) != "finished":
+    if (status := run_folder.status(folder)) != "finished":
         raise DlmError(f"{folder}: is {status}; must be finished to be extended")
     if after.steps <= before.steps:
         raise DlmError(
@@ -44,10 +45,10 @@ def check(folder: Path, c: config.Config, longer: config.Config, before: Plan, a
                 f"{folder}: config.{name}={amount!r} is {steps[0]} steps there and {steps[1]} in the "
                 "longer run, which shares no step then; train it from scratch"
             )
-    result = record.read_json(folder / "result.json")
-    if result["steps"] < before.steps:
+    result = run_folder.read_result(folder)
+    if isinstance(result, RunResult) and result.steps < before.steps:
         raise DlmError(
-            f"{folder}: config.evaluation.patience ended it at step {result['steps']:,} of "
+            f"{folder}: config.evaluation.patience ended it at step {result.steps:,} of "
             f"{before.steps:,}; a longer run ends there too"
         )
 

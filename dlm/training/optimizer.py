@@ -1,8 +1,7 @@
-"""Learning-rate schedules and optimizers, with every rate a runtime value.
+"""Learning-rate schedules and the optimizer; learning rate and weight decay are runtime values.
 
-A sweep over learning rates and weight decays of one shape then compiles once: the optax
-transformation is built inside the compiled step from traced numbers, and its state does not
-depend on them.
+A sweep over learning rates and weight decays compiles once: the optax transformation is built inside
+the compiled step from traced numbers, and its state does not depend on them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from dlm.model import Params
 
 
 class Hyper(NamedTuple):
-    """Numbers of an optimizer that may differ between runs of one compiled step."""
+    """The numbers of an optimizer that may differ between runs that share one compiled step."""
 
     lr: Float[Array, ""]
     weight_decay: Float[Array, ""]
@@ -38,7 +37,7 @@ def hyper(c: config.Optimizer, plan: planning.Plan) -> Hyper:
 
 
 def learning_rate(schedule: str, step: Int[Array, ""] | int, h: Hyper) -> Float[Array, ""]:
-    """The rate of 0-based `step`: linear warm-up from lr/warmup, then
+    """The learning rate of 0-based `step`: linear warm-up from lr/warmup, then
 
     cosine    from lr at step `warmup` towards min_lr_ratio·lr (paper, section 8)
     wsd       lr until step `steps - decay`, then linear towards min_lr_ratio·lr
@@ -61,7 +60,7 @@ def learning_rate(schedule: str, step: Int[Array, ""] | int, h: Hyper) -> Float[
 def optimizer(
     c: config.Optimizer, lr: Float[Array, ""], weight_decay: Float[Array, ""]
 ) -> optax.GradientTransformation:
-    """AdamW: clip by global norm, Adam, decoupled decay of all but one-dimensional parameters."""
+    """AdamW: clips by global norm, then Adam, with decoupled weight decay of matrices only."""
     return optax.chain(
         optax.clip_by_global_norm(c.grad_clip_norm),
         optax.scale_by_adam(c.b1, c.b2, c.eps),
@@ -71,7 +70,7 @@ def optimizer(
 
 
 def _decayed(params: Params) -> Params:
-    """True for what has more than one dimension, the layers' axis of stacked layers aside."""
+    """True for parameters of two or more dimensions, not counting the axis of stacked layers."""
 
     def one(path, x) -> bool:
         return x.ndim > 1 + (jax.tree_util.DictKey("layers") in path)
@@ -80,6 +79,6 @@ def _decayed(params: Params) -> Params:
 
 
 def average(ema: Params, params: Params, step: Int[Array, ""], decay: Float[Array, ""]) -> Params:
-    """Exponential average of the weights, with decay at most (1 + t)/(10 + t) while it warms up."""
+    """Exponential moving average of the weights; its decay is at most (1 + t)/(10 + t) at step t."""
     decay = jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), ema, params)

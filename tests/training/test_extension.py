@@ -14,9 +14,10 @@ import tiny
 from dlm.cli import main
 from dlm.data import build
 from dlm.runs import addresses, names
+from dlm.runs import folder as run_folder
 from dlm.sweep import local, worker
 from dlm.sweep.jobs import Job
-from dlm.training import extension, record, run
+from dlm.training import extension, run
 
 LENGTHS = ("--config.train.duration=24 steps", "--config.train.duration=40 steps")
 DECAY = "--config.optimizer.decay=25 percent"  # of which a constant schedule has none
@@ -52,7 +53,7 @@ def in_this_process(todo: list[Job], workers: int, log: Path, show: object) -> d
     """Does the work of `dlm.sweep.local.execute` without processes."""
     for job in todo:
         worker.work(json.loads(job.message()), lambda event, **row: None, threading.Event())
-    return {job.about["run"]: record.status(job.folder) for job in todo}
+    return {job.info.run_id: run_folder.status(job.folder) for job in todo}
 
 
 @pytest.mark.parametrize(("schedule", "begins", "verb"), [
@@ -138,11 +139,9 @@ def test_the_label_names_the_new_duration_in_place_of_the_old(whole, tmp_path):
     short = copied(whole(*CONSTANT, LENGTHS[0]), tmp_path)
     job = extension.extend(short, [("train.duration", "40 steps")])
     assert job.begin == 24
-    assert (
-        job.about["label"] == "topics masked schedule=constant decay=25 percent duration=40 steps"
-    )
-    assert job.about["overrides"]["train.duration"] == "40 steps"
-    assert names.run_id(job.folder) == job.about["run"] != names.run_id(short)
+    assert job.info.label == "topics masked schedule=constant decay=25 percent duration=40 steps"
+    assert job.info.overrides["train.duration"] == "40 steps"
+    assert names.run_id(job.folder) == job.info.run_id != names.run_id(short)
 
 
 def test_an_override_with_a_space_is_no_experiment(capsys):
