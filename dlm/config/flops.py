@@ -74,7 +74,15 @@ def paper_parameters(*, layers: int, width: int, ff: int, vocabulary: int = 5025
 
 
 def forward_flops(
-    *, layers: int, width: int, ff: int, rows: int, length: int, attention: str, block: int = 0
+    *,
+    layers: int,
+    width: int,
+    ff: int,
+    rows: int,
+    length: int,
+    attention: str,
+    block: int = 0,
+    loops: int = 1,
 ) -> float:
     """FLOPs of one forward pass over one sequence of `length` input positions.
 
@@ -82,7 +90,9 @@ def forward_flops(
     4·D per (query, key) pair that the mask allows: length² pairs when full, half of them (and the
     diagonal) when causal. "block": the noisy and the clean copy of `length` positions of which the
     first is BOS; a noisy block sees itself and what is clean before it, a clean one the same.
+    `loops`: the layers run so many times, the logits once.
     """
+    layers *= loops
     if attention == "block":
         tokens = length - 1
         blocks = tokens // block

@@ -100,7 +100,7 @@ def memory(
         activations = train.layer
     else:  # what is computed anew is kept for one layer at a time
         anew = train.layer if remat != "none" else 0
-        activations = m.layers * train.kept[remat] + anew + (weights if parts > 1 else 0)
+        activations = m.layers * m.loops * train.kept[remat] + anew + (weights if parts > 1 else 0)
     return Memory(
         parameters=weights,
         optimizer=2 * weights,
@@ -119,7 +119,7 @@ class _Activations(NamedTuple):
     """Bytes of a forward pass over some sequences."""
 
     layer: float  # one layer at work: its largest tensor, or all that it keeps
-    kept: dict[str, float]  # of each layer until the backward pass, by `model.remat`
+    kept: dict[str, float]  # of each layer and loop until the backward pass, by `model.remat`
     logits: float
 
 
@@ -151,7 +151,8 @@ def _samples(c: Config, rows: int, least: bool) -> float:
         return float(FLOAT * count * c.data.seq_len)
     if c.objective.family.attention in ("causal", "block"):  # a cache of keys and values
         number = 2 if m.dtype == "bfloat16" else FLOAT
-        return 2.0 * m.layers * count * c.data.seq_len * m.width * number + FLOAT * count * rows
+        cache = 2.0 * m.layers * m.loops * count * c.data.seq_len * m.width * number
+        return cache + FLOAT * count * rows
     passes = _sequences(c, rows, count, Mesh(1, 1, 1), least)
     return passes.layer + passes.logits
 

@@ -97,7 +97,11 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_token
     sizes = dict(layers=model.layers, width=model.width, ff=model.ff, rows=rows)
     count = flops.parameters(**sizes, tied=model.tied, time=model.time_conditioning == "adaln")
     per_step = batch * flops.training_flops(
-        **sizes, length=positions, attention=family.attention, block=config.objective.block
+        **sizes,
+        length=positions,
+        attention=family.attention,
+        block=config.objective.block,
+        loops=model.loops,
     )
     unit: dict[str, Any] = dict(tokens=batch * length, unique=unique, flops=per_step)
     steps = to_steps("train.duration", config.train.duration, **unit)

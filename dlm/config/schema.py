@@ -107,7 +107,9 @@ class Model:
     ff: int = number(0, 0, 524_288)  # 0: the paper's rule, int(8D/3/64)·64
     tied: bool = True
     rope_theta: float = number(10_000.0, 1, 1e12)
-    # standard deviation; output projections start at 1/sqrt(2·layers) of it
+    # times that the blocks run one after another, with the same parameters: looped depth
+    loops: int = number(1, 1, 100)
+    # standard deviation; output projections start at 1/(loops·sqrt(2·layers)) of it
     init_std: float = number(0.02, 1e-6, 10)
     dropout: Dropout = field(default_factory=Dropout)
     # of the computation; parameters are always float32
