@@ -179,8 +179,13 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """AdamW."""
+    """AdamW, or Muon for the matrices of the blocks and AdamW for all other parameters.
 
+    Both decay weights alike, and Muon's updates have the size of AdamW's, so `lr` and `weight_decay`
+    carry over. Muon leaves b1, b2 and eps to AdamW (see `dlm.training.optimizer`).
+    """
+
+    name: str = word("adamw", "muon")
     lr: float = number(2e-3, 1e-10, 10)
     schedule: str = word("cosine", "wsd", "constant")  # each after a linear warm-up
     warmup: str = amount("100 steps")

@@ -443,11 +443,11 @@ def test_loops_add_no_parameter_and_start_output_projections_smaller():
 
 def test_flops_of_loops_by_hand():
     """Two loops of three layers: all but the logits counts twice."""
-    sizes = dict(layers=3, width=8, ff=16, rows=10, length=5, attention="causal")
+    sizes = dict(layers=3, width=8, ff=16, rows=10, length=5)
     layer = 2 * 5 * (4 * 8**2 + 3 * 8 * 16) + 4 * 8 * 15  # 15 pairs of query and key
     logits = 2 * 5 * 8 * 10
-    assert flops.forward_flops(**sizes) == 3 * layer + logits
-    assert flops.forward_flops(**sizes, loops=2) == 6 * layer + logits
+    assert flops.forward_flops(**sizes, attention="causal") == 3 * layer + logits
+    assert flops.forward_flops(**sizes, attention="causal", loops=2) == 6 * layer + logits
 
 
 def test_norms_of_stacked_layers_are_not_decayed() -> None:
