@@ -181,8 +181,9 @@ class Objective:
 class Optimizer:
     """AdamW, or Muon for the matrices of the blocks and AdamW for all other parameters.
 
-    Both decay weights alike, and Muon's updates have the size of AdamW's, so `lr` and `weight_decay`
-    carry over. Muon leaves b1, b2 and eps to AdamW (see `dlm.training.optimizer`).
+    Both decay weights alike. Muon's updates have the size that AdamW's have in long training; a run of
+    few steps takes a higher `lr` than AdamW (BUILD_NOTES). AdamW alone reads b1, b2 and eps; see
+    `dlm.training.optimizer`.
     """
 
     name: str = word("adamw", "muon")

@@ -107,9 +107,9 @@ def _scale_by_muon() -> optax.GradientTransformation:
     """Makes each matrix of the momentum nearly orthogonal, by five Newton-Schulz steps (Jordan 2024,
     kellerjordan.github.io/posts/muon), and scales it by 0.2 sqrt(max(rows, columns)).
 
-    An orthogonal matrix has a root mean square of 1 / sqrt(max(rows, columns)), so an update has that
-    of AdamW's, about 0.2, and AdamW's learning rate and weight decay carry over (Liu et al. 2025,
-    arXiv 2502.16982).
+    An orthogonal matrix has a root mean square of 1 / sqrt(max(rows, columns)), so an update has 0.2,
+    about that of AdamW's: Liu et al. 2025 (arXiv 2502.16982) keep AdamW's learning rate and weight
+    decay. AdamW's first updates, while gradients agree, are larger.
     """
 
     def axes(updates: Any) -> Any:
