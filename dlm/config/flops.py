@@ -11,6 +11,7 @@ import re
 from typing import NamedTuple
 
 ATTENTION = ("causal", "full", "block")
+NEWTON_SCHULZ_STEPS = 5  # of Muon; see `dlm.training.optimizer`
 
 # Dense peak of one device in FLOP/s, by a pattern in `device_kind` (the first that matches counts), in
 # bfloat16 and in float32, which JAX multiplies in TF32 on GPUs. Sources: NVIDIA data sheets and
@@ -74,7 +75,15 @@ def paper_parameters(*, layers: int, width: int, ff: int, vocabulary: int = 5025
 
 
 def forward_flops(
-    *, layers: int, width: int, ff: int, rows: int, length: int, attention: str, block: int = 0
+    *,
+    layers: int,
+    width: int,
+    ff: int,
+    rows: int,
+    length: int,
+    attention: str,
+    block: int = 0,
+    loops: int = 1,
 ) -> float:
     """Counts the FLOPs of one forward pass over one sequence of `length` input positions.
 
@@ -82,7 +91,9 @@ def forward_flops(
     4·D per (query, key) pair that the mask allows: length² pairs when full, half of them (and the
     diagonal) when causal. "block": the noisy and the clean copy of `length` positions of which the
     first is BOS; a noisy block sees itself and what is clean before it, a clean one the same.
+    `loops`: the layers run so many times, the logits once.
     """
+    layers *= loops
     if attention == "block":
         tokens = length - 1
         blocks = tokens // block
@@ -98,6 +109,24 @@ def forward_flops(
 def training_flops(**sizes) -> float:
     """Counts the FLOPs of one training step over one sequence: three times a forward pass."""
     return 3 * forward_flops(**sizes)
+
+
+def matrices(*, layers: int, width: int, ff: int, time: bool = False) -> list[tuple[int, int, int]]:
+    """(number, rows, columns) of the matrices in the blocks: what Muon updates.
+
+    Per layer q, k, v and the output projection, gate, up and down; `time`: adaLN's four.
+    """
+    return [(layers * (8 if time else 4), width, width), (layers * 3, width, ff)]
+
+
+def muon_flops(shapes: list[tuple[int, int, int]]) -> float:
+    """FLOPs of Muon in one training step, whatever the batch, for the shapes of `matrices`.
+
+    A Newton-Schulz step on X, n x m with n <= m, is A = XX' (2n²m), AA (2n³) and BX (2n²m).
+    AdamW, which multiplies no matrices, counts none.
+    """
+    sides = [(number, min(a, b), max(a, b)) for number, a, b in shapes]
+    return NEWTON_SCHULZ_STEPS * sum(k * (4.0 * n**2 * m + 2 * n**3) for k, n, m in sides)
 
 
 def utilisation(flops_per_second: float, peak: float) -> float | None:

@@ -10,6 +10,9 @@ from dlm import config
 from dlm.config import experiment
 from dlm.errors import DlmError
 
+# Keys that labels name by a word of their own, whatever other keys there are.
+ALWAYS = {"train.seed": "seed", "optimizer.name": "optimizer"}
+
 
 def label(c: config.Config, overrides: dict[str, Any], keys: set[str]) -> str:
     """Names a run among others on the same data: `digits ar lr=0.004 seed=1`."""
@@ -22,9 +25,9 @@ def label(c: config.Config, overrides: dict[str, Any], keys: set[str]) -> str:
 
 
 def _short(key: str, keys: set[str]) -> str:
-    """Shortens a key to its last parts, as few as are unique; `train.seed` is always "seed"."""
-    if key == "train.seed":
-        return "seed"
+    """The last parts of a key, as few as no other key ends in, or the word of `ALWAYS`."""
+    if key in ALWAYS:
+        return ALWAYS[key]
     parts = key.split(".")
     endings = (".".join(parts[-count:]) for count in range(1, len(parts)))
     alone = (e for e in endings if not any(k.endswith(f".{e}") for k in keys - {key}))

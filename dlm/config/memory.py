@@ -12,12 +12,13 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from dlm.config import Config, flops
+from dlm.config import Config, Model, flops
 
 FLOAT = 4  # bytes of a parameter, a moment, a logit, an attention weight
 # Tensors of one kind that live at once, measured (BUILD_NOTES.md):
 LOGITS_KEPT = 3  # logits, their exponentials, their gradient
 SCORES_KEPT = 3  # of a layer's attention: scores, weights, and one of the backward pass
+MUON_KEPT = 2  # of a matrix: its momentum after Nesterov's step, and a product of Newton-Schulz
 
 
 class Mesh(NamedTuple):
@@ -41,11 +42,11 @@ class Memory(NamedTuple):
     """Bytes on one device by purpose, each the sum over tensors that live at the same time."""
 
     parameters: float
-    optimizer: float  # both moments
+    optimizer: float  # both moments; of what Muon updates, one
     average: float  # of the weights, if one is kept
     best: float  # a copy of the best weights
     batch: float  # tokens of one call
-    gradients: float  # and the update made of them
+    gradients: float  # the update made of them, and what Muon computes on the way
     activations: float  # kept for the backward pass, and the sums of microbatches
     logits: float  # of one microbatch, with their gradients
     scoring: float  # of an evaluation, beside all of the above but gradients and activations
@@ -91,6 +92,9 @@ def memory(
     weights = FLOAT * (
         count.embedding / mesh.fsdp + count.non_embedding / (mesh.fsdp * mesh.tensor)
     )
+    by_muon = 0.0  # of the weights
+    if c.optimizer.name == "muon":
+        by_muon = FLOAT * sum(math.prod(shape) for shape in matrices(m)) / (mesh.fsdp * mesh.tensor)
     parts = microbatches(c, mesh, cpu)
     train = _sequences(c, rows, c.train.batch_size / split / parts, mesh, least)
     score = _sequences(c, rows, c.evaluation.batch_size / split, mesh, least)
@@ -100,14 +104,14 @@ def memory(
         activations = train.layer
     else:  # what is computed anew is kept for one layer at a time
         anew = train.layer if remat != "none" else 0
-        activations = m.layers * train.kept[remat] + anew + (weights if parts > 1 else 0)
+        activations = m.layers * m.loops * train.kept[remat] + anew + (weights if parts > 1 else 0)
     return Memory(
         parameters=weights,
-        optimizer=2 * weights,
+        optimizer=2 * weights - by_muon,
         average=weights if c.optimizer.ema_decay else 0,
         best=weights,
         batch=FLOAT * c.train.steps_per_call * c.train.batch_size / split * c.data.seq_len,
-        gradients=weights if least else 2 * weights,
+        gradients=weights if least else 2 * weights + MUON_KEPT * by_muon,
         activations=activations,
         logits=train.logits,
         scoring=score.layer + score.logits,
@@ -115,11 +119,17 @@ def memory(
     )
 
 
+def matrices(m: Model) -> list[tuple[int, int, int]]:
+    """(number, rows, columns) of the matrices in the blocks of a model: what Muon updates."""
+    time = m.time_conditioning == "adaln"
+    return flops.matrices(layers=m.layers, width=m.width, ff=m.ff, time=time)
+
+
 class _Activations(NamedTuple):
     """Bytes of a forward pass over some sequences."""
 
     layer: float  # one layer at work: its largest tensor, or all that it keeps
-    kept: dict[str, float]  # of each layer until the backward pass, by `model.remat`
+    kept: dict[str, float]  # of each layer and loop until the backward pass, by `model.remat`
     logits: float
 
 
@@ -151,7 +161,8 @@ def _samples(c: Config, rows: int, least: bool) -> float:
         return float(FLOAT * count * c.data.seq_len)
     if c.objective.family.attention in ("causal", "block"):  # a cache of keys and values
         number = 2 if m.dtype == "bfloat16" else FLOAT
-        return 2.0 * m.layers * count * c.data.seq_len * m.width * number + FLOAT * count * rows
+        cache = 2.0 * m.layers * m.loops * count * c.data.seq_len * m.width * number
+        return cache + FLOAT * count * rows
     passes = _sequences(c, rows, count, Mesh(1, 1, 1), least)
     return passes.layer + passes.logits
 

@@ -40,8 +40,9 @@ class Plan:
     evaluate_every: int  # steps, at first
     evaluate_at: tuple[int, ...]  # steps, increasing; the last is `steps`
     parameters: flops.Parameters
-    flops_per_step: float  # analytic, by attention kind
-    flops_6nd_per_step: float  # 6 · N · tokens, N with embeddings, as the paper counts
+    flops_per_pass: float  # one forward pass over one sequence: analytic, by attention kind
+    flops_per_step: float  # forward and backward over a batch, and the products of the optimizer
+    flops_6nd_per_step: float  # 6 · N · tokens, N with embeddings: the paper's count
 
     @property
     def epochs(self) -> float:
@@ -88,9 +89,15 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_token
     rows, positions = vocab_size + family.extra_tokens, length + family.extra_positions
     sizes = dict(layers=model.layers, width=model.width, ff=model.ff, rows=rows)
     count = flops.parameters(**sizes, tied=model.tied, time=model.time_conditioning == "adaln")
-    per_step = batch * flops.training_flops(
-        **sizes, length=positions, attention=family.attention, block=objective.block_length
+    forward: dict[str, Any] = sizes | dict(
+        length=positions,
+        attention=family.attention,
+        block=objective.block_length,
+        loops=model.loops,
     )
+    per_step = batch * flops.training_flops(**forward)
+    if config.optimizer.name == "muon":
+        per_step += flops.muon_flops(memory.matrices(model))
     unit: dict[str, Any] = dict(tokens=batch * length, unique=unique, flops=per_step)
     steps = to_steps("train.duration", config.train.duration, **unit)
     unit["steps"] = steps
@@ -115,6 +122,7 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_token
         evaluate_every=every,
         evaluate_at=_evaluation_steps(config, steps, every),
         parameters=count,
+        flops_per_pass=flops.forward_flops(**forward),
         flops_per_step=per_step,
         flops_6nd_per_step=6.0 * count.total * batch * length,
     )
@@ -168,8 +176,7 @@ def _evaluation_steps(c: Config, steps: int, every: int) -> tuple[int, ...]:
 
 def work(c: Config, p: Plan) -> Work:
     """Counts the FLOPs of a run. Each score takes the held-out windows and as many training windows."""
-    forward = p.flops_per_step / (3 * c.train.batch_size)  # of a sequence
-    e = c.evaluation
+    forward, e = p.flops_per_pass, c.evaluation
     exact = c.objective.family.exact
     tracked = min(e.sequences or p.held_out, p.held_out)
 

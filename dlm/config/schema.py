@@ -67,7 +67,9 @@ class Model(Group):
     ff: Annotated[int, Range(0, 524_288)] = 0  # 0: the paper's rule, int(8D/3/64)·64
     tied: Flag = True
     rope_theta: Annotated[float, Range(1, 1e12)] = 10_000.0
-    # standard deviation of the initial weights; 1/sqrt(2·layers) of it for output projections
+    # times that the blocks run one after another, with the same parameters: looped depth
+    loops: Annotated[int, Range(1, 100)] = 1
+    # standard deviation of the initial weights; 1/(loops·sqrt(2·layers)) of it for output projections
     init_std: Annotated[float, Range(1e-6, 10)] = 0.02
     dropout: Dropout = field(default_factory=Dropout)
     # type of activations and products; parameters are always float32
@@ -84,8 +86,14 @@ class Model(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(Group):
-    """AdamW."""
+    """AdamW, or Muon for the matrices of the blocks and AdamW for all other parameters.
 
+    Both decay weights alike. Muon's updates have the size that AdamW's have in long training; a run of
+    few steps takes a higher `lr` than AdamW (BUILD_NOTES). AdamW alone reads b1, b2 and eps; see
+    `dlm.training.optimizer`.
+    """
+
+    name: Literal["adamw", "muon"] = "adamw"
     lr: Annotated[float, Range(1e-10, 10)] = 2e-3
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"  # after a linear warm-up
     warmup: Duration = "100 steps"

@@ -6,15 +6,19 @@ the compiled step from traced numbers, and its state does not depend on them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+import re
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
+from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from dlm import config
-from dlm.config import planning
+from dlm.config import flops, planning
 from dlm.model import Params
 
 
@@ -60,12 +64,66 @@ def learning_rate(schedule: str, step: Int[Array, ""] | int, h: Hyper) -> Float[
 def optimizer(
     c: config.Optimizer, lr: Float[Array, ""], weight_decay: Float[Array, ""]
 ) -> optax.GradientTransformation:
-    """AdamW: clips by global norm, then Adam, with decoupled weight decay of matrices only."""
+    """AdamW, or Muon and AdamW: clips by global norm, scales, decays all but vectors (decoupled)."""
+    scaled = optax.scale_by_adam(c.b1, c.b2, c.eps)
+    if c.name == "muon":
+        scaled = optax.partition({"muon": _scale_by_muon(), "adam": scaled}, _labels)
     return optax.chain(
         optax.clip_by_global_norm(c.grad_clip_norm),
-        optax.scale_by_adam(c.b1, c.b2, c.eps),
+        scaled,
         optax.add_decayed_weights(weight_decay, mask=_decayed),
         optax.scale_by_learning_rate(lr),
+    )
+
+
+# --- Muon ---------------------------------------------------------------------------------------
+
+# Of each kernel in a block, the axes that its matrices map from and to, counted from the last; all
+# other axes number the matrices: q, k, v; gate and up; adaLN's four; layers that are stacked.
+KERNELS = {
+    "qkv": MuonDimensionNumbers(-4, (-2, -1)),
+    "out": MuonDimensionNumbers((-3, -2), -1),
+    "gate_up": MuonDimensionNumbers(-3, -1),
+    "down": MuonDimensionNumbers(-2, -1),
+    "time_mod": MuonDimensionNumbers(-3, -1),
+}
+MOMENTUM = 0.95  # with Nesterov's step, as Jordan 2024 and Liu et al. 2025
+RMS = 0.2  # of an update before the learning rate: that of AdamW's (Liu et al. 2025, section 2.2)
+
+
+def _kernel(path: Any) -> MuonDimensionNumbers | None:
+    """The matrices of a parameter that Muon updates: the kernels of blocks; None for all others."""
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    match = re.fullmatch(r"(?:layers|block_\d+)/(\w+)", name)
+    return KERNELS.get(match[1]) if match else None
+
+
+def _labels(params: Params) -> Params:
+    return jax.tree.map_with_path(lambda path, _: "muon" if _kernel(path) else "adam", params)
+
+
+def _scale_by_muon() -> optax.GradientTransformation:
+    """Makes each matrix of the momentum nearly orthogonal, by five Newton-Schulz steps (Jordan 2024,
+    kellerjordan.github.io/posts/muon), and scales it by 0.2 sqrt(max(rows, columns)).
+
+    An orthogonal matrix has a root mean square of 1 / sqrt(max(rows, columns)), so an update has 0.2,
+    about that of AdamW's: Liu et al. 2025 (arXiv 2502.16982) keep AdamW's learning rate and weight
+    decay. AdamW's first updates, while gradients agree, are larger.
+    """
+
+    def axes(updates: Any) -> Any:
+        return jax.tree.map_with_path(lambda path, _: _kernel(path), updates)
+
+    def scale(path: Any, x: Array) -> Array:
+        kernel = _kernel(path)
+        assert kernel is not None  # of `_labels`
+        return RMS * math.sqrt(max(np.prod(np.take(x.shape, side)) for side in kernel)) * x
+
+    return optax.chain(
+        scale_by_muon(
+            ns_steps=flops.NEWTON_SCHULZ_STEPS, beta=MOMENTUM, weight_dimension_numbers=axes
+        ),
+        optax.stateless(lambda updates, _: jax.tree.map_with_path(scale, updates)),
     )
 
 

@@ -168,6 +168,11 @@ def test_what_is_no_override_is_refused(text):
         (dict(model__layers=100_000), "config.model.layers=100000: must be from 1 to 1,000"),
         (dict(model__width=10**9), "config.model.width=1000000000: must be from 2 to 65,536"),
         (dict(model__init_std=1e300), "config.model.init_std=1e+300: must be from 1e-06 to 10"),
+        (dict(model__loops=0), "config.model.loops=0: must be from 1 to 100"),
+        (
+            dict(optimizer__name="moun"),
+            "config.optimizer.name='moun': must be one of adamw, muon; did",
+        ),
         (dict(train__steps_per_call=10**9), "steps_per_call=1000000000: must be from 1 to 10,000"),
         (
             dict(objective__name="masked", objective__low_noise=1e-300),
@@ -336,6 +341,21 @@ def test_a_plan_counts_the_rows_and_positions_of_its_objective(name):
     forward = flops.forward_flops(**sizes, length=positions, attention=attention)
     assert plan.flops_per_step == 16 * 3 * forward
     assert plan.flops_6nd_per_step == 6 * plan.parameters.total * 1024
+    assert plan.flops_per_pass == forward
+
+
+def test_a_plan_counts_loops_and_the_products_of_muon():
+    plain, looped, muon = (
+        planned(data__unique_tokens=UNIQUE, **overrides)
+        for overrides in ({}, dict(model__loops=2), dict(optimizer__name="muon"))
+    )
+    logits = 2 * 64 * 128 * 51
+    assert looped.flops_per_pass - logits == 2 * (plain.flops_per_pass - logits)
+    assert looped.flops_per_step == 16 * 3 * looped.flops_per_pass
+    assert looped.parameters == plain.parameters == muon.parameters
+    products = flops.muon_flops([(8, 128, 128), (6, 320, 128)])
+    assert muon.flops_per_step == plain.flops_per_step + products
+    assert muon.flops_per_pass == plain.flops_per_pass
 
 
 @pytest.mark.parametrize("growth", [1.0, 1.15, 2.0])

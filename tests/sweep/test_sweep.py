@@ -139,6 +139,8 @@ def test_a_label_names_what_was_overridden_by_hand(tmp_path) -> None:
     assert labels(("model.layers", 4)) == four
     assert labels(("model.layers", 1), ("mesh.fsdp", 2), ("train.microbatches", 2)) == labels()
     assert labels(("train.seed", 0)) == ["topics masked seed=0"]
+    muon = ["topics masked seed=0 optimizer=muon", "topics masked seed=1 optimizer=muon"]
+    assert labels(("optimizer.name", "muon")) == muon
     assert labels(("objective.name", "ar"), ("train.seed", 1)) == ["topics ar seed=1"]
     told = "topics masked seed=0 options.seed=3 lr=0.03333"
     assert labels(("corpus.options.seed", 3), ("optimizer.lr", 0.03333))[0] == told
