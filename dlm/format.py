@@ -38,8 +38,8 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def scientific(value: float | None, digits: int = 2) -> str:
-    """Writes 3.24e12 as 3.2×10¹²: computes, which always carry their power of ten."""
-    if value is None or not math.isfinite(value):
+    """Writes 3.24e12 as 3.2×10¹²: computes, which carry their power of ten unless they are 0."""
+    if not value or not math.isfinite(value):
         return number(value)
     mantissa, exponent = _parts(value, digits)
     return f"{mantissa}×{_power(exponent)}"

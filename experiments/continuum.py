@@ -23,29 +23,33 @@ FAMILIES = (
     {"objective.name": "block", "objective.block": 8},
     {"objective.name": "masked"},
     {"objective.name": "masked", "objective.suffix": 0.5},
-    {"objective.name": "flow", "objective.path": "uniform", "model.time": "adaln"},
-    {"objective.name": "d3pm", "model.time": "adaln"},
-    {"objective.name": "d3pm", "objective.form": "score", "model.time": "adaln"},
-    {"objective.name": "gaussian", "model.time": "adaln"},
+    {"objective.name": "flow", "objective.path": "uniform", "model.time_conditioning": "adaln"},
+    {"objective.name": "d3pm", "model.time_conditioning": "adaln"},
+    {
+        "objective.name": "d3pm",
+        "objective.parameterization": "score",
+        "model.time_conditioning": "adaln",
+    },
+    {"objective.name": "gaussian", "model.time_conditioning": "adaln"},
 )
 
 
 def get_config(scale="laptop"):
     c = config.base()
     c.corpus.name = "digits"
-    c.corpus.validation = 0.3
+    c.corpus.validation_fraction = 0.3
     c.data.unique_tokens = 100 * 64
     c.objective.estimator = "count"
     c.model.width = 96
-    c.model.init = 96**-0.5
+    c.model.init_std = 96**-0.5
     c.optimizer.lr = 4e-3
-    c.optimizer.final = 0.05
+    c.optimizer.min_lr_ratio = 0.05
     c.optimizer.weight_decay = 2.5
-    c.optimizer.ema = 0.999
+    c.optimizer.ema_decay = 0.999
     c.train.duration = "160 epochs"
     c.evaluation.every = "4 epochs"
-    c.evaluation.growth = 1.5
-    c.evaluation.passes = 4
+    c.evaluation.interval_growth = 1.5
+    c.evaluation.mc_samples = 4
     if scale == "smoke":
         c.model.layers, c.model.width, c.model.heads = 1, 32, 2
         c.train.duration = "2 steps"

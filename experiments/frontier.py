@@ -17,13 +17,13 @@ EPOCHS = (20, 40, 80, 160)
 def get_config(scale="laptop"):
     c = config.base()
     c.corpus.name = "digits"
-    c.corpus.validation = 0.3
+    c.corpus.validation_fraction = 0.3
     c.data.unique_tokens = 100 * 64
     c.objective.estimator = "count"
-    c.model.init = 128**-0.5
+    c.model.init_std = 128**-0.5
     c.optimizer.lr = 4e-3
     c.optimizer.weight_decay = 2.5
-    c.optimizer.final = 0.05
+    c.optimizer.min_lr_ratio = 0.05
     c.optimizer.decay = "20 percent"
     c.evaluation.every = "5 epochs"
     if scale == "smoke":

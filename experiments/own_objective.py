@@ -55,7 +55,7 @@ def make(objective, vocab_size):
 def get_config(scale="laptop"):
     c = config.base()
     c.corpus.name = "digits"
-    c.corpus.validation = 0.3
+    c.corpus.validation_fraction = 0.3
     c.data.unique_tokens = 400 * 64
     c.optimizer.weight_decay = 2.5
     c.train.duration = "10 epochs"

@@ -17,14 +17,14 @@ from dlm import config
 
 DIGITS = {
     "corpus.name": "digits",
-    "corpus.validation": 0.3,
+    "corpus.validation_fraction": 0.3,
     "data.unique_tokens": 100 * 64,
 }
 PROSE = {
     "corpus.name": "stdlib",
     "data.unique_tokens": 10_240,
     "evaluation.sequences": 256,
-    "evaluation.final_passes": 4,
+    "evaluation.final_mc_samples": 4,
 }
 AR = (
     {"optimizer.schedule": "constant", "optimizer.lr": 2e-3, "optimizer.weight_decay": 1.0},
@@ -32,19 +32,25 @@ AR = (
 )
 EPOCHS = {"digits": (30, 30, 66, 260), "stdlib": (20, 20, 48, 200)}  # of AR's three, of diffusion
 TRACKED = {  # AR turns early and is exact; diffusion moves slowly and is scored by Monte Carlo
-    "ar": {"evaluation.every": "3 epochs", "evaluation.growth": 1.15},
-    "masked": {"evaluation.every": "8 epochs", "evaluation.growth": 1.6, "evaluation.passes": 4},
+    "ar": {"evaluation.every": "3 epochs", "evaluation.interval_growth": 1.15},
+    "masked": {
+        "evaluation.every": "8 epochs",
+        "evaluation.interval_growth": 1.6,
+        "evaluation.mc_samples": 4,
+    },
 }
 
 
 def get_config(scale="laptop"):
     c = config.base()
     c.objective.estimator = "count"
-    c.model.init = 128**-0.5  # 1/sqrt(D): at 0.02 diffusion stays at the unigram loss for longer
+    c.model.init_std = (
+        128**-0.5
+    )  # 1/sqrt(D): at 0.02 diffusion stays at the unigram loss for longer
     c.optimizer.lr = 4e-3
-    c.optimizer.final = 0.05
+    c.optimizer.min_lr_ratio = 0.05
     c.optimizer.weight_decay = 2.5
-    c.optimizer.ema = 0.999
+    c.optimizer.ema_decay = 0.999
     if scale == "smoke":
         c.model.layers, c.model.width, c.model.heads = 1, 32, 2
     return c
@@ -54,7 +60,7 @@ def sweep(scale="laptop", panels=(DIGITS, PROSE), epochs=None, seeds=(0, 1, 2)):
     for panel in panels:
         name = panel["corpus.name"]
         *ar, diffusion = (epochs or EPOCHS)[name]
-        usual, decayed = ({**other, "model.init": 0.02} for other in AR)
+        usual, decayed = ({**other, "model.init_std": 0.02} for other in AR)
         runs = [
             ("ar", ar[0], {}),
             ("ar", ar[1], usual),

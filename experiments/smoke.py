@@ -13,16 +13,16 @@ from dlm import config
 def get_config(scale="laptop"):
     c = config.base()
     c.corpus.name = "digits"
-    c.corpus.validation = 0.1
+    c.corpus.validation_fraction = 0.1
     c.data.unique_tokens = 32 * 64
     c.model.layers = 1
     c.model.width = 32
     c.model.heads = 2
     c.train.duration = "8 epochs"
     c.optimizer.warmup = "4 steps"
-    c.optimizer.ema = 0.9
+    c.optimizer.ema_decay = 0.9
     c.evaluation.every = "2 epochs"
-    c.evaluation.final_passes = 2
+    c.evaluation.final_mc_samples = 2
     c.evaluation.samples = 2
     return c
 

@@ -18,9 +18,9 @@ def get_config(scale="laptop"):
     c.corpus.name = "topics"
     c.data.unique_tokens = 256 * 64
     c.objective.estimator = "count"
-    c.optimizer.ema = 0.99
+    c.optimizer.ema_decay = 0.99
     c.optimizer.weight_decay = 0.1
-    c.evaluation.passes = 2
+    c.evaluation.mc_samples = 2
     c.evaluation.samples = 1
     if scale == "smoke":
         c.model.layers, c.model.width, c.model.heads = 1, 32, 2

@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any
 
 import accelerator_table
-from dlm.sweep.local import GPU_MEMORY
+from dlm.sweep.machine import GPU_MEMORY
 
 STEPS = Path(__file__).with_name("accelerator_steps.py")
 ROOT = STEPS.parent.parent

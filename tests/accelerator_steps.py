@@ -76,11 +76,11 @@ def smoke(
     import jax
 
     from dlm.data import build
-    from dlm.sweep import local
+    from dlm.sweep.jobs import plan_jobs
     from dlm.training import run
 
     trained = {}
-    for job in local.jobs(str(SMOKE), "laptop", list(overrides.items()), Path(workdir)):
+    for job in plan_jobs(str(SMOKE), "laptop", list(overrides.items()), Path(workdir)):
         goal = job.config.objective.name
         if goal not in objectives:
             continue

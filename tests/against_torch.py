@@ -28,7 +28,7 @@ import torch.nn.functional as F
 
 from dlm import config
 from dlm.config import experiment
-from dlm.sweep.local import HUGE_PAGES
+from dlm.sweep.machine import HUGE_PAGES
 from dlm.training import benchmark
 
 CORES = len(os.sched_getaffinity(0))
@@ -109,7 +109,7 @@ class Torch:
             loss = self.model(F.pad(tokens[:, :-1], (1, 0), value=self.vocab_size), tokens)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.c.optimizer.clip)
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.c.optimizer.grad_clip_norm)
             self.optimizer.step()
         return time.perf_counter() - began
 

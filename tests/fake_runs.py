@@ -110,7 +110,7 @@ def write_run(
         **{"flops": float(flops[-1]), "flops_6nd": float(flops[-1]) * 0.9},
         **{"best_step": int(at[best]), "best_epoch": float(epoch[best])},
         **{"best_flops": float(flops[best]), "validation_loss": value},
-        **{"validation_stderr": 0.02, "validation_tokens": 64 * windows, "passes": 8},
+        **{"validation_stderr": 0.02, "validation_tokens": 64 * windows, "mc_samples": 8},
         **{"train_loss": 1.1, "train_stderr": 0.01, "last_validation_loss": float(loss[-1])},
         **{"bits_per_byte": None, "seconds": 60.0, "tokens_per_second": 4e4, "mfu": 0.3},
         **{"device": "cpu", "versions": versions},

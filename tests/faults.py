@@ -441,8 +441,8 @@ KINDS: dict[str, Callable[[Campaign, random.Random, Path], str]] = {
 
 def prepare(root: Path) -> Campaign:
     """Trains and builds once, undisturbed."""
-    from dlm.sweep import local as sweeps
     from dlm.sweep import worker
+    from dlm.sweep.jobs import plan_jobs
 
     worker.prepare_jax()
     head = tiny.EXPERIMENT.split("def sweep")[0].format(tests=str(TESTS))
@@ -453,7 +453,7 @@ def prepare(root: Path) -> Campaign:
         raise Wrong(f"the sweep without a fault: {said}")
     in_process("runs", root / "finished" / sweep.stem)
     shutil.copytree(root / "finished" / "corpora", root / "halfway" / "corpora")
-    job = sweeps.jobs(str(sweep), "laptop", [], root / "halfway")[0]
+    job = plan_jobs(str(sweep), "laptop", [], root / "halfway")[0]
     _stop_halfway(job)
     documents = root / "text"
     documents.mkdir()

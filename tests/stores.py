@@ -22,7 +22,7 @@ def build(folder: Path, name: str = "notes", kind: str = "chars", **fields) -> c
     known = {f.name for f in dataclasses.fields(config.Tokenizer)}
     tokenizer = config.Tokenizer(kind=kind, **{k: fields.pop(k) for k in known & fields.keys()})
     return corpus.build(
-        config.Corpus(name=name, options=fields, validation=share), tokenizer, folder
+        config.Corpus(name=name, options=fields, validation_fraction=share), tokenizer, folder
     )
 
 

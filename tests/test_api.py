@@ -25,14 +25,14 @@ from dlm import config
 
 def get_config(scale="laptop"):
     c = config.base()
-    c.corpus.name, c.corpus.validation = "files", 0.25
+    c.corpus.name, c.corpus.validation_fraction = "files", 0.25
     c.corpus.options = {"paths": "corpus.jsonl"}
     c.tokenizer.kind = "chars"
     c.data.seq_len, c.data.unique_tokens = 8, 512
     c.model.layers, c.model.width, c.model.heads, c.model.ff = 1, 16, 2, 32
     c.train.duration, c.train.batch_size = "8 steps", 8
     c.evaluation.every, c.evaluation.samples = "4 steps", 0
-    c.evaluation.final_passes, c.evaluation.batch_size = 4, 16
+    c.evaluation.final_mc_samples, c.evaluation.batch_size = 4, 16
     return c
 
 def sweep(scale="laptop"):
@@ -90,10 +90,9 @@ print(json.dumps([light, sorted({"jax"} & set(sys.modules)), dir(dlm), dlm.__all
 
 
 def examples() -> list:
-    from dlm import api, planner, plot
+    from dlm import api, plot
 
-    modules = (api, planner, plot)
-    parsed = [doctest.DocTestFinder().find(module, globs={"dlm": dlm}) for module in modules]
+    parsed = [doctest.DocTestFinder().find(module, globs={"dlm": dlm}) for module in (api, plot)]
     return [test for tests in parsed for test in tests if test.examples]
 
 

@@ -150,13 +150,18 @@ def test_every_part_of_the_programme_is_there() -> None:
 def test_the_recipe_is_that_of_section_8(path: Path) -> None:
     for c in runs_of(path, "paper"):
         o = c.optimizer
-        assert (o.lr, o.final * o.lr, o.schedule, o.warmup) == (2e-4, 2e-5, "cosine", "1 percent")
-        assert (o.b1, o.b2, o.eps, o.weight_decay, o.clip) == (0.9, 0.95, 1e-8, 0.1, 1.0)
+        assert (o.lr, o.min_lr_ratio * o.lr, o.schedule, o.warmup) == (
+            2e-4,
+            2e-5,
+            "cosine",
+            "1 percent",
+        )
+        assert (o.b1, o.b2, o.eps, o.weight_decay, o.grad_clip_norm) == (0.9, 0.95, 1e-8, 0.1, 1.0)
         assert c.data.seq_len * c.train.batch_size == 524_288
         assert (c.data.subset, c.data.mode, c.data.seq_len) == ("documents", "multiset", 2048)
-        assert (c.model.init, c.model.tied, c.model.dtype) == (0.02, True, "bfloat16")
-        assert c.model.size in config.LADDER and c.evaluation.final_passes == 32
-        assert c.train.seed == 1234 and o.ema == 0
+        assert (c.model.init_std, c.model.tied, c.model.dtype) == (0.02, True, "bfloat16")
+        assert c.model.size in config.LADDER and c.evaluation.final_mc_samples == 32
+        assert c.train.seed == 1234 and o.ema_decay == 0
 
 
 def test_figure_2_has_its_sizes_and_runs() -> None:

@@ -24,6 +24,7 @@ def test_numbers(value, digits, words):
 
 @pytest.mark.parametrize("value, digits, words", [
     (3.24e12, 2, "3.2×10¹²"), (9.96e11, 2, "1.0×10¹²"), (5, 2, "5.0×10⁰"), (None, 2, ""),
+    (0, 2, "0"), (0.0, 3, "0"),
 ])  # fmt: skip
 def test_computes_carry_their_power_of_ten(value, digits, words):
     assert text.scientific(value, digits) == words

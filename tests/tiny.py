@@ -49,16 +49,16 @@ TIMES = ("seconds", "tokens_per_second", "mfu", "device", "warnings", "files", "
 def tiny_experiment() -> Any:
     c = config.base()
     c.corpus.name = "topics"
-    c.corpus.validation = 0.25
+    c.corpus.validation_fraction = 0.25
     c.corpus.options = dict(documents=64, length=16, vocabulary=16, topics=4)
     values = {
         "data.seq_len": 16, "data.unique_tokens": 512, "model.layers": 1, "model.width": 16,
         "model.heads": 2, "model.ff": 32, "model.dropout.residual": 0.1, "objective.name": "masked",
-        "optimizer.lr": 0.01, "optimizer.warmup": "4 steps", "optimizer.ema": 0.8,
+        "optimizer.lr": 0.01, "optimizer.warmup": "4 steps", "optimizer.ema_decay": 0.8,
         "train.duration": "24 steps", "train.batch_size": 8, "train.steps_per_call": 1,
         "train.checkpoint_every": "12 steps", "evaluation.every": "8 steps",
-        "evaluation.growth": 1.0, "evaluation.final_passes": 2, "evaluation.batch_size": 16,
-        "evaluation.samples": 2,
+        "evaluation.interval_growth": 1.0, "evaluation.final_mc_samples": 2,
+        "evaluation.batch_size": 16, "evaluation.samples": 2,
     }  # fmt: skip
     for key, value in values.items():
         experiment.override(c, key, value)

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dlm import inputs
+from dlm.cli import options
+from dlm.cli.options import Overrides
+from dlm.cli.output import show
 from dlm.errors import DlmError
 
 SUMMARY = "what to train with so many unique tokens and so much compute: family, size, epochs"
@@ -54,14 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--families", nargs="+", action="extend", default=[], help="such as ar masked any_order"
     )
     parser.add_argument("--law", default="auto", help="of a table: see dlm fit --help")
-    parser.add_argument(
-        "--columns",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="MEANING=COLUMN",
-        help="titles of the table's columns, such as params=n_params loss=val",
-    )
+    options.add_columns(parser)
     parser.add_argument(
         "--resamples",
         type=inputs.whole(0, 100_000),
@@ -73,20 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, not words")
 
 
-def execute(a: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
-    from rich.console import Console
-
-    console = Console()
-    for item in _lines(a):
-        if isinstance(item, str):  # a path is not broken, a bracket is no markup
-            print(item, flush=True)
-        else:
-            console.print(item)
-    return 0
+def execute(a: argparse.Namespace, overrides: Overrides) -> int:
+    return show(_lines(a))
 
 
 def _lines(a: argparse.Namespace) -> Iterator[Any]:
-    from dlm import planner
+    from dlm.api import planner
     from dlm.laws import columns, stages
     from dlm.report import plan_page
 
@@ -94,6 +82,7 @@ def _lines(a: argparse.Namespace) -> Iterator[Any]:
         raise DlmError(
             "dlm plan: needs --unique-tokens, such as 1e8; dlm plan --help shows examples"
         )
+    options.check_writable(a.out)
     if a.write is not None and a.write.suffix != ".py":
         raise DlmError(f"--write {a.write}: must be a Python file, such as experiments/mine.py")
     with stages.show() as tell:

@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from dlm import config
-from dlm.cli import usage
+from dlm.cli import parser
 from dlm.config import experiment
 from dlm.errors import DlmError
 
 
 def main(argv: Sequence[str]) -> int:
-    arguments, words = usage.parse(["run", *argv])
+    arguments, overrides = parser.parse(["run", *argv])
     try:
         base, sweep = experiment.load(arguments.experiment, arguments.scale)
-        by_hand = dict(experiment.parse_override(word) for word in words)
-        configs = experiment.expand(*experiment.with_overrides(base, sweep, by_hand))
+        configs = experiment.expand(*experiment.with_overrides(base, sweep, dict(overrides)))
     except DlmError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

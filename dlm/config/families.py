@@ -24,7 +24,7 @@ class Family(NamedTuple):
     formula: str  # of what is scored, per sequence, in nats
     source: str
     hides_targets: bool = True  # the model never sees a token that it is scored on
-    uses_time: bool = False  # the model is told the noise level, if model.time is on
+    uses_time: bool = False  # the model is told the noise level, if model.time_conditioning is on
 
 
 FAMILIES: dict[str, Family] = {

@@ -104,7 +104,7 @@ def memory(
     return Memory(
         parameters=weights,
         optimizer=2 * weights,
-        average=weights if c.optimizer.ema else 0,
+        average=weights if c.optimizer.ema_decay else 0,
         best=weights,
         batch=FLOAT * c.train.steps_per_call * c.train.batch_size / split * c.data.seq_len,
         gradients=weights if least else 2 * weights,

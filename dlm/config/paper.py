@@ -29,7 +29,7 @@ from dlm.config import experiment, flops
 TOKENS = {25e6: 24_743_247, 50e6: 49_874_872, 100e6: 99_952_399, 500e6: 499_791_318}
 PER_DOCUMENT = 478.625835  # tokens, by which the code chooses how many documents
 
-RECIPE = {"optimizer.warmup": "1 percent", "optimizer.final": 0.1}
+RECIPE = {"optimizer.warmup": "1 percent", "optimizer.min_lr_ratio": 0.1}
 C4 = RECIPE | {
     "corpus.name": "hub",
     "corpus.options.dataset": "allenai/c4",
@@ -45,7 +45,7 @@ C4 = RECIPE | {
     "model.dropout.attention": 0.1,
     "optimizer.lr": 2e-4,
 }
-DIGITS = RECIPE | {"corpus.name": "digits", "corpus.validation": 0.3, "data.seq_len": 64}
+DIGITS = RECIPE | {"corpus.name": "digits", "corpus.validation_fraction": 0.3, "data.seq_len": 64}
 SCALES: dict[str, dict[str, Any]] = {
     "paper": C4
     | {
@@ -54,9 +54,9 @@ SCALES: dict[str, dict[str, Any]] = {
         "train.batch_size": 256,
         "train.seed": 1234,
         "evaluation.every": "1000 steps",
-        "evaluation.growth": 1.0,
+        "evaluation.interval_growth": 1.0,
         "evaluation.sequences": 2560,
-        "evaluation.final_passes": 32,
+        "evaluation.final_mc_samples": 32,
         "evaluation.batch_size": 16,
         "model.scan": True,
         "model.remat": "block",  # with dropout on its weights attention is written out
@@ -72,21 +72,21 @@ SCALES: dict[str, dict[str, Any]] = {
     "laptop": DIGITS
     | {
         "objective.estimator": "count",
-        "model.init": 128**-0.5,
+        "model.init_std": 128**-0.5,
         "optimizer.lr": 4e-3,
         "optimizer.weight_decay": 2.5,
-        "optimizer.ema": 0.999,
+        "optimizer.ema_decay": 0.999,
         "evaluation.every": "16 steps",
-        "evaluation.growth": 1.3,
-        "evaluation.passes": 2,
+        "evaluation.interval_growth": 1.3,
+        "evaluation.mc_samples": 2,
     },
     "smoke": DIGITS
     | {
         "model.layers": 1,
-        "optimizer.ema": 0.9,
+        "optimizer.ema_decay": 0.9,
         "train.batch_size": 8,
         "evaluation.sequences": 16,
-        "evaluation.final_passes": 1,
+        "evaluation.final_mc_samples": 1,
         "evaluation.samples": 0,
     },
 }
@@ -95,9 +95,9 @@ FRESH = SCALES | {
     "laptop": SCALES["laptop"]
     | {
         "corpus.name": "stdlib",
-        "corpus.validation": 0.05,
+        "corpus.validation_fraction": 0.05,
         "evaluation.sequences": 256,
-        "evaluation.final_passes": 4,
+        "evaluation.final_mc_samples": 4,
     }
 }
 VOCABULARY = {"hub": 50_257, "stdlib": 98, "digits": 17}

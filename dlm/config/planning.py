@@ -84,8 +84,10 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_token
             f"{train_tokens:,} tokens",
         )
     objective = config.objective
-    if objective.order_kind == "segments" and objective.separator >= vocab_size:
-        fail("objective.separator", objective.separator, f"below {vocab_size}, the vocabulary")
+    if objective.order_kind == "segments" and objective.separator_id >= vocab_size:
+        fail(
+            "objective.separator_id", objective.separator_id, f"below {vocab_size}, the vocabulary"
+        )
     unique = config.data.unique_tokens or available
     if batch * length > unique:
         fail("train.batch_size", batch, f"at most {unique // length}, the windows of the subset")
@@ -93,7 +95,7 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_token
     family = config.objective.family
     rows, positions = vocab_size + family.extra_tokens, length + family.extra_positions
     sizes = dict(layers=model.layers, width=model.width, ff=model.ff, rows=rows)
-    count = flops.parameters(**sizes, tied=model.tied, time=model.time == "adaln")
+    count = flops.parameters(**sizes, tied=model.tied, time=model.time_conditioning == "adaln")
     per_step = batch * flops.training_flops(
         **sizes, length=positions, attention=family.attention, block=config.objective.block
     )
@@ -168,13 +170,13 @@ def _evaluation_steps(c: Config, steps: int, every: int) -> tuple[int, ...]:
     at, step = [], every
     while step < steps:
         at.append(step)
-        step = max(step + every, round(step * c.evaluation.growth))
+        step = max(step + every, round(step * c.evaluation.interval_growth))
         if len(at) > MOST_EVENTS:
             right = f"rarer: the {steps:,} steps would hold more than {MOST_EVENTS:,} evaluations"
             fail(
                 "evaluation.every",
                 c.evaluation.every,
-                f"{right}, with growth={c.evaluation.growth:g}",
+                f"{right}, with interval_growth={c.evaluation.interval_growth:g}",
             )
     return (*at, steps)
 
@@ -194,8 +196,8 @@ def work(c: Config, p: Plan) -> Work:
 
     return Work(
         training=p.steps * p.flops_per_step,
-        tracked=len(p.evaluate_at) * scores(tracked, e.passes),
-        final=scores(p.held_out, e.final_passes),
+        tracked=len(p.evaluate_at) * scores(tracked, e.mc_samples),
+        final=scores(p.held_out, e.final_mc_samples),
         samples=e.samples * forward * _sampling_passes(c),
     )
 
@@ -256,7 +258,7 @@ def check_before(c: Config, machine: Machine | None) -> None:
         _mesh_on(c, machine)
     if c.data.unique_tokens and duration("train.duration", c.train.duration)[0] != "flops":
         tokens = dict(train_tokens=c.data.unique_tokens, validation_tokens=c.data.seq_len)
-        check(c, plan(c, **tokens, vocab_size=max(c.objective.separator + 1, 2)), machine)
+        check(c, plan(c, **tokens, vocab_size=max(c.objective.separator_id + 1, 2)), machine)
 
 
 def _mesh_on(c: Config, machine: Machine) -> Mesh:
@@ -287,8 +289,8 @@ def _check_end(c: Config, p: Plan) -> None:
     w, e = work(c, p), c.evaluation
     most = max(MOST_TIMES_TRAINING * w.training, FLOOR)
     for field, value, cost in (
-        ("passes", e.passes, w.tracked),
-        ("final_passes", e.final_passes, w.final),
+        ("mc_samples", e.mc_samples, w.tracked),
+        ("final_mc_samples", e.final_mc_samples, w.final),
         ("samples", e.samples, w.samples),
     ):
         if cost > most:

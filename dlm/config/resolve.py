@@ -175,7 +175,7 @@ def trunk_id(config: Config, fingerprint: str, warmup: int, every: int) -> str:
     """
     if config.optimizer.schedule != "wsd" or config.data.mode != "epoch":
         return ""
-    same = {"optimizer": {"warmup": f"{warmup} steps", "decay": "1 steps", "final": 0.0}}
+    same = {"optimizer": {"warmup": f"{warmup} steps", "decay": "1 steps", "min_lr_ratio": 0.0}}
     same |= {"train": {"duration": "1 steps"}, "evaluation": {"every": f"{every} steps"}}
     changed = {
         group: dataclasses.replace(getattr(config, group), **values)

@@ -87,16 +87,16 @@ def _objective(c: Config) -> None:
     if o.name == "any_order" and o.order_kind == "segments":
         right = "jitter, uniform or spans: an order that depends on the tokens is no bound"
         fail("objective.order_kind", "segments", right)
-    if c.model.time == "adaln" and not o.family.uses_time:
+    if c.model.time_conditioning == "adaln" and not o.family.uses_time:
         of_use = ", ".join(name for name, family in FAMILIES.items() if family.uses_time)
-        fail("model.time", "adaln", f"none, for {o.name}: of use to {of_use}")
-    if o.order_kind == "segments" and o.separator < 0:
-        fail("objective.separator", o.separator, "a token id, for order_kind='segments'")
-    if (o.form == "score" or o.name == "flow") and o.schedule == "geometric":
-        right = "one that starts without noise, for form='score' and for flow: else no bound"
+        fail("model.time_conditioning", "adaln", f"none, for {o.name}: of use to {of_use}")
+    if o.order_kind == "segments" and o.separator_id < 0:
+        fail("objective.separator_id", o.separator_id, "a token id, for order_kind='segments'")
+    if (o.parameterization == "score" or o.name == "flow") and o.schedule == "geometric":
+        right = "one with m(0) = 0; else the loss of flow or parameterization='score' is no bound"
         fail("objective.schedule", o.schedule, right)
-    if o.timesteps and o.form == "score":
-        fail("objective.timesteps", o.timesteps, "0, for form='score'")
+    if o.timesteps and o.parameterization == "score":
+        fail("objective.timesteps", o.timesteps, "0, for parameterization='score'")
     if o.name == "block" and c.data.seq_len % o.block:
         fail("objective.block", o.block, f"a divisor of data.seq_len={c.data.seq_len}")
 

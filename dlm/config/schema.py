@@ -64,7 +64,7 @@ class Corpus:
     name: str = "stdlib"
     options: dict[str, Any] = field(default_factory=dict)
     # share of the documents held out, chosen by a hash of their content
-    validation: float = number(0.1, 0, 1, without="both")
+    validation_fraction: float = number(0.1, 0, 1, without="both")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class Model:
     tied: bool = True
     rope_theta: float = number(10_000.0, 1, 1e12)
     # standard deviation; output projections start at 1/sqrt(2·layers) of it
-    init: float = number(0.02, 1e-6, 10)
+    init_std: float = number(0.02, 1e-6, 10)
     dropout: Dropout = field(default_factory=Dropout)
     # of the computation; parameters are always float32
     dtype: str = word("float32", "bfloat16")
@@ -116,7 +116,9 @@ class Model:
     scan: bool = False  # layers in one compiled loop: deep models compile faster, shallow ones slow
     # what the backward pass computes again, to save memory: nothing, all, or all but products
     remat: str = word("none", "block", "dots")
-    time: str = word("none", "adaln")  # adaln: norms scaled and shifted by the noise level
+    time_conditioning: str = word(
+        "none", "adaln"
+    )  # adaln: norms scaled and shifted by the noise level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,7 @@ class Objective:
     order_kind: str = word("jitter", "uniform", "spans", "segments")
     span: int = number(8, 1, MOST)  # spans: tokens that stay together
     # segments: the token id that ends one (a full stop, an end of document)
-    separator: int = number(-1, -1, 10_000_000)
+    separator_id: int = number(-1, -1, 10_000_000)
     targets: bool = False  # orders: give the position of the token that is asked for
     # noise: share of the input tokens that are changed in training
     noise: float = number(0.1, 0, 1, without="high")
@@ -145,8 +147,9 @@ class Objective:
     block: int = number(4, 1, MOST)
     # masked, d3pm, flow: masking over time
     schedule: str = word(*SCHEDULES)
-    # polynomial: beyond 4 the share t^power of an early time is 0 in float32, and its weight NaN
-    power: float = number(2.0, 0.1, 4)
+    # polynomial, m(t) = t^schedule_exponent: beyond 4, m of an early time is 0 in float32, and its
+    # weight NaN
+    schedule_exponent: float = number(2.0, 0.1, 4)
     # masked, d3pm: steps of a chain in discrete time; 0: continuous time
     timesteps: int = number(0, 0, 10_000)
     # masked: bound, or unweighted cross-entropy, in training alone
@@ -157,8 +160,10 @@ class Objective:
         1.0, 0.01, 1
     )  # masked: the highest time trained on in the first steps
     low_noise_steps: int = number(0, 0, MOST_STEPS)
-    chain: str = word("uniform", "absorbing")  # d3pm
-    form: str = word("denoising", "score")  # d3pm: a distribution over tokens, or ratios
+    transition: str = word("uniform", "absorbing")  # d3pm
+    parameterization: str = word(
+        "denoising", "score"
+    )  # d3pm: a distribution over tokens, or ratios
     path: str = word("mask", "uniform")  # flow: from masks or from uniform tokens
     prediction: str = word("x0", "epsilon")  # gaussian: x0 (a mean of embeddings) or epsilon
     # gaussian: from this at t = 0 to minus this at t = 1
@@ -178,15 +183,15 @@ class Optimizer:
     schedule: str = word("cosine", "wsd", "constant")  # each after a linear warm-up
     warmup: str = amount("100 steps")
     # learning rate at the end, as a share of lr (cosine, wsd)
-    final: float = number(0.1, 0, 1)
+    min_lr_ratio: float = number(0.1, 0, 1)
     decay: str = amount("20 percent")  # of the run, at its end (wsd)
     weight_decay: float = number(0.1, 0, 1000)  # not on one-dimensional parameters
     b1: float = number(0.9, 0, 1, without="high")
     b2: float = number(0.95, 0, 1, without="high")
     eps: float = number(1e-8, 1e-20, 1)
-    clip: float = number(1.0, 1e-6, 1e12)  # global gradient norm
+    grad_clip_norm: float = number(1.0, 1e-6, 1e12)  # global gradient norm
     # decay of the averaged weights that are evaluated; 0: none
-    ema: float = number(0.0, 0, 1, without="high")
+    ema_decay: float = number(0.0, 0, 1, without="high")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,22 +208,22 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """`dlm.config.planning` refuses passes, sequences and samples whose FLOPs cannot be meant."""
+    """`dlm.config.planning` refuses mc_samples, sequences and samples whose FLOPs cannot be meant."""
 
     every: str = amount("1 epochs")  # first evaluation, and the least distance between two
     # each evaluation comes at least this factor later than the last
-    growth: float = number(1.15, 1, 1000)
+    interval_growth: float = number(1.15, 1, 1000)
     # validation sequences scored while training; 0: all of them
     sequences: int = number(0, 0, 10**15)
-    passes: int = number(1, 1, 10**15)  # Monte Carlo passes over them, for a bound
+    mc_samples: int = number(1, 1, 10**15)  # Monte Carlo passes over them, for a bound
     # passes over the whole validation split, for the result
-    final_passes: int = number(8, 1, 10**15)
+    final_mc_samples: int = number(8, 1, 10**15)
     batch_size: int = number(64, 1, MOST)
     # stop after so many evaluations without a better one; 0: never
     patience: int = number(0, 0, MOST_STEPS)
     samples: int = number(4, 0, 10**15)  # sequences drawn at the end
     # stop when the loss on training windows exceeds log V by this factor
-    diverged: float = number(3.0, 1, 1e6)
+    divergence_factor: float = number(3.0, 1, 1e6)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,7 +94,7 @@ def build(corpus: config.Corpus, tokenizer: config.Tokenizer, folder: Path) -> S
         "format": FORMAT,
         "name": corpus.name,
         "options": filled,
-        "validation": corpus.validation if source.validation is None else None,
+        "validation": corpus.validation_fraction if source.validation is None else None,
         "state": source.state,
         "kind": tokenizer.kind if text else None,
         "vocab_size": tokenizer.vocab_size if text and tokenizer.kind == "bpe" else None,
@@ -217,7 +217,7 @@ def _fill(
         format=FORMAT,
         name=corpus.name,
         options=filled,
-        validation_share=corpus.validation if source.validation is None else None,
+        validation_share=corpus.validation_fraction if source.validation is None else None,
         fingerprint=digest.hexdigest(),
         vocab_size=vocab_size,
         eod=made.eod if made else None,
@@ -247,7 +247,7 @@ def _split(
     read: Callable[[int, int], bytes],
 ) -> split.Sides:
     if source.validation is None:
-        share, text = corpus.validation, source.vocab_size is None
+        share, text = corpus.validation_fraction, source.vocab_size is None
         sides = split.by_content(documents, share)
         return sides or split.by_passages(documents, share, read, text)
     sides = split.by_source(documents)

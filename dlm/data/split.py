@@ -90,8 +90,8 @@ def by_passages(
     filled = np.flatnonzero(weights)  # in order of the hash
     if len(filled) < 2:
         raise DlmError(
-            f"config.corpus.validation={share}: {int(sizes.sum()):,} bytes of text, all in one "
-            "passage or in copies of one, cannot be held out in part; give more text"
+            f"config.corpus.validation_fraction={share}: {int(sizes.sum()):,} bytes of text, all in "
+            "one passage or in copies of one, cannot be held out in part; give more text"
         )
     reached = np.cumsum(weights[filled]) - weights[filled] / 2 < share * weights.sum()
     held = filled[: min(max(int(reached.sum()), 1), len(filled) - 1)]

@@ -143,7 +143,7 @@ def _nats(
     c: config.Config, store: Store, params: Any, pieces: Sequence[np.ndarray], passes: int
 ) -> Float[np.ndarray, " n"]:
     """Nats of each window, in order; windows of one length are scored together."""
-    passes = 1 if c.objective.family.exact else passes or c.evaluation.final_passes
+    passes = 1 if c.objective.family.exact else passes or c.evaluation.final_mc_samples
     mesh, lengths = sharding.make_mesh(c), np.array([len(piece) for piece in pieces])
     nats = np.zeros(len(pieces))
     for length in np.unique(lengths):

@@ -18,11 +18,12 @@ import numpy as np
 
 from dlm.errors import DlmError
 from dlm.laws import critical as crossing
-from dlm.laws.critical import Critical, Fitted, optimal, rises
+from dlm.laws.compute_optimal import optimal, rises
+from dlm.laws.critical import Critical, Fitted
 from dlm.laws.fits import LEVEL, Fit
 from dlm.laws.intervals import interval, widened
 from dlm.laws.table import Ranges
-from dlm.laws.verdicts import unpinned
+from dlm.laws.verdicts import unidentified_by_bootstrap
 
 CLOSE = 0.01  # nats per token: losses nearer than this count as equal
 DECIDED = 0.5 + LEVEL / 2  # share of the resamples from which on a family is preferred
@@ -192,7 +193,7 @@ def _advise_family(family: str, law: Fitted, U: float, C: float) -> FamilyAdvice
         cheapest=_first_below(computes, along, loss + CLOSE),
         beyond=beyond(law.ranges, N, D, epochs, U),
         overfits=rises(law.law),
-        unpinned=tuple(unpinned(law)),
+        unpinned=tuple(unidentified_by_bootstrap(law)),
         **ends,
     )
 

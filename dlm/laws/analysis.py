@@ -11,13 +11,14 @@ import numpy as np
 from dlm.errors import DlmError
 from dlm.format import number
 from dlm.laws import fits, holdout, intervals, optimum, published, stages, verdicts
-from dlm.laws.fits import Fit, Loss
+from dlm.laws.fits import Fit
 from dlm.laws.forms import STEPS, Law
 from dlm.laws.forms import law as named
 from dlm.laws.holdout import Prediction
 from dlm.laws.intervals import Profile
 from dlm.laws.optimum import Exponent
 from dlm.laws.published import Published
+from dlm.laws.robust_loss import HUBER, RobustLoss
 from dlm.laws.table import Table
 from dlm.laws.verdicts import Outlier, Suggestion, Verdict
 
@@ -91,7 +92,7 @@ def fit_table(
     table: Table,
     law_name: str,
     *,
-    loss: Loss = fits.HUBER,
+    loss: RobustLoss = HUBER,
     steps: str = "auto",
     fixed: dict[str, float] | None = None,
     starts: int = fits.STARTS,
@@ -145,7 +146,7 @@ def analyse(
     table: Table,
     law_name: str,
     *,
-    loss: Loss = fits.HUBER,
+    loss: RobustLoss = HUBER,
     steps: str = "auto",
     fixed: dict[str, float] | None = None,
     resamples: int = 1000,

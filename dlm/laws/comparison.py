@@ -16,7 +16,7 @@ from dlm.laws import measured
 from dlm.laws.critical import Critical, Fitted, PowerLaw, closed_form, critical, critical_law
 from dlm.laws.crossings import CROSSES, Crossover
 from dlm.laws.table import Table
-from dlm.laws.verdicts import unpinned
+from dlm.laws.verdicts import unidentified_by_bootstrap
 from dlm.laws.worth import Equivalence, at_epochs, equivalence
 
 EPOCHS = (1, 2, 4, 16, 64, 256)  # of the reference's best use of U
@@ -32,7 +32,9 @@ class Comparison:
     equivalence: Equivalence | None = None
     unique_tokens: float = math.nan  # of the equivalence
     closed: float = math.nan  # C at which the fresh-data optima meet, E left out; NaN
-    unpinned: tuple[str, ...] = ()  # coefficients that the runs leave open, "family: names"
+    unidentified_by_bootstrap: tuple[
+        str, ...
+    ] = ()  # coefficients that the runs leave open, "family: names"
     unknown: tuple[str, ...] = ()  # families whose laws come without the range of their runs
 
 
@@ -82,7 +84,11 @@ def _with_laws(
         equivalence=equivalence(first, second, U, budgets),
         unique_tokens=U,
         closed=closed_form(first, second),
-        unpinned=tuple(f"{name}: {', '.join(loose)}" for name, f in both if (loose := unpinned(f))),
+        unidentified_by_bootstrap=tuple(
+            f"{name}: {', '.join(loose)}"
+            for name, f in both
+            if (loose := unidentified_by_bootstrap(f))
+        ),
         unknown=tuple(name for name, f in both if f.ranges is None),
     )
 
@@ -112,10 +118,10 @@ def cautions(c: Comparison) -> list[str]:
             f"The range of the runs behind a law is unknown ({', '.join(c.unknown)}): how far these "
             "crossings extrapolate cannot be told."
         )
-    if c.unpinned:
+    if c.unidentified_by_bootstrap:
         words.append(
-            f"Coefficients that resampled runs leave open ({'; '.join(c.unpinned)}) enter these "
-            "crossings: beyond the runs they are guesses."
+            "These crossings use coefficients that the bootstrap does not identify ("
+            f"{'; '.join(c.unidentified_by_bootstrap)}): beyond the runs they are guesses."
         )
     if c.points and min(p.unique_tokens for p in c.points) < c.closed < 1e40:
         words.append(

@@ -19,11 +19,12 @@ import numpy as np
 
 from dlm.errors import DlmError
 from dlm.format import between, number, scientific
-from dlm.laws import optimum
+from dlm.laws.compute_optimal import optimal, rises, spend_all
 from dlm.laws.crossings import BETWEEN, CROSSES, FROM_START, NEVER
 from dlm.laws.fits import LEVEL
 from dlm.laws.forms import Law
 from dlm.laws.intervals import interval, widened
+from dlm.laws.optimum import chinchilla_optimum
 from dlm.laws.table import Ranges
 
 CONVENTIONS = ("kept", "dropped")  # the irreducible loss E
@@ -48,7 +49,7 @@ class Fitted(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Constants:
-    """A law with coefficients that were not fitted here."""
+    """A law with coefficients from elsewhere: a file, or a published fit."""
 
     law: Law
     coefficients: dict[str, float]
@@ -63,17 +64,8 @@ class Constants:
 
 
 @dataclass(frozen=True)
-class Optimum:
-    """The best use of a compute budget, or of less of it where training on would do harm."""
-
-    loss: np.ndarray
-    params: np.ndarray
-    epochs: np.ndarray
-
-
-@dataclass(frozen=True)
 class Critical:
-    """C_crit at U in FLOPs, above which the challenger stays below; NaN where there is none."""
+    """C_crit at U in FLOPs: above it the challenger stays below; NaN if there is none."""
 
     unique_tokens: float
     irreducible: str  # kept or dropped
@@ -83,7 +75,7 @@ class Critical:
     high: float
     share: float  # of the resamples, those that cross
     searched: tuple[float, float]
-    epochs: tuple[float, float]  # of the reference and of the challenger there
+    epochs: tuple[float, float]  # of the reference and of the challenger at this compute
     params: tuple[float, float]
     windows: tuple[tuple[float, float], ...] = ()  # of compute, where the challenger is below
     notes: tuple[str, ...] = ()
@@ -109,69 +101,6 @@ class PowerLaw:
         return 1 / self.exponent, -self.intercept / self.exponent
 
 
-# --- the best use of compute --------------------------------------------------------------------
-
-
-def optimal(
-    law: Law, values: Mapping[str, Any], compute: Any, unique: Any, *, drop: bool = False
-) -> Optimum:
-    """The N that a law finds best at each C and U, by search; shapes broadcast.
-
-    Where D = C/6N is below U, only D of the unique tokens are used, once. Under a law whose loss
-    can rise with repetition, less than C is spent where that is better. `drop` leaves the
-    irreducible loss out.
-
-    Raises:
-      DlmError: the law has no size term.
-    """
-    if not rises(law):
-        return _spent(law, values, compute, unique, drop)
-    C, U = (np.asarray(v, float)[..., None] for v in (compute, unique))
-    shaped = {k: np.asarray(v, float)[..., None] for k, v in values.items()}
-    saved, step = np.linspace(0.0, 14.0, 57), 0.25  # log of C over what is spent, to 10^-6
-    while True:
-        found = _spent(law, shaped, C * np.exp(-saved), U, drop)
-        best = found.loss.argmin(-1)[..., None]
-        parts = (found.loss, found.params, found.epochs)
-        if step < 0.01:
-            return Optimum(*(np.take_along_axis(v, best, -1)[..., 0] for v in parts))
-        middle = np.take_along_axis(np.broadcast_to(saved, found.loss.shape), best, -1)
-        saved, step = np.maximum(middle + step * np.linspace(-1, 1, 17), 0.0), step / 8
-
-
-def rises(law: Law) -> bool:
-    """Whether more compute can do harm under this law."""
-    return "K" in law.names
-
-
-def _spent(law: Law, values: Mapping[str, Any], compute: Any, unique: Any, drop: bool) -> Optimum:
-    """`optimal` with all of C spent."""
-    if "A" not in law.names:
-        raise DlmError(f"{law.name} has no size term, so no size is the best at a compute")
-    C, U = np.broadcast_arrays(np.asarray(compute, float), np.asarray(unique, float))
-    shaped = {k: np.asarray(v, float)[..., None] for k, v in values.items()}
-    if drop:
-        shaped["E"] = np.zeros_like(shaped["E"])
-    shape = np.broadcast_shapes(C.shape, *(v.shape[:-1] for v in shaped.values()))
-    low, high = np.zeros(shape), np.broadcast_to(np.log(C / 6), shape)  # one parameter, one token
-    at = np.linspace(0, 1, 25)
-    best = np.zeros(shape, int)
-    loss = x = np.zeros((*shape, 1))
-    for _ in range(7):  # each narrows the range twelvefold
-        x = low[..., None] + (high - low)[..., None] * at
-        N = np.exp(x)
-        D = C[..., None] / (6 * N)
-        loss = law.predict(shaped, N, D, np.minimum(U[..., None], D))
-        loss = np.where(np.isfinite(loss), loss, np.inf)
-        best = loss.argmin(-1)
-        step = (high - low) / (len(at) - 1)
-        middle = np.take_along_axis(x, best[..., None], -1)[..., 0]
-        low, high = middle - step, middle + step
-    N = np.exp(np.take_along_axis(x, best[..., None], -1)[..., 0])
-    D = C / (6 * N)
-    return Optimum(np.take_along_axis(loss, best[..., None], -1)[..., 0], N, D / np.minimum(U, D))
-
-
 # --- the crossing -------------------------------------------------------------------------------
 
 
@@ -195,14 +124,14 @@ def critical(
     U = float(unique_tokens)
     if not (math.isfinite(U) and U > 0):
         raise DlmError(f"unique_tokens={unique_tokens!r}: must be a positive number of raw tokens")
-    note = millions(U, reference, challenger)
+    warning = millions(U, reference, challenger)
     span = searched if searched[1] > 0 else _span(reference, U)
     low = high = share = math.nan
     if reference.samples and challenger.samples:
-        found = _last(reference, challenger, _count(reference, challenger), U, span, drop)
+        crossings = _resampled_crossings(reference, challenger, U, span, drop)
         wide = widened(level, reference, challenger)
-        low, high = (math.exp(v) for v in interval(found, wide))
-        share = float(np.isfinite(found).mean())
+        low, high = (math.exp(v) for v in interval(crossings, wide))
+        share = float(np.isfinite(crossings).mean())
     windows = _windows(reference, challenger, U, span, drop)
     C, status = math.nan, NEVER
     if windows:
@@ -224,32 +153,32 @@ def critical(
         params=(float(ends[0].params), float(ends[1].params)),
         windows=windows,
     )
-    notes = (note, *_cautions(point, reference, challenger))
+    notes = (warning, *_cautions(point, reference, challenger))
     return dataclasses.replace(point, notes=tuple(n for n in notes if n))
 
 
-def _cautions(found: Critical, *fits: Fitted) -> list[str]:
+def _cautions(point: Critical, *fits: Fitted) -> list[str]:
     """What this crossing rests on beyond the runs."""
-    words = []
-    if len(found.windows) > 1 or found.status == BETWEEN:
-        pieces = " and ".join(between(low, high) for low, high in found.windows)
-        words.append(f"the challenger is below from {pieces} FLOPs")
-    known = [(f.ranges, e) for f, e in zip(fits, found.epochs, strict=True) if f.ranges]
+    cautions = []
+    if len(point.windows) > 1 or point.status == BETWEEN:
+        pieces = " and ".join(between(low, high) for low, high in point.windows)
+        cautions.append(f"the challenger is below from {pieces} FLOPs")
+    known = [(f.ranges, e) for f, e in zip(fits, point.epochs, strict=True) if f.ranges]
     if not known:
-        return words
-    if found.status == CROSSES:
+        return cautions
+    if point.status == CROSSES:
         reach = min(trained.flops[1] for trained, _ in known)
-        if found.compute > reach:
-            times = number(found.compute / reach, 2)
-            words.append(f"extrapolated {times} times beyond {scientific(reach)} FLOPs")
+        if point.compute > reach:
+            times = number(point.compute / reach, 2)
+            cautions.append(f"extrapolated {times} times beyond {scientific(reach)} FLOPs")
         if any(epochs > trained.epochs[1] * 1.01 for trained, epochs in known):
             most = " and ".join(number(trained.epochs[1]) for trained, _ in known)
-            words.append(f"beyond the epochs trained ({most})")
+            cautions.append(f"beyond the epochs trained ({most})")
     low = min(trained.unique_tokens[0] for trained, _ in known)
     high = max(trained.unique_tokens[1] for trained, _ in known)
-    if not low * 0.99 <= found.unique_tokens <= high * 1.01:
-        words.append(f"U outside the trained {between(low, high)}")
-    return words
+    if not low * 0.99 <= point.unique_tokens <= high * 1.01:
+        cautions.append(f"U outside the trained {between(low, high)}")
+    return cautions
 
 
 def _span(reference: Fitted, U: float) -> tuple[float, float]:
@@ -257,82 +186,81 @@ def _span(reference: Fitted, U: float) -> tuple[float, float]:
     return once * 1e-2, once * 1e10
 
 
-def _count(*fits: Fitted) -> int:
-    return min(len(next(iter(f.samples.values()))) for f in fits)
-
-
-def _values(f: Fitted, samples: int | None) -> dict[str, np.ndarray]:
-    if samples is None:
-        return {k: np.full(1, v) for k, v in f.coefficients.items()}
-    return {k: v[:samples] for k, v in f.samples.items()}
+def _resamples(*fits: Fitted) -> list[dict[str, np.ndarray]]:
+    """The resampled coefficients of each fit, as many of each: [S]."""
+    count = min(len(next(iter(f.samples.values()))) for f in fits)
+    return [{k: v[:count] for k, v in f.samples.items()} for f in fits]
 
 
 @dataclass(frozen=True, eq=False)
-class _Race:
-    """The optima of both families along log C [G], for S sets of coefficients."""
+class _Gap:
+    """Where the challenger's optimum is not below the reference's, for S sets of coefficients."""
 
     fits: tuple[Fitted, Fitted]
-    values: tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+    values: Sequence[Mapping[str, np.ndarray]]  # of each fit, [S]
     unique: float
     drop: bool
-    grid: np.ndarray
-    losses: tuple[np.ndarray, np.ndarray]  # [S, G]
-
-    @property
-    def above(self) -> np.ndarray:
-        return self.losses[1] >= self.losses[0]
+    grid: np.ndarray  # log C, [G]
+    losses: tuple[np.ndarray, ...]  # of each fit at its optimum, [S, G]
+    above: np.ndarray  # [S, G]
 
     def change(self, samples: np.ndarray, k: np.ndarray) -> np.ndarray:
-        """Log C between grid points k and k + 1 of those samples at which the sign changes."""
+        """Log C between grid points k and k + 1 of these samples at which the sign changes."""
         low, high, first = self.grid[k], self.grid[k + 1], self.above[samples, k]
-        parts = [{n: v[samples] for n, v in values.items()} for values in self.values]
+        columns = [{n: v[samples] for n, v in each.items()} for each in self.values]
         floors = [loss[samples, k] for loss in self.losses]
         for _ in range(30):
             middle = (low + high) / 2
             reached = []
-            for f, part, floor in zip(self.fits, parts, floors, strict=True):
-                loss = _spent(f.law, part, np.exp(middle), self.unique, self.drop).loss
+            for f, each, floor in zip(self.fits, columns, floors, strict=True):
+                loss = spend_all(f.law, each, np.exp(middle), self.unique, self.drop).loss
                 reached.append(np.minimum(loss, floor) if rises(f.law) else loss)
             same = (reached[1] >= reached[0]) == first
             low, high = np.where(same, middle, low), np.where(same, high, middle)
         return (low + high) / 2
 
 
-def _race(
-    a: Fitted, b: Fitted, samples: int | None, U: float, span: tuple[float, float], drop: bool
-) -> _Race:
+def _gap(
+    fits: tuple[Fitted, Fitted],
+    values: Sequence[Mapping[str, np.ndarray]],
+    U: float,
+    span: tuple[float, float],
+    drop: bool,
+) -> _Gap:
     grid = np.linspace(math.log(span[0]), math.log(span[1]), POINTS)
-    values = _values(a, samples), _values(b, samples)
     losses = []
-    for f, each in zip((a, b), values, strict=True):
-        loss = _spent(f.law, {k: v[:, None] for k, v in each.items()}, np.exp(grid), U, drop).loss
+    for f, each in zip(fits, values, strict=True):
+        columns = {k: v[:, None] for k, v in each.items()}
+        loss = spend_all(f.law, columns, np.exp(grid), U, drop).loss
         losses.append(np.minimum.accumulate(loss, axis=1) if rises(f.law) else loss)
-    return _Race((a, b), values, U, drop, grid, (losses[0], losses[1]))
+    above = losses[1] >= losses[0]
+    return _Gap(fits, values, U, drop, grid, tuple(losses), above)
 
 
-def _last(
-    a: Fitted, b: Fitted, samples: int, U: float, span: tuple[float, float], drop: bool
+def _resampled_crossings(
+    a: Fitted, b: Fitted, U: float, span: tuple[float, float], drop: bool
 ) -> np.ndarray:
-    """Log C above which b stays below a, per sample; infinite: nowhere."""
-    race = _race(a, b, samples, U, span, drop)
-    above, grid = race.above, race.grid
+    """Log C above which b stays below a, for each resample; infinite: nowhere."""
+    gap = _gap((a, b), _resamples(a, b), U, span, drop)
+    above, grid = gap.above, gap.grid
     last = np.where(above.any(1), len(grid) - 1 - above[:, ::-1].argmax(1), -1)
-    found = np.full(samples, np.inf)
-    found[last < 0] = grid[0]
+    log_compute = np.full(len(above), np.inf)
+    log_compute[last < 0] = grid[0]
     inside = np.flatnonzero((last >= 0) & (last < len(grid) - 1))
     if len(inside):
-        found[inside] = race.change(inside, last[inside])
-    return found
+        log_compute[inside] = gap.change(inside, last[inside])
+    return log_compute
 
 
 def _windows(
     a: Fitted, b: Fitted, U: float, span: tuple[float, float], drop: bool
 ) -> tuple[tuple[float, float], ...]:
     """The ranges of C in which b is below a."""
-    race = _race(a, b, None, U, span, drop)
-    above = race.above[0]
+    values = [{k: np.full(1, v) for k, v in f.coefficients.items()} for f in (a, b)]
+    gap = _gap((a, b), values, U, span, drop)
+    above = gap.above[0]
     k = np.flatnonzero(above[1:] != above[:-1])
-    changes = np.exp(race.change(np.zeros(len(k), int), k)) if len(k) else np.zeros(0)
+    changes = np.exp(gap.change(np.zeros(len(k), int), k)) if len(k) else np.zeros(0)
     ends = [float(c) for c in changes]
     ends = ends if above[0] else [span[0], *ends]
     ends = ends if above[-1] else [*ends, span[1]]
@@ -365,11 +293,11 @@ def critical_law(
     slope, start = np.polyfit(U, np.log10([p.compute for p in crossing]), 1)
     bounds, share = [(math.nan, math.nan)] * 2, math.nan
     if reference.samples and challenger.samples:
-        n = _count(reference, challenger)
-        logs = np.stack(
-            [_last(reference, challenger, n, p.unique_tokens, p.searched, drop) for p in crossing],
-            axis=1,
-        ) / math.log(10)
+        resampled = [
+            _resampled_crossings(reference, challenger, p.unique_tokens, p.searched, drop)
+            for p in crossing
+        ]
+        logs = np.stack(resampled, axis=1) / math.log(10)
         whole = np.isfinite(logs).all(1)
         share = float(whole.mean())
         centred = U - U.mean()
@@ -396,13 +324,13 @@ def closed_form(reference: Fitted, challenger: Fitted) -> float:
 
 def _fresh_optimum(f: Fitted) -> tuple[float, float]:
     c = f.law.complete(f.coefficients)
-    N, D = optimum.chinchilla_optimum(c, 1.0)
+    N, D = chinchilla_optimum(c, 1.0)
     return c.A / N**c.alpha + c.B / D**c.beta, c.alpha * c.beta / (c.alpha + c.beta)
 
 
 def millions(U: float, *fits: Fitted) -> str:
-    """A warning where U can only be meant in millions; also raised as a Python warning."""
-    scale = max(float(_typical(f)) for f in fits)
+    """Warns if U can only be meant in millions, also by a Python warning; else ""."""
+    scale = max(float(_typical_params(f)) for f in fits)
     if U >= MILLIONS or scale < 1e6:
         return ""
     text = (
@@ -415,11 +343,11 @@ def millions(U: float, *fits: Fitted) -> str:
     return text
 
 
-def _typical(f: Fitted) -> float:
-    """Parameters that the law is about: the median of its runs.
+def _typical_params(f: Fitted) -> float:
+    """The model size that a law describes: the median of its runs.
 
-    Without runs: laws of paper scale have a data term of many nats at 10^5 tokens (B = 900, beta =
-    0.3: 28), those of a laptop do not.
+    Without runs the data term decides: at 10^5 tokens it is many nats in laws of paper scale (B =
+    900, beta = 0.3: 28), not in those of a laptop.
     """
     if f.ranges:
         return f.ranges.typical_params

@@ -1,8 +1,7 @@
-"""Fitting a law to a table of runs: many starts, and the other minima.
+"""Fits a law to a table of runs: solves many starts and keeps the distinct local minima.
 
-The objective is a sum over runs of rho(log L_predicted - log L_observed), natural logarithms:
-Huber (Hoffmann et al., appendix D.3), the absolute value, or half the square. The search works on
-the objective over its scale, in centred logarithms of the coefficients.
+The objective is a sum over runs of rho(log L_predicted - log L_observed), natural logarithms; see
+dlm/laws/robust_loss.py for rho and dlm/laws/problem.py for the search.
 """
 
 from __future__ import annotations
@@ -17,90 +16,16 @@ from typing import Any
 import numpy as np
 
 from dlm.errors import DlmError
-from dlm.laws.dual import Dual
-from dlm.laws.forms import LOSSES, Coefficient, Law
-from dlm.laws.minimise import Objective, minimise
+from dlm.laws.forms import Law
+from dlm.laws.problem import EXACT, ROUGH, Problem
+from dlm.laws.robust_loss import HUBER, RobustLoss
 from dlm.laws.table import Ranges, Table
 
-DELTA = 1e-3  # Hoffmann et al. 2022; also Muennighoff et al. 2023
 STARTS = 128
 SAME_LOSS = 1e-9  # losses that differ by no larger share are one
 SCREENED = 512  # rows of a larger table, drawn at random, that starts are solved on first
 LEVEL = 0.90
 POLISHED = 24  # distinct minima of the starts, solved to the end
-ELEMENTS = 20_000  # problems times rows of one pass: its arrays stay in a core's cache
-EXACT = 1e-13  # relative tolerance of the objective
-ROUGH = 1e-6  # in screening, profiles and resamples: far below the noise
-SMOOTHED = (1e-3, 1e-5, 1e-7)  # widths of Huber that lead to the absolute value
-
-
-@dataclass(frozen=True)
-class Loss:
-    """rho: huber with its delta, lad (absolute), gaussian (half the square)."""
-
-    name: str = "huber"
-    delta: float = DELTA
-
-    def __post_init__(self) -> None:
-        if self.name not in LOSSES:
-            raise DlmError(f"loss={self.name!r}: must be one of {', '.join(LOSSES)}")
-        if not (math.isfinite(self.delta) and self.delta > 0):
-            raise DlmError(f"delta={self.delta}: must be above 0; Hoffmann et al. use 1e-3")
-
-    @property
-    def width(self) -> float:
-        """Residuals smaller than this are squared."""
-        return {"huber": self.delta, "lad": 0.0, "gaussian": math.inf}[self.name]
-
-    @property
-    def stages(self) -> tuple[Loss, ...]:
-        """The losses to minimise one after another, each from the last one's minimum.
-
-        The absolute value bends nowhere but at zero, so it is reached through Huber losses.
-        """
-        return tuple(Loss("huber", w) for w in SMOOTHED) if self.name == "lad" else (self,)
-
-    def sum(self, residuals: np.ndarray, weights: Any = 1.0) -> np.ndarray:
-        """The objective, over the last axis."""
-        size = np.abs(residuals)
-        if self.name == "lad":
-            return (weights * size).sum(-1)
-        small = np.minimum(size, self.width)
-        return (weights * small * (size - small / 2)).sum(-1)
-
-    def slope(self, residuals: np.ndarray) -> np.ndarray:
-        """rho'."""
-        if self.name == "lad":
-            return np.sign(residuals)
-        return np.clip(residuals, -self.width, self.width)
-
-    def weight(self, residuals: np.ndarray) -> np.ndarray:
-        """rho'(r)/r: the least parabola that touches rho at r lies above it with this curvature."""
-        if self.name == "gaussian":
-            return np.ones_like(residuals)
-        size = np.abs(residuals)
-        if self.name == "lad":
-            return 1.0 / np.maximum(size, SMOOTHED[-1])
-        return self.width / np.maximum(size, self.width)
-
-    def stiffness(self, residuals: np.ndarray) -> float:
-        """The mean of rho'' over the density of the residuals, which is smoothed by a kernel."""
-        if self.name == "gaussian":
-            return 1.0
-        from scipy import special
-
-        middle = 1.4826 * float(np.median(np.abs(residuals - np.median(residuals))))
-        spread = min(float(residuals.std()), middle or math.inf)
-        h = max(1.06 * spread * len(residuals) ** -0.2, 1e-12)
-        if self.name == "lad":
-            density = np.exp(-((residuals / h) ** 2) / 2) / math.sqrt(2 * math.pi)
-            return float(2 * density.mean() / h)
-        ends = (special.ndtr((end - residuals) / h) for end in (self.delta, -self.delta))
-        upper, lower = ends
-        return float((upper - lower).mean())
-
-
-HUBER = Loss()
 
 
 @dataclass(frozen=True)
@@ -115,7 +40,7 @@ class Fit:
 
     law: Law
     table: Table
-    loss: Loss
+    loss: RobustLoss
     fixed: dict[str, float]
     coefficients: dict[str, float]
     objective: float  # a sum over runs
@@ -155,158 +80,6 @@ class Fit:
         return float(self.table.epochs.max())
 
 
-# --- coordinates --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """Problems m = 0, 1, ... in coordinates x [M, P]: centred logarithms of the free coefficients.
-
-    `fixed`: a number, or an array of which problem m has element m modulo its length. `held`: the
-    number of a coordinate [M] that problem m keeps at its start: there the coefficient's logarithm,
-    not centred.
-    """
-
-    law: Law
-    table: Table
-    loss: Loss
-    free: tuple[str, ...]
-    fixed: Mapping[str, Any]
-    held: np.ndarray | None = None
-
-    @functools.cached_property
-    def typical(self) -> dict[str, float]:
-        t = self.table
-        means = {"N": t.N, "D": t.D, "U/N": t.U / t.N, "U/D": t.U / t.D}
-        return {name: float(np.log(values).mean()) for name, values in means.items()}
-
-    def _shift(self, c: Coefficient, values: Mapping[str, Any]) -> Any:
-        """log of the coefficient minus its coordinate."""
-        named = dict(values) | {name: values[to] for name, to in self.law.ties.items()}
-        return sum(named[power] * self.typical[column] for column, power in c.centre)
-
-    def values(self, x: np.ndarray, members: np.ndarray, *, dual: bool) -> dict[str, Any]:
-        """Coefficients [M, 1], as duals or as arrays."""
-        made: dict[str, Any] = {}
-        for name, value in self.fixed.items():
-            array = np.asarray(value, float).reshape(-1, 1)
-            made[name] = array[members % len(array)] if len(array) > 1 else array
-        order = sorted(self.free, key=lambda n: bool(self.law.coefficient(n).centre))
-        for name in order:  # exponents before the amplitudes that are centred by them
-            c, k = self.law.coefficient(name), self.free.index(name)
-            at: Any = x[:, k : k + 1]
-            at = Dual(at, {k: np.ones_like(at)}) if dual else at
-            if not c.amplitude:  # a flat direction ends at the coefficient's limit
-                at = np.minimum(np.maximum(at, math.log(c.limits[0])), math.log(c.limits[1]))
-            if c.centre:
-                shift = self._shift(c, made)
-                at = at + (
-                    shift if self.held is None else shift * (self.held[members] != k)[:, None]
-                )
-            made[name] = np.exp(at)
-        return made
-
-    def coordinates(self, values: Mapping[str, float]) -> np.ndarray:
-        """The inverse, of one set of coefficients: [P]."""
-        return np.array(
-            [math.log(values[n]) - self._shift(self.law.coefficient(n), values) for n in self.free]
-        )
-
-    @property
-    def unit(self) -> float:
-        """The scale of the objective."""
-        unit = self.loss.delta if self.loss.name == "huber" else 1e-3
-        return unit**2 if self.loss.name == "gaussian" else unit
-
-    def objective(self, weights: np.ndarray | None = None) -> Objective:
-        """Values [M], gradients [M, P] and curvatures [M, P, P], over the scale that makes them of
-        order one; problem m has row m of `weights` [S, R], modulo S."""
-        log_loss = np.log(self.table.loss)
-        size = max(ELEMENTS // len(log_loss), 1)
-
-        def part(x: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, ...]:
-            log, J = self._logarithms(x, members, *self.columns)
-            r = log - log_loss
-            w = 1.0 if weights is None else weights[members % len(weights)]
-            pull = w * self.loss.slope(r) / self.unit
-            bend = w * self.loss.weight(r) / self.unit
-            value = self.loss.sum(r, w) / self.unit
-            return (
-                value,
-                (J @ pull[:, :, None])[:, :, 0],
-                (J * bend[:, None]) @ J.transpose(0, 2, 1),
-            )
-
-        def run(x: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            with np.errstate(all="ignore"):  # a step may go out of range: infinity says so
-                parts = [
-                    part(x[i : i + size], members[i : i + size]) for i in range(0, len(x), size)
-                ]
-            f, g, H = (np.concatenate(each) for each in zip(*parts, strict=True))
-            if self.held is not None:
-                m, k = np.arange(len(x)), self.held[members]
-                g[m, k] = H[m, k] = H[m, :, k] = 0.0
-            return f, g, H
-
-        return run
-
-    @property
-    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.table.N, self.table.D, self.table.U
-
-    def _logarithms(self, x: np.ndarray, members: np.ndarray, *columns: Any) -> tuple[Any, Any]:
-        """log L [M, R], and its derivatives by the coordinates [M, P, R]."""
-        predicted: Any = self.law.predict(self.values(x, members, dual=True), *columns)
-        J = np.zeros((len(x), len(self.free), len(columns[0])))
-        over = 1.0 / predicted.value
-        for k, derivative in predicted.by.items():
-            np.multiply(derivative, over, out=J[:, k])
-        return np.log(predicted.value), J
-
-    def solve(
-        self,
-        starts: np.ndarray,
-        weights: np.ndarray | None = None,
-        *,
-        tolerance: float = EXACT,
-        iterations: int = 200,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Local minima from starts [M, P], and their objectives [M], unscaled; see `objective`."""
-        if not self.free:
-            raise DlmError("nothing to fit: every coefficient is fixed")
-        x, f = starts, np.zeros(len(starts))
-        for loss in self.loss.stages:
-            mine = dataclasses.replace(self, loss=loss)
-            x, f = minimise(mine.objective(weights), x, tolerance=tolerance, iterations=iterations)
-        if len(self.loss.stages) > 1:
-            f = np.where(np.isfinite(f), self.objective(weights)(x, np.arange(len(x)))[0], np.inf)
-        return x, f * self.unit
-
-    def jacobian(self, x: np.ndarray, N: Any, D: Any, U: Any) -> tuple[np.ndarray, np.ndarray]:
-        """log L at runs [R], and its derivatives by the coordinates x [P]: [R] and [R, P]."""
-        with np.errstate(all="ignore"):
-            log, J = self._logarithms(x[None], np.zeros(1, int), N, D, U)
-        return log[0], J[0].T
-
-    def logarithm(self, x: np.ndarray, name: str) -> np.ndarray:
-        """The derivatives of the log of a coefficient by the coordinates x [P]: [P]."""
-        found = np.zeros(len(x))
-        found[self.free.index(name)] = 1.0
-        values = self.values(x[None], np.zeros(1, int), dual=False)
-        for column, power in self.law.coefficient(name).centre:
-            tied = self.law.ties.get(power, power)
-            if tied in self.free:  # log A = coordinate + alpha log N0, by log alpha
-                at = float(values[tied].ravel()[0])
-                found[self.free.index(tied)] += at * self.typical[column]
-        return found
-
-    def coefficients(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Of coordinates [M, P], every free coefficient as [M]."""
-        with np.errstate(all="ignore"):
-            made = self.values(x, np.arange(len(x)), dual=False)
-        return {name: np.broadcast_to(made[name][:, 0], (len(x),)) for name in self.free}
-
-
 def problem(fit: Fit, **changes: Any) -> Problem:
     made = Problem(fit.law, fit.table, fit.loss, fit.free, fit.fixed)
     return dataclasses.replace(made, **changes)
@@ -319,7 +92,7 @@ def fit(
     law: Law,
     table: Table,
     *,
-    loss: Loss = HUBER,
+    loss: RobustLoss = HUBER,
     fixed: Mapping[str, float] | None = None,
     starts: int = STARTS,
     first: Fit | None = None,

@@ -30,15 +30,16 @@ class Coefficient:
     """`start`: the range that starts are drawn from; of an amplitude, as a share of the mean loss.
 
     `centre` makes an amplitude well-conditioned: A/N^alpha is fitted by its value at the typical
-    run, so `(("N", "alpha"),)` says A = (that value) * N0^alpha with N0 the geometric mean. `pinned`:
-    a coefficient whose interval's ends differ by more than this factor is not identified.
+    run, so `(("N", "alpha"),)` says A = (that value) * N0^alpha with N0 the geometric mean.
+    `max_interval_ratio`: a coefficient is identified if its interval's ends differ by at most this
+    factor.
     """
 
     name: str
     meaning: str
     start: tuple[float, float]
     limits: tuple[float, float]
-    pinned: float = 10.0
+    max_interval_ratio: float = 10.0
     centre: tuple[tuple[str, str], ...] = ()
     amplitude: bool = False
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from dlm.laws.fits import LEVEL, ROUGH, Fit, Problem, problem
+from dlm.laws.fits import LEVEL, Fit, problem
+from dlm.laws.problem import ROUGH, Problem
 from dlm.laws.table import Table
 
 DRAWN = 1_500_000  # rows that all resamples of a table hold together

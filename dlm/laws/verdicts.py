@@ -59,7 +59,7 @@ def _verdict(fit: Fit, p: Profile, level: float) -> Verdict:
         at = (0.0 if low < 1.01 * c.limits[0] else low), high
         boot = (at[0], math.inf if high > 0.99 * c.limits[1] else high)
     low, high = deciding(fit, (p.low, p.high), boot)
-    reason = _loose(low, high, c.pinned)
+    reason = _loose(low, high, c.max_interval_ratio)
     flag = ""
     if p.name == "R_D" and value > fit.max_epochs:
         flag = f"extrapolated: beyond the largest epoch count trained ({number(fit.max_epochs)})"
@@ -102,7 +102,7 @@ def rule(fit: Fit) -> str:
     """When a coefficient of this fit counts as identified, in words."""
     factors: dict[float, list[str]] = {}
     for name in fit.free:
-        factors.setdefault(fit.law.coefficient(name).pinned, []).append(name)
+        factors.setdefault(fit.law.coefficient(name).max_interval_ratio, []).append(name)
     widths = "; ".join(f"{factor:g} ({', '.join(names)})" for factor, names in factors.items())
     if fit.first is not None:
         return RULE.format("its 90% interval by bootstrap", widths)
@@ -110,13 +110,13 @@ def rule(fit: Fit) -> str:
     return RULE.format(both if fit.samples else "its 90% interval by profile", widths)
 
 
-def unpinned(fit: Fitted, level: float = LEVEL) -> list[str]:
+def unidentified_by_bootstrap(fit: Fitted, level: float = LEVEL) -> list[str]:
     """Coefficients that the bootstrap alone leaves unidentified; none without samples."""
     wide = widened(level, fit)
     found = []
     for name in fit.free if fit.samples else ():
         c, (low, high) = fit.law.coefficient(name), interval(fit.samples[name], wide)
-        if high > c.pinned * low or high > 0.99 * c.limits[1]:
+        if high > c.max_interval_ratio * low or high > 0.99 * c.limits[1]:
             found.append(name)
     return found
 

@@ -12,9 +12,9 @@ from dlm.errors import DlmError
 from dlm.format import between, latex, latex_number, number, sentence
 from dlm.laws import intervals, verdicts, worth
 from dlm.laws.analysis import NATS, Analysis, Basin, listed
-from dlm.laws.fits import Loss
 from dlm.laws.holdout import Prediction
 from dlm.laws.optimum import Exponent
+from dlm.laws.robust_loss import RobustLoss
 from dlm.laws.verdicts import Verdict
 
 
@@ -109,7 +109,7 @@ def sentences(a: Analysis) -> list[str]:
     return found
 
 
-def _loss(loss: Loss) -> str:
+def _loss(loss: RobustLoss) -> str:
     return {
         "huber": f"Huber on log loss, delta {loss.delta:g}",
         "lad": "absolute log residuals",

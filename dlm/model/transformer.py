@@ -48,7 +48,7 @@ def transformer(model: config.Model, rows: int) -> Transformer:
       mask       "causal", "full", or True where a query may see a key, Bool[T S] or Bool[B T S]
       positions  Int[T] or Int[B T] for rotary embedding; 0..T-1 if absent
       queries    Int[B T] positions that queries ask from, where they are not their inputs'
-      time       Float[B] in [0, 1], read by models with model.time="adaln" and by no other
+      time       Float[B] in [0, 1], read by models with model.time_conditioning="adaln" and by no other
       hidden     the last Float[B T D] in place of logits
       key        switches dropout on; of the batch, or the `keys.RowKeys` of its rows
       cache      keys and values of S positions, written at `positions` (consecutive); then
@@ -104,15 +104,15 @@ def transformer(model: config.Model, rows: int) -> Transformer:
 class _Transformer(nnx.Module):
     def __init__(self, c: config.Model, rows: int, rngs: nnx.Rngs):
         self.c = c
-        self.embedding = _normal(rngs, (rows, c.width), c.init)
+        self.embedding = _normal(rngs, (rows, c.width), c.init_std)
         for layer in range(c.layers):
             setattr(self, f"block_{layer:02d}", _Block(c, rngs))
         self.norm = nnx.Param(jnp.ones(c.width))
-        if c.time == "adaln":
+        if c.time_conditioning == "adaln":
             self.time_in = _normal(rngs, (TIME_FEATURES, c.width), TIME_FEATURES**-0.5)
             self.time_out = nnx.Param(jnp.zeros((c.width, 2, c.width)))
         if not c.tied:
-            self.head = _normal(rngs, (rows, c.width), c.init)
+            self.head = _normal(rngs, (rows, c.width), c.init_std)
 
     def __call__(self, inputs, mask, positions, queries, time, key, cache, hidden, layers):
         c = self.c
@@ -124,7 +124,7 @@ class _Transformer(nnx.Module):
         rotation = rotate(positions)
         asking = rotation if queries is None else rotate(queries)
         condition = None
-        if c.time == "adaln":
+        if c.time_conditioning == "adaln":
             time = jnp.zeros(x.shape[0]) if time is None else time
             condition = jax.nn.silu(_time_features(time) @ self.time_in[...]).astype(c.dtype)
         drops = None
@@ -175,14 +175,16 @@ class _Block(nnx.Module):
     def __init__(self, c: config.Model, rngs: nnx.Rngs):
         self.c = c
         heads, head = c.heads, c.width // c.heads
-        small = c.init * (2 * c.layers) ** -0.5
+        small = c.init_std * (2 * c.layers) ** -0.5
         self.attention_norm = nnx.Param(jnp.ones(c.width))
-        self.qkv = _normal(rngs, (c.width, 3, heads, head), c.init)
+        self.qkv = _normal(rngs, (c.width, 3, heads, head), c.init_std)
         self.out = _normal(rngs, (heads, head, c.width), small)
         self.ff_norm = nnx.Param(jnp.ones(c.width))
-        self.gate_up = _normal(rngs, (c.width, 2, c.ff), c.init)
+        self.gate_up = _normal(rngs, (c.width, 2, c.ff), c.init_std)
         self.down = _normal(rngs, (c.ff, c.width), small)
-        if c.time == "adaln":  # scale and shift of both norms; zeros: the model without time
+        if (
+            c.time_conditioning == "adaln"
+        ):  # scale and shift of both norms; zeros: the model without time
             self.time_mod = nnx.Param(jnp.zeros((c.width, 4, c.width)))
 
     def __call__(self, x, mask, rotations, condition, drop: RowKeys | None = None, past=None):

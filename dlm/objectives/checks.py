@@ -22,7 +22,9 @@ from dlm.model import Params, Transformer, keys, transformer
 from dlm.objectives import Objective, Sum
 
 VOCABULARY, LENGTH = 3, 4
-MODEL = config.Model(layers=1, width=8, heads=2, ff=16, init=0.5, tied=False, time="adaln")
+MODEL = config.Model(
+    layers=1, width=8, heads=2, ff=16, init_std=0.5, tied=False, time_conditioning="adaln"
+)
 PASSES, KEYS, LIMIT = 32, 12, 4.0  # of a bound; repeats for a standard error; errors allowed
 ALIKE = np.tile([0, 40, 80], 9)  # 0000, 1111, 2222 among all strings
 STEPS = 300

@@ -73,9 +73,9 @@ def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callab
 
 
 def chain(objective: config.Objective, vocab_size: int) -> Chain:
-    absorbing = objective.chain == "absorbing"
+    absorbing = objective.transition == "absorbing"
     limit = np.eye(vocab_size + 1)[-1] if absorbing else np.full(vocab_size, 1 / vocab_size)
-    score, schedule = objective.form == "score", schedules.schedule(objective)
+    score, schedule = objective.parameterization == "score", schedules.schedule(objective)
     limit = limit.astype(np.float32)
     return Chain(vocab_size, absorbing, score, objective.timesteps, schedule, limit)
 

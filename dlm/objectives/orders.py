@@ -66,7 +66,7 @@ def sample_order(
     if c.order_kind == "spans":
         return _by_part(noise, jnp.broadcast_to(jnp.arange(length) // c.span, (batch, length)))
     if c.order_kind == "segments":
-        ends = jnp.cumsum(tokens == c.separator, axis=-1)
+        ends = jnp.cumsum(tokens == c.separator_id, axis=-1)
         return _by_part(noise, jnp.pad(ends[:, :-1], ((0, 0), (1, 0))))
     if c.order_kind == "uniform":
         return jnp.argsort(noise, axis=-1)

@@ -45,7 +45,7 @@ def schedule(c: config.Objective) -> Schedule:
     by_name: dict[str, Callable[[Any], Array]] = {
         "linear": lambda t: t,
         "cosine": lambda t: jnp.sin(math.pi / 2 * t),
-        "polynomial": lambda t: t**c.power,
+        "polynomial": lambda t: t**c.schedule_exponent,
         "loglinear": lambda t: (1 - EPSILON) * t,
         "geometric": lambda t: -jnp.expm1(-(low ** (1 - t)) * high**t),
     }

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlm import disk
-from dlm.errors import DlmError
+from dlm.errors import DlmError, one_line
 from dlm.format import shortened, tick
 
 if TYPE_CHECKING:
@@ -281,8 +281,5 @@ def attempt(name: str, make: Callable[[], Drawing], to: Path | None = None, pane
         files = save(figure, to) if to is not None else ()
         svg = element(files[1].read_text("utf-8")) if files else svg_text(figure)
         return Drawn(name, drawing.heading or name, drawing.caption, svg, files, "")
-    except DlmError as error:
-        problem = str(error)
     except Exception as error:  # one figure must not cost the others
-        problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return Drawn(name, name, "", "", (), f"{name}: not drawn: {' '.join(problem.split())}")
+        return Drawn(name, name, "", "", (), f"{name}: not drawn: {one_line(error)}")

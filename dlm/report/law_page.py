@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dlm import disk
-from dlm.errors import DlmError
+from dlm.errors import DlmError, one_line
 from dlm.format import between, number, percent, scientific
 from dlm.laws import analysis as laws
 from dlm.laws import comparison, fits, words
@@ -25,11 +25,15 @@ from dlm.laws.crossings import CROSSES, TOO_FEW, Crossover
 from dlm.laws.crossover import name_of
 from dlm.laws.forms import law as named
 from dlm.laws.frontiers import AT_EQUAL
+from dlm.laws.problem import ROUGH
+from dlm.laws.robust_loss import RobustLoss
+from dlm.laws.table import Table
 from dlm.report import html, sentences
 from dlm.report.canvas import Drawn
 from dlm.report.terminal import grid, prose
 from dlm.runs import Family, Panel, Run
 
+Value = TypeVar("Value")
 LAW, ONE_SIZE = "data-constrained", named("one-size")
 HEAD = ("coefficient", "value", "90% interval, profile", "90% interval, bootstrap", "verdict")
 
@@ -132,34 +136,49 @@ def terminal(a: Analysis) -> list[Any]:
 # --- in the report of an experiment ---------------------------------------------------------------
 
 
-def of_runs(found: Sequence[Run], panels: Sequence[Panel]) -> list[str]:
-    """What some runs identify as HTML: an analysis of each family, or a sentence why there is none."""
+def of_runs(runs: Sequence[Run], panels: Sequence[Panel]) -> list[str]:
+    """The laws of some runs as HTML: an analysis of each family, or the reason why there is none.
+
+    Whatever goes wrong in a fit ends that fit alone: a law must not cost the report.
+    """
+    family_tables, reason = _attempt(lambda: tables.from_runs(runs, "best", "these runs"))
+    if family_tables is None:
+        return [html.paragraph(reason)]
     parts: list[str] = []
     refused: list[list[str]] = []
-    try:
-        read = tables.from_runs(found, "best", "these runs")
-    except DlmError as error:
-        return [f"<p>{escape(str(error))}</p>"]
-    for t in read:
-        try:
-            fits.check(named(LAW), t, named(LAW).names)
-            a = laws.analyse(t, LAW)  # as `dlm fit` does
-            parts += [f"<h3>{escape(f'{LAW}, {t.family}')}</h3>", *section(a)]
-        except DlmError as error:
-            refused.append([t.family, str(error)])
+    for t in family_tables:
+        analysis, reason = _attempt(lambda t=t: _analysis(t))
+        if analysis is None:
+            refused.append([t.family, reason])
+        else:
+            parts += [f"<h3>{escape(f'{LAW}, {t.family}')}</h3>", *section(analysis)]
     if refused:
         text = (
-            f"The {LAW} law cannot be fitted to {len(refused)} of {len(read)} families: sizes, "
-            "unique tokens and epoch counts, three of each at least, would make a law."
+            f"The {LAW} law cannot be fitted to {len(refused)} of {len(family_tables)} families. It "
+            "needs at least three sizes, three numbers of unique tokens and three numbers of epochs."
         )
-        parts += [f"<p>{escape(text)}</p>", html.table(("family", "why"), refused)]
+        parts += [html.paragraph(text), html.table(("family", "reason"), refused)]
     return [*parts, *one_size(panels)]
+
+
+def _attempt(make: Callable[[], Value]) -> tuple[Value | None, str]:
+    """What `make` returns, or None and the reason in one line."""
+    try:
+        return make(), ""
+    except Exception as error:
+        return None, one_line(error)
+
+
+def _analysis(t: Table) -> Analysis:
+    """The analysis of one family, as `dlm fit` does it."""
+    fits.check(named(LAW), t, named(LAW).names)
+    return laws.analyse(t, LAW)
 
 
 def one_size(panels: Sequence[Panel]) -> list[str]:
     """The law of a single size, fitted to the tracked losses of each family's best setting."""
     rows = [
-        [panel.title, name_of(family.name), *_one_size(panel, family)]
+        [panel.title, name_of(family.name), *_one_size_row(panel, family)]
         for panel in panels
         for family in panel.families.values()
     ]
@@ -168,22 +187,25 @@ def one_size(panels: Sequence[Panel]) -> list[str]:
         "identified: it describes these curves, each of one size and one U, and predicts no others."
     )
     head = ("data", "family", "independent runs", "R2", *(f"{k}, minimum" for k in ONE_SIZE.names))
-    return [f"<p>{escape(text)}</p>", html.table(head, rows)]
+    return [html.paragraph(text), html.table(head, rows)]
 
 
-def _one_size(panel: Panel, family: Family) -> list[str]:
-    """Runs, R2 and coefficients of one curve; "too few" if it has too few evaluations for them."""
-    t = tables.of_curves(family.best.runs, panel.title, family.name)
+def _one_size_row(panel: Panel, family: Family) -> list[str]:
+    """Number of runs, R2 and coefficients of one curve; in place of R2 why there is no law."""
     names = ONE_SIZE.names
+    t = tables.of_curves(family.best.runs, panel.title, family.name)
     if t is None or len(t) <= len(names) or t.epochs.max() < 2:
-        few = "too few evaluations after the first epoch for a law"
-        return [str(t.groups) if t is not None else "", few, *[""] * len(names)]
+        reason = "too few evaluations after the first epoch for a law"
+        return [str(t.groups) if t is not None else "", reason, *[""] * len(names)]
     curve = dataclasses.replace(t, group=np.arange(len(t)))  # each row for itself: a description
-    f = fits.fit(ONE_SIZE, curve, loss=fits.Loss("gaussian"), starts=8, tolerance=fits.ROUGH)
+    options: dict[str, Any] = {"loss": RobustLoss("gaussian"), "tolerance": ROUGH}
+    fit, reason = _attempt(lambda: fits.fit(ONE_SIZE, curve, starts=8, **options))
+    if fit is None:
+        return [str(t.groups), reason, *[""] * len(names)]
     limits = {name: ONE_SIZE.coefficient(name).limits[1] for name in names}
-    values = [(f.coefficients[name], limits[name]) for name in names]
-    shown = ["unbounded" if v > 0.99 * limit else number(v, 3) for v, limit in values]
-    return [str(t.groups), f"{f.r2:.3f}", *shown]
+    values = [(fit.coefficients[name], limits[name]) for name in names]
+    texts = ["unbounded" if v > 0.99 * limit else number(v, 3) for v, limit in values]
+    return [str(t.groups), f"{fit.r2:.3f}", *texts]
 
 
 # --- the critical compute -----------------------------------------------------------------------

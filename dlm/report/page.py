@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from dlm.laws.crossover import Crossover, name_of
 from dlm.report import canvas, html, law_page, run_figures
 from dlm.report import summary as findings
 from dlm.report.brief import Brief
-from dlm.report.canvas import Drawing
+from dlm.report.canvas import Drawing, Drawn
 from dlm.report.summary import PanelSummary, Summary
 from dlm.runs import Panel, Run
 
@@ -77,12 +77,13 @@ def write(
     try:
         runs.write_table(loaded.runs, folder)
         disk.write_json(folder / "report.json", findings.as_json(loaded.summary))
-        problems = []
+        drawn = []
         for name, make, panel in to_draw:
             label = f"{name}-{panel}" if panel else name
-            drawn = canvas.attempt(label, make, folder / label, panel, width)
-            problems += [drawn.problem] if drawn.problem else []
-        return disk.write(folder / "report.html", page(loaded, problems))
+            drawn.append(canvas.attempt(label, make, folder / label, panel, width))
+        natural = () if width else drawn  # the page shows figures at their own width
+        problems = [each.problem for each in drawn if each.problem]
+        return disk.write(folder / "report.html", page(loaded, problems, natural))
     except OSError as error:
         raise DlmError(f"{folder}: the report cannot be written ({error.strerror})") from None
 
@@ -102,8 +103,12 @@ def drawings(panels: Sequence[Panel]) -> dict[str, Callable[[], Drawing]]:
 # --- the page -----------------------------------------------------------------------------------
 
 
-def page(loaded: Loaded, problems: Sequence[str] = ()) -> str:
-    """The page as text; `problems`: figures that could not be written as files, and why."""
+def page(loaded: Loaded, problems: Sequence[str] = (), drawn: Sequence[Drawn] = ()) -> str:
+    """The page as text.
+
+    `problems`: figures that could not be written as files, and why; `drawn`: whole figures that need
+    not be drawn again.
+    """
     s, panels = loaded.summary, loaded.panels
     title = ", ".join(s.experiments) or "no runs"
     body = [
@@ -115,7 +120,7 @@ def page(loaded: Loaded, problems: Sequence[str] = ()) -> str:
         *([html.paragraph(" ".join(s.remarks), "soft")] if s.remarks else []),
     ]
     if panels:
-        body += _compared(loaded, problems)
+        body += _compared(loaded, problems, {each.name: each for each in drawn})
     reasons = [list(each.values()) for each in s.excluded]
     left_out = html.table(["experiment", "run", "label", "reason"], reasons)
     body += [
@@ -133,10 +138,10 @@ def _verdict(p: PanelSummary) -> str:
     return f'<p class="answer"><b>{escape(p.title)}.</b> {html.text(p.verdict)}</p>'
 
 
-def _compared(loaded: Loaded, problems: Sequence[str]) -> list[str]:
+def _compared(loaded: Loaded, problems: Sequence[str], whole: Mapping[str, Drawn]) -> list[str]:
     """The figure and the table, then all else, folded."""
     s, panels = loaded.summary, loaded.panels
-    drawn = {name: _figure(name, panels) for name in drawings(panels)}
+    drawn = {name: _figure(name, panels, whole.get(name)) for name in drawings(panels)}
     undrawn = [*problems, *(problem for _, _, missing in drawn.values() for problem in missing)]
     in_full = [text for p in s.panels for text in p.comparisons]
     tried = sum(len(p.settings) for p in s.panels)
@@ -157,13 +162,16 @@ def _compared(loaded: Loaded, problems: Sequence[str]) -> list[str]:
     ]
 
 
-def _figure(name: str, panels: Sequence[Panel]) -> tuple[str, str, list[str]]:
-    """Heading, one figure per panel (beside each other if there is room), and what was not drawn."""
-    drawn = [
-        canvas.attempt(f"{name}, {panel.title}", drawings([panel])[name])
-        for panel in panels
-        if name in drawings([panel])
-    ]
+def _figure(name: str, panels: Sequence[Panel], whole: Drawn | None) -> tuple[str, str, list[str]]:
+    """Heading, one figure per panel (beside each other if there is room), and what was not drawn.
+
+    `whole`: the figure of all panels if it is drawn already; of a single panel it is the same.
+    """
+    makers = [(p.title, drawings([p])) for p in panels]
+    if whole is not None and len(panels) == 1:
+        drawn = [whole._replace(name=f"{name}, {panels[0].title}")]
+    else:
+        drawn = [canvas.attempt(f"{name}, {t}", made[name]) for t, made in makers if name in made]
     problems = [each.problem for each in drawn if each.problem]
     drawn = [each for each in drawn if each.svg]
     if not drawn:

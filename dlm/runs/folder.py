@@ -38,7 +38,7 @@ COLUMNS: dict[str, type] = {
         "validation_loss": float,
         "validation_stderr": float,
         "validation_tokens": int,
-        "passes": int,
+        "mc_samples": int,
     },
     **{"train_loss": float, "train_stderr": float, "last_validation_loss": float},
     **{name: float for name in ("bits_per_byte", "seconds", "tokens_per_second", "mfu")},

@@ -12,7 +12,7 @@ from typing import Any
 
 from dlm.data import build
 from dlm.errors import DlmError
-from dlm.sweep.local import Job
+from dlm.sweep.jobs import Job
 from dlm.training import distributed, record, run
 
 

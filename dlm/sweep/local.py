@@ -1,4 +1,4 @@
-"""An experiment's runs: expand, skip what is done, run the rest in worker processes, resume.
+"""Trains the runs of an experiment in worker processes of this machine.
 
 The parent never imports JAX. Each worker is a `python -m dlm.sweep.worker`, pinned to its cores or its
 device before Python starts, told one run at a time by a JSON line; it answers with JSON lines. A run
@@ -8,194 +8,44 @@ belongs to whoever holds the lock on its folder, so several sweeps may share one
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import itertools
 import json
-import math
 import os
 import queue
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlm import config, format, private
-from dlm.config import experiment, labels, planning
-from dlm.config.memory import Machine, host_memory
-from dlm.data import build, tokenizers
+from dlm import format
+from dlm.config import planning
+from dlm.config.memory import Machine
 from dlm.errors import DlmError
-from dlm.runs import bucket
+from dlm.sweep.jobs import Job, ordered
+from dlm.sweep.machine import placements
 from dlm.training import record
 from dlm.training.record import DONE
 
-# glibc: back large allocations by huge pages and keep them; measured in BUILD_NOTES.md.
-HUGE_PAGES = ":".join(
-    (
-        "glibc.malloc.hugetlb=1",
-        "glibc.malloc.mmap_threshold=8000000000",
-        "glibc.malloc.trim_threshold=16000000000",
-    )
-)
-# What JAX reads the share of a GPU's memory from; it refuses both names at once.
-GPU_MEMORY = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
-NO_ID = "----------"  # of a job that is only planned, its corpus being elsewhere
 WORKER = (sys.executable, "-m", "dlm.sweep.worker")
 GRACE = 5.0  # seconds that a worker has between closing its output and its end, either one first
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run of an experiment, ready to start."""
-
-    config: config.Config
-    store: Path
-    folder: Path
-    about: dict[str, Any]  # experiment, run, label, overrides, question
-    plan: planning.Plan
-    trunk: Path | None = (
-        None  # of states that it shares with other runs; see `dlm.training.loop.train`
+def memory_warning(todo: list[Job], workers: int, here: Machine) -> str:
+    """One line if the runs that train at a time are estimated to need more memory than there is."""
+    sizes = [planning.bytes_on_device(job.config, job.plan, here).total for job in todo]
+    at_once = min(workers, len(todo)) if here.cpu else 1
+    needs = sum(sorted(sizes)[-at_once:])
+    if needs <= here.memory:
+        return ""
+    fewer = f"; --jobs {max(int(here.memory / max(sizes)), 1)} takes less" if at_once > 1 else ""
+    return (
+        f"runs, {at_once} at a time, may take {format.size(needs)} of memory, and "
+        f"{format.size(here.memory)} are free{fewer}"
     )
-
-    @property
-    def flops(self) -> float:
-        return self.plan.steps * self.plan.flops_per_step
-
-    @property
-    def devices(self) -> int:
-        """The fewest that its mesh takes."""
-        return planning.fewest_devices(self.config)
-
-    def message(self) -> str:
-        return json.dumps(
-            dict(
-                config=config.to_json(self.config),
-                store=str(self.store),
-                folder=str(self.folder),
-                about=self.about,
-                trunk=self.trunk and str(self.trunk),
-            )
-        )
-
-
-def jobs(
-    path: str,
-    scale: str,
-    overrides: Iterable[tuple[str, Any]],
-    workdir: Path,
-    on_corpus: Callable[[str], None] = lambda name: None,
-    fetch: bool = True,
-    machine: Machine | None = None,
-) -> list[Job]:
-    """The runs of an experiment in the order of its sweep. Builds the corpora that are missing.
-
-    Every config is checked, and planned against its corpus, before any run starts. Without `fetch`
-    a corpus that would have to be fetched is not: its runs are planned by what their configs say,
-    and have no store and no id. What cannot fit on `machine` is refused; without one, the runs train
-    elsewhere.
-
-    Raises:
-      DlmError: anything wrong with the experiment, an override, a corpus or the workdir.
-    """
-    base, sweep = experiment.load(path, scale)
-    by_hand = dict(overrides)
-    label_keys = labels.keys(base, sweep, by_hand)
-    base, sweep = experiment.with_overrides(base, sweep, by_hand)
-    configs = experiment.expand(base, sweep)
-    for c in configs:
-        labels.check_sizes(c, by_hand)
-        planning.check_before(c, machine)
-    writable(workdir)
-    for file in {c.objective.file for c in configs if c.objective.file}:
-        private.trust(file)
-    name = Path(path).stem + ("" if scale == experiment.SCALES[0] else f"-{scale}")
-    found: dict[str, Job] = {}
-    for c, run in zip(configs, sweep, strict=True):
-        about = dict(
-            experiment=name,
-            label=labels.label(c, run, label_keys),
-            overrides=run,
-            question=_question(path),
-        )
-        known = c.data.unique_tokens and c.tokenizer.kind in tokenizers.SIZES
-        if not fetch and known and build.to_fetch(c.corpus, c.tokenizer, workdir / "corpora"):
-            size = tokenizers.SIZES[c.tokenizer.kind]
-            plan = planning.plan(c, train_tokens=c.data.unique_tokens, vocab_size=size)
-            job = Job(c, Path(), workdir / name / NO_ID, about | {"run": NO_ID}, plan)
-            found.setdefault(config.run_id(c, NO_ID), job)
-            continue
-        on_corpus(c.corpus.name)
-        store = build.build(c.corpus, c.tokenizer, workdir / "corpora")
-        tokens = dict(train_tokens=len(store.train), validation_tokens=len(store.validation))
-        plan = planning.plan(c, **tokens, vocab_size=store.vocab_size)
-        planning.check_length(c, store.document_length, len(store.validation))
-        key = config.run_id(c, store.fingerprint)
-        job = Job(c, store.path, workdir / name / key, about | {"run": key}, plan)
-        if record.status(job.folder) not in DONE:
-            planning.check(c, plan, machine)
-        found.setdefault(key, job)
-    return _trunks(list(found.values()), workdir / name / "trunks")
-
-
-def _trunks(jobs: list[Job], folder: Path) -> list[Job]:
-    """Names the trunk of each run that shares one with another of them; not in a bucket."""
-    if bucket.place(folder) != folder.absolute():
-        return jobs
-    ids = []
-    for job in jobs:
-        if job.about["run"] == NO_ID:
-            ids.append("")
-            continue
-        fingerprint = build.load(job.store).fingerprint
-        ids.append(
-            config.trunk_id(job.config, fingerprint, job.plan.warmup, job.plan.evaluate_every)
-        )
-    return [
-        dataclasses.replace(job, trunk=folder / key if key and ids.count(key) > 1 else None)
-        for job, key in zip(jobs, ids, strict=True)
-    ]
-
-
-def ordered(jobs: list[Job]) -> list[Job]:
-    """Longest first; runs of one trunk together, the shortest of them first, as each leaves a state
-    that the next goes on from.
-    """
-    longest: dict[Any, float] = {}
-    for job in jobs:
-        key = job.trunk or job.folder
-        longest[key] = max(job.flops, longest.get(key, 0.0))
-    return sorted(
-        jobs, key=lambda job: (-longest[job.trunk or job.folder], str(job.trunk), job.flops)
-    )
-
-
-def writable(folder: Path) -> None:
-    """Raises DlmError unless files can be made in the folder, which is made if it is missing."""
-    probe = folder / f".probe-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise DlmError(
-            f"--workdir={folder}: cannot write there ({error.strerror}); choose a folder you own"
-        ) from error
-
-
-def _question(path: str) -> str:
-    """The first paragraph of an experiment's docstring."""
-    import ast
-
-    text = ast.get_docstring(ast.parse(Path(path).read_bytes())) or ""
-    return " ".join(text.split("\n\n")[0].split())
-
-
-# --- workers ------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -284,89 +134,6 @@ def _next(waiting: list[Job], ended: dict[str, str], busy: set[Path]) -> Job | N
             return job
         ended[job.about["run"]] = status
     return None
-
-
-def placements(workers: int, devices: int) -> list[dict[str, Any]]:
-    """For each worker its cores and, if there are GPUs, its share of them: the environment it starts
-    in. Workers on one GPU share the three quarters of its memory that JAX takes for one process.
-
-    Raises:
-      DlmError: there are fewer GPUs than a run's mesh takes.
-    """
-    gpus, cores = _gpus(), record.cores()
-    if gpus and devices > len(gpus):
-        raise DlmError(
-            f"config.mesh: takes {devices} GPUs; this machine shows {len(gpus)}; several machines "
-            "are joined by --distributed"
-        )
-    shares = [",".join(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
-    places = []
-    for number in range(workers):
-        env = {}
-        if gpus:
-            env["CUDA_VISIBLE_DEVICES"] = shares[number % len(shares)]
-            together = len(range(number % len(shares), workers, len(shares)))
-            if together > 1 and not any(name in os.environ for name in GPU_MEMORY):
-                env[GPU_MEMORY[0]] = f"{0.75 / together:.3f}"
-        elif sys.platform == "linux":
-            env["GLIBC_TUNABLES"] = os.environ.get("GLIBC_TUNABLES") or HUGE_PAGES
-        mine = cores if gpus or workers > len(cores) else cores[number::workers]
-        places.append({"env": env, "cores": mine})
-    return places
-
-
-def default_workers(devices: int) -> int:
-    """One for each `devices` GPUs, what a run's mesh takes; on CPU one per core; one for a TPU host."""
-    if gpus := _gpus():
-        return max(len(gpus) // devices, 1)
-    return 1 if _tpu() else len(record.cores())
-
-
-def _gpus() -> list[str]:
-    """The GPUs by their names in CUDA_VISIBLE_DEVICES; where that is not set, all of this machine."""
-    if os.environ.get("JAX_PLATFORMS") == "cpu":
-        return []
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
-        # As CUDA reads it: an index or an id; what is neither, such as -1, ends the list.
-        return list(itertools.takewhile(re.compile(r"\d|GPU-|MIG-").match, map(str.strip, names)))
-    return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
-
-
-def machine() -> Machine:
-    """Where the workers of this machine train, as far as that is known without JAX: the memory of a
-    GPU or a TPU is not, nor the number of its TPU chips.
-    """
-    if gpus := _gpus():
-        return Machine(len(gpus), math.inf, cpu=False, whole=False)
-    if _tpu():
-        return Machine(0, math.inf, cpu=False)
-    flags = os.environ.get("XLA_FLAGS", "")
-    counts = re.findall(r"--xla_force_host_platform_device_count=([1-9]\d*)", flags)
-    counts += re.findall(r"^[1-9]\d*$", os.environ.get("JAX_NUM_CPU_DEVICES", ""))
-    devices = int([1, *counts][-1])
-    return Machine(devices, host_memory() / devices, cpu=True)
-
-
-def memory_warning(todo: list[Job], workers: int, here: Machine) -> str:
-    """One line if the runs that train at a time are estimated to need more memory than there is."""
-    sizes = [planning.bytes_on_device(job.config, job.plan, here).total for job in todo]
-    at_once = min(workers, len(todo)) if here.cpu else 1
-    needs = sum(sorted(sizes)[-at_once:])
-    if needs <= here.memory:
-        return ""
-    fewer = f"; --jobs {max(int(here.memory / max(sizes)), 1)} takes less" if at_once > 1 else ""
-    return (
-        f"runs, {at_once} at a time, may take {format.size(needs)} of memory, and "
-        f"{format.size(here.memory)} are free{fewer}"
-    )
-
-
-def _tpu() -> bool:
-    """Whether this is a TPU host: it shows chips as /dev/accel0, since v5e also as /dev/vfio/0."""
-    if os.environ.get("JAX_PLATFORMS") == "cpu":
-        return False
-    return any(any(Path("/dev").glob(chips)) for chips in ("accel[0-9]*", "vfio/[0-9]*"))
 
 
 def _start(number: int, place: dict[str, Any], log: Path, events: queue.Queue[Event]) -> Worker:

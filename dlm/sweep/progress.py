@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlm.sweep.local import Job
+    from dlm.sweep.jobs import Job
 
 Show = Callable[[str, "Job", dict[str, Any]], None]
 # Columns of a terminal: those of a line beside its label, of a bar and of a rate; the widths from which

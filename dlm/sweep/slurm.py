@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from dlm import sealed
 from dlm.config import experiment
 from dlm.errors import DlmError, nearest
-from dlm.sweep.local import DONE, Job
+from dlm.sweep.jobs import Job
 from dlm.sweep.progress import Show
 from dlm.training import metrics, record
 
@@ -231,7 +231,7 @@ def _lost(job: Job, log: Path) -> None:
     from dlm.training import run
 
     with run.claim(job.folder) as mine:
-        if mine and record.status(job.folder) not in DONE:
+        if mine and record.status(job.folder) not in record.DONE:
             error = DlmError(f"its Slurm job ended, or was cancelled, without a result; see {log}")
             record.fail(job.folder, job.config, job.about, error)
 

@@ -25,7 +25,7 @@ ROWS = "metrics.jsonl"
 
 
 class Longer(NamedTuple):
-    """The longer run, as `dlm.sweep.local.Job` takes it, and the step at which it begins."""
+    """The longer run, as `dlm.sweep.jobs.Job` takes it, and the step at which it begins."""
 
     config: config.Config
     store: Path

@@ -132,7 +132,7 @@ def train(
                 row = _where(plan, progress) | _scores(found[0], seen[0], store)
                 log.write(row)
                 report(row)
-                if not seen[0].value < c.evaluation.diverged * math.log(store.vocab_size):
+                if not seen[0].value < c.evaluation.divergence_factor * math.log(store.vocab_size):
                     progress["reason"] = (
                         f"{seen[0].value:.3g} nats/token on training windows at step {row['step']}"
                     )
@@ -185,7 +185,7 @@ def score(
         (data.training_windows(*subset), data.training_documents(*subset)),
     )
     exact = c.objective.family.exact
-    passes = c.evaluation.final_passes if final else c.evaluation.passes
+    passes = c.evaluation.final_mc_samples if final else c.evaluation.mc_samples
     passes = 1 if exact else passes  # nothing is drawn
     found = []
     for windows, ids in parts:

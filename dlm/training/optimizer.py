@@ -26,32 +26,33 @@ class Hyper(NamedTuple):
     weight_decay: Float[Array, ""]
     warmup: Float[Array, ""]  # steps
     decay: Float[Array, ""]  # steps at the end (wsd)
-    final: Float[Array, ""]  # share of lr at the end
+    min_lr_ratio: Float[Array, ""]  # share of lr at the end
     steps: Float[Array, ""]
-    ema: Float[Array, ""]
+    ema_decay: Float[Array, ""]
 
 
 def hyper(c: config.Optimizer, plan: planning.Plan) -> Hyper:
-    numbers = (c.lr, c.weight_decay, plan.warmup, plan.decay, c.final, plan.steps, c.ema)
+    rates = (c.lr, c.weight_decay, plan.warmup, plan.decay)
+    numbers = (*rates, c.min_lr_ratio, plan.steps, c.ema_decay)
     return Hyper(*(jnp.float32(n) for n in numbers))
 
 
 def learning_rate(schedule: str, step: Int[Array, ""] | int, h: Hyper) -> Float[Array, ""]:
     """The rate of 0-based `step`: linear warm-up from lr/warmup, then
 
-    cosine    from lr at step `warmup` towards final·lr (paper, section 8)
-    wsd       lr until step `steps - decay`, then linear towards final·lr
+    cosine    from lr at step `warmup` towards min_lr_ratio·lr (paper, section 8)
+    wsd       lr until step `steps - decay`, then linear towards min_lr_ratio·lr
     constant  lr
 
-    final·lr is the rate of step `steps`, one after the last that is trained.
+    min_lr_ratio·lr is the rate of step `steps`, one after the last that is trained.
     """
     warm = jnp.minimum(1.0, (step + 1) / h.warmup)
     if schedule == "cosine":
         progress = jnp.clip((step - h.warmup) / jnp.maximum(h.steps - h.warmup, 1), 0, 1)
-        shape = h.final + (1 - h.final) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        shape = h.min_lr_ratio + (1 - h.min_lr_ratio) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
     elif schedule == "wsd":
         left = jnp.clip((h.steps - step) / h.decay, 0, 1)
-        shape = h.final + (1 - h.final) * left
+        shape = h.min_lr_ratio + (1 - h.min_lr_ratio) * left
     else:
         shape = 1.0
     return h.lr * warm * shape
@@ -62,7 +63,7 @@ def optimizer(
 ) -> optax.GradientTransformation:
     """AdamW: clip by global norm, Adam, decoupled decay of all but one-dimensional parameters."""
     return optax.chain(
-        optax.clip_by_global_norm(c.clip),
+        optax.clip_by_global_norm(c.grad_clip_norm),
         optax.scale_by_adam(c.b1, c.b2, c.eps),
         optax.add_decayed_weights(weight_decay, mask=_decayed),
         optax.scale_by_learning_rate(lr),

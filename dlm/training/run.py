@@ -99,7 +99,7 @@ def run(
         best_epoch=best * plan.tokens_per_step / plan.unique_tokens,
         best_flops=best * plan.flops_per_step,
         last_validation_loss=progress["last_loss"],
-        passes=c.evaluation.final_passes,
+        mc_samples=c.evaluation.final_mc_samples,
         seconds=progress["seconds"],
         tokens_per_second=progress["tokens_per_second"],
         mfu=progress["mfu"],

@@ -41,9 +41,9 @@ class Steps:
 def build(c: config.Config, vocab_size: int, mesh: jax.sharding.Mesh) -> Steps:
     """The steps of a config, the same object for all that differ only in rates, seed or duration."""
     shape = dataclasses.replace(
-        c.optimizer, lr=1.0, weight_decay=0.0, warmup="", decay="", final=0.0, ema=0.0
+        c.optimizer, lr=1.0, weight_decay=0.0, warmup="", decay="", min_lr_ratio=0.0, ema_decay=0.0
     )
-    averaged = c.optimizer.ema > 0
+    averaged = c.optimizer.ema_decay > 0
     shape_of_mesh = memory.Mesh(*(mesh.shape[axis] for axis in memory.Mesh._fields))
     parts = memory.microbatches(c, shape_of_mesh, cpu=jax.default_backend() == "cpu")
     return _build(c.model, c.objective, shape, averaged, parts, vocab_size, mesh)
@@ -83,7 +83,7 @@ def _build(
         params = jax.tree.map(jnp.add, state["params"], change)
         average = state["average"]
         if averaged:
-            average = optim.average(average, params, step, hyper.ema)
+            average = optim.average(average, params, step, hyper.ema_decay)
         state = dict(step=step + 1, params=params, opt=opt, average=average)
         return state, value, optax.tree.norm(gradient)
 

@@ -24,7 +24,7 @@ import fake_runs
 import stores
 import tiny
 from bad_inputs import EXPERIMENT, FILES, LAWS, LONGER, OBJECTIVE, commands, table
-from dlm.cli import main
+from dlm.cli import main, objectives, parser, train
 from dlm.training import run
 from places import TESTS
 
@@ -130,7 +130,7 @@ def test_a_bad_input_is_one_line(command, told, place, runs, monkeypatch, capsys
 def test_there_are_three_hundred() -> None:
     cases = commands()
     assert len(set(cases)) == len(cases) >= 300
-    assert {command.split()[0] for command, _ in cases} >= set(main.ACTIONS) - {"objectives"}
+    assert {command.split()[0] for command, _ in cases} >= set(parser.VERBS) - {"objectives"}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
@@ -155,7 +155,7 @@ def test_a_full_disk_under_a_checkpoint_is_told_as_one(monkeypatch, capsys) -> N
     def full(*_: object) -> int:
         raise ValueError(told)
 
-    monkeypatch.setitem(main.ACTIONS, "train", full)
+    monkeypatch.setattr(train, "execute", full)
     assert main.main(["train", "good.py"]) == 2
     line = capsys.readouterr().err
     assert line.startswith("error: runs/a/state: No space left on device; what was saved before")
@@ -170,6 +170,6 @@ def test_a_terminal_that_knows_ascii_alone_gets_every_line(place, monkeypatch) -
 
 
 def test_a_number_that_no_memory_holds_is_one_line(monkeypatch, capsys) -> None:
-    monkeypatch.setitem(main.ACTIONS, "objectives", lambda *_: np.zeros(2**45))
+    monkeypatch.setattr(objectives, "execute", lambda *_: np.zeros(2**45))
     assert main.main(["objectives"]) == 2
     assert capsys.readouterr().err.startswith("error: not enough memory for this input: Unable to")

@@ -15,7 +15,7 @@ import pytest
 
 import tiny
 from dlm import config, disk
-from dlm.cli import main, usage
+from dlm.cli import main, parser
 from dlm.data import build
 from dlm.report import page as report
 from dlm.sweep import local as sweep
@@ -56,7 +56,7 @@ def folders(finished: Path) -> dict[str, Path]:
 # --- verbs ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", usage.VERBS)
+@pytest.mark.parametrize("verb", parser.VERBS)
 def test_help_teaches_by_example(verb, capsys) -> None:
     with pytest.raises(SystemExit) as left:
         dlm(verb, "--help")
@@ -65,7 +65,7 @@ def test_help_teaches_by_example(verb, capsys) -> None:
     assert "examples:" in text and f"dlm {verb} " in text.split("examples:")[1]
 
 
-@pytest.mark.parametrize("verb", ["", *usage.VERBS])
+@pytest.mark.parametrize("verb", ["", *parser.VERBS])
 def test_help_fits_the_terminal_and_breaks_no_word(verb, capsys, monkeypatch) -> None:
     """The words are those of a page of any width, but for the end of a line that goes on."""
     pages = {}
@@ -303,7 +303,7 @@ def test_train_leaves_its_error_in_the_run(experiment, capsys, monkeypatch, at_h
     assert "Traceback" in text and "RuntimeError: planted" in text and "in planted" in text
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "failed" and result["reason"] == "RuntimeError: planted"
-    assert record.status(folder) not in sweep.DONE  # so the same command tries again
+    assert record.status(folder) not in record.DONE  # so the same command tries again
 
 
 def test_a_train_that_is_interrupted_has_not_failed(

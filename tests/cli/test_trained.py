@@ -26,13 +26,13 @@ def get_config(scale="laptop"):
     c.data.seq_len = 16
     c.model.layers, c.model.width, c.model.heads = 1, 16, 2
     c.train.duration, c.train.batch_size = "4 steps", 8
-    c.evaluation.final_passes, c.evaluation.samples = 16, 1
+    c.evaluation.final_mc_samples, c.evaluation.samples = 16, 1
     return c
 
 def sweep(scale="laptop"):
     for name in {names!r}:
         uses_time = config.FAMILIES[name].uses_time
-        yield {{"objective.name": name, "model.time": "adaln" if uses_time else "none"}}
+        yield {{"objective.name": name, "model.time_conditioning": "adaln" if uses_time else "none"}}
 """
 
 
@@ -250,7 +250,7 @@ def get_config(scale="laptop"):
     c.optimizer.lr = 4e-3
     c.objective.estimator = "count"
     c.evaluation.every = "1000 steps"
-    c.evaluation.final_passes = 8
+    c.evaluation.final_mc_samples = 8
     return c
 
 def sweep(scale="laptop"):

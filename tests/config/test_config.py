@@ -120,7 +120,10 @@ def test_what_is_no_override_is_refused(text):
         (dict(optimizer__lr=math.nan), "config.optimizer.lr=nan: must be from 1e-10 to 10"),
         (dict(optimizer__lr=math.inf), "config.optimizer.lr=inf: must be from 1e-10 to 10"),
         (dict(optimizer__b2=1.0), "config.optimizer.b2=1.0: must be at least 0 and below 1"),
-        (dict(optimizer__final=1.5), "config.optimizer.final=1.5: must be from 0 to 1"),
+        (
+            dict(optimizer__min_lr_ratio=1.5),
+            "config.optimizer.min_lr_ratio=1.5: must be from 0 to 1",
+        ),
         (dict(model__dropout__residual=1.0), "config.model.dropout.residual=1.0"),
         (dict(model__dtype="bf16"), "did you mean bfloat16?"),
         (
@@ -140,8 +143,14 @@ def test_what_is_no_override_is_refused(text):
         (dict(model__size="14M"), "config.model.size='14M': must be one of Table 5"),
         (dict(objective__name="mask"), "did you mean masked?"),
         (dict(optimizer__schedule="cos"), "config.optimizer.schedule='cos': must be one of cosine"),
-        (dict(corpus__validation=1.0), "config.corpus.validation=1.0: must be above 0 and below 1"),
-        (dict(evaluation__growth=0.5), "config.evaluation.growth=0.5: must be from 1 to 1,000"),
+        (
+            dict(corpus__validation_fraction=1.0),
+            "config.corpus.validation_fraction=1.0: must be above 0 and below 1",
+        ),
+        (
+            dict(evaluation__interval_growth=0.5),
+            "config.evaluation.interval_growth=0.5: must be from 1 to 1,000",
+        ),
         (dict(tokenizer__kind="bpe"), "config.tokenizer.vocab_size=0: must be 259 (256 bytes"),
         (dict(tokenizer__kind="hf"), "config.tokenizer.path='': must be a path"),
         (dict(train__duration="fast"), "config.train.duration='fast': must be a number and a unit"),
@@ -157,7 +166,7 @@ def test_what_is_no_override_is_refused(text):
         ),
         (dict(model__layers=100_000), "config.model.layers=100000: must be from 1 to 1,000"),
         (dict(model__width=10**9), "config.model.width=1000000000: must be from 2 to 65,536"),
-        (dict(model__init=1e300), "config.model.init=1e+300: must be from 1e-06 to 10"),
+        (dict(model__init_std=1e300), "config.model.init_std=1e+300: must be from 1e-06 to 10"),
         (dict(train__steps_per_call=10**9), "steps_per_call=1000000000: must be from 1 to 10,000"),
         (dict(objective__low_noise=1e-300), "low_noise=1e-300: must be from 0.01 to 1"),
         (
@@ -187,7 +196,7 @@ ABSURD = (math.nan, math.inf, -math.inf, 1e300, -1, -1e-9, 10**400, 10**5000, Tr
 @pytest.mark.parametrize("name", NUMBERS)
 def test_an_absurd_number_is_one_line_that_names_the_field(name):
     for value in ABSURD:
-        if (name, value) == ("objective.separator", -1):  # its default
+        if (name, value) == ("objective.separator_id", -1):  # its default
             continue
         with pytest.raises(DlmError) as error:
             resolved(**{name.replace(".", "__"): value})
@@ -293,7 +302,7 @@ def test_evaluations_start_dense_grow_apart_and_end_with_the_run(growth, every):
         data__unique_tokens=UNIQUE,
         train__duration="300 steps",
         evaluation__every=f"{every} steps",
-        evaluation__growth=growth,
+        evaluation__interval_growth=growth,
     ).evaluate_at
     assert at[0] == min(every, 300) and at[-1] == 300
     assert list(at) == sorted(set(at))
@@ -322,7 +331,7 @@ def test_a_run_id_depends_on_what_determines_the_result_and_on_nothing_else():
         optimizer__lr=1e-3,
         train__seed=1,
         train__duration="99 epochs",
-        evaluation__passes=2,
+        evaluation__mc_samples=2,
     )
     ids = {config.run_id(resolved(**{key: value}), "abc") for key, value in other.items()}
     assert len(ids) == len(other) and plain not in ids
@@ -411,8 +420,8 @@ def test_an_experiment_that_is_not_there_names_the_nearest(tmp_path):
             "objective.order_kind='segments'.*depends on the tokens is no bound",
         ),
         (
-            {"objective.name": "ar", "model.time": "adaln"},
-            "model.time='adaln': must be none, for ar",
+            {"objective.name": "ar", "model.time_conditioning": "adaln"},
+            "model.time_conditioning='adaln': must be none, for ar",
         ),
     ],
 )

@@ -15,7 +15,8 @@ import tiny
 from dlm.config import memory, planning
 from dlm.config.memory import Machine
 from dlm.errors import DlmError
-from dlm.sweep import local
+from dlm.sweep import local, machine
+from dlm.sweep.jobs import Job
 from tolerances import FLOAT64
 
 HERE = Machine(1, 8e9, cpu=True)
@@ -41,7 +42,7 @@ def refusal(machine: Machine | None = HERE, **overrides) -> str:
 
 
 def test_work_counts_held_out_and_as_many_training_windows_pass_by_pass():
-    c = resolved(objective__name="masked", evaluation__final_passes=5, evaluation__samples=3)
+    c = resolved(objective__name="masked", evaluation__final_mc_samples=5, evaluation__samples=3)
     p = planned(c)
     forward = p.flops_per_step / 3 / 16
     w = planning.work(c, p)
@@ -57,7 +58,7 @@ def test_work_counts_held_out_and_as_many_training_windows_pass_by_pass():
 
 
 def test_an_exact_likelihood_takes_one_pass_and_samples_from_a_cache():
-    c = resolved(evaluation__final_passes=1000, evaluation__samples=3)
+    c = resolved(evaluation__final_mc_samples=1000, evaluation__samples=3)
     p = planned(c)
     w = planning.work(c, p)
     forward = p.flops_per_step / 3 / 16
@@ -90,8 +91,8 @@ def test_every_family_samples_in_its_own_number_of_passes(overrides, passes):
     ("overrides", "words"),
     [
         (
-            dict(objective__name="masked", evaluation__final_passes=10**12),
-            r"evaluation.final_passes=1000000000000: must be at most [\d,]+: it needs 3.4×10²¹ "
+            dict(objective__name="masked", evaluation__final_mc_samples=10**12),
+            r"evaluation.final_mc_samples=1000000000000: must be at most [\d,]+: it needs 3.4×10²¹ "
             r"FLOPs or more, .* times the training itself",
         ),
         (
@@ -100,10 +101,10 @@ def test_every_family_samples_in_its_own_number_of_passes(overrides, passes):
             r".* times the training itself",
         ),
         (
-            dict(objective__name="masked", evaluation__passes=10**12),
-            r"evaluation.passes=1000000000000: must be at most",
+            dict(objective__name="masked", evaluation__mc_samples=10**12),
+            r"evaluation.mc_samples=1000000000000: must be at most",
         ),
-        (dict(evaluation__final_passes=10**12), "^$"),  # an exact likelihood takes one
+        (dict(evaluation__final_mc_samples=10**12), "^$"),  # an exact likelihood takes one
     ],
 )
 def test_scores_and_samples_without_end_are_refused_with_their_size(overrides, words):
@@ -111,7 +112,9 @@ def test_scores_and_samples_without_end_are_refused_with_their_size(overrides, w
 
 
 def test_a_trial_of_two_steps_may_cost_less_than_its_scores():
-    two = dict(objective__name="masked", train__duration="2 steps", evaluation__final_passes=512)
+    two = dict(
+        objective__name="masked", train__duration="2 steps", evaluation__final_mc_samples=512
+    )
     c = resolved(**two)
     w = planning.work(c, planned(c))
     assert w.final > planning.MOST_TIMES_TRAINING * w.training
@@ -130,7 +133,7 @@ def test_more_checkpoints_evaluations_or_decay_than_steps_are_refused():
     assert refusal(**long) == ""
     line = refusal(**long, train__checkpoint_every="1 steps")
     assert "checkpoint_every='1 steps': must be at least 10 steps: 1,000,000 checkpoints" in line
-    often = long | dict(evaluation__every="1 steps", evaluation__growth=1.0)
+    often = long | dict(evaluation__every="1 steps", evaluation__interval_growth=1.0)
     assert "evaluation.every='1 steps': must be rarer: the 1,000,000 steps" in refusal(**often)
     wsd = dict(train__duration="100 steps", optimizer__decay="101 steps")
     assert "decay='101 steps': must be at most the 100 steps of the run" in refusal(
@@ -150,7 +153,7 @@ def held(least=False, machine=HERE, **overrides) -> memory.Memory:
 def test_the_state_is_what_is_written_out():
     m, n = held(), planned(resolved()).parameters.total
     assert (m.parameters, m.optimizer, m.average, m.best) == (4 * n, 8 * n, 0, 4 * n)
-    assert held(optimizer__ema=0.9).average == 4 * n
+    assert held(optimizer__ema_decay=0.9).average == 4 * n
     assert m.batch == 4 * 16 * 16 * 64
     assert held(least=True).gradients == 4 * n
 
@@ -158,7 +161,7 @@ def test_the_state_is_what_is_written_out():
 def test_more_of_anything_takes_no_less_and_the_least_is_below_the_estimate():
     more = {
         "model.layers": 4, "model.width": 256, "data.seq_len": 128, "evaluation.samples": 10_000,
-        "evaluation.batch_size": 4096, "train.steps_per_call": 10_000, "optimizer.ema": 0.9,
+        "evaluation.batch_size": 4096, "train.steps_per_call": 10_000, "optimizer.ema_decay": 0.9,
     }  # fmt: skip
     for name in ("ar", "masked", "block", "gaussian"):
         base = held(objective__name=name).total
@@ -245,7 +248,7 @@ import json, sys, pathlib
 from dlm.cli import main as cli
 codes = [cli.main(["run", {str(path)!r}, "--workdir", "runs", "--config." + word])
          for word in ("mesh.fsdp=2", "model.width=1000000000", "train.duration=1e29 steps",
-                      "evaluation.final_passes=1e12")]
+                      "evaluation.final_mc_samples=1e12")]
 print(json.dumps([codes, "jax" in sys.modules, [p.name for p in pathlib.Path("runs").glob("*")]]))
 """
     done = subprocess.run(
@@ -257,16 +260,16 @@ print(json.dumps([codes, "jax" in sys.modules, [p.name for p in pathlib.Path("ru
 
 
 def test_devices_of_a_cpu_are_read_from_where_jax_reads_them(monkeypatch):
-    monkeypatch.setattr(local, "_gpus", list)
-    monkeypatch.setattr(local, "_tpu", lambda: False)
+    monkeypatch.setattr(machine, "_gpus", list)
+    monkeypatch.setattr(machine, "_tpu", lambda: False)
     monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
     monkeypatch.setenv("XLA_FLAGS", "--xla_a=1 --xla_force_host_platform_device_count=4")
-    here = local.machine()
+    here = machine.machine()
     assert here.devices == 4 and here.cpu and 0 < here.memory <= memory.host_memory()
     monkeypatch.setenv("XLA_FLAGS", "")
-    assert local.machine().devices == 1
-    monkeypatch.setattr(local, "_gpus", lambda: ["0", "1"])
-    assert local.machine() == Machine(2, math.inf, cpu=False, whole=False)
+    assert machine.machine().devices == 1
+    monkeypatch.setattr(machine, "_gpus", lambda: ["0", "1"])
+    assert machine.machine() == Machine(2, math.inf, cpu=False, whole=False)
 
 
 def test_the_limit_of_a_control_group_counts(tmp_path):
@@ -281,7 +284,7 @@ def test_the_limit_of_a_control_group_counts(tmp_path):
 
 def test_runs_at_a_time_that_may_not_fit_together_are_warned_of(tmp_path):
     c = resolved()
-    job = local.Job(c, tmp_path, tmp_path, {}, planned(c))
+    job = Job(c, tmp_path, tmp_path, {}, planned(c))
     one = planning.bytes_on_device(c, job.plan, HERE).total
     here = HERE._replace(memory=2.5 * one)
     assert local.memory_warning([job] * 3, 2, here) == ""

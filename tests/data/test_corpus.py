@@ -602,7 +602,9 @@ def test_a_split_needs_a_document_on_each_side(monkeypatch, tmp_path) -> None:
     for number, texts in enumerate((["one"], [""] * 50, ["a copy of a line"] * 50, [])):
         register(monkeypatch, [(f"d{i}", text) for i, text in enumerate(texts)], state=number)
         size = len("".join(texts))
-        with pytest.raises(DlmError, match=f"validation=0.1: {size} bytes of text, .*more text"):
+        with pytest.raises(
+            DlmError, match=f"validation_fraction=0.1: {size} bytes of text, .*more text"
+        ):
             build(tmp_path)
 
 

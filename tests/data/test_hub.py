@@ -120,7 +120,7 @@ def test_the_share_of_a_hash_split_is_no_part_of_a_split_of_its_own(local, tmp_p
     options = local | {"validation_split": "validation"}
     paths = {
         corpus.build(
-            config.Corpus(name="hub", options=options, validation=share),
+            config.Corpus(name="hub", options=options, validation_fraction=share),
             config.Tokenizer(kind="bytes"),
             tmp_path / "stores",
         ).path

@@ -17,7 +17,7 @@ from dlm.model import sharding, transformer
 from tolerances import FLOAT64, NATS
 
 VOCAB, L = 5, 6
-MODEL = config.Model(layers=1, width=16, heads=2, ff=16, init=0.3)
+MODEL = config.Model(layers=1, width=16, heads=2, ff=16, init_std=0.3)
 WINDOWS = np.random.default_rng(0).integers(0, VOCAB, (19, L)).astype(np.int32)
 NAMES = sorted(config.FAMILIES)
 

@@ -25,7 +25,7 @@ NAMES = sorted(config.FAMILIES)
 
 def settings(name: str) -> config.Config:
     return config.Config(
-        model=config.Model(layers=1, width=8, heads=2, ff=16, init=0.6),
+        model=config.Model(layers=1, width=8, heads=2, ff=16, init_std=0.6),
         objective=config.Objective(name=name, block=3),
         data=config.Data(seq_len=L),
     )

@@ -13,17 +13,18 @@ from scipy import integrate, optimize, stats
 
 import planted
 from dlm.errors import DlmError
-from dlm.laws import analysis, dual, fits, forms, intervals, optimum, published, verdicts
+from dlm.laws import analysis, dual, fits, forms, intervals, optimum, problem, published, verdicts
 from dlm.laws import table as tables
 from dlm.laws import words as in_words
 from dlm.laws.dual import Dual
-from dlm.laws.fits import Loss
-from dlm.laws.forms import LAWS
+from dlm.laws.forms import LAWS, LOSSES
 from dlm.laws.forms import law as named
 from dlm.laws.minimise import minimise
+from dlm.laws.problem import Problem
+from dlm.laws.robust_loss import RobustLoss
 from tolerances import FLOAT64
 
-HUBER, LAD, GAUSSIAN = (Loss(name) for name in fits.LOSSES)
+HUBER, LAD, GAUSSIAN = (RobustLoss(name) for name in LOSSES)
 ONE_SIZE = {
     "sizes": [1e8],
     "unique": (1e7, 2.5e7, 1e8, 4e8),
@@ -73,11 +74,11 @@ def test_every_law_is_differentiated_as_finite_differences_do(name):
         np.testing.assert_allclose(mine, slope, rtol=1e-5, atol=2e-9 / v, err_msg=n)
 
 
-@pytest.mark.parametrize("loss", [HUBER, LAD, GAUSSIAN], ids=fits.LOSSES)
+@pytest.mark.parametrize("loss", [HUBER, LAD, GAUSSIAN], ids=LOSSES)
 def test_the_gradient_of_the_objective_is_that_of_its_values(loss):
     runs = runs_of("over-fitting", noise=0.01)
     law = named("over-fitting")
-    p = fits.Problem(law, runs, loss, law.names, {})
+    p = Problem(law, runs, loss, law.names, {})
     x = p.coordinates(planted.TRUTHS[law.name])[None]
     weights = np.random.default_rng(0).poisson(1.0, (1, len(runs))).astype(float)
     run, only = p.objective(weights), np.array([0])
@@ -273,7 +274,7 @@ def test_losses_as_they_are_defined():
         )
 
 
-@pytest.mark.parametrize("loss", [HUBER, Loss("huber", 0.01), LAD, GAUSSIAN], ids=str)
+@pytest.mark.parametrize("loss", [HUBER, RobustLoss("huber", 0.01), LAD, GAUSSIAN], ids=str)
 def test_the_stiffness_is_the_mean_curvature_over_the_density(loss):
     """Of normal residuals: P(|r| < delta) for Huber, twice the density at zero for the absolute."""
     r, spread = np.random.default_rng(0).standard_normal(20_000) * 0.004, 0.004
@@ -282,7 +283,7 @@ def test_the_stiffness_is_the_mean_curvature_over_the_density(loss):
     assert loss.stiffness(r) == pytest.approx(known[loss.name], rel=0.05)
 
 
-@pytest.mark.parametrize("loss", [HUBER, LAD, GAUSSIAN], ids=fits.LOSSES)
+@pytest.mark.parametrize("loss", [HUBER, LAD, GAUSSIAN], ids=LOSSES)
 def test_at_the_truth_the_deviance_is_about_chi_square(loss):
     """One free coefficient and known noise: the mean over studies is one."""
     law, known = named("chinchilla-tied"), planted.TRUTHS["chinchilla-tied"]
@@ -301,13 +302,13 @@ def test_at_the_truth_the_deviance_is_about_chi_square(loss):
 ])  # fmt: skip
 def test_a_wrong_loss_is_refused(words):
     with pytest.raises(DlmError, match="must be"):
-        Loss(**words)
+        RobustLoss(**words)
 
 
 # --- fits of planted laws -----------------------------------------------------------------------
 
 
-def recovered(name: str, loss: Loss, starts: int) -> None:
+def recovered(name: str, loss: RobustLoss, starts: int) -> None:
     """No worse than the truth, and within the ellipsoid that the noise allows."""
     noise = 1e-3
     runs, truth = runs_of(name, noise=noise), planted.TRUTHS[name]
@@ -528,7 +529,7 @@ def test_starts_are_solved_on_some_rows_of_a_large_table_and_end_on_all(monkeypa
     whole = fits.fit(named("data-decay"), runs, starts=8)
     monkeypatch.setattr(fits, "SCREENED", 40)
     rows = []
-    monkeypatch.setattr(fits, "minimise", lambda run, x, f=fits.minimise, **k: (
+    monkeypatch.setattr(problem, "minimise", lambda run, x, f=problem.minimise, **k: (
         rows.append(run.__closure__), f(run, x, **k))[1])  # fmt: skip
     some = fits.fit(named("data-decay"), runs, starts=8)
     assert len(rows) == 2 and some.objective == pytest.approx(whole.objective, rel=1e-10)
@@ -582,7 +583,7 @@ def coverage(
     names: tuple[str, ...],
     known: tuple[str, ...] = (),
     *,
-    loss: Loss,
+    loss: RobustLoss,
     starts: int,
     resamples: int,
 ) -> dict[str, np.ndarray]:
@@ -750,7 +751,9 @@ def of_theta(a, b, e, alpha, beta) -> dict[str, float]:
     return {"A": math.exp(a), "B": math.exp(b), "E": math.exp(e), "alpha": alpha, "beta": beta}
 
 
-def at(law: str, values: dict[str, float], runs: tables.Table, loss: Loss = HUBER) -> fits.Fit:
+def at(
+    law: str, values: dict[str, float], runs: tables.Table, loss: RobustLoss = HUBER
+) -> fits.Fit:
     """As if it had been fitted."""
     predicted = named(law).predict(values, runs.N, runs.D, runs.U)
     objective = float(loss.sum(np.log(predicted) - np.log(runs.loss)))
@@ -824,7 +827,7 @@ def test_gemstones_objectives_at_the_published_coefficients():
     for key, want in references()["gemstones_published"].items():
         name, delta = key.split("|")
         runs = tables.one(planted.public(f"fits/{GEMSTONES[name]}.csv"))
-        found = at("chinchilla", of_theta(*want["theta"]), runs, Loss("huber", float(delta)))
+        found = at("chinchilla", of_theta(*want["theta"]), runs, RobustLoss("huber", float(delta)))
         assert found.objective == pytest.approx(want["f"], abs=1e-10), key
 
 

@@ -14,18 +14,19 @@ import numpy as np
 import pytest
 
 import planted
-from dlm.cli import laws_verbs, main
+from dlm.cli import fit as fit_verb
+from dlm.cli import main
 from dlm.errors import DlmError
 from dlm.laws import analysis, critical, fits, intervals, law_files, verdicts
 from dlm.laws import table as tables
 from dlm.laws import words as in_words
 from dlm.laws.analysis import Analysis
-from dlm.laws.fits import Loss
 from dlm.laws.forms import law as named
+from dlm.laws.robust_loss import RobustLoss
 from dlm.laws.verdicts import Verdict
 from dlm.report import canvas, law_figures
 
-GAUSSIAN = Loss("gaussian")
+GAUSSIAN = RobustLoss("gaussian")
 ONE_SIZE = {"sizes": [1e8], "unique": (1e7, 2.5e7, 1e8, 4e8)}
 MANY, FEW = (1, 2, 4, 8, 16, 32, 64, 256), (1, 2, 3, 4, 5)
 
@@ -499,7 +500,7 @@ def test_every_json_of_the_verbs_is_strict_where_nothing_is_identified(
     tmp_path, capsys, monkeypatch
 ):
     """R_D open above, a challenger that never reaches the reference, and no crossing."""
-    monkeypatch.setattr(laws_verbs, "_diagnostics", lambda made: {})
+    monkeypatch.setattr(fit_verb, "diagnostics", lambda made: {})
     runs = planted.table("one-size", {**planted.TRUTHS["one-size"], "R_D": 400.0}, noise=0.005,
                          epochs=FEW, **ONE_SIZE)  # fmt: skip
     with open(tmp_path / "runs.csv", "w", newline="") as file:

@@ -16,9 +16,11 @@ from dlm.laws import critical as crit
 from dlm.laws import fits, forms, holdout, intervals, optimum
 from dlm.laws import table as tables
 from dlm.laws import worth as worths
+from dlm.laws.compute_optimal import spend_all
 from dlm.laws.critical import Constants
 from dlm.laws.forms import LAWS
 from dlm.laws.forms import law as named
+from dlm.laws.robust_loss import RobustLoss
 
 # Like AR and masked diffusion: the second starts higher and makes more of repetition.
 AR = {"E": 1.84, "A": 290.0, "B": 787.0, "alpha": 0.31, "beta": 0.31, "R_D": 32.0, "R_N": 37.0}
@@ -50,7 +52,7 @@ def test_the_optimum_is_that_of_a_dense_search(name):
     for C, U in ((1e17, 1e7), (1e19, 1e8), (1e21, 1e8), (1e20, 1e10)):
         D = C / (6 * N)
         loss = law.predict(values, N, D, np.minimum(U, D))
-        found = crit._spent(law, values, C, U, False)
+        found = spend_all(law, values, C, U, False)
         assert float(found.loss) == pytest.approx(np.nanmin(loss), rel=1e-9)
         assert float(found.params) == pytest.approx(N[np.nanargmin(loss)], rel=1e-3)
         assert float(found.epochs) == pytest.approx(max(C / 6 / found.params / U, 1), rel=1e-9)
@@ -62,7 +64,10 @@ def test_where_training_on_does_harm_less_than_all_compute_is_spent():
     """Over-fitting: the optimum at C is the best at any compute up to C, and never rises."""
     law, values = named("over-fitting"), planted.TRUTHS["over-fitting"]
     C = np.geomspace(1e17, 1e23, 25)
-    found, spent = crit.optimal(law, values, C, 1e8), crit._spent(law, values, C, 1e8, False)
+    found, spent = (
+        crit.optimal(law, values, C, 1e8),
+        spend_all(law, values, C, 1e8, False),
+    )
     assert (np.diff(spent.loss) > 0.01).any() and (np.diff(found.loss) <= 1e-7).all()
     N, D = np.meshgrid(np.geomspace(1e6, 1e11, 801), np.geomspace(1e7, 1e12, 801))
     loss = law.predict(values, N, D, np.minimum(1e8, D))
@@ -82,7 +87,7 @@ def test_a_law_that_over_fits_does_not_cross_by_spending_too_much():
     def ending(above: float) -> Constants:
         return constants(MASKED | {"E": MASKED["E"] + best(over) - best(pair()[1]) + above})
 
-    assert float(crit._spent(over.law, over.coefficients, 1e26, 1e8, False).loss) > best(over) + 0.5
+    assert float(spend_all(over.law, over.coefficients, 1e26, 1e8, False).loss) > best(over) + 0.5
     found = crit.critical(over, ending(0.02), 1e8)
     assert found.status == "does not cross" and found.windows == ()
     low = ending(-0.1)
@@ -210,7 +215,7 @@ def test_a_planted_crossing_lies_within_its_interval():
             "data-constrained", truth, noise=0.003, seed=seed,
             sizes=np.geomspace(2e6, 1.3e9, 6), epochs=(1, 4, 16, 64, 256, 1000),
         )  # fmt: skip
-        fit = fits.fit(named("data-constrained"), runs, loss=fits.Loss("gaussian"), starts=4)
+        fit = fits.fit(named("data-constrained"), runs, loss=RobustLoss("gaussian"), starts=4)
         made.append(intervals.bootstrap(fit, 60))
     found, truth = crit.critical(*made, 1e8), crit.critical(*pair(), 1e8).compute
     assert found.low < truth < found.high < 1.2 * found.low
@@ -252,7 +257,7 @@ def test_millions_are_suspected_and_named():
         warnings.simplefilter("error")
         crit.critical(*pair(), 1e8)
         small = planted.table("chinchilla", sizes=(1e4, 1e5, 1e6), unique=(1e4,))
-        fit = fits.Fit(named("chinchilla"), small, fits.Loss(), {}, planted.SEEN, 0.0, ())
+        fit = fits.Fit(named("chinchilla"), small, RobustLoss(), {}, planted.SEEN, 0.0, ())
         assert crit.millions(1e4, fit, fit) == ""  # runs of this scale have such data
 
 
@@ -372,7 +377,7 @@ def isoflops(noise: float) -> tables.Table:
 def test_three_approaches_agree_on_a_planted_law():
     runs = isoflops(1e-4)
     a = planted.SEEN["beta"] / (planted.SEEN["alpha"] + planted.SEEN["beta"])
-    fit = fits.fit(named("chinchilla"), runs, loss=fits.Loss("gaussian"), starts=8)
+    fit = fits.fit(named("chinchilla"), runs, loss=RobustLoss("gaussian"), starts=8)
     found = optimum.approaches(intervals.bootstrap(fit, 50), 50)
     assert [e.value for e in found] == pytest.approx([a] * 3, abs=0.03)
     isoflop, law = found[1], found[2]
@@ -510,7 +515,7 @@ def test_a_true_law_predicts_what_was_held_out_and_a_wrong_one_does_not():
 
     def by(name):
         def make(t: tables.Table) -> fits.Fit:
-            return fits.fit(named(name), t, loss=fits.Loss("gaussian"), starts=4)
+            return fits.fit(named(name), t, loss=RobustLoss("gaussian"), starts=4)
 
         return holdout.holdout(runs, make, "epochs", 16)
 

@@ -14,7 +14,8 @@ import planted
 from dlm.config import devices
 from dlm.errors import DlmError
 from dlm.laws import advice, chosen, plan
-from dlm.laws.critical import Constants, optimal
+from dlm.laws.compute_optimal import optimal
+from dlm.laws.critical import Constants
 from dlm.laws.crossings import CROSSES
 from dlm.laws.fits import Fit
 from dlm.laws.forms import law as named

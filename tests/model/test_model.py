@@ -17,7 +17,7 @@ from dlm.model import transformer
 from tolerances import GRADIENTS, LOGITS, NATS, assert_close
 
 ROWS, T = 7, 5
-SMALL = config.Model(layers=2, width=16, heads=2, ff=24, init=0.3)
+SMALL = config.Model(layers=2, width=16, heads=2, ff=24, init_std=0.3)
 IDS = jnp.array([[0, 3, 1, 6, 2], [5, 5, 4, 0, 1]])
 
 
@@ -311,7 +311,12 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32():
 )
 def test_scan_and_remat_change_no_logit_and_no_gradient(change) -> None:
     plain = config.Model(
-        layers=3, width=16, heads=2, ff=32, time="adaln", dropout=config.Dropout(residual=0.2)
+        layers=3,
+        width=16,
+        heads=2,
+        ff=32,
+        time_conditioning="adaln",
+        dropout=config.Dropout(residual=0.2),
     )
     tokens = jax.random.randint(jax.random.key(1), (2, 6), 0, 9)
 

@@ -20,7 +20,7 @@ from tolerances import NATS, PROBABILITY
 V, L = 3, 4
 BOS, MASK = V, V + 1
 STRINGS = jnp.array(list(itertools.product(range(V), repeat=L)), jnp.int32)
-MODEL = config.Model(layers=2, width=8, heads=2, ff=16, init=0.7, tied=False)
+MODEL = config.Model(layers=2, width=8, heads=2, ff=16, init_std=0.7, tied=False)
 NETWORK = transformer(MODEL, V + 2)
 LIMIT = 4.0
 

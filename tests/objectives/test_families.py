@@ -35,20 +35,20 @@ VARIANTS: list[tuple[str, dict]] = [  # the quick ones
     ("gaussian", {"learned_schedule": True}),
 ]
 MORE: list[tuple[str, dict]] = [
-    ("d3pm", {"form": "score"}),
+    ("d3pm", {"parameterization": "score"}),
     ("d3pm", {"timesteps": 4}),
     ("masked", {"timesteps": 3, "schedule": "cosine"}),
     ("orders", {"orders": 3}),
     ("orders", {"orders": 3, "order_kind": "spans", "span": 2, "targets": True}),
-    ("orders", {"orders": 0, "order_kind": "segments", "separator": 1}),
+    ("orders", {"orders": 0, "order_kind": "segments", "separator_id": 1}),
     *(("masked", {"schedule": name}) for name in schema.SCHEDULES if name != "geometric"),
     ("masked", {"estimator": "count"}),
     ("masked", {"weighting": "unweighted"}),
     ("masked", {"suffix": 0.5}),
     ("d3pm", {"schedule": "geometric"}),
-    ("d3pm", {"chain": "absorbing"}),
-    ("d3pm", {"chain": "absorbing", "timesteps": 4}),
-    ("d3pm", {"form": "score", "chain": "absorbing"}),
+    ("d3pm", {"transition": "absorbing"}),
+    ("d3pm", {"transition": "absorbing", "timesteps": 4}),
+    ("d3pm", {"parameterization": "score", "transition": "absorbing"}),
     ("flow", {}),
     ("gaussian", {"prediction": "epsilon"}),
 ]
@@ -66,7 +66,9 @@ def make_objective(name: str, **options) -> objectives.Objective:
 
 @functools.cache
 def toy(extra: int, time: str = "adaln"):
-    model = config.Model(layers=1, width=8, heads=2, ff=16, init=0.5, tied=False, time=time)
+    model = config.Model(
+        layers=1, width=8, heads=2, ff=16, init_std=0.5, tied=False, time_conditioning=time
+    )
     network = transformer(model, V + extra)
     return network, jax.jit(network.init)(jax.random.key(0))
 
@@ -157,7 +159,9 @@ def test_discrete_time_comes_down_to_continuous_time(schedule):
     assert weights(1)[L] == 1 and not weights(1)[:L].any()  # one step: all masked, all at once
 
 
-@pytest.mark.parametrize("options", [{"name": "flow"}, {"name": "d3pm", "form": "score"}])
+@pytest.mark.parametrize(
+    "options", [{"name": "flow"}, {"name": "d3pm", "parameterization": "score"}]
+)
 def test_what_would_be_no_bound_is_refused(options):
     """A schedule with noise at t = 0, for what has no reconstruction term."""
     c = config.base()
@@ -173,7 +177,7 @@ def test_what_would_be_no_bound_is_refused(options):
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_the_absorbing_chain_is_masked_diffusion(steps, schedule):
     masked, a = masked_nll(schedule=schedule, timesteps=steps)
-    chain, b = masked_nll(name="d3pm", chain="absorbing", schedule=schedule, timesteps=steps)
+    chain, b = masked_nll(name="d3pm", transition="absorbing", schedule=schedule, timesteps=steps)
     z = (chain - masked) / np.hypot(a, b)
     assert abs(z.mean()) < 0.8 and np.abs(z).max() < 12  # few keys: Student's tails
 
@@ -187,7 +191,8 @@ def test_score_entropy_of_the_masked_models_ratios_is_the_masked_bound():
 
     key = jax.random.key(3)
     one, two = (
-        make_objective("d3pm", chain="absorbing", form=form) for form in ("score", "denoising")
+        make_objective("d3pm", transition="absorbing", parameterization=parameterization)
+        for parameterization in ("score", "denoising")
     )
     a = one.nll(normalised, params, STRINGS, key, 4).nats
     b = two.nll(network.apply, params, STRINGS, key, 4).nats
@@ -357,7 +362,7 @@ def test_every_order_is_a_model_of_its_own(targets):
 
 def test_spans_and_segments_move_whole():
     tokens = jnp.array([[5, 6, 0, 7, 8, 9, 0, 4]])
-    c = config.Objective(name="orders", orders=0, order_kind="segments", separator=0)
+    c = config.Objective(name="orders", orders=0, order_kind="segments", separator_id=0)
     seen = {
         tuple(orders.sample_order(c, keys.row_keys(jax.random.key(k), 1), tokens)[0].tolist())
         for k in range(40)

@@ -21,7 +21,7 @@ from tolerances import FLOAT64, FORMULA, NATS, PROBABILITY
 
 V, L = 3, 4
 STRINGS = jnp.array(list(itertools.product(range(V), repeat=L)), jnp.int32)
-MODEL = config.Model(layers=1, width=8, heads=2, ff=16, init=0.7, tied=False)
+MODEL = config.Model(layers=1, width=8, heads=2, ff=16, init_std=0.7, tied=False)
 NAMES = ("any_order", "ar", "block", "masked", "noise", "orders")  # log V string by string
 BOS, MASK = V, V + 1
 KEYS, TILE = 400, 2  # draws of an estimator for each string, and copies of it in a batch

@@ -147,7 +147,7 @@ def test_a_probability_of_the_mask_is_caught():
 # --- leaks ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name, options", [("d3pm", {"chain": "absorbing"}), ("flow", {})])
+@pytest.mark.parametrize("name, options", [("d3pm", {"transition": "absorbing"}), ("flow", {})])
 def test_masks_hide_what_is_asked_for_in_families_that_need_not_mask(name, options):
     assert holds(checks.blind, make_objective(name, **options)) == [True, True]
 

@@ -11,7 +11,7 @@ import pytest
 
 import planted
 from dlm import format
-from dlm.cli import laws_verbs
+from dlm.cli import fit
 from dlm.errors import DlmError
 from dlm.laws import table as tables
 from dlm.laws.comparison import Comparison
@@ -283,7 +283,7 @@ def test_each_family_has_files_of_its_own():
     """wd0.1, wd0.5 and wd0.9 once shared one file, cut at the dot."""
     families = [SimpleNamespace(family=f"wd0.{k}") for k in (1, 5, 9)]
     analyses: list = [SimpleNamespace(fit=SimpleNamespace(table=t)) for t in families]
-    assert list(laws_verbs._diagnostics(analyses)) == [
+    assert list(fit.diagnostics(analyses)) == [
         f"{kind}-wd0.{k}" for k in (1, 5, 9) for kind in ("profiles", "residuals")
     ]
 

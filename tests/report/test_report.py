@@ -13,6 +13,7 @@ import pytest
 
 from dlm import runs
 from dlm.errors import DlmError
+from dlm.laws import fits
 from dlm.report import canvas, run_figures, summary
 from dlm.report import page as report
 from fake_runs import autoregressive, diffusion, edit, quickstart, write_run
@@ -195,11 +196,38 @@ def test_a_figure_that_fails_costs_neither_the_page_nor_the_others(tmp_path, mon
     monkeypatch.setattr(run_figures, "_epochs_panel", fail)
     monkeypatch.setattr(run_figures, "digits", fail)
     text = read(report.write(tmp_path).read_text("utf-8"))
-    assert "epochs: not drawn: FloatingPointError: a hole in the curve" in text
+    assert "epochs: not drawn: FloatingPointError: a hole" in text
     assert "The samples are not drawn: a hole" in text and "Bold: the best" in text
     files = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert {"frontier.png", "frontier.svg", "frontier.pdf", "report.json", "runs.csv"} <= files
     assert not any(name.startswith("epochs") for name in files)
+
+
+def test_a_law_that_cannot_be_fitted_never_costs_the_report(tmp_path, monkeypatch):
+    """Five seeds of one evaluation each: every point of the curve has the same tokens."""
+    for seed in range(5):
+        folder = write_run(tmp_path, AR, seed=seed, epochs=50, shift=0.01 * seed)
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        (folder / "metrics.jsonl").write_text("\n".join(lines[-2:]) + "\n")
+        edit(folder / "result.json", lambda result: None)  # with the digest of these two lines
+    assert "every run has 307,200 tokens" in read(report.write(tmp_path).read_text("utf-8"))
+
+    def fail(*_, **__):
+        raise FloatingPointError("no fit")
+
+    monkeypatch.setattr(fits, "fit", fail)
+    assert "FloatingPointError: no fit" in read(page_of(tmp_path))
+
+
+def test_the_figure_of_one_panel_is_drawn_once(tmp_path, monkeypatch):
+    write_run(tmp_path, AR, epochs=50)
+    widths = []
+    draw = canvas.draw
+    monkeypatch.setattr(canvas, "draw", lambda *each: widths.append(each[2]) or draw(*each))
+    page = report.write(tmp_path).read_text("utf-8")
+    assert len(widths) == 2 and page.count("<figure") == 3  # frontier, epochs; and the samples
+    report.write(tmp_path, ["epochs"], width=3.25)  # the page shows figures at their own width
+    assert widths[2:] == [3.25, 0.0, 0.0]
 
 
 def test_one_panel_at_the_width_of_a_column(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import fake_runs
-from dlm.cli import main, trained
+from dlm.cli import main, parser
 from dlm.errors import DlmError
 from dlm.report import page
 from dlm.runs import addresses
@@ -112,7 +112,7 @@ def test_a_folder_of_runs_is_a_path_or_a_name_below_the_workdir(workdir) -> None
 )
 def test_every_verb_that_takes_a_run_finds_it(words, workdir, monkeypatch, capsys) -> None:
     """Until its checkpoint, which these runs lack."""
-    assert words[0] in trained.ACTIONS
+    assert words[0] in parser.VERBS
     assert main.main(list(words)) == 2
     assert "runs/one/0123456789" in capsys.readouterr().err
     assert main.main([words[0], "zzzz", *words[2:]]) == 2

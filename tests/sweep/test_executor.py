@@ -17,9 +17,9 @@ from dlm import sealed
 from dlm.cli import main
 from dlm.errors import DlmError
 from dlm.report import page
-from dlm.sweep import local as sweep
 from dlm.sweep import slurm as executor
 from dlm.sweep import worker
+from dlm.sweep.jobs import Job, plan_jobs
 from dlm.training import record, run
 from fake_command import Fakes
 
@@ -34,11 +34,11 @@ def fakes(tmp_path, monkeypatch) -> Fakes:
     return fakes
 
 
-def jobs_of(folder: Path) -> list[sweep.Job]:
-    return sweep.jobs(str(tiny.experiment_file(folder)), "laptop", [], folder / "runs")
+def jobs_of(folder: Path) -> list[Job]:
+    return plan_jobs(str(tiny.experiment_file(folder)), "laptop", [], folder / "runs")
 
 
-def ids(jobs: list[sweep.Job]) -> list[str]:
+def ids(jobs: list[Job]) -> list[str]:
     return [record.read_json(job.folder / "job.json")["slurm"] for job in jobs]
 
 
@@ -165,7 +165,7 @@ def test_a_job_that_leaves_no_result_has_failed_unless_another_trains_it(
     )
     told = []
 
-    def show(event: str, job: sweep.Job, row: dict) -> None:
+    def show(event: str, job: Job, row: dict) -> None:
         told.append((event, job is gone))
         if event == "failed":  # the other process is done, too
             result = {"status": "finished"}

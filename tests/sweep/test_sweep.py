@@ -25,11 +25,12 @@ from dlm.config import experiment as experiments
 from dlm.data import build
 from dlm.errors import DlmError
 from dlm.report import page
-from dlm.sweep import local
+from dlm.sweep import local, machine
+from dlm.sweep.jobs import Job, plan_jobs
 from dlm.training import record
+from places import TESTS
 
-HERE = Path(__file__).parent
-DLM = [sys.executable, str(HERE / "fake_dlm.py")]
+DLM = [sys.executable, str(TESTS / "fake_dlm.py")]
 SEEDS = """
 def sweep(scale="laptop"):
     for seed in {seeds}:
@@ -47,16 +48,16 @@ def seeds_file(folder: Path, *seeds: int) -> Path:
     return tiny.experiment_file(folder, text)
 
 
-def jobs_of(path: Path, *overrides: tuple) -> list[local.Job]:
-    return local.jobs(str(path), "laptop", list(overrides), path.parent / "runs")
+def jobs_of(path: Path, *overrides: tuple) -> list[Job]:
+    return plan_jobs(str(path), "laptop", list(overrides), path.parent / "runs")
 
 
 @pytest.fixture
 def fake(monkeypatch) -> None:
-    monkeypatch.setattr(local, "WORKER", (sys.executable, str(HERE / "fake_worker.py")))
+    monkeypatch.setattr(local, "WORKER", (sys.executable, str(TESTS / "fake_worker.py")))
 
 
-def execute(jobs: list[local.Job], workers: int = 1) -> tuple[dict, list]:
+def execute(jobs: list[Job], workers: int = 1) -> tuple[dict, list]:
     events: list[tuple] = []
     jobs[0].folder.parent.mkdir(parents=True, exist_ok=True)
     ended = local.execute(
@@ -68,7 +69,7 @@ def execute(jobs: list[local.Job], workers: int = 1) -> tuple[dict, list]:
     return {job.config.train.seed: ended[job.about["run"]] for job in jobs}, events
 
 
-def starts(job: local.Job) -> int:
+def starts(job: Job) -> int:
     file = job.folder / "starts"
     return len(file.read_text().splitlines()) if file.exists() else 0
 
@@ -176,7 +177,7 @@ def test_a_size_by_hand_that_the_sweep_undoes_is_refused(tmp_path) -> None:
 
 
 def test_a_scale_has_its_own_folder(experiment) -> None:
-    found = local.jobs(str(experiment), "smoke", [], experiment.parent / "runs")
+    found = plan_jobs(str(experiment), "smoke", [], experiment.parent / "runs")
     assert found[0].folder.parent.name == "tiny_experiment-smoke"
 
 
@@ -263,23 +264,23 @@ def test_several_workers_share_the_runs(tmp_path, fake) -> None:
 def test_cores_are_shared_out_without_overlap(monkeypatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert [p["cores"] for p in local.placements(2, 1)] == [[0, 2], [1, 3]]
-    assert [p["cores"] for p in local.placements(4, 8)] == [[0], [1], [2], [3]]
-    assert [p["cores"] for p in local.placements(5, 1)] == [[0, 1, 2, 3]] * 5
+    assert [p["cores"] for p in machine.placements(2, 1)] == [[0, 2], [1, 3]]
+    assert [p["cores"] for p in machine.placements(4, 8)] == [[0], [1], [2], [3]]
+    assert [p["cores"] for p in machine.placements(5, 1)] == [[0, 1, 2, 3]] * 5
     monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
-    assert [p["env"]["CUDA_VISIBLE_DEVICES"] for p in local.placements(3, 1)] == ["0", "3", "0"]
-    assert local.default_workers(1) == 2
+    assert [p["env"]["CUDA_VISIBLE_DEVICES"] for p in machine.placements(3, 1)] == ["0", "3", "0"]
+    assert machine.default_workers(1) == 2
 
 
 def test_workers_on_one_gpu_share_its_memory(monkeypatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    for name in ("JAX_PLATFORMS", *local.GPU_MEMORY):
+    for name in ("JAX_PLATFORMS", *machine.GPU_MEMORY):
         monkeypatch.delenv(name, raising=False)
-    shares = [place["env"].get("XLA_CLIENT_MEM_FRACTION") for place in local.placements(3, 1)]
+    shares = [place["env"].get("XLA_CLIENT_MEM_FRACTION") for place in machine.placements(3, 1)]
     assert shares == ["0.375", None, "0.375"]  # two workers on GPU 0, one on GPU 1
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.2")  # the user's own; never both
-    assert not any("XLA_CLIENT_MEM_FRACTION" in p["env"] for p in local.placements(3, 1))
+    assert not any("XLA_CLIENT_MEM_FRACTION" in p["env"] for p in machine.placements(3, 1))
 
 
 @pytest.mark.parametrize(
@@ -295,35 +296,35 @@ def test_workers_on_one_gpu_share_its_memory(monkeypatch) -> None:
 )
 def test_gpus_are_those_that_the_environment_shows(monkeypatch, tmp_path, visible, gpus) -> None:
     (tmp_path / "nvidia0").touch()  # is not asked
-    monkeypatch.setattr(local, "Path", {"/dev": tmp_path}.__getitem__)
+    monkeypatch.setattr(machine, "Path", {"/dev": tmp_path}.__getitem__)
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert local._gpus() == gpus
+    assert machine._gpus() == gpus
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert local._gpus() == []
+    assert machine._gpus() == []
 
 
 def test_where_the_environment_shows_none_the_devices_are_counted(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(local, "Path", {"/dev": tmp_path}.__getitem__)
-    monkeypatch.setattr(local.record, "cores", lambda: [0, 1, 2])
+    monkeypatch.setattr(machine, "Path", {"/dev": tmp_path}.__getitem__)
+    monkeypatch.setattr(machine.record, "cores", lambda: [0, 1, 2])
     for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
-    assert local._gpus() == [] and local.default_workers(8) == 3
-    assert not any("CUDA_VISIBLE_DEVICES" in place["env"] for place in local.placements(2, 1))
+    assert machine._gpus() == [] and machine.default_workers(8) == 3
+    assert not any("CUDA_VISIBLE_DEVICES" in place["env"] for place in machine.placements(2, 1))
     (tmp_path / "vfio").mkdir()
     (tmp_path / "vfio" / "vfio").touch()  # of the driver, also if there are no chips
-    assert local.default_workers(8) == 3
+    assert machine.default_workers(8) == 3
     for name in ("accel0", "vfio/0"):  # one process holds all of a TPU host
         (tmp_path / name).touch()
-        assert local.default_workers(4) == 1
+        assert machine.default_workers(4) == 1
         monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-        assert local.default_workers(4) == 3
+        assert machine.default_workers(4) == 3
         monkeypatch.delenv("JAX_PLATFORMS")
         (tmp_path / name).unlink()
     for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "nvidia-modeset", "nvidia-caps"):
         (tmp_path / name).touch()
-    assert local._gpus() == ["0", "1"] and local.default_workers(1) == 2
-    first, second = local.placements(2, 1)
+    assert machine._gpus() == ["0", "1"] and machine.default_workers(1) == 2
+    first, second = machine.placements(2, 1)
     assert first == {"env": {"CUDA_VISIBLE_DEVICES": "0"}, "cores": [0, 1, 2]}
     assert second == {"env": {"CUDA_VISIBLE_DEVICES": "1"}, "cores": [0, 1, 2]}
 
@@ -332,11 +333,11 @@ def test_a_worker_gets_as_many_gpus_as_a_mesh_takes(monkeypatch) -> None:
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,5,6,7,8")
     for devices, shares in ((1, list("0125678")), (2, ["0,1", "2,5", "6,7"]), (4, ["0,1,2,5"])):
-        workers = local.default_workers(devices)
-        found = [p["env"]["CUDA_VISIBLE_DEVICES"] for p in local.placements(workers, devices)]
+        workers = machine.default_workers(devices)
+        found = [p["env"]["CUDA_VISIBLE_DEVICES"] for p in machine.placements(workers, devices)]
         assert found == shares
     with pytest.raises(DlmError, match="config.mesh: takes 8 GPUs; this machine shows 7"):
-        local.placements(local.default_workers(8), 8)
+        machine.placements(machine.default_workers(8), 8)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +345,7 @@ def test_a_worker_gets_as_many_gpus_as_a_mesh_takes(monkeypatch) -> None:
 )
 def test_the_fewest_devices_of_a_job(mesh, devices) -> None:
     c = tiny.resolved(**{f"mesh_{axis}": size for axis, size in mesh.items()})
-    job = local.Job(c, Path(), Path(), {}, None)  # pyright: ignore (no plan)
+    job = Job(c, Path(), Path(), {}, None)  # pyright: ignore (no plan)
     assert job.devices == devices
 
 
@@ -361,7 +362,7 @@ def start(path: Path, jobs: int = 1) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def hold(jobs: list[local.Job]) -> Path:
+def hold(jobs: list[Job]) -> Path:
     folder = jobs[0].folder.parent
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "hold").touch()
@@ -411,7 +412,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number) -> None:
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 75, out + err
-    assert "interrupted" in err and "Traceback" not in out + err
+    assert "Interrupted" in err and "Traceback" not in out + err
     assert len([j for j in jobs if (j.folder / "saved").exists()]) == 1
     barrier.unlink()
     process = start(path)
@@ -437,7 +438,7 @@ time.sleep(60)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 75, out + err
-    assert "interrupted" in err and "Traceback" not in out + err
+    assert "Interrupted" in err and "Traceback" not in out + err
 
 
 def test_a_failed_run_makes_exit_code_1_and_a_done_sweep_0(tmp_path) -> None:
@@ -463,7 +464,7 @@ def test_a_worker_killed_in_real_training(tmp_path, monkeypatch, cache, capsys) 
     words = ["run", str(path), "--workdir", str(tmp_path / "runs"), "--jobs", "1"]
     words += ["--config.evaluation.samples=0"]
     with monkeypatch.context() as patch:
-        patch.setattr(local, "WORKER", (sys.executable, str(HERE / "dying_worker.py")))
+        patch.setattr(local, "WORKER", (sys.executable, str(TESTS / "dying_worker.py")))
         assert main.main(words) == 1
     assert record.status(killed) == "failed" and record.status(other) == "finished"
     reason = json.loads((killed / "result.json").read_text())["reason"]

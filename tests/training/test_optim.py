@@ -16,7 +16,9 @@ from tolerances import FORMULA, UPDATES, assert_close
 
 
 def hyper(**numbers) -> optim.Hyper:
-    plain = dict(lr=2.0, weight_decay=0.1, warmup=10, decay=20, final=0.1, steps=110, ema=0.0)
+    plain = dict(
+        lr=2.0, weight_decay=0.1, warmup=10, decay=20, min_lr_ratio=0.1, steps=110, ema_decay=0.0
+    )
     return optim.Hyper(**{k: jnp.float32(v) for k, v in (plain | numbers).items()})
 
 
@@ -49,7 +51,7 @@ def test_schedules_end_as_they_say():
     np.testing.assert_allclose(wsd[100], 2.0 * 0.55, rtol=FORMULA)
     np.testing.assert_allclose(np.diff(wsd[90:]), -2.0 * 0.9 / 20, atol=2 * FORMULA)
     np.testing.assert_allclose(rates("constant")[10:], 2.0, rtol=FORMULA)
-    np.testing.assert_allclose(rates("cosine", final=1.0)[10:], 2.0, rtol=FORMULA)
+    np.testing.assert_allclose(rates("cosine", min_lr_ratio=1.0)[10:], 2.0, rtol=FORMULA)
 
 
 def test_the_final_rate_is_that_of_the_step_after_the_last():
@@ -69,13 +71,15 @@ def test_hyper_takes_its_numbers_from_config_and_plan():
     c = config.resolve(config.base())
     plan = planning.plan(c, train_tokens=64 * 160, vocab_size=50)
     found = optim.hyper(c.optimizer, plan)
-    expected = dict(lr=2e-3, weight_decay=0.1, warmup=100, decay=200, final=0.1, steps=1000, ema=0)
+    expected = dict(
+        lr=2e-3, weight_decay=0.1, warmup=100, decay=200, min_lr_ratio=0.1, steps=1000, ema_decay=0
+    )
     assert found._asdict() == {k: np.float32(v) for k, v in expected.items()}
 
 
 # --- AdamW --------------------------------------------------------------------------------------
 
-C = config.Optimizer(clip=1.0, b1=0.9, b2=0.95, eps=1e-8)
+C = config.Optimizer(grad_clip_norm=1.0, b1=0.9, b2=0.95, eps=1e-8)
 
 
 @jax.jit

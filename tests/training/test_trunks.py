@@ -12,6 +12,7 @@ from dlm import config
 from dlm.config import planning
 from dlm.data import windows
 from dlm.sweep import local
+from dlm.sweep.jobs import Job, ordered
 from dlm.training import loop
 
 SETTING = dict(optimizer_schedule="wsd", optimizer_decay="25 percent")
@@ -100,14 +101,14 @@ def test_runs_of_a_trunk_follow_one_another_the_shortest_first(tiny_store, tmp_p
     c = tiny.resolved()
     plan = planning.plan(c, train_tokens=len(tiny_store.train), vocab_size=tiny_store.vocab_size)
 
-    def job(name: str, steps: int, trunk: str | None) -> local.Job:
+    def job(name: str, steps: int, trunk: str | None) -> Job:
         long = dataclasses.replace(plan, steps=steps)
         where = Path(trunk) if trunk else None
-        return local.Job(c, tiny_store.path, tmp_path / name, {"run": name}, long, where)
+        return Job(c, tiny_store.path, tmp_path / name, {"run": name}, long, where)
 
     jobs = [job("a", 30, "t"), job("b", 20, None), job("c", 10, "t"), job("d", 40, None)]
-    assert [j.about["run"] for j in local.ordered(jobs)] == ["d", "c", "a", "b"]
-    waiting = local.ordered(jobs)
+    assert [j.about["run"] for j in ordered(jobs)] == ["d", "c", "a", "b"]
+    waiting = ordered(jobs)
     first = [local._next(waiting, {}, busy) for busy in (set(), set(), {Path("t")}, {Path("t")})]
     assert [j and j.about["run"] for j in first] == ["d", "c", "b", None]
     assert np.all([j.about["run"] == "a" for j in waiting])

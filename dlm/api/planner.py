@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dlm.config import devices
-from dlm.config.devices import Device
 from dlm.errors import DlmError
-from dlm.laws import chosen, stages
-from dlm.laws import plan as planning
-from dlm.laws.plan import TrainingPlan
+
+if TYPE_CHECKING:
+    from dlm.config.devices import Device
+    from dlm.laws.plan import TrainingPlan
 
 SECONDS = 5.0  # that a measurement of this machine takes, beside compiling
 
@@ -27,11 +27,11 @@ def plan(
     mfu: float = 0.0,
     laws: str | Path = "paper",
     families: Sequence[str] = (),
-    law: str = chosen.AUTO,
+    law: str = "auto",
     columns: Mapping[str, str] | None = None,
     resamples: int = 400,
     seed: int = 0,
-    tell: stages.Tell = stages.silent,
+    tell: Callable[[str], None] = lambda stage: None,
 ) -> TrainingPlan:
     """What to train on `unique_tokens` within a budget: family, size, epochs, and the loss to expect.
 
@@ -50,6 +50,9 @@ def plan(
     Raises:
       DlmError: not one budget, numbers in other units, or runs that cannot determine a law.
     """
+    from dlm.laws import chosen
+    from dlm.laws import plan as planning
+
     where = read_device(device)
     for name, value in (("hours", hours), ("flops", flops), ("loss", loss), ("mfu", mfu)):
         if not (math.isfinite(value) and value >= 0):
@@ -63,6 +66,8 @@ def plan(
 
 def read_device(name: str) -> Device | None:
     """A device by its name; None without one. "here" is measured, which loads JAX."""
+    from dlm.config import devices
+
     if not name:
         return None
     return measure_this_machine() if name == devices.HERE else devices.device(name)
@@ -73,6 +78,7 @@ def measure_this_machine(seconds: float = SECONDS) -> Device:
     import jax
 
     from dlm.config import experiment, memory
+    from dlm.config.devices import Device
     from dlm.training import benchmark
 
     on_cpu = jax.default_backend() == "cpu"

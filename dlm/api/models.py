@@ -1,0 +1,149 @@
+"""A trained model: it scores texts and draws samples. JAX is imported inside the functions."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlm import config, inputs
+from dlm.errors import DlmError
+from dlm.runs.estimate import Estimate
+
+if TYPE_CHECKING:
+    from dlm.data.store import Store
+    from dlm.evaluation.texts import TextScore
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Weights, config and token store of a run: what scores text and samples."""
+
+    config: config.Config
+    store: Store
+    params: Any
+
+    def __repr__(self) -> str:
+        return f"Model({self.config.objective.name} on {self.store.manifest.name})"
+
+    def log_likelihood(self, texts: str | Sequence[str], passes: int = 0) -> list[Estimate]:
+        """The negative log-likelihood of each text in nats per token, with its kind.
+
+        Of a text longer than the window (`config.data.seq_len` tokens) consecutive windows are scored,
+        each without the one before it, and the last at its own length. `value * tokens` are the nats
+        of the text. Objective block scores whole blocks: `tokens` says how many were scored. The
+        standard error is over windows, NaN of a single one. `passes`: Monte Carlo passes of a bound.
+
+        >>> model = dlm.load("runs/tiny")["ar"].model()
+        >>> short, long = model.log_likelihood(["the cat", "the cat " * 9])
+        >>> short.kind, short.tokens, long.tokens
+        ('exact', 7, 72)
+
+        Raises:
+          DlmError: a text without tokens; without a tokenizer, one that is no list of ids.
+        """
+        from dlm.evaluation import texts as scoring
+
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        return scoring.score_each(self.config, self.store, self.params, listed, passes)
+
+    def perplexity(self, text: str | os.PathLike[str], passes: int = 0) -> TextScore:
+        """The loss on a text, or on the documents of a file (.txt, .jsonl, .csv, .parquet, ...).
+
+        Scored as a validation split is: each document with its end, in windows, also the last and
+        shorter one. `.perplexity`; `.estimate`: nats per token, its standard error over documents (of
+        one document, over windows) and its kind; `.bits_per_byte`: None if the tokenizer alters the
+        text; `.round_trip`: what it loses.
+
+        >>> found = dlm.load("runs/tiny")["masked"].model().perplexity("new.txt")
+        >>> found.estimate.kind, found.estimate.tokens, found.round_trip.characters
+        ('upper bound', 37, '7!')
+
+        Raises:
+          DlmError: no such file, a file of an unknown kind, or a text without tokens.
+        """
+        from dlm.evaluation import texts as scoring
+
+        documents = scoring.read(Path(text)) if _is_file(text) else [str(text)]
+        return scoring.score_together(self.config, self.store, self.params, documents, passes)
+
+    def sample(
+        self,
+        count: int = 1,
+        prompt: str = "",
+        infill: str = "",
+        steps: int = 0,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        order: str = "ancestral",
+        budget: float = 0.1,
+    ) -> list[str]:
+        """`count` texts of `config.data.seq_len` tokens; ids or drawings if the corpus is no text.
+
+        They begin with `prompt`, or hold `infill`, in which [MASK] is one free token and [MASK*N] are
+        N. `steps`: calls of the model (0: one a token). The rest is as in `dlm sample --help`.
+
+        >>> texts = dlm.load("runs/tiny")["masked"].model().sample(2, prompt="the ", seed=1)
+        >>> [text[:4] for text in texts]
+        ['the ', 'the ']
+
+        Raises:
+          DlmError: a prompt that is too long or not of the tokenizer, or an option out of range.
+        """
+        from dlm.evaluation import prompts, sampling
+        from dlm.model import keys
+
+        if not (isinstance(count, int) and count >= 1):
+            raise DlmError(f"count={count!r}: must be a whole number from 1")
+        c, store = self.config, self.store
+        free = prompts.infill("--infill", infill, store, c.data.seq_len) if infill else None
+        drawn = sampling.sample(
+            *(c, store.vocab_size, self.params, keys.key_for(seed, "sample")),
+            count=count, prompt=prompts.encode("--prompt", prompt, store), infill=free, steps=steps,
+            temperature=temperature, top_p=top_p, order=order, budget=budget,
+        )  # fmt: skip
+        return [store.decode(ids) for ids in drawn]
+
+    def validation(self, passes: int = 0) -> tuple[Estimate, Estimate]:
+        """The loss on the run's validation split, and on as many training windows, nats per token.
+
+        >>> run = dlm.load("runs/tiny")["ar"]
+        >>> run.model().validation()[0].value == run.result["validation_loss"]
+        True
+        """
+        import dataclasses
+
+        from dlm.training import run
+
+        c = self.config
+        if passes:
+            evaluation = dataclasses.replace(c.evaluation, final_mc_samples=passes)
+            c = dataclasses.replace(c, evaluation=evaluation)
+        (held_out, _), (training, _) = run.final(c, self.store, self.params)
+        return held_out, training
+
+
+def restore(folder: Path, trust: bool = False) -> Model:
+    """The best weights of the run in a folder; see `Run.model`."""
+    from dlm.training import run
+
+    return Model(*run.restore_best(folder, trust))
+
+
+def _is_file(text: str | os.PathLike[str]) -> bool:
+    """Whether a file is meant: a path, or the name of a file that is there.
+
+    Raises:
+      DlmError: one word that looks like the name of a file, where none is.
+    """
+    if not isinstance(text, str):
+        return True
+    if len(text) <= 4096 and not inputs.unreadable(Path(text or ".")):
+        return True
+    if re.fullmatch(r"\S*(/\S*|\w\.[A-Za-z]\w{1,6})", text):
+        raise DlmError(f"{text}: no such file; to score it as a text use log_likelihood")
+    return False

@@ -1,0 +1,29 @@
+"""`dlm tensorboard`: opens TensorBoard on a folder of runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from dlm import inputs
+from dlm.cli import options
+from dlm.cli.options import Overrides
+from dlm.errors import DlmError
+
+SUMMARY = "open TensorBoard on a folder of runs"
+EXAMPLES = "examples:\n  dlm tensorboard runs/quickstart --port 6006"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_folder(parser)
+    parser.add_argument(
+        "--port", type=inputs.whole(0, 2**16 - 1), default=6006, help="(default: 6006)"
+    )
+
+
+def execute(a: argparse.Namespace, overrides: Overrides) -> int:
+    if not a.folder.is_dir():
+        raise DlmError(f"{a.folder}: is a file; name a folder of runs")
+    words = ["-m", "tensorboard.main", "--logdir", str(a.folder), "--port", str(a.port)]
+    os.execv(sys.executable, [sys.executable, *words])
