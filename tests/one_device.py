@@ -18,6 +18,7 @@ def main(workdir: Path) -> None:
     from dlm.cli import main as cli
     from dlm.sweep import worker
     from dlm.training import loop
+    from dlm.training.prepare import prepare
 
     worker.prepare_jax()
     experiment = str(workdir / "tiny_experiment.py")
@@ -28,11 +29,14 @@ def main(workdir: Path) -> None:
     store, c = tiny.store(workdir), tiny.resolved()
     np.savez(workdir / "half-on-8.npz", **tiny.final_state(c, store, workdir / "half-on-8"))
     shutil.copytree(workdir / "half-on-8", workdir / "moved-to-1")
-    loop.train(c, store, workdir / "moved-to-1")
+    loop.train(prepare(c, store), workdir / "moved-to-1")
     asked = []
     with contextlib.suppress(loop.Interrupted):  # half a run, which 8 devices finish
         loop.train(
-            c, store, workdir / "half-on-1", report=asked.append, stop=lambda: len(asked) > 6
+            prepare(c, store),
+            workdir / "half-on-1",
+            report=asked.append,
+            stop=lambda: len(asked) > 6,
         )
     assert not (workdir / "half-on-1" / "checkpoints" / "24").exists()
 

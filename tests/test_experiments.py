@@ -17,6 +17,7 @@ from dlm.config.memory import Machine
 from dlm.data import build
 from dlm.data.corpora import CORPORA, Source
 from dlm.training import loop
+from dlm.training.prepare import prepare
 from places import ROOT
 
 FILES = sorted((ROOT / "experiments").glob("*.py"))
@@ -103,9 +104,9 @@ def test_the_smoke_variant_trains_two_steps(path: Path, corpora: Path, tmp_path:
     first = {c.objective.name: c for c in reversed(experiment.expand(base, sweep))}
     for name, c in list(first.items())[-2:]:
         store = build.build(c.corpus, c.tokenizer, corpora)
-        outcome = loop.train(c, store, tmp_path / name)
-        assert outcome.progress["step"] == 2
-        assert outcome.progress["best_loss"] is not None
+        outcome = loop.train(prepare(c, store), tmp_path / name)
+        assert outcome.progress.step == 2
+        assert outcome.progress.best_loss is not None
         assert outcome.ledger.sum() == 2 * c.train.batch_size * c.data.seq_len
 
 

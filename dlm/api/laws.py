@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dlm.laws.analysis import Analysis
-    from dlm.laws.critical import Optimum
+    from dlm.laws.compute_optimal import Optimum
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +76,10 @@ class FittedLaw:
         Raises:
           DlmError: a number that is not above 0, or a law without a size.
         """
-        from dlm.laws import critical
+        from dlm.laws import compute_optimal
 
         C, U = _positive("flops", flops), _positive("unique_tokens", unique_tokens)
-        return critical.optimal(self.analysis.fit.law, self.coefficients, C, U)
+        return compute_optimal.optimal(self.analysis.fit.law, self.coefficients, C, U)
 
 
 def _positive(name: str, values: Any) -> np.ndarray:

@@ -105,9 +105,10 @@ class Bench:
         self.state = steps.init(keys.key_for(0, "init"))
         self._rest = optimizer.hyper(c.optimizer, self.plan), keys.key_for(0, "noise")
         began = time.perf_counter()
-        many = steps.many.lower(self.state, self._next(), self._count(), *self._rest).compile()  # pyright: ignore (many is jitted)
-        self.compile_seconds, self._many = time.perf_counter() - began, many
-        memory = many.memory_analysis()
+        lowered = steps.train_steps.lower(self.state, self._next(), self._count(), *self._rest)  # pyright: ignore (it is jitted)
+        compiled = lowered.compile()
+        self.compile_seconds, self._train_steps = time.perf_counter() - began, compiled
+        memory = compiled.memory_analysis()
         self.bytes = 0
         if memory is not None:
             sizes = memory.argument_size_in_bytes + memory.output_size_in_bytes
@@ -125,7 +126,7 @@ class Bench:
         began = time.perf_counter()
         batches = self._next()
         waited = time.perf_counter() - began
-        self.state, loss, _ = self._many(self.state, batches, self._count(), *self._rest)
+        self.state, loss, _ = self._train_steps(self.state, batches, self._count(), *self._rest)
         loss.block_until_ready()
         return time.perf_counter() - began, waited
 

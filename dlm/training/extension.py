@@ -127,8 +127,7 @@ def _begin(folder: Path, place: Path, c: config.Config, store: Store, last: int,
 
     0: there is none, and the run begins from scratch. A run with checkpoints of its own keeps them.
     """
-    shapes = step.abstract(c, store.vocab_size, sharding.make_mesh(c))
-    parts = dict(state=shapes, best=step.weights(shapes), ledger=None)
+    parts = step.saved_parts(c, store.vocab_size, sharding.make_mesh(c))
     with run.claim(place) as mine:
         if not mine:
             raise DlmError(f"{place}: another process is training this run")

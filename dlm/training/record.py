@@ -13,12 +13,14 @@ import platform
 import traceback
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlm import config, disk, sealed
-from dlm.config import planning
-from dlm.data.store import Store, notes
+from dlm.data.store import notes
 from dlm.errors import DlmError, one_line, reason
+
+if TYPE_CHECKING:
+    from dlm.training.prepare import Prepared
 
 # Statuses of a run that is not trained again.
 DONE = ("finished", "diverged")
@@ -85,7 +87,7 @@ def finish(folder: Path, result: dict[str, Any]) -> None:
     sealed.write(folder / "result.json", result, [name for name in FILES if name in there])
 
 
-def start(folder: Path, c: config.Config, store: Store, about: dict[str, Any]) -> None:
+def start(folder: Path, prepared: Prepared, about: dict[str, Any]) -> None:
     """Writes config.json and run.json. `about`: experiment, run, label, overrides and question.
 
     Raises:
@@ -93,7 +95,7 @@ def start(folder: Path, c: config.Config, store: Store, about: dict[str, Any]) -
     """
     if words := problem(folder):
         raise DlmError(words)
-    plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+    c, store, plan = prepared.config, prepared.store, prepared.plan
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("result.json", "error.txt"):
         (folder / name).unlink(missing_ok=True)

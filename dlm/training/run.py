@@ -11,14 +11,12 @@ import filelock
 import numpy as np
 
 from dlm import config, disk, private
-from dlm.config import planning
-from dlm.data import windows
 from dlm.data.store import Store
 from dlm.errors import DlmError, one_line
 from dlm.evaluation import sampling, score
 from dlm.model import keys, sharding
 from dlm.runs import bucket
-from dlm.training import checkpoint, distributed, loop, metrics, record, step
+from dlm.training import checkpoint, distributed, loop, metrics, prepare, record, step
 
 WRITTEN_INTO = (".lock", "metrics.jsonl", "tensorboard", "checkpoints")
 
@@ -64,22 +62,23 @@ def run(
       train.Interrupted: asked to stop, a checkpoint is saved.
       DlmError, or any exception of the training: `recorded` writes it down.
     """
+    prepared = prepare.prepare(c, store)
+    plan = prepared.plan
     if distributed.primary():
-        record.start(folder, c, store, about)
-    outcome = loop.train(c, store, folder, trunk=trunk, stop=stop, report=report)
-    plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+        record.start(folder, prepared, about)
+    outcome = loop.train(prepared, folder, trunk=trunk, stop=stop, report=report)
     progress = outcome.progress
-    warnings = [*progress["warnings"], *progress["gaps"]]
-    if progress["mfu"] is None:
+    warnings = [*progress.warnings, *progress.gaps]
+    if progress.mfu is None:
         warnings.append(
             f"MFU is unknown: training ran faster than the peak of {record.device()}, a reading "
             "that other programs lower; no other number depends on it"
         )
-    steps, best = progress["step"], progress["best_step"]
+    steps, best = progress.step, progress.best_step
     tokens = steps * plan.tokens_per_step
     result = record.identity(c, about) | dict(
-        status="diverged" if progress["reason"] else "finished",
-        reason=progress["reason"] or None,
+        status="diverged" if progress.reason else "finished",
+        reason=progress.reason or None,
         fingerprint=store.fingerprint,
         vocab_size=store.vocab_size,
         bytes_per_token=store.bytes_per_token,
@@ -94,42 +93,43 @@ def run(
         params_non_embedding=plan.parameters.non_embedding,
         flops=steps * plan.flops_per_step,
         flops_6nd=steps * plan.flops_6nd_per_step,
-        shared_steps=progress["shared_steps"],
+        shared_steps=progress.shared_steps,
         best_step=best,
         best_epoch=best * plan.tokens_per_step / plan.unique_tokens,
         best_flops=best * plan.flops_per_step,
-        last_validation_loss=progress["last_loss"],
-        mc_samples=c.evaluation.final_mc_samples,
-        seconds=progress["seconds"],
-        tokens_per_second=progress["tokens_per_second"],
-        mfu=progress["mfu"],
+        last_validation_loss=progress.last_loss,
+        passes=c.evaluation.final_mc_samples,
+        seconds=progress.seconds,
+        tokens_per_second=progress.tokens_per_second,
+        mfu=progress.mfu,
         device=record.device(),
         versions=record.versions(),
-        gaps=progress["gaps"],  # what the curve lacks; in the warnings too
+        gaps=progress.gaps,  # what the curve lacks; in the warnings too
         warnings=warnings,  # what went wrong and cost no number
     )
     scored = dict.fromkeys(
         ("validation_loss", "validation_stderr", "validation_tokens", "bits_per_byte")
         + ("train_loss", "train_stderr")
     )
-    if not progress["reason"]:
+    if not progress.reason:
         report({"phase": "final evaluation"})
-        (found, nats), (seen, _) = final(c, store, outcome.best)
+        validation, train = prepare.score(prepared, outcome.best, final=True)
+        val_estimate, train_estimate = validation.estimate, train.estimate
         if distributed.primary():
-            documents = windows.validation_documents(store, c.data.seq_len)
-            disk.write_array(folder / "nll.npy", nats)
+            documents = prepared.all_windows.validation.documents
+            disk.write_array(folder / "nll.npy", validation.nats)
             disk.write_array(folder / "nll_documents.npy", documents)
         with _warned("no samples", warnings):
             samples = _samples(c, store, outcome.best)
             if distributed.primary():
                 _write_samples(store, folder, samples)
         scored = dict(
-            validation_loss=found.value,
-            validation_stderr=found.stderr,
-            validation_tokens=found.tokens,
-            bits_per_byte=score.bits_per_byte(found, store.bytes_per_token),
-            train_loss=seen.value,
-            train_stderr=seen.stderr,
+            validation_loss=val_estimate.value,
+            validation_stderr=val_estimate.stderr,
+            validation_tokens=val_estimate.tokens,
+            bits_per_byte=score.bits_per_byte(val_estimate, store.bytes_per_token),
+            train_loss=train_estimate.value,
+            train_stderr=train_estimate.stderr,
         )
     if distributed.primary():
         disk.write_array(folder / "ledger.npy", outcome.ledger)
@@ -162,10 +162,9 @@ def recorded(folder: Path, c: config.Config, about: dict[str, Any]) -> Iterator[
         raise
 
 
-def final(c: config.Config, store: Store, params: Any) -> tuple[loop.Scored, loop.Scored]:
-    """The scores that count: the whole validation split, and training windows (at most as many)."""
-    mesh = sharding.make_mesh(c)
-    return loop.score(c, store, params, mesh, final=True)
+def final(c: config.Config, store: Store, params: Any) -> tuple[prepare.Scored, prepare.Scored]:
+    """The final scores of a config's weights: see `dlm.training.prepare.score`."""
+    return prepare.score(prepare.prepare(c, store), params, final=True)
 
 
 def opened(folder: Path, trust: bool = False) -> tuple[config.Config, Store]:
@@ -211,10 +210,10 @@ def restore_best(folder: Path, trust: bool = False) -> tuple[config.Config, Stor
     """
     c, store = opened(folder, trust)
     mesh = sharding.make_mesh(c)
-    abstract = step.abstract(c, store.vocab_size, mesh)
+    parts = step.saved_parts(c, store.vocab_size, mesh)
     run_id = config.run_id(c, store.fingerprint)
     with checkpoint.open_checkpoints(folder / "checkpoints", run_id) as checkpoints:
-        saved = checkpoint.restore(checkpoints, state=abstract, best=step.weights(abstract))
+        saved = checkpoint.restore(checkpoints, state=parts["state"], best=parts["best"])
     if saved is None:
         raise DlmError(f"{folder}: has no checkpoint yet; train it first with dlm run or dlm train")
     if record.status(folder) in record.DONE:

@@ -1,8 +1,9 @@
-"""One long run yields many budgets: states that runs share until the first of them decays.
+"""States that runs share until the first of them decays: one long run yields many budgets.
 
-With schedule wsd a run of 100 epochs takes the steps of one of 50 until that one's rate decays. Each
-leaves its state there, in a folder that `config.trunk_id` names, and the next goes on from it: a
-frontier over epochs costs one trunk and a decay for each point (Hu et al. 2024, arXiv 2404.06395).
+With schedule wsd, runs of 50 and of 100 epochs take the same steps until the shorter one's learning
+rate decays. There each run leaves its state in a folder named by `config.trunk_id`, the trunk, and a
+longer run resumes from it: a frontier over epochs costs one trunk and one decay for each point (Hu
+et al. 2024, arXiv 2404.06395).
 """
 
 from __future__ import annotations
@@ -10,45 +11,54 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import filelock
 
 from dlm import disk
+from dlm.config.planning import Plan
 from dlm.training import checkpoint
+from dlm.training.prepare import Prepared
+from dlm.training.progress import Training
 
 ROWS = "metrics.jsonl"
 
 
-def take(start: Callable, trunk: Path, owner: str, folder: Path, decays: int) -> Any:
-    """What `start(checkpoints, at_most=)` restores of the last state up to step `decays`, or None.
+def decay_start(plan: Plan) -> int:
+    """The step at which the learning rate of a run with schedule wsd begins to decay."""
+    return plan.steps - plan.decay
 
-    The run's `folder` gets the rows of the log up to that step. If no state is whole the run takes
-    its first steps itself.
+
+def take(
+    restore: Callable[..., Training | None], trunk: Path, prepared: Prepared, folder: Path
+) -> Training | None:
+    """Resumes from the last state in the trunk that lies before this run's decay.
+
+    The run's folder gets the rows of the log up to that step. None if there is no such state, or
+    none is whole: the run then takes its first steps itself.
     """
-    with checkpoint.open_checkpoints(trunk, owner, keep=None) as shared:
+    with checkpoint.open_checkpoints(trunk, prepared.trunk_id, keep=None) as shared:
         try:
-            restored = start(shared, at_most=decays)
+            training = restore(shared, at_most=decay_start(prepared.plan))
         except checkpoint.Damaged as error:
             print(f"warning: {error}", file=sys.stderr)
-            restored = None
-        if restored is not None:
-            progress = restored[-1]
-            progress["shared_steps"] = progress["step"]
-            rows = shared.folder / str(progress["step"]) / ROWS
+            training = None
+        if training is not None:
+            progress = training.progress
+            progress.shared_steps = progress.step
+            rows = shared.folder / str(progress.step) / ROWS
             disk.write(folder / ROWS, rows.read_bytes())
-    return restored
+    return training
 
 
-def leave(
-    trunk: Path, owner: str, progress: dict, ledger: Any, state: Any, best: Any, folder: Path
-) -> None:
-    """Adds a state to a trunk, with the rows of the log up to it, unless it has one that is whole."""
+def leave(trunk: Path, training: Training, folder: Path) -> None:
+    """Adds a run's state to the trunk, with the log up to it, unless a whole one is there."""
+    owner, now = training.prepared.trunk_id, training.progress.step
     with (
         filelock.FileLock(trunk.with_suffix(".lock")),
         checkpoint.open_checkpoints(trunk, owner, keep=None) as shared,
     ):
-        step = progress["step"]
-        if step not in shared.steps() or checkpoint.damage(shared.folder / str(step)):
-            rows = {ROWS: (folder / ROWS).read_bytes()}
-            checkpoint.save(shared, progress, ledger, rows, state=state, best=best)
+        if now in shared.steps() and not checkpoint.damage(shared.folder / str(now)):
+            return
+        rows = {ROWS: (folder / ROWS).read_bytes()}
+        parts = dict(state=training.state, best=training.best)
+        checkpoint.save(shared, training.saved(), training.ledger, rows, **parts)

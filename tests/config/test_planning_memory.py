@@ -15,6 +15,7 @@ from dlm.config import memory, planning
 from dlm.errors import DlmError
 from dlm.model import keys, sharding
 from dlm.training import loop, optimizer, step
+from dlm.training.prepare import prepare
 
 VOCABULARY = 500
 # On one scale with XLA, whatever its version and the optimisation that tests leave out: measured with
@@ -30,7 +31,7 @@ def taken(c: config.Config) -> float:
     placed = NamedSharding(mesh, P(None, ("data", "fsdp")))  # as `sharding.put_batch` places it
     batches = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=placed)
     rest = (batches, jnp.int32(1), hyper, keys.key_for(0, "noise"))
-    many = step.build(c, VOCABULARY, mesh).many
+    many = step.build(c, VOCABULARY, mesh).train_steps
     lowered = many.lower(step.abstract(c, VOCABULARY, mesh), *rest)  # pyright: ignore (it is jitted)
     m = lowered.compile().memory_analysis()
     if m is None:
@@ -75,7 +76,7 @@ def test_a_worker_refuses_what_its_device_cannot_hold_before_it_trains(tmp_path,
     monkeypatch.setattr(sharding, "machine", lambda: small)
     monkeypatch.setattr(step, "build", lambda *_: pytest.fail("builds"))
     with pytest.raises(DlmError, match="config.model.width=16: must be smaller: .* a device has"):
-        loop.train(tiny.resolved(), tiny.store(tmp_path), tmp_path / "run")
+        loop.train(prepare(tiny.resolved(), tiny.store(tmp_path)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -14,6 +14,7 @@ from dlm.cli import main
 from dlm.errors import DlmError
 from dlm.runs import bucket
 from dlm.training import loop
+from dlm.training.prepare import prepare
 
 ADDRESS = "stand://bucket/runs"
 
@@ -85,8 +86,7 @@ def test_another_machine_goes_on_with_an_interrupted_run(
         try:
             ends.append(
                 loop.train(
-                    c,
-                    tiny_store,
+                    prepare(c, tiny_store),
                     folder,
                     stop=lambda stops=stops, asked=asked: stops and len(asked) > 9,
                     report=asked.append,
@@ -98,7 +98,7 @@ def test_another_machine_goes_on_with_an_interrupted_run(
         assert (first > 8) == (name == "second")  # where the other left off
     alone = tmp_path / "alone"
     alone.mkdir()
-    whole = loop.train(c, tiny_store, alone)
+    whole = loop.train(prepare(c, tiny_store), alone)
     assert np.array_equal(whole.ledger, ends[0].ledger)
     assert tiny.evaluations(alone) == tiny.evaluations(folder)
     assert tiny.differences(*(tiny.final_state(c, tiny_store, f) for f in (alone, folder))) == {}

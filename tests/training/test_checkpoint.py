@@ -16,6 +16,7 @@ import tiny
 from dlm import config
 from dlm.errors import DlmError
 from dlm.training import checkpoint, loop, run
+from dlm.training.prepare import prepare
 
 ABOUT = dict(experiment="tiny", run="0", label="tiny", overrides={}, question="?")
 SHORT = dict(train_duration="4 steps", evaluation_every="2 steps", evaluation_samples=0)
@@ -48,7 +49,7 @@ def flip(path: Path, bit: int) -> None:
 def refused(c: config.Config, store, folder: Path) -> str:
     """The one line that training in this folder ends with."""
     with pytest.raises(DlmError) as caught:
-        loop.train(c, store, folder)
+        loop.train(prepare(c, store), folder)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -119,7 +120,7 @@ def test_a_save_that_was_cut_short_does_not_count(folder, finished, tiny_store) 
         (place / name).mkdir()
     with tiny.checkpoints(tiny.resolved(), tiny_store, folder) as checkpoints:
         assert checkpoints.steps() == [12]
-    outcome = loop.train(tiny.resolved(), tiny_store, folder)
+    outcome = loop.train(prepare(tiny.resolved(), tiny_store), folder)
     assert np.array_equal(outcome.ledger, np.load(finished / "ledger.npy"))
     assert {path.name for path in place.iterdir()} == {"12", "24"}
 
@@ -154,7 +155,7 @@ def test_a_trunk_is_checked_as_a_run_is(tiny_store, tmp_path, capsys) -> None:
     def branch(name: str, **overrides) -> loop.Outcome:
         setting = dict(optimizer_schedule="wsd", optimizer_decay="25 percent") | overrides
         c = tiny.resolved(**setting)
-        return loop.train(c, tiny_store, tmp_path / name, trunk=tmp_path / "trunk")
+        return loop.train(prepare(c, tiny_store), tmp_path / name, trunk=tmp_path / "trunk")
 
     branch("first", train_duration="16 steps")  # leaves a state at 12
     damaged = tmp_path / "trunk" / "12" / "metrics.jsonl"
@@ -162,13 +163,13 @@ def test_a_trunk_is_checked_as_a_run_is(tiny_store, tmp_path, capsys) -> None:
         branch("another", train_seed=1)
     flip(damaged, 33)
     alone = branch("alone")
-    assert alone.progress["shared_steps"] == 0
+    assert alone.progress.shared_steps == 0
     assert f"warning: {damaged}: is damaged" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "trunk" / "18")
     branch("mends", train_duration="16 steps")  # which leaves its state once more
     assert checkpoint.damage(tmp_path / "trunk" / "12") == ""
     shared = branch("shared")
-    assert shared.progress["shared_steps"] == 12
+    assert shared.progress.shared_steps == 12
     assert tiny.evaluations(tmp_path / "shared") == tiny.evaluations(tmp_path / "alone")
 
 
@@ -195,12 +196,12 @@ def test_no_handle_or_thread_outlives_a_run(tiny_store, tmp_path, monkeypatch) -
         seen: list[dict] = []
         with pytest.raises(loop.Interrupted):
             loop.train(
-                c, tiny_store, tmp_path / f"{name}-stopped",
+                prepare(c, tiny_store), tmp_path / f"{name}-stopped",
                 stop=lambda: len(seen) > 1, report=seen.append,
             )  # fmt: skip
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="planted"):
-            patch.setattr(loop, "score", broken)
-            loop.train(c, tiny_store, tmp_path / f"{name}-failed")
+            patch.setattr("dlm.training.prepare.score", broken)
+            loop.train(prepare(c, tiny_store), tmp_path / f"{name}-failed")
 
     for number in range(2):
         one(f"first-{number}")

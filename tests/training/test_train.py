@@ -25,6 +25,7 @@ from dlm.evaluation import sampling, score
 from dlm.model import sharding
 from dlm.runs import bucket
 from dlm.training import checkpoint, loop, metrics, optimizer, run, step
+from dlm.training.prepare import prepare
 from tolerances import FORMULA, GRADIENTS, NATS, TRAINED, assert_close
 
 ABOUT = dict(experiment="tiny", run="0", label="tiny", overrides={}, question="?")
@@ -38,12 +39,12 @@ class Trained:
 
     @property
     def numbers(self) -> dict:
-        return tiny.timeless(self.outcome.progress)
+        return tiny.timeless(dataclasses.asdict(self.outcome.progress))
 
 
 def trained(store, folder: Path, **overrides) -> Trained:
     c = tiny.resolved(**overrides)
-    return Trained(c, folder, loop.train(c, store, folder))
+    return Trained(c, folder, loop.train(prepare(c, store), folder))
 
 
 def interrupt(store, c: config.Config, folder: Path, at: int) -> int:
@@ -51,7 +52,10 @@ def interrupt(store, c: config.Config, folder: Path, at: int) -> int:
     seen = [0]
     with pytest.raises(loop.Interrupted):
         loop.train(
-            c, store, folder, stop=lambda: seen[-1] >= at, report=lambda r: seen.append(r["step"])
+            prepare(c, store),
+            folder,
+            stop=lambda: seen[-1] >= at,
+            report=lambda r: seen.append(r["step"]),
         )
     with tiny.checkpoints(c, store, folder) as checkpoints:
         return checkpoints.steps()[-1]
@@ -170,7 +174,7 @@ def test_a_stop_right_after_a_resume_trains_and_saves_nothing(
         for _ in range(2):
             with pytest.raises(loop.Interrupted):
                 loop.train(
-                    whole.config, tiny_store, tmp_path, stop=lambda: True,
+                    prepare(whole.config, tiny_store), tmp_path, stop=lambda: True,
                     report=lambda row: pytest.fail(f"trained: {row}"),
                 )  # fmt: skip
     with tiny.checkpoints(whole.config, tiny_store, tmp_path) as checkpoints:
@@ -193,7 +197,9 @@ def test_multiset_mode_resumes_in_the_same_bits(tiny_store, tmp_path) -> None:
 
 def test_a_run_that_is_over_stays_over(whole, tiny_store) -> None:
     """Killed after its last checkpoint, before its result: the same command adds no step."""
-    again = Trained(whole.config, whole.folder, loop.train(whole.config, tiny_store, whole.folder))
+    again = Trained(
+        whole.config, whole.folder, loop.train(prepare(whole.config, tiny_store), whole.folder)
+    )
     assert_same(again, whole, tiny_store)
 
 
@@ -311,7 +317,7 @@ def test_the_batch_lies_on_all_devices(tiny_store) -> None:
 def test_a_batch_must_divide_over_the_devices(tiny_store, tmp_path) -> None:
     c = tiny.resolved(train_batch_size=9)
     with pytest.raises(DlmError, match="config.train.batch_size=9: must be a multiple of 8"):
-        loop.train(c, tiny_store, tmp_path)
+        loop.train(prepare(c, tiny_store), tmp_path)
 
 
 def test_sharded_parameters_train_to_the_same_loss(whole, tiny_store, tmp_path, capfd) -> None:
@@ -352,7 +358,7 @@ def taken(store, tokens: np.ndarray, **overrides) -> tuple[dict, float, float]:
     plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
     hyper = optimizer.hyper(c.optimizer, plan)
     state = steps.init(jax.random.key(0))
-    state, loss, norm = steps.many(state, tokens[None], 1, hyper, jax.random.key(1))
+    state, loss, norm = steps.train_steps(state, tokens[None], 1, hyper, jax.random.key(1))
     return state, float(loss[0]), float(norm[0])
 
 
@@ -375,7 +381,7 @@ def test_microbatches_must_divide_the_batch(tiny_store, tmp_path) -> None:
     with pytest.raises(
         DlmError, match="multiple of 16, mesh.data x mesh.fsdp x train.microbatches"
     ):
-        loop.train(c, tiny_store, tmp_path)
+        loop.train(prepare(c, tiny_store), tmp_path)
 
 
 def mesh_of(c: config.Config) -> jax.sharding.Mesh:
@@ -422,22 +428,22 @@ def test_patience_stops_a_run_that_no_longer_improves(overfit) -> None:
     best = int(np.argmin(losses))
     assert len(losses) == best + 1 + 3  # three evaluations without a better one
     progress = overfit.outcome.progress
-    assert progress["best_step"] == best + 1 and progress["best_loss"] == min(losses)
-    assert progress["last_loss"] == losses[-1]
+    assert progress.best_step == best + 1 and progress.best_loss == min(losses)
+    assert progress.last_loss == losses[-1]
 
 
 def test_a_run_that_patience_ended_stays_ended(overfit, tiny_store) -> None:
     before = overfit.numbers
-    after = loop.train(overfit.config, tiny_store, overfit.folder).progress
-    assert tiny.timeless(after) == before
+    after = loop.train(prepare(overfit.config, tiny_store), overfit.folder).progress
+    assert tiny.timeless(dataclasses.asdict(after)) == before
 
 
 def test_the_best_weights_are_those_of_the_best_evaluation(overfit, tiny_store) -> None:
     c = overfit.config
     found = run.final(c, tiny_store, overfit.outcome.best)[0][0]
-    best = overfit.outcome.progress["best_loss"]
+    best = overfit.outcome.progress.best_loss
     assert found.value == pytest.approx(best, rel=NATS)
-    assert found.value < overfit.outcome.progress["last_loss"]
+    assert found.value < overfit.outcome.progress.last_loss
     state = tiny.final_state(c, tiny_store, overfit.folder)
     for path, leaf in jax.tree.leaves_with_path(overfit.outcome.best):
         name = jax.tree_util.keystr(path)
@@ -550,9 +556,7 @@ def test_a_run_resumed_without_its_record_tells_what_its_curve_lacks(
     (gap,) = result["gaps"]
     assert re.match(rf"metrics.jsonl: 0 of the \d+ rows up to step {at},", gap)
     assert gap in result["warnings"]
-    assert (
-        result["last_validation_loss"] == whole.outcome.progress["last_loss"]
-    )  # nothing else lost
+    assert result["last_validation_loss"] == whole.outcome.progress.last_loss  # nothing else lost
     (loaded,) = runs.load(tmp_path)
     assert loaded.status == "finished" and loaded.gaps == [gap]
     assert runs.rows([loaded])[0]["gaps"] == gap
@@ -573,7 +577,7 @@ def test_a_failing_checkpoint_ends_the_run_at_once(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", full)
         with pytest.raises(OSError, match="No space left"):
-            loop.train(whole.config, tiny_store, tmp_path)
+            loop.train(prepare(whole.config, tiny_store), tmp_path)
     with tiny.checkpoints(whole.config, tiny_store, tmp_path) as checkpoints:
         assert checkpoints.steps() == [at]
     assert_same(trained(tiny_store, tmp_path), whole, tiny_store)

@@ -14,6 +14,7 @@ from dlm.data import windows
 from dlm.sweep import local
 from dlm.sweep.jobs import Job, ordered
 from dlm.training import loop
+from dlm.training.prepare import prepare
 
 SETTING = dict(optimizer_schedule="wsd", optimizer_decay="25 percent")
 
@@ -46,10 +47,10 @@ def test_a_branch_ends_in_the_bits_of_a_run_of_its_own(tiny_store, tmp_path, mon
             folder = tmp_path / f"{name}-{steps}"
             folder.mkdir()
             taken.clear()
-            outcome = loop.train(c, tiny_store, folder, trunk=where)
+            outcome = loop.train(prepare(c, tiny_store), folder, trunk=where)
             costs.append(len(taken))
             ends.append((tiny.final_state(c, tiny_store, folder), tiny.evaluations(folder)))
-            ends[-1] += (outcome.ledger.tolist(), outcome.progress["best_loss"])
+            ends[-1] += (outcome.ledger.tolist(), outcome.progress.best_loss)
         assert tiny.differences(ends[0][0], ends[1][0]) == {}
         assert ends[0][1:] == ends[1][1:]
         rows = [row["step"] for row in tiny.rows(tmp_path / f"branch-{steps}")]
@@ -65,13 +66,13 @@ def test_a_branch_goes_on_from_its_own_checkpoint_and_never_from_beyond_its_deca
     for name in ("long", "short"):
         (tmp_path / name).mkdir()
     long = tiny.resolved(**SETTING, train_duration="40 steps")
-    loop.train(long, tiny_store, tmp_path / "long", trunk=trunk)  # leaves a state at 30
+    loop.train(prepare(long, tiny_store), tmp_path / "long", trunk=trunk)  # leaves a state at 30
     taken = steps_taken(monkeypatch)
     short = tiny.resolved(**SETTING, train_duration="24 steps")
-    outcome = loop.train(short, tiny_store, tmp_path / "short", trunk=trunk)
-    assert len(taken) == 24 and outcome.progress["shared_steps"] == 0
+    outcome = loop.train(prepare(short, tiny_store), tmp_path / "short", trunk=trunk)
+    assert len(taken) == 24 and outcome.progress.shared_steps == 0
     taken.clear()
-    loop.train(long, tiny_store, tmp_path / "long", trunk=trunk)
+    loop.train(prepare(long, tiny_store), tmp_path / "long", trunk=trunk)
     assert not taken
 
 
