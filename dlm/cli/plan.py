@@ -19,7 +19,9 @@ SUMMARY = "what to train with so many unique tokens and so much compute: family,
 EXAMPLES = """examples:
   dlm plan --unique-tokens 1e8 --device h100 --hours 168
   dlm plan --unique-tokens 1e8 --flops 2e20 --laws muennighoff
-  dlm plan --unique-tokens 1e8 --loss 3.4                   what it would take
+  dlm plan --unique-tokens 1e8 --loss 3.4               what it would take
+  dlm plan experiments/quickstart.py                    hours, memory, disk of its runs here
+  dlm plan experiments/paper_pareto.py --scale paper --device h100 --devices 8
   dlm plan --unique-tokens 6400 --device here --hours 2 --laws runs/paper_pareto-laptop
   dlm plan --unique-tokens 1e8 --device h100 --devices 8 --hours 24 --laws runs.csv \\
       --write experiments/mine.py --out plan/
@@ -31,6 +33,7 @@ that your training reaches."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_experiment(parser, needed=False)
     parser.add_argument(
         "--unique-tokens",
         type=inputs.number("from 1 to 1e30, a number of raw tokens", lambda u: 1 <= u <= 1e30),
@@ -70,14 +73,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(a: argparse.Namespace, overrides: Overrides) -> int:
-    return show(_lines(a))
+    return show(_lines(a, overrides) if a.experiment is None else _of_experiment(a, overrides))
 
 
-def _lines(a: argparse.Namespace) -> Iterator[Any]:
+def _of_experiment(a: argparse.Namespace, overrides: Overrides) -> Iterator[str]:
+    """What the runs of an experiment file take; trains nothing, downloads nothing."""
+    from dlm.cli import forecast, jobs
+    from dlm.sweep import machine
+
+    for name in ("unique_tokens", "hours", "flops", "loss", "write", "out"):
+        if getattr(a, name):
+            option = f"--{name.replace('_', '-')}"
+            raise DlmError(f"{option}: goes without EXPERIMENT, which says what is trained")
+    planned = jobs.plan_jobs(a, overrides, None, fetch=False)
+    elsewhere = a.device not in ("", "here")
+    most = max(job.devices for job in planned)
+    workers = a.devices if elsewhere else machine.default_workers(most)
+    takes, how = forecast.of_experiment(planned, workers, a.device, a.mfu)
+    if a.json:
+        import math
+
+        known = {name: None if math.isnan(v) else v for name, v in takes._asdict().items()}
+        yield json.dumps(known | {"workers": workers, "speed": how}, indent=1)
+        return
+    yield f"{len(planned)} runs: {forecast.words(takes, workers, how)}"
+    for warning in forecast.warnings(planned, takes.seconds):
+        yield f"warning: {warning}"
+
+
+def _lines(a: argparse.Namespace, overrides: Overrides) -> Iterator[Any]:
     from dlm.api import planner
     from dlm.laws import columns, stages
     from dlm.report import plan_page
 
+    if overrides:
+        raise DlmError("--config: only with EXPERIMENT; a plan of data and compute has no config")
     if a.unique_tokens is None:
         raise DlmError(
             "dlm plan: needs --unique-tokens, such as 1e8; dlm plan --help shows examples"
