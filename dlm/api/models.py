@@ -15,6 +15,7 @@ from dlm.runs.estimate import Estimate
 
 if TYPE_CHECKING:
     from dlm.data.store import Store
+    from dlm.evaluation.likelihood import Member
     from dlm.evaluation.texts import TextScore
 
 
@@ -29,13 +30,17 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({self.config.objective.name} on {self.store.manifest.name})"
 
-    def log_likelihood(self, texts: str | Sequence[str], passes: int = 0) -> list[Estimate]:
+    def log_likelihood(self, texts: str | Sequence[str], **method: Any) -> list[Estimate]:
         """The negative log-likelihood of each text in nats per token, with its kind.
 
         Of a text longer than the window (`config.data.seq_len` tokens) consecutive windows are scored,
         each without the one before it, and the last at its own length. `value * tokens` are the nats
         of the text. Objective block scores whole blocks: `tokens` says how many were scored. The
-        standard error is over windows, NaN of a single one. `passes`: Monte Carlo passes of a bound.
+        standard error is over windows, NaN of a single one.
+
+        `method`: which number, by the fields of `dlm.evaluation.likelihood.Method`: bound="nelbo",
+        "orders" (K-order bound, orders=16), "tangent" (a bound from below) or "path" (exact along
+        path="confidence", tokens_per_call=1); mc_stderr, the Monte Carlo error to aim for.
 
         >>> model = dlm.load("runs/tiny")["ar"].model()
         >>> short, long = model.log_likelihood(["the cat", "the cat " * 9])
@@ -45,18 +50,25 @@ class Model:
         Raises:
           DlmError: a text without tokens; without a tokenizer, one that is no list of ids.
         """
+        from dlm.evaluation import likelihood
         from dlm.evaluation import texts as scoring
 
         listed = [texts] if isinstance(texts, str) else list(texts)
-        return scoring.score_each(self.config, self.store, self.params, listed, passes)
+        how = likelihood.Method(**method)
+        return scoring.score_each([self._member()], self.config, self.store, listed, how)
 
-    def perplexity(self, text: str | os.PathLike[str], passes: int = 0) -> TextScore:
+    def _member(self) -> Member:
+        from dlm.evaluation.likelihood import Member
+
+        return Member(self.config.model, self.config.objective, self.params)
+
+    def perplexity(self, text: str | os.PathLike[str], **method: Any) -> TextScore:
         """The loss on a text, or on the documents of a file (.txt, .jsonl, .csv, .parquet, ...).
 
         Scored as a validation split is: each document with its end, in windows, also the last and
         shorter one. `.perplexity`; `.estimate`: nats per token, its standard error over documents (of
         one document, over windows) and its kind; `.bits_per_byte`: None if the tokenizer alters the
-        text; `.round_trip`: what it loses.
+        text; `.round_trip`: what it loses. `method`: as of `log_likelihood`.
 
         >>> found = dlm.load("runs/tiny")["masked"].model().perplexity("new.txt")
         >>> found.estimate.kind, found.estimate.tokens, found.round_trip.characters
@@ -65,10 +77,12 @@ class Model:
         Raises:
           DlmError: no such file, a file of an unknown kind, or a text without tokens.
         """
+        from dlm.evaluation import likelihood
         from dlm.evaluation import texts as scoring
 
         documents = scoring.read(Path(text)) if _is_file(text) else [str(text)]
-        return scoring.score_together(self.config, self.store, self.params, documents, passes)
+        how = likelihood.Method(**method)
+        return scoring.score_together([self._member()], self.config, self.store, documents, how)
 
     def sample(
         self,

@@ -63,8 +63,8 @@ VERBS: dict[str, Verb] = {
     "tensorboard": tensorboard,
     "fit": fit,
     "critical": critical,
-    "figures": figures,
     "plan": plan,
+    "figures": figures,
 }
 
 

@@ -50,15 +50,32 @@ def score(
     """
     scorer = _scorer(c.model, c.objective, vocab_size, mesh)
     size = c.evaluation.batch_size
-    rows = sharding.rows(mesh, size)
-    root = keys.key_for(0, "evaluation")
+    return over_batches(lambda x, key: scorer(params, x, key, passes), windows, size, mesh)
+
+
+def over_batches(
+    nats_of: Callable[[Int[Array, "B L"], PRNGKeyArray], Float[Array, " B"]],
+    windows: Int[np.ndarray, "n L"],
+    size: int,
+    mesh: jax.sharding.Mesh,
+) -> Float[np.ndarray, " n"]:
+    """Calls `nats_of(tokens, key)` on batches of `size` windows, placed on the mesh; nats, in order.
+
+    The key depends on the batch alone: common random numbers for all that is scored.
+    """
+    rows, root = sharding.rows(mesh, size), keys.key_for(0, "evaluation")
     pending = []
     for index, start in enumerate(range(0, len(windows), size)):
         batch = windows[start : start + size]
         padding = ((0, size - len(batch)), (0, 0))
         tokens = sharding.put_batch(mesh, np.pad(batch, padding)[rows], axis=0, size=size)
-        pending.append(scorer(params, tokens, jax.random.fold_in(root, index), passes))
+        pending.append(nats_of(tokens, jax.random.fold_in(root, index)))
     return np.concatenate([np.asarray(nats, np.float64) for nats in pending])[: len(windows)]
+
+
+def spread(count: int, of: int) -> Int[np.ndarray, " count"]:
+    """`count` numbers below `of`, spread evenly: windows of all documents, not of the first ones."""
+    return np.arange(count) * of // count
 
 
 def device_peak(dtype: str) -> float:
@@ -84,36 +101,27 @@ def measured_peak(dtype: str) -> float:
 
 
 def estimate(
-    nats: Float[np.ndarray, " n"], documents: Int[np.ndarray, " n"], length: int, exact: bool
-) -> Estimate:
-    """Mean nats/token of windows of `length` tokens, with its standard error over documents.
-
-    Monte Carlo noise of a bound is in it too. If passages of few documents are held out, they take
-    the documents' place: the error is then that of more text of the same documents.
-    """
-    kind = "exact" if exact else "upper bound"
-    error = standard_error(nats, documents) / length
-    return Estimate(float(nats.mean()) / length, error, kind, len(nats) * length)
-
-
-def estimate_unequal(
     nats: Float[np.ndarray, " n"],
     lengths: Int[np.ndarray, " n"],
     documents: Int[np.ndarray, " n"],
-    exact: bool,
+    kind: str,
+    mc_variance: Float[np.ndarray, " n"] | None = None,
+    sampler: str = "",
 ) -> Estimate:
-    """`estimate` for windows of several lengths: all nats over all tokens.
+    """All nats of some windows over all their tokens, with its standard error over documents.
 
-    Its standard error is that of a ratio: the residuals nats - value * length take the place of the
-    nats. NaN with a single window, which says nothing of the spread.
+    Monte Carlo noise is in that error too; `mc_variance`, of the nats of each window, says how much. If
+    passages of few documents are held out, they take the documents' place: the error is then that of
+    more text of the same documents. With windows of several lengths the standard error is that of a
+    ratio: the residuals nats - value * length take the place of the nats. NaN with a single window,
+    which says nothing of the spread.
     """
-    if (lengths == lengths[0]).all() and len(nats) > 1:
-        return estimate(nats, documents, int(lengths[0]), exact)
-    tokens = int(lengths.sum())
-    value = float(nats.sum()) / tokens
-    error = standard_error(nats - value * lengths, documents) * len(nats) / tokens
-    kind = "exact" if exact else "upper bound"
-    return Estimate(value, error if len(nats) > 1 else math.nan, kind, tokens)
+    tokens, mean_length = int(lengths.sum()), float(lengths.mean())
+    value = float(nats.mean()) / mean_length
+    residuals = nats - value * lengths if (lengths != lengths[0]).any() else nats
+    error = standard_error(residuals, documents) / mean_length if len(nats) > 1 else math.nan
+    noise = 0.0 if mc_variance is None else float(np.sqrt(mc_variance.sum())) / tokens
+    return Estimate(value, error, kind, tokens, noise, sampler)
 
 
 def bits_per_byte(found: Estimate, bytes_per_token: float | None) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -20,7 +20,8 @@ from dlm.data.corpora.files import files
 from dlm.data.round_trip import RoundTrip
 from dlm.data.store import Store
 from dlm.errors import DlmError
-from dlm.evaluation import prompts, score
+from dlm.evaluation import likelihood, prompts, score
+from dlm.evaluation.likelihood import Member, Method
 from dlm.model import sharding
 from dlm.runs.estimate import Estimate
 
@@ -56,12 +57,12 @@ def read(path: Path) -> list[str]:
 
 
 def score_each(
-    c: config.Config, store: Store, params: Any, texts: Sequence[str], passes: int = 0
+    members: Sequence[Member], c: config.Config, store: Store, texts: Sequence[str], method: Method
 ) -> list[Estimate]:
     """An estimate for each text by itself; no end of document is added to its tokens.
 
-    `passes`: Monte Carlo passes of a bound (0: as many as the run was scored with). The standard
-    error is over the windows of the text, NaN if it has only one.
+    The standard error is over the windows of the text, NaN if it has only one. `members`: the model,
+    or several that are an ensemble; `c` is the config of the first.
 
     Raises:
       DlmError: a text without tokens, or that the model cannot take.
@@ -72,17 +73,14 @@ def score_each(
             raise DlmError(
                 f"{text!r:.60}: has too few tokens to score; must have {_unit(c)} or more"
             )
-    nats = _nats(c, store, params, [window for piece in pieces for window in piece], passes)
-    ends = np.cumsum([len(piece) for piece in pieces])
-    parts = np.split(nats, ends[:-1])
-    return [
-        _estimate(c, part, piece, np.zeros(len(piece), np.int64))
-        for part, piece in zip(parts, pieces, strict=True)
-    ]
+    windows_of_all = [window for piece in pieces for window in piece]
+    which = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
+    scored = _score(members, c, store, windows_of_all, which, method)
+    return [scored.estimate(np.flatnonzero(which == i)) for i in range(len(pieces))]
 
 
 def score_together(
-    c: config.Config, store: Store, params: Any, texts: Sequence[str], passes: int = 0
+    members: Sequence[Member], c: config.Config, store: Store, texts: Sequence[str], method: Method
 ) -> TextScore:
     """One score of all texts together: documents, each with its end, one after another in windows.
 
@@ -103,8 +101,8 @@ def score_together(
     content = np.array([first.setdefault(text, i) for i, text in enumerate(texts)])
     offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in encoded])])
     documents = content[windows.window_documents(offsets, c.data.seq_len, len(pieces))]
-    nats = _nats(c, store, params, pieces, passes)
-    estimate = _estimate(c, nats, pieces, documents)
+    scored = _score(members, c, store, pieces, documents, method)
+    estimate = scored.estimate(np.arange(len(pieces)))
     sizes = np.array([len(text.encode()) for text in texts])
     trip, bits = None, None
     if tokenizer is not None:
@@ -139,22 +137,42 @@ def _cut(c: config.Config, ids: Int[np.ndarray, " n"]) -> tuple[list[np.ndarray]
     return [ids[i : min(i + length, kept)] for i in range(0, kept, length)], left_out
 
 
-def _nats(
-    c: config.Config, store: Store, params: Any, pieces: Sequence[np.ndarray], passes: int
-) -> Float[np.ndarray, " n"]:
-    """Nats of each window, in order; windows of one length are scored together."""
-    passes = 1 if c.objective.family.exact else passes or c.evaluation.final_mc_samples
+class _Scored(NamedTuple):
+    """The windows of some texts, scored: arrays with one entry a window."""
+
+    nats: Float[np.ndarray, " n"]
+    mc_variance: Float[np.ndarray, " n"]
+    lengths: Int[np.ndarray, " n"]
+    documents: Int[np.ndarray, " n"]
+    kind: str
+    sampler: str
+
+    def estimate(self, rows: Int[np.ndarray, " m"]) -> Estimate:
+        """Nats per token of some of the windows."""
+        arrays = (self.nats, self.lengths, self.documents, self.mc_variance)
+        nats, lengths, documents, variance = (array[rows] for array in arrays)
+        return score.estimate(nats, lengths, documents, self.kind, variance, self.sampler)
+
+
+def _score(
+    members: Sequence[Member],
+    c: config.Config,
+    store: Store,
+    pieces: Sequence[np.ndarray],
+    documents: Int[np.ndarray, " n"],
+    method: Method,
+) -> _Scored:
+    """Scores windows in order; those of one length are scored together."""
     mesh, lengths = sharding.make_mesh(c), np.array([len(piece) for piece in pieces])
-    nats = np.zeros(len(pieces))
+    nats, variance, kind, sampler = np.zeros(len(pieces)), np.zeros(len(pieces)), "", ""
     for length in np.unique(lengths):
         rows = np.flatnonzero(lengths == length)
         stacked = np.stack([pieces[i] for i in rows.tolist()]).astype(np.int32)
-        nats[rows] = score.score(c, store.vocab_size, params, stacked, passes, mesh)
-    return nats
-
-
-def _estimate(
-    c: config.Config, nats: np.ndarray, pieces: Sequence[np.ndarray], documents: np.ndarray
-) -> Estimate:
-    lengths = np.array([len(piece) for piece in pieces])
-    return score.estimate_unequal(nats, lengths, documents, c.objective.family.exact)
+        where = (method, c.evaluation.batch_size, mesh)
+        numbers = likelihood.score_windows(
+            members, store.vocab_size, stacked, documents[rows], *where
+        )
+        first = next(iter(numbers.values()))
+        nats[rows], variance[rows] = first.nats, first.mc_variance
+        kind, sampler = first.estimate.kind, first.estimate.sampler
+    return _Scored(nats, variance, lengths, documents, kind, sampler)

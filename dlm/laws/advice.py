@@ -57,7 +57,7 @@ class FamilyAdvice:
     cheapest: float  # FLOPs that reach a loss within CLOSE of `loss`
     beyond: tuple[str, ...]  # how far these numbers lie beyond the runs behind the law
     overfits: bool  # the law knows over-fitting
-    unpinned: tuple[str, ...]  # coefficients that the resamples leave open
+    unidentified_by_bootstrap: tuple[str, ...]  # coefficients that the resamples leave open
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def _advise_family(family: str, law: Fitted, U: float, C: float) -> FamilyAdvice
         cheapest=_first_below(computes, along, loss + CLOSE),
         beyond=beyond(law.ranges, N, D, epochs, U),
         overfits=rises(law.law),
-        unpinned=tuple(unidentified_by_bootstrap(law)),
+        unidentified_by_bootstrap=tuple(unidentified_by_bootstrap(law)),
         **ends,
     )
 

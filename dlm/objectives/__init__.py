@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from dlm import config
 from dlm.model import Params
 from dlm.objectives import any_order, ar, block, custom, d3pm, flow, gaussian, masked, noise, orders
-from dlm.objectives.common import Sum
+from dlm.objectives.common import Conditionals, InOrder, Sum
 
-__all__ = ["OBJECTIVES", "Objective", "Sum", "make"]
+__all__ = ["OBJECTIVES", "Conditionals", "InOrder", "Objective", "Sum", "make"]
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,12 @@ class Objective:
     nll: Callable[..., Sum]
     sample: Callable[..., object]
     init: Callable[[Params], Params] = lambda params: params
+    conditionals: Conditionals | InOrder | None = None  # what any order can be scored with
 
 
 # Their files have what a file of one's own has: FAMILY, make(objective, vocab_size) -> (loss, nll,
-# sample), and, if the objective has parameters, init(objective, params) -> params.
+# sample); if the objective has parameters, init(objective, params) -> params; if it can score any
+# order, conditionals(objective, vocab_size) -> Conditionals, InOrder or None.
 OBJECTIVES = {
     "ar": ar,
     "orders": orders,
@@ -61,4 +63,6 @@ def make(objective: config.Objective, vocab_size: int) -> Objective:
     init = getattr(door, "init", lambda objective, params: params)
     loss, nll, sample = door.make(objective, vocab_size)
     init = functools.partial(init, objective)
-    return Objective(objective.name, door.FAMILY, loss, nll, sample, init)
+    conditionals = getattr(door, "conditionals", lambda objective, vocab_size: None)
+    in_any_order = conditionals(objective, vocab_size)
+    return Objective(objective.name, door.FAMILY, loss, nll, sample, init, in_any_order)

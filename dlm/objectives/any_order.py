@@ -7,6 +7,7 @@ of masked diffusion. The orders are those of `dlm.objectives.orders`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from dlm import config
 from dlm.model import keys
 from dlm.objectives import ar, orders
-from dlm.objectives.common import Sum, mean, total
+from dlm.objectives.common import InOrder, Sum, mean, total
 
 FAMILY = config.FAMILIES["any_order"]
 
@@ -38,3 +39,13 @@ def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callab
 
     loss, _, sample = ar.trained_on(example, vocab_size)
     return loss, nll, sample
+
+
+def conditionals(objective: config.Objective, vocab_size: int) -> InOrder:
+    """A sequence in any order, each target asked for by its position."""
+
+    def token_nll(apply, params, tokens, order: Int[Array, "B L"]) -> Float[Array, "B L"]:
+        example = orders.in_order(tokens, order, vocab_size, targets=True)
+        return ar.token_nll(apply, params, example, None, vocab_size)
+
+    return InOrder(token_nll, functools.partial(orders.sample_order, objective))

@@ -89,17 +89,41 @@ def weighted_nll(
     vocab_size: int,
 ) -> Float[Array, " B"]:
     """The weighted sum of (1) over N blocks, in nats."""
-    length, block = tokens.shape[1], tokens.shape[1] // weight.shape[1]
+    block = tokens.shape[1] // weight.shape[1]
+    logits = masked_logits(apply, params, tokens, masked, block, key, vocab_size)
+    nats = jnp.where(masked, common.cross_entropy(logits, tokens, vocab_size), 0)
+    return jnp.sum(weight * nats.reshape(*weight.shape, block).sum(-1), axis=-1)
+
+
+def masked_logits(
+    apply: Callable,
+    params: Params,
+    tokens: Int[Array, "B L"],
+    masked: Bool[Array, "B L"],
+    block: int,
+    key: keys.RowKeys | None,
+    vocab_size: int,
+) -> Float[Array, "B L R"]:
+    """Logits of all noisy blocks in one call, each given itself and the clean blocks before it."""
+    length = tokens.shape[1]
     noisy = jnp.where(masked, mask_id(vocab_size), tokens)
-    logits = apply(
+    return apply(
         params,
         jnp.concatenate([with_bos(noisy, vocab_size), with_bos(tokens, vocab_size)], axis=1),
         mask=jnp.asarray(visible(length, block)),
         positions=jnp.tile(jnp.arange(length + 1), 2),
         key=key,
     )[:, 1 : length + 1]
-    nats = jnp.where(masked, common.cross_entropy(logits, tokens, vocab_size), 0)
-    return jnp.sum(weight * nats.reshape(*weight.shape, block).sum(-1), axis=-1)
+
+
+def conditionals(objective: config.Objective, vocab_size: int) -> common.Conditionals:
+    """p(x_i | the unmasked tokens of its block, the blocks before), all blocks in one call."""
+
+    def at_hidden(apply, params, tokens, hidden: Bool[Array, "B L"]) -> Float[Array, "B L V"]:
+        logits = masked_logits(apply, params, tokens, hidden, objective.block, None, vocab_size)
+        return logits[..., :vocab_size]
+
+    return common.Conditionals(at_hidden, objective.block)
 
 
 def fill_blocks(

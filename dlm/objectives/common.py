@@ -66,6 +66,32 @@ def with_bos(tokens: Int[Array, "B L"], vocab_size: int) -> Int[Array, "B L+1"]:
     return jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=vocab_size)
 
 
+class Conditionals(NamedTuple):
+    """What a family knows of p(x_i | any set of other tokens), so that any order can be scored.
+
+    logits(apply, params, tokens, hidden: Bool[B L]) -> Float[B L V]
+        at the hidden positions, given the tokens that are not hidden; the tokens that are hidden are
+        never read
+
+    Tokens come in parts of `part` (0: all are one part). A part is given all parts before it and no
+    later one, whatever is hidden of them.
+    """
+
+    logits: Callable[..., Float[Array, "B L V"]]
+    part: int = 0
+
+
+class InOrder(NamedTuple):
+    """What a family knows of a sequence in any order, in one call of the model.
+
+    token_nll(apply, params, tokens, order: Int[B L]) -> Float[B L], in nats
+    draw(draws: keys.RowKeys, tokens) -> Int[B L], an order of the family's own law for each row
+    """
+
+    token_nll: Callable[..., Float[Array, "B L"]]
+    draw: Callable[..., Int[Array, "B L"]]
+
+
 class Denoiser(NamedTuple):
     """A model that sees all positions at once, and BOS; `dropout` None: in evaluation."""
 

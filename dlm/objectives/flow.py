@@ -44,6 +44,11 @@ def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callab
     return loss, nll, common.sampler(functools.partial(fill, vocab_size))
 
 
+def conditionals(objective: config.Objective, vocab_size: int) -> common.Conditionals | None:
+    """From masks, those of masked diffusion, whose sampler it shares; from uniform tokens, none."""
+    return masked.conditionals(objective, vocab_size) if objective.path == "mask" else None
+
+
 def jump_loss(
     objective: config.Objective,
     denoiser: Denoiser,

@@ -77,6 +77,16 @@ def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callab
     return loss, nll, common.sampler(functools.partial(fill_masks, vocab_size))
 
 
+def conditionals(objective: config.Objective, vocab_size: int) -> common.Conditionals:
+    """p(x_i | the tokens that are not masked), of the samplers that reveal."""
+
+    def at_hidden(apply, params, tokens, hidden: Bool[Array, "B L"]) -> Float[Array, "B L V"]:
+        xt = jnp.where(hidden, common.mask_id(vocab_size), tokens)
+        return logits(Denoiser(apply, params, None, vocab_size), xt)
+
+    return common.Conditionals(at_hidden)
+
+
 def logits(denoiser: Denoiser, xt: Int[Array, "B L"]) -> Float[Array, "B L V"]:
     """The model's, told the share of masked tokens as the time."""
     return denoiser.logits(xt, jnp.mean(xt == common.mask_id(denoiser.vocab_size), axis=-1))

@@ -169,7 +169,11 @@ def _cautions(p: TrainingPlan) -> list[str]:
             f"The law of {' and of '.join(hopeful)} knows no over-fitting: these are an optimist's "
             "epochs, and training may not reach the loss. Track the validation loss."
         )
-    loose = [f"{named(f.family)}: {', '.join(f.unpinned)}" for f in a.families if f.unpinned]
+    loose = [
+        f"{named(f.family)}: {', '.join(f.unidentified_by_bootstrap)}"
+        for f in a.families
+        if f.unidentified_by_bootstrap
+    ]
     if loose:
         words.append(f"The runs leave open ({'; '.join(loose)}): the intervals hold that.")
     held = [

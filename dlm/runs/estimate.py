@@ -1,8 +1,8 @@
-"""The certified number: a loss in nats per token, its standard error, and its kind.
+"""The certified number: a loss in nats per token, its standard errors, and its kind.
 
-An objective either computes its likelihood (exact) or bounds its negative log-likelihood from above
-(upper bound). The kind decides what a comparison may conclude: a bound below an exact value proves
-the bounded model better, a bound above proves nothing. NumPy only.
+An objective's number is its negative log-likelihood (exact), or encloses it (upper bound, lower
+bound). The kinds decide what a comparison may conclude: one model is proven better if what its
+likelihood cannot exceed lies below what the other's cannot fall below. NumPy only.
 """
 
 from __future__ import annotations
@@ -12,17 +12,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-KINDS = ("exact", "upper bound")
+KINDS = ("exact", "upper bound", "lower bound")
+ABOVE, BELOW = (
+    ("exact", "upper bound"),
+    ("exact", "lower bound"),
+)  # never below, never above the NLL
 DECIDED = 2.0  # standard errors by which a difference must clear zero before it is called one
 
 
 class Estimate(NamedTuple):
-    """Negative log-likelihood in nats per token; `stderr` is NaN where it is not known."""
+    """Negative log-likelihood in nats per token; errors are NaN if they are not known."""
 
     value: float
-    stderr: float
+    stderr: float  # over documents; Monte Carlo noise is in it
     kind: str  # one of KINDS
     tokens: int  # that the value is a mean over
+    mc_stderr: float = 0.0  # of Monte Carlo noise alone, on these documents; 0: nothing is drawn
+    sampler: str = ""  # whose likelihood it is, or bounds
 
 
 class Comparison(NamedTuple):
@@ -67,7 +73,7 @@ def compare(
     errors; where the standard error is not known (NaN), the values are taken as they are.
 
     Raises:
-      ValueError: a kind that is neither exact nor an upper bound.
+      ValueError: a kind that is none of KINDS.
     """
     for estimate in (a, b):
         if estimate.kind not in KINDS:
@@ -79,32 +85,19 @@ def compare(
     margin = DECIDED * stderr if math.isfinite(stderr) else 0.0
     lower, higher = (a, b) if difference < 0 else (b, a)
     low, high = names if difference < 0 else names[::-1]
-    order = "first" if difference < 0 else "second"
     by = f"{abs(difference):.4f} nats per token"
     if not abs(difference) > margin:
-        return Comparison(
-            difference,
-            stderr,
-            "",
-            f"not decided: the difference, {by}, is within {DECIDED:g} standard errors of zero",
-        )
-    if higher.kind == "upper bound" and lower.kind == "exact":
-        text = (
-            f"not decided: the bound of {high} lies above the exact value of {low} by {by}, which "
-            f"proves nothing: the likelihood of {high} may still be the better one"
-        )
-        return Comparison(difference, stderr, "", text)
-    if higher.kind == "upper bound":
-        text = (
-            f"not decided: two upper bounds; that of {low} is lower by {by}, which does not order "
-            "the likelihoods behind them"
-        )
-        return Comparison(difference, stderr, "", text)
-    if lower.kind == "upper bound":
-        text = (
-            f"{low} is better on this data, by at least {by}: its upper bound lies below the exact "
-            f"value of {high}"
-        )
-        return Comparison(difference, stderr, order, text)
-    text = f"{low} is better on this data, by {by}: both values are exact"
-    return Comparison(difference, stderr, order, text)
+        words = f"not decided: the difference, {by}, is within {DECIDED:g} standard errors of zero"
+        return Comparison(difference, stderr, "", words)
+    kinds = {"exact": "exact value"}
+    lower_is, higher_is = (kinds.get(x.kind, x.kind) for x in (lower, higher))
+    if lower.kind in ABOVE and higher.kind in BELOW:
+        least = "" if lower.kind == higher.kind else "at least "
+        text = f"{low} is better on this data, by {least}{by}: its {lower_is} lies below the "
+        text += f"{higher_is} of {high}"
+        return Comparison(difference, stderr, "first" if difference < 0 else "second", text)
+    text = (
+        f"not decided: the {higher_is} of {high} lies above the {lower_is} of {low} by {by}, which "
+    )
+    text += f"proves nothing: the likelihood of {high} may still be the better one"
+    return Comparison(difference, stderr, "", text)

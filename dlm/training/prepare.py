@@ -116,6 +116,8 @@ def score(prepared: Prepared, params: Params, *, final: bool) -> tuple[Scored, S
         nats = evaluation.score(
             c, prepared.store.vocab_size, params, windows.tokens, passes, prepared.mesh
         )
-        estimate = evaluation.estimate(nats, windows.documents, c.data.seq_len, exact)
+        kind = "exact" if exact else "upper bound"
+        lengths = np.full(len(nats), c.data.seq_len)
+        estimate = evaluation.estimate(nats, lengths, windows.documents, kind)
         scored.append(Scored(estimate, nats))
     return scored[0], scored[1]

@@ -53,31 +53,35 @@ def scores(name, *, where=(1, 1, 1), windows=WINDOWS, seed=0, init=0, passes=2):
     return score.score(settings(name, seed), VOCAB, params, windows, passes, place)
 
 
+def estimate_of(nats, documents, kind="exact"):
+    return score.estimate(nats, np.full(len(nats), L), documents, kind)
+
+
 # --- standard errors ----------------------------------------------------------------------------
 
 
 def test_one_window_a_document_gives_the_plain_standard_error():
     nats = np.random.default_rng(1).normal(10, 2, 50)
-    found = score.estimate(nats, np.arange(50), L, exact=True)
+    found = estimate_of(nats, np.arange(50))
     assert found.value == pytest.approx(nats.mean() / L, rel=FLOAT64)
     assert found.stderr == pytest.approx(nats.std(ddof=1) / np.sqrt(50) / L, rel=FLOAT64)
     assert (found.kind, found.tokens) == ("exact", 50 * L)
-    assert score.estimate(nats, np.arange(50), L, exact=False).kind == "upper bound"
+    assert estimate_of(nats, np.arange(50), "upper bound").kind == "upper bound"
 
 
 def test_windows_of_a_document_count_as_one_observation():
     rng = np.random.default_rng(2)
     documents = np.repeat(np.arange(100, 112), rng.integers(1, 6, 12))  # ids need not start at 0
     nats = rng.normal(10, 2, len(documents)) + 3 * rng.normal(size=12)[documents - 100]
-    found = score.estimate(nats, documents, L, exact=True)
+    found = estimate_of(nats, documents)
     squares = 0.0
     for document in range(100, 112):
         squares += sum(x - nats.mean() for x in nats[documents == document]) ** 2
     direct = np.sqrt(squares * 12 / 11) / len(nats) / L
     assert found.stderr == pytest.approx(direct, rel=FLOAT64)
-    plain = score.estimate(nats, np.arange(len(nats)), L, exact=True)
+    plain = estimate_of(nats, np.arange(len(nats)))
     assert found.stderr > 1.2 * plain.stderr and found.value == plain.value
-    copies = score.estimate(np.repeat(nats, 3), np.repeat(documents, 3), L, exact=True)
+    copies = estimate_of(np.repeat(nats, 3), np.repeat(documents, 3))
     assert copies.stderr == pytest.approx(found.stderr, rel=FLOAT64)  # no news in a copy
 
 
@@ -87,7 +91,7 @@ def test_windows_of_one_document_are_taken_one_by_one():
     documents = data.window_documents(np.array([0, 50 * L]), L, 50)
     assert set(documents.tolist()) == {0}
     for one in (documents, documents + 7):
-        found = score.estimate(nats, one, L, exact=True)
+        found = estimate_of(nats, one)
         assert found.stderr == pytest.approx(nats.std(ddof=1) / np.sqrt(50) / L, rel=FLOAT64)
         assert (found.value, found.tokens) == (pytest.approx(nats.mean() / L, rel=FLOAT64), 50 * L)
 

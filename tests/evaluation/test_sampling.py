@@ -172,7 +172,7 @@ def test_greedy_ar_takes_the_best_continuation_of_each_prefix():
     [
         ("ar", dict(steps=2), "--steps=2: ar runs 3 steps here; pass 3, or 0 for one per to"),
         ("d3pm", dict(order="confidence"), "must be one of ancestral, for d3pm"),
-        ("masked", dict(order="ddim"), "--order=ddim: must be one of ancestral, confidence"),
+        ("masked", dict(order="ddim"), "--order=ddim: must be one of ancestral, left-to-right"),
         ("masked", dict(temperature=float("nan")), "--temperature=nan"),
     ],
 )

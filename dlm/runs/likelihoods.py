@@ -1,0 +1,85 @@
+"""Likelihoods that a run was scored by, beyond the loss in its result: `likelihoods.json` beside it.
+
+Each is an estimate on some windows of the validation split, with the nats of each window in a file of
+its own, so that runs are compared window by window. NumPy only.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from dlm import disk, sealed
+from dlm.errors import DlmError
+from dlm.runs.estimate import KINDS, Estimate
+
+NAME = "likelihoods.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One number of a run: `name` says how it was scored, "orders 16" or "path confidence 1"."""
+
+    name: str
+    estimate: Estimate
+    windows: int  # of the validation split, spread evenly over it
+    nats: Float[np.ndarray, " n"]  # of each window
+
+
+def write(folder: Path, numbers: list[Scored]) -> Path:
+    """Adds numbers to a run's, or replaces those of the same name and windows; returns the path."""
+    kept = [old for old in read(folder) if all(_key(old) != _key(new) for new in numbers)]
+    entries, files = [], []
+    for scored in [*kept, *numbers]:
+        entries.append({"name": scored.name, "windows": scored.windows} | scored.estimate._asdict())
+        files.append(file_name(scored.name, scored.windows))
+        if scored in numbers:
+            disk.write_array(folder / files[-1], scored.nats)
+    return sealed.write(folder / NAME, {"numbers": entries}, files)
+
+
+def read(folder: Path) -> list[Scored]:
+    """The numbers of a run; none if it was scored by none.
+
+    Raises:
+      DlmError: the file, or an array that it names, is damaged.
+    """
+    if not (folder / NAME).exists():
+        return []
+    value = sealed.read(folder / NAME)
+    sealed.check_files(folder, value)
+    try:
+        return [_scored(folder, entry) for entry in value["numbers"]]
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise DlmError(f"{NAME} is not of this dlm: {error!r}") from None
+
+
+def _scored(folder: Path, entry: dict[str, Any]) -> Scored:
+    def number(key: str) -> float:
+        return float("nan") if entry[key] is None else float(entry[key])
+
+    kind, tokens, sampler = str(entry["kind"]), int(entry["tokens"]), str(entry["sampler"])
+    value, stderr, mc_stderr = (number(key) for key in ("value", "stderr", "mc_stderr"))
+    estimate = Estimate(value, stderr, kind, tokens, mc_stderr, sampler)
+    name, windows = str(entry["name"]), int(entry["windows"])
+    if kind not in KINDS or not np.isfinite(value):
+        raise ValueError(f"{name} has kind {kind!r} and value {value}")
+    path = folder / file_name(name, windows)
+    nats = np.load(path, allow_pickle=False)
+    if nats.shape != (windows,) or not np.isfinite(nats).all():
+        raise ValueError(f"{path.name} has shape {nats.shape}, must be ({windows},)")
+    return Scored(name, estimate, windows, nats)
+
+
+def file_name(name: str, windows: int) -> str:
+    """`nll-orders-16-on-128.npy`: the file of each window's nats."""
+    return f"nll-{re.sub(r'[^a-z0-9]+', '-', name.lower())}-on-{windows}.npy"
+
+
+def _key(scored: Scored) -> tuple[str, int]:
+    return scored.name, scored.windows
