@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from dlm import runs
+from dlm.config import proposal
+from dlm.config.proposal import Recipe
 from dlm.errors import DlmError, nearest
-from dlm.laws import advice, analysis, holdout, intervals, law_files, stages
+from dlm.laws import advice, analysis, holdout, intervals, law_files, own_runs, stages
 from dlm.laws import table as tables
 from dlm.laws.critical import Constants, Fitted
 from dlm.laws.fits import Fit
@@ -44,6 +47,7 @@ class Laws:
     spread: tuple[float, str]  # of single runs: a standard deviation in log loss, and its origin
     predictions: dict[str, Prediction]  # of held-out runs, by family
     notes: tuple[str, ...]
+    recipes: dict[str, Recipe] = field(default_factory=dict)  # by family, of dlm's own runs
 
 
 def read(
@@ -86,7 +90,27 @@ def read(
         fits[name], predicted = fit(t, law, resamples, seed, tell)
         predictions |= {} if predicted is None else {name: predicted}
     spread = advice.spread_of_runs(list(fits.values()))
-    return Laws(path.name, str(path), dict(fits), spread, predictions, tuple(dict.fromkeys(notes)))
+    return Laws(
+        path.name, str(path), dict(fits), spread, predictions, tuple(dict.fromkeys(notes)),
+        recipes_of(path) if path.is_dir() else {},
+    )  # fmt: skip
+
+
+def recipes_of(folder: Path) -> dict[str, Recipe]:
+    """The recipe of the best run of each family in a folder of runs."""
+    found = runs.load(folder)
+    records = runs.rows(found)
+    best: dict[str, int] = {}
+    for k, family in enumerate(own_runs.families_of(records)):
+        loss = records[k]["validation_loss"]
+        if records[k]["status"] == "finished" and loss is not None:
+            before = best.get(family)
+            if before is None or loss < records[before]["validation_loss"]:
+                best[family] = k
+    return {
+        family: proposal.recipe_of(found[k].config, int(found[k].result["vocab_size"]))
+        for family, k in best.items()
+    }
 
 
 def chosen(names: Sequence[str], families: Sequence[str]) -> list[str]:

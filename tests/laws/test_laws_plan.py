@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fake_runs
 import planted
 from dlm.config import devices
 from dlm.errors import DlmError
@@ -237,3 +238,16 @@ def test_a_table_of_several_corpora_asks_for_one() -> None:
     assert chosen.chosen(names, ["mdm", "digits/ar"]) == ["digits/masked", "digits/ar"]
     with pytest.raises(DlmError, match="more than once"):
         chosen.chosen(names, ["ar"])
+
+
+def test_the_recipe_of_a_family_is_that_of_its_best_finished_run(tmp_path) -> None:
+    for objective, lr, shift in (("ar", 1e-3, 0.0), ("ar", 4e-3, 0.5), ("masked", 3e-3, 0.2)):
+        law = fake_runs.diffusion(1e12, 2.0)
+        fake_runs.write_run(tmp_path, law, objective=objective, lr=lr, shift=shift, epochs=20)
+    fake_runs.write_run(tmp_path, law, objective="ar", lr=5e-3, status=None, shift=-1.0)
+    recipes = chosen.recipes_of(tmp_path)
+    assert {name: r.settings["optimizer.lr"] for name, r in recipes.items()} == {
+        "ar": 1e-3,
+        "masked": 3e-3,
+    }
+    assert recipes["ar"].settings["corpus.name"] == "digits"
