@@ -36,7 +36,9 @@ def of_finished(jobs: Sequence[Job], workdir: Path, workers: int) -> tuple[Forec
 
     here = machine.machine()
     speeds = forecast.measured(workdir, here)
-    return forecast.forecast(jobs, speeds, workers, here), f"as {len(speeds)} finished runs"
+    return forecast.forecast(
+        jobs, speeds, workers, here
+    ), f"by the speed of {len(speeds)} finished runs"
 
 
 def of_experiment(

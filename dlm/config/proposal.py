@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dlm.config import LADDER, base, experiment, flops, paper, planning
+from dlm.config import LADDER, base, experiment, flops, from_json, paper, planning, to_json
 from dlm.config.memory import Machine
 
 GPT2, CHARACTERS = paper.VOCABULARY["hub"], paper.VOCABULARY["stdlib"]
@@ -59,10 +59,14 @@ def default_recipe(unique_tokens: float) -> Recipe:
 
 
 def recipe_of(config: Mapping[str, Any], vocabulary: int) -> Recipe:
-    """What the config.json of a run sets, but for what a plan decides (DECIDED)."""
+    """What the config.json of a run sets, but for what a plan decides (DECIDED).
+
+    Raises:
+      DlmError: a key is missing or unknown, as in a config of another version.
+    """
     defaults: Any = base()
     settings = {}
-    for key, value in _flat(config):
+    for key, value in _flat(to_json(from_json(dict(config)))):
         group, _, rest = key.partition(".options.")
         known = key in DECIDED or (not rest and experiment.value_at(defaults, key) == value)
         if not known:

@@ -6,6 +6,7 @@ over-fitting, or one that does not. A law fitted below a cut of epochs predicts 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -107,10 +108,13 @@ def recipes_of(folder: Path) -> dict[str, Recipe]:
             before = best.get(family)
             if before is None or loss < records[before]["validation_loss"]:
                 best[family] = k
-    return {
-        family: proposal.recipe_of(found[k].config, int(found[k].result["vocab_size"]))
-        for family, k in best.items()
-    }
+    recipes = {}
+    for family, k in best.items():
+        with contextlib.suppress(DlmError):  # its config is another version's: the default recipe
+            recipes[family] = proposal.recipe_of(
+                found[k].config, int(found[k].result["vocab_size"])
+            )
+    return recipes
 
 
 def chosen(names: Sequence[str], families: Sequence[str]) -> list[str]:
