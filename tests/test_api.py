@@ -6,6 +6,7 @@ import doctest
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,9 +91,11 @@ print(json.dumps([light, sorted({"jax"} & set(sys.modules)), dir(dlm), dlm.__all
 
 
 def examples() -> list:
-    from dlm import api, plot
+    from dlm import plot
+    from dlm.api import laws, models, planner, runs, training
 
-    parsed = [doctest.DocTestFinder().find(module, globs={"dlm": dlm}) for module in (api, plot)]
+    modules = (laws, models, planner, runs, training, plot)
+    parsed = [doctest.DocTestFinder().find(module, globs={"dlm": dlm}) for module in modules]
     return [test for tests in parsed for test in tests if test.examples]
 
 
@@ -104,8 +107,18 @@ def test_the_examples_of_the_docstrings_hold(example) -> None:
 
 
 def test_every_public_function_shows_itself_at_work() -> None:
-    shown = {example.name.removeprefix("dlm.api.") for example in examples()}
-    functions = {"load", "train", "fit", "critical", "objective", "Runs", "Run", "Run.model"}
+    shown = {re.sub(r"^dlm\.(api\.)?\w+\.", "", example.name) for example in examples()}
+    functions = {
+        "load",
+        "plan",
+        "train",
+        "fit",
+        "critical",
+        "objective",
+        "Runs",
+        "Run",
+        "Run.model",
+    }
     methods = {f"Model.{name}" for name in ("log_likelihood", "perplexity", "sample", "validation")}
     assert functions | methods | {"FittedLaw.predict", "FittedLaw.optimal"} <= shown
 
