@@ -184,6 +184,12 @@ def _cautions(p: TrainingPlan) -> list[str]:
     ]
     if held:
         words.append(f"Error of the laws on held-out runs, RMS: {', '.join(held)}.")
+        worst = max(each.rms for each in p.laws.predictions.values()) * a.best.loss
+        if a.gap < worst:
+            words.append(
+                f"The difference is smaller than that error, {worst:.3f} nats here, which no interval "
+                "holds: it is of the laws' form."
+            )
     words += _bounds(a)
     words += _memory(p)
     return [*words, *p.laws.notes]
