@@ -51,7 +51,7 @@ def test_a_week_on_one_device_is_answered_in_one_screen(capsys, monkeypatch) -> 
 
 def test_a_table_of_forty_runs_is_fitted_and_decided(table, tmp_path, capsys) -> None:
     words = ("plan", "--laws", table, "--unique-tokens", "1e8", "--flops", "3e20", "--json")
-    words += ("--resamples", 60)
+    words += ("--resamples", 40, "--law", "data-constrained")
     assert dlm(*words, "--out", tmp_path / "out") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["preferred"] == "masked"
