@@ -29,6 +29,7 @@ def plan(
     families: Sequence[str] = (),
     law: str = "auto",
     columns: Mapping[str, str] | None = None,
+    points: str = "best",
     resamples: int = 400,
     seed: int = 0,
     tell: Callable[[str], None] = lambda stage: None,
@@ -37,8 +38,9 @@ def plan(
 
     The budget is one of `hours` (of `device_count` devices, such as "h100", "here", or FLOP/s of
     training), `flops` (6ND, N with embeddings) and `loss` (nats per token, to reach). `laws`: "paper",
-    "muennighoff", the fit.json of `dlm fit`, or a table or folder of runs, which is fitted. As `dlm
-    plan`; losses in nats per token, intervals 90% (NaN: none), the best family first.
+    "muennighoff", the fit.json of `dlm fit`, or a table or folder of runs, which is fitted; `points`
+    "last" takes the end of dlm's own runs in place of their best weights. As `dlm plan`; losses in
+    nats per token, intervals 90% (NaN: none), the best family first.
 
     >>> plan = dlm.plan(1e8, hours=168, device="h100")
     >>> best = plan.advice.best
@@ -58,8 +60,9 @@ def plan(
         if not (math.isfinite(value) and value >= 0):
             raise DlmError(f"{name}={value!r}: must be a positive number")
     read = chosen.read(
-        laws, families, law=law, columns=columns, resamples=resamples, seed=seed, tell=tell
-    )
+        laws, families, law=law, columns=columns, points=points, resamples=resamples, seed=seed,
+        tell=tell,
+    )  # fmt: skip
     budget = dict(hours=hours, flops=flops, loss=loss, mfu=mfu)
     return planning.plan(read, unique_tokens, device=where, device_count=device_count, **budget)
 

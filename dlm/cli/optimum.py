@@ -11,6 +11,7 @@ from dlm import inputs
 from dlm.cli import options
 from dlm.cli.options import Overrides
 from dlm.cli.output import show
+from dlm.laws.forms import POINTS
 
 SUMMARY = "the best size, tokens and epochs for a compute, by each family's law"
 EXAMPLES = """examples:
@@ -45,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--law", default="auto", help="of a table: see dlm fit --help")
     options.add_columns(parser)
     parser.add_argument(
+        "--points",
+        type=inputs.one_of(POINTS),
+        default="best",
+        help="of dlm's own runs: best, or last, which shows over-fitting (default: best)",
+    )
+    parser.add_argument(
         "--resamples",
         type=inputs.whole(0, 100_000),
         default=400,
@@ -66,7 +73,7 @@ def _lines(a: argparse.Namespace) -> Iterator[Any]:
     with stages.show() as tell:
         laws = chosen.read(
             a.laws, a.families, law=a.law, columns=columns.parse(a.columns),
-            resamples=a.resamples, tell=tell,
+            points=a.points, resamples=a.resamples, tell=tell,
         )  # fmt: skip
     flops = sorted(a.flops) if len(a.flops) > 1 else [a.flops[0] * factor for factor in DECADES]
     found = optimum_page.optima(laws, flops, a.unique_tokens, a.resamples)

@@ -14,6 +14,7 @@ from dlm.cli import options
 from dlm.cli.options import Overrides
 from dlm.cli.output import show
 from dlm.errors import DlmError
+from dlm.laws.forms import POINTS
 
 SUMMARY = "what to train with so many unique tokens and so much compute: family, size, epochs"
 EXAMPLES = """examples:
@@ -61,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--law", default="auto", help="of a table: see dlm fit --help")
     options.add_columns(parser)
+    parser.add_argument(
+        "--points",
+        type=inputs.one_of(POINTS),
+        default="best",
+        help="of dlm's own runs: best, or last, which shows over-fitting (default: best)",
+    )
     parser.add_argument(
         "--resamples",
         type=inputs.whole(0, 100_000),
@@ -119,7 +126,8 @@ def _lines(a: argparse.Namespace, overrides: Overrides) -> Iterator[Any]:
         p = planner.plan(
             a.unique_tokens, hours=a.hours or 0.0, flops=a.flops or 0.0, loss=a.loss or 0.0,
             device=a.device, device_count=a.devices, mfu=a.mfu, laws=a.laws, families=a.families,
-            law=a.law, columns=columns.parse(a.columns), resamples=a.resamples, tell=tell,
+            law=a.law, columns=columns.parse(a.columns), points=a.points, resamples=a.resamples,
+            tell=tell,
         )  # fmt: skip
     if a.json:
         yield json.dumps(plan_page.as_json(p), indent=1)
@@ -160,6 +168,7 @@ def command(a: argparse.Namespace) -> str:
     words += ["--laws", str(a.laws)] if a.laws != "paper" else []
     words += ["--families", *a.families] if a.families else []
     words += ["--law", a.law] if a.law != "auto" else []
+    words += ["--points", a.points] if a.points != "best" else []
     words += ["--columns", *a.columns] if a.columns else []
     return shlex.join(words)
 

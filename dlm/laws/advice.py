@@ -171,7 +171,7 @@ def check_units(
 def advise_family(family: str, law: Fitted, U: float, C: float) -> FamilyAdvice:
     """The best use of C on U unique tokens by one family; U = UNLIMITED: no token is repeated."""
     N, D, epochs, loss = best_use(law, U, C)
-    computes = C * np.geomspace(1 / REACH, 1, 241)
+    computes = 6 * N * D * np.geomspace(1 / REACH, 1, 241)
     along = np.minimum.accumulate(optimal(law.law, law.coefficients, computes, U).loss)
     limit = optimal(law.law, law.coefficients, np.array([C, C * REACH]), U).loss.min()
     ends = dict.fromkeys(("low", "high", "params_low", "params_high"), math.nan)

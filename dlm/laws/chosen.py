@@ -58,13 +58,15 @@ def read(
     *,
     law: str = AUTO,
     columns: Mapping[str, str] | None = None,
+    points: str = "best",
     resamples: int = 400,
     seed: int = 0,
     tell: stages.Tell = stages.silent,
 ) -> Laws:
     """The laws of a name in `PUBLISHED_LAWS`, of a JSON file, a table or a folder of runs.
 
-    `families`: which of them (none: all). `law`: a law's name, or auto for tables.
+    `families`: which of them (none: all). `law`: a law's name, or auto for tables. `points`: of dlm's
+    own runs, best (at the best weights) or last, which shows over-fitting; see `dlm.laws.table.read`.
 
     Raises:
       DlmError: no such source or family, or runs that cannot determine a law.
@@ -82,7 +84,7 @@ def read(
         found = law_files.read(path)
         laws: dict[str, Fitted] = {name: found[name] for name in chosen(list(found), families)}
         return Laws(path.name, str(path), laws, (math.nan, "not known"), {}, ())
-    read_tables = {t.family: t for t in tables.read(path, columns=columns)}
+    read_tables = {t.family: t for t in tables.read(path, columns=columns, points=points)}
     names = chosen(list(read_tables), families)
     fits, predictions, notes = {}, {}, []
     for name in names:
