@@ -168,6 +168,26 @@ def test_the_law_that_predicts_held_out_epochs_better_is_chosen() -> None:
     assert predicted is not None and predicted.law == "over-fitting" and predicted.cut < 200
 
 
+def test_three_families_share_the_joint_resamples() -> None:
+    """Losses that differ by E alone: each family is the lowest in the share of the draws of E."""
+    rng = np.random.default_rng(0)
+    laws = {}
+    for family, E in (("ar", 1.80), ("masked", 1.80), ("any_order", 2.5)):
+        values = planted.TRUTHS["chinchilla"] | {"E": E}
+        samples = {name: np.full(400, value) for name, value in values.items()}
+        samples["E"] = E + 0.05 * rng.standard_normal(400)
+        laws[family] = Constants(named("chinchilla"), values, samples)
+    found = advice.advise(laws, 1e12, 1e20)
+    share = {f.family: f.share for f in found.families}
+    assert share["any_order"] == 0 and share["ar"] + share["masked"] == pytest.approx(1)
+    assert share["ar"] == pytest.approx(0.5, abs=0.1) and found.decided is False
+    assert found.gap_low < 0 < found.gap_high
+    assert [turn.reference for turn in found.turns] == ["ar", "ar"]
+    best, _, worst = found.families
+    alone = advice.advise({name: laws[name] for name in (best.family, worst.family)}, 1e12, 1e20)
+    assert alone.decided and alone.best.share == 1
+
+
 def test_an_over_fitting_law_spends_less_than_the_budget() -> None:
     values = planted.TRUTHS["over-fitting"] | {"K": 3e-3}
     law = Constants(named("over-fitting"), values)
