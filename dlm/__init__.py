@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dlm import plot
-    from dlm.api import FittedLaw, Model, Run, Runs, critical, fit, load, objective, train
+    from dlm.api import FittedLaw, Model, Run, Runs, critical, fit, load, objective, plan, train
     from dlm.errors import DlmError
-    from dlm.planner import plan
     from dlm.runs.estimate import Estimate
 
 __all__ = [
@@ -45,12 +44,7 @@ __all__ = [
     "plot",
     "train",
 ]
-_MODULES = {
-    "plot": "dlm.plot",
-    "plan": "dlm.planner",
-    "DlmError": "dlm.errors",
-    "Estimate": "dlm.runs.estimate",
-}
+_MODULES = {"plot": "dlm.plot", "DlmError": "dlm.errors", "Estimate": "dlm.runs.estimate"}
 
 
 def __getattr__(name: str) -> Any:

@@ -116,6 +116,14 @@ def size(amount: float) -> str:
     return f"{number(amount / 1e3, 3)} kB"
 
 
+def duration(seconds: float) -> str:
+    """Writes 45 as 45 s, 720 as 12 min, 12,240 as 3.4 hours, 216,000 as 2.5 days."""
+    for unit, longest, word in ((1, 90, "s"), (60, 5400, "min"), (3600, 172_800, "hours")):
+        if seconds < longest:
+            return f"{number(seconds / unit, 2)} {word}"
+    return f"{number(seconds / 86_400, 2)} days"
+
+
 def tick(value: float, digits: int = 3) -> str:
     """Writes 0.25 and 1,000 plainly and 2.5e-7 as 2.5×10⁻⁷: the values of an axis."""
     return (

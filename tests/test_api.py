@@ -92,10 +92,10 @@ print(json.dumps([light, sorted({"jax"} & set(sys.modules)), dir(dlm), dlm.__all
 
 
 def examples() -> list:
-    from dlm import planner, plot
-    from dlm.api import laws, models, runs, training
+    from dlm import plot
+    from dlm.api import laws, models, planner, runs, training
 
-    modules = (laws, models, runs, training, planner, plot)
+    modules = (laws, models, planner, runs, training, plot)
     parsed = [doctest.DocTestFinder().find(module, globs={"dlm": dlm}) for module in modules]
     return [test for tests in parsed for test in tests if test.examples]
 
@@ -122,8 +122,18 @@ def test_the_notebook_runs_on_a_folder_of_runs(folder, capsys) -> None:
 
 
 def test_every_public_function_shows_itself_at_work() -> None:
-    shown = {re.sub(r"^dlm\.api\.\w+\.", "", example.name) for example in examples()}
-    functions = {"load", "train", "fit", "critical", "objective", "Runs", "Run", "Run.model"}
+    shown = {re.sub(r"^dlm\.(api\.)?\w+\.", "", example.name) for example in examples()}
+    functions = {
+        "load",
+        "plan",
+        "train",
+        "fit",
+        "critical",
+        "objective",
+        "Runs",
+        "Run",
+        "Run.model",
+    }
     methods = {f"Model.{name}" for name in ("log_likelihood", "perplexity", "sample", "validation")}
     assert functions | methods | {"FittedLaw.predict", "FittedLaw.optimal"} <= shown
 

@@ -95,7 +95,7 @@ def test_every_link_of_the_documents_leads_somewhere() -> None:
 
 
 def test_the_page_of_plans_quotes_its_first_command() -> None:
-    from dlm import planner
+    from dlm.api import planner
     from dlm.report import plan_page
 
     p = planner.plan(1e8, hours=168, device="h100")

@@ -18,6 +18,7 @@ from dlm.cli import (
     fit,
     help_text,
     objectives,
+    optimum,
     plan,
     quality,
     report,
@@ -64,6 +65,7 @@ VERBS: dict[str, Verb] = {
     "fit": fit,
     "critical": critical,
     "plan": plan,
+    "optimum": optimum,
     "figures": figures,
 }
 

@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from dlm import inputs
+from dlm.cli import options
+from dlm.cli.options import Overrides
+from dlm.cli.output import show
 from dlm.errors import DlmError
+from dlm.laws.forms import POINTS
 
 SUMMARY = "what to train with so many unique tokens and so much compute: family, size, epochs"
 EXAMPLES = """examples:
   dlm plan --unique-tokens 1e8 --device h100 --hours 168
   dlm plan --unique-tokens 1e8 --flops 2e20 --laws muennighoff
-  dlm plan --unique-tokens 1e8 --loss 3.4                   what it would take
+  dlm plan --unique-tokens 1e8 --loss 3.4               what it would take
+  dlm plan experiments/quickstart.py                    hours, memory, disk of its runs here
+  dlm plan experiments/paper_pareto.py --scale paper --device h100 --devices 8
   dlm plan --unique-tokens 6400 --device here --hours 2 --laws runs/paper_pareto-laptop
   dlm plan --unique-tokens 1e8 --device h100 --devices 8 --hours 24 --laws runs.csv \\
       --write experiments/mine.py --out plan/
@@ -28,6 +34,7 @@ that your training reaches."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_experiment(parser, needed=False)
     parser.add_argument(
         "--unique-tokens",
         type=inputs.number("from 1 to 1e30, a number of raw tokens", lambda u: 1 <= u <= 1e30),
@@ -54,13 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--families", nargs="+", action="extend", default=[], help="such as ar masked any_order"
     )
     parser.add_argument("--law", default="auto", help="of a table: see dlm fit --help")
+    options.add_columns(parser)
     parser.add_argument(
-        "--columns",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="MEANING=COLUMN",
-        help="titles of the table's columns, such as params=n_params loss=val",
+        "--points",
+        type=inputs.one_of(POINTS),
+        default="best",
+        help="of dlm's own runs: best, or last, which shows over-fitting (default: best)",
     )
     parser.add_argument(
         "--resamples",
@@ -73,34 +79,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, not words")
 
 
-def execute(a: argparse.Namespace, overrides: list[tuple[str, Any]]) -> int:
-    from rich.console import Console
-
-    console = Console()
-    for item in _lines(a):
-        if isinstance(item, str):  # a path is not broken, a bracket is no markup
-            print(item, flush=True)
-        else:
-            console.print(item)
-    return 0
+def execute(a: argparse.Namespace, overrides: Overrides) -> int:
+    return show(_lines(a, overrides) if a.experiment is None else _of_experiment(a, overrides))
 
 
-def _lines(a: argparse.Namespace) -> Iterator[Any]:
-    from dlm import planner
+def _of_experiment(a: argparse.Namespace, overrides: Overrides) -> Iterator[str]:
+    """What the runs of an experiment file take; trains nothing, downloads nothing."""
+    from dlm.cli import forecast, jobs
+    from dlm.sweep import machine
+
+    for name in ("unique_tokens", "hours", "flops", "loss", "write", "out"):
+        if getattr(a, name):
+            option = f"--{name.replace('_', '-')}"
+            raise DlmError(f"{option}: goes without EXPERIMENT, which says what is trained")
+    planned = jobs.plan_jobs(a, overrides, None, fetch=False)
+    elsewhere = a.device not in ("", "here")
+    most = max(job.devices for job in planned)
+    workers = a.devices if elsewhere else machine.default_workers(most)
+    takes, how = forecast.of_experiment(planned, workers, a.device, a.mfu)
+    if a.json:
+        import math
+
+        known = {name: None if math.isnan(v) else v for name, v in takes._asdict().items()}
+        yield json.dumps(known | {"workers": workers, "speed": how}, indent=1)
+        return
+    yield f"{len(planned)} runs: {forecast.words(takes, workers, how)}"
+    for warning in forecast.warnings(planned, takes.seconds):
+        yield f"warning: {warning}"
+
+
+def _lines(a: argparse.Namespace, overrides: Overrides) -> Iterator[Any]:
+    from dlm.api import planner
     from dlm.laws import columns, stages
     from dlm.report import plan_page
 
+    if overrides:
+        raise DlmError("--config: only with EXPERIMENT; a plan of data and compute has no config")
     if a.unique_tokens is None:
         raise DlmError(
             "dlm plan: needs --unique-tokens, such as 1e8; dlm plan --help shows examples"
         )
+    options.check_writable(a.out)
     if a.write is not None and a.write.suffix != ".py":
         raise DlmError(f"--write {a.write}: must be a Python file, such as experiments/mine.py")
     with stages.show() as tell:
         p = planner.plan(
             a.unique_tokens, hours=a.hours or 0.0, flops=a.flops or 0.0, loss=a.loss or 0.0,
             device=a.device, device_count=a.devices, mfu=a.mfu, laws=a.laws, families=a.families,
-            law=a.law, columns=columns.parse(a.columns), resamples=a.resamples, tell=tell,
+            law=a.law, columns=columns.parse(a.columns), points=a.points, resamples=a.resamples,
+            tell=tell,
         )  # fmt: skip
     if a.json:
         yield json.dumps(plan_page.as_json(p), indent=1)
@@ -141,6 +168,7 @@ def command(a: argparse.Namespace) -> str:
     words += ["--laws", str(a.laws)] if a.laws != "paper" else []
     words += ["--families", *a.families] if a.families else []
     words += ["--law", a.law] if a.law != "auto" else []
+    words += ["--points", a.points] if a.points != "best" else []
     words += ["--columns", *a.columns] if a.columns else []
     return shlex.join(words)
 

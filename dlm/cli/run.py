@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlm import inputs
+from dlm.cli import forecast, options
 from dlm.cli import jobs as cli_jobs
-from dlm.cli import options
 from dlm.cli.options import Overrides
 from dlm.cli.output import DONE, SOME_FAILED, show
 from dlm.errors import DlmError, one_line
@@ -81,7 +81,7 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
 
         jobs = extend.with_sources(jobs)
     plan = _sort_out(jobs)
-    _announce(plan)
+    _announce(a, plan)
     if a.dry_run:
         return _list(a, plan)
     ended: dict[str, str] = {}
@@ -125,11 +125,20 @@ def _sort_out(jobs: list[Job]) -> _Plan:
     return _Plan(jobs, todo, damaged)
 
 
-def _announce(plan: _Plan) -> None:
-    total = sum(job.flops for job in plan.todo)
+def _announce(a: argparse.Namespace, plan: _Plan) -> None:
+    """Prints what is to be done and what it takes; warns of a long run that cannot answer."""
+    from dlm.sweep import machine
+
     unreadable = f", {len(plan.problems)} unreadable" if plan.problems else ""
-    counts = f"{len(plan.todo)} to do{unreadable}, {scientific(total)} FLOPs"
+    counts = f"{len(plan.todo)} to do{unreadable}"
+    if plan.todo:
+        devices = max(job.devices for job in plan.todo)
+        workers = a.jobs or machine.default_workers(devices)
+        takes, how = forecast.of_finished(plan.todo, a.workdir, workers)
+        counts += f", {forecast.words(takes, workers, how)}"
     print(f"{len(plan.jobs)} runs in {plan.folder}, {counts}", flush=True)
+    for warning in forecast.warnings(plan.todo, takes.seconds) if plan.todo else ():
+        print(f"warning: {warning}", file=sys.stderr)
     for problem in plan.problems:
         print(f"unreadable: {problem}", file=sys.stderr)
 

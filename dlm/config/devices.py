@@ -86,7 +86,7 @@ def device(name: str) -> Device:
     except ValueError:
         rate = math.nan
     if 0 < rate < math.inf:
-        return Device(f"a device at {rate:g} FLOP/s", rate, math.inf, True)
+        return Device(f"device at {rate:g} FLOP/s", rate, math.inf, True)
     key = name.lower().replace(" ", "-").replace("_", "-")
     if key not in DEVICES:
         right = f"{HERE}, FLOP/s of your training, or one of {', '.join(DEVICES)}"

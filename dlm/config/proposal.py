@@ -1,22 +1,85 @@
-"""An experiment file that trains what a plan advises, with sizes around it, and what that takes."""
+"""The runs that a plan proposes: the nearest size, the recipe, and what a run takes."""
 
 from __future__ import annotations
 
 import math
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dlm.config import LADDER, experiment, flops, paper, planning
+from ml_collections import ConfigDict
+
+from dlm.config import LADDER, base, experiment, flops, from_json, paper, planning, to_json
 from dlm.config.memory import Machine
 
 GPT2, CHARACTERS = paper.VOCABULARY["hub"], paper.VOCABULARY["stdlib"]
 PROSE = 1_100_000  # characters of the standard library's prose that can be unique tokens
-SCALES = {"c4": paper.SCALES["paper"], "prose": paper.FRESH["laptop"]}
 AROUND = (0.5, 1.0, 2.0)  # sizes of a sweep, over the size that is advised
 HEAD, WIDEST = 32, 16_384  # widths of models that no table lists are multiples of a head of 32
 KEPT = 3  # states of a run on disk: two checkpoints, and a third while it is saved
+# What a plan decides, beside the recipe of a run: it is not taken over from a run of one's own.
+DECIDED = (
+    *("objective.name", "objective.digest", "model.size", "model.layers", "model.width"),
+    *("model.heads", "model.ff", "data.unique_tokens", "train.duration", "train.seed"),
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Corpus, tokenizer and optimizer of a proposed run: overrides of the base config, by key."""
+
+    name: str  # c4, prose or own
+    settings: dict[str, Any]
+    vocabulary: int
+    words: str
+
+    def config(self, unique_tokens: float) -> ConfigDict:
+        """The base config with the recipe, on so many unique tokens in whole windows."""
+        if self.name != "own":
+            return paper.base_config(self.settings, unique_tokens)
+        c: Any = base()
+        for key, value in self.settings.items():
+            experiment.override(c, key, value)
+        c.data.unique_tokens = paper.windows(unique_tokens, c.data.seq_len)
+        return c
+
+
+C4 = Recipe("c4", paper.SCALES["paper"], GPT2, "the paper's on C4 (dlm/config/paper.py)")
+PROSE_RECIPE = Recipe(
+    "prose",
+    paper.FRESH["laptop"],
+    CHARACTERS,
+    "a laptop's on the standard library's prose (dlm/config/paper.py)",
+)
+
+
+def default_recipe(unique_tokens: float) -> Recipe:
+    """The paper's on C4; for few tokens a laptop's, on text that needs no network."""
+    return C4 if unique_tokens > PROSE else PROSE_RECIPE
+
+
+def recipe_of(config: Mapping[str, Any], vocabulary: int) -> Recipe:
+    """What the config.json of a run sets, but for what a plan decides (DECIDED).
+
+    Raises:
+      DlmError: a key is missing or unknown, as in a config of another version.
+    """
+    defaults: Any = base()
+    settings = {}
+    for key, value in _flat(to_json(from_json(dict(config)))):
+        group, _, rest = key.partition(".options.")
+        known = key in DECIDED or (not rest and experiment.value_at(defaults, key) == value)
+        if not known:
+            settings[key] = value
+    return Recipe("own", settings, vocabulary, "those of the best run behind each law")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 @dataclass(frozen=True)
@@ -32,15 +95,6 @@ class Proposal:
     flops: float  # of training, counted by attention kind
     memory: float  # bytes on each device, estimated
     disk: float  # bytes of the token store and of a run's checkpoints
-
-
-def setting(unique_tokens: float) -> str:
-    """c4: the paper's recipe on C4; prose: a laptop's, on text that needs no network."""
-    return "c4" if unique_tokens > PROSE else "prose"
-
-
-def vocabulary(name: str) -> int:
-    return GPT2 if name == "c4" else CHARACTERS
 
 
 def sized(params: float, vocabulary_size: int) -> dict[str, Any]:
@@ -82,22 +136,22 @@ def propose(
     unique_tokens: float,
     device_memory: float = math.inf,
     devices: int = 1,
+    recipe: Recipe | None = None,
 ) -> Proposal:
     """A run of one family: the nearest size, on as many tokens as keep C = 6 N D.
 
     Raises:
       DlmError: no such objective, or fewer unique tokens than one batch.
     """
-    name = setting(unique_tokens)
-    size = sized(params, vocabulary(name))
-    run = _run(objective, size, 6 * params * tokens, unique_tokens)
-    c = experiment.edited(paper.base_config(SCALES[name], unique_tokens), run.items())
-    held_out = 64 * c.data.seq_len
+    recipe = recipe or default_recipe(unique_tokens)
+    size = sized(params, recipe.vocabulary)
+    run = run_of(objective, size, 6 * params * tokens, unique_tokens, recipe)
+    c = experiment.edited(recipe.config(unique_tokens), run.items())
     p = planning.plan(
         c,
         train_tokens=c.data.unique_tokens,
-        vocab_size=vocabulary(name),
-        validation_tokens=held_out,
+        vocab_size=recipe.vocabulary,
+        validation_tokens=64 * c.data.seq_len,
     )
     machine = Machine(devices, device_memory, cpu=False, whole=False)
     held = planning.bytes_on_device(c, p, machine)
@@ -114,16 +168,15 @@ def propose(
     )
 
 
-def _run(
-    objective: str, size: Mapping[str, Any], compute: float, unique_tokens: float
+def run_of(
+    objective: str, size: Mapping[str, Any], compute: float, unique_tokens: float, recipe: Recipe
 ) -> dict[str, Any]:
     """Overrides of one run that spends C = 6 N D; below one epoch on as many tokens as it sees."""
-    name = setting(unique_tokens)
-    base = paper.base_config(SCALES[name], unique_tokens)
-    c = experiment.edited(base, ({"objective.name": objective} | dict(size)).items())
+    base_config = recipe.config(unique_tokens)
+    c = experiment.edited(base_config, ({"objective.name": objective} | dict(size)).items())
     m = c.model
     count = flops.paper_parameters(
-        layers=m.layers, width=m.width, ff=m.ff, vocabulary=vocabulary(name)
+        layers=m.layers, width=m.width, ff=m.ff, vocabulary=recipe.vocabulary
     )
     tokens = compute / (6 * count)
     unique = min(c.data.unique_tokens, tokens // c.data.seq_len * c.data.seq_len)
@@ -133,92 +186,10 @@ def _run(
     return run | ({"data.unique_tokens": unique} if unique < c.data.unique_tokens else {})
 
 
-# --- the file -----------------------------------------------------------------------------------
-
-FILE = '''"""{question}
-
-{origin}
-
-  dlm run {path} --dry-run          its runs, FLOPs and memory
-  dlm run {path} --scale smoke      two steps of tiny models, to try the machine
-  dlm run {path}
-
-{outlook}
-"""
-
-from dlm.config import paper
-
-UNIQUE_TOKENS = {unique}  # U
-RUNS = (
-{runs}
-)
-
-
-def get_config(scale="laptop"):
-    if scale == "smoke":
-        return paper.base_config(paper.SCALES["smoke"], 1024)
-    return paper.base_config({settings}, UNIQUE_TOKENS)
-
-
-def sweep(scale="laptop"):
-    if scale != "smoke":
-        yield from RUNS
-        return
-    for objective in dict.fromkeys(run["objective.name"] for run in RUNS):
-        yield paper.run(objective, 32, 1) | {{"train.duration": "2 steps"}}
-'''
-RECIPES = {
-    "c4": ('paper.SCALES["paper"]', "the paper's on C4 (dlm/config/paper.py)"),
-    "prose": (
-        'paper.FRESH["laptop"]',
-        "a laptop's on the standard library's prose (dlm/config/paper.py)",
-    ),
-}
-
-
 def runs_around(
-    advised: Sequence[tuple[str, float, float]], unique_tokens: float
+    objective: str, params: float, compute: float, unique_tokens: float, recipe: Recipe
 ) -> list[dict[str, Any]]:
-    """Overrides of each run: (objective, params, FLOPs) and sizes AROUND it at the same compute."""
-    found = []
-    for objective, params, compute in advised:
-        sizes = [sized(params * factor, vocabulary(setting(unique_tokens))) for factor in AROUND]
-        for size in [s for i, s in enumerate(sizes) if s not in sizes[:i]]:
-            found.append(_run(objective, size, compute, unique_tokens))
-    return found
-
-
-def experiment_text(
-    advised: Sequence[tuple[str, float, float]],
-    unique_tokens: float,
-    *,
-    path: str,
-    command: str,
-    source: str,
-    cost: str,
-    expected: str,
-) -> str:
-    """The file that `dlm plan --write` writes; `advised`: (objective, params, FLOPs) of each family."""
-    settings, recipe = RECIPES[setting(unique_tokens)]
-    names = " or ".join(dict.fromkeys(objective for objective, _, _ in advised))
-    question = (
-        f"What loss does {names} reach on {unique_tokens:,.0f} unique tokens at this compute?"
-    )
-    origin = (
-        f"Written by `{command}`, with the law of each family: {source}. The middle size of each "
-        "family is the one that is advised; the others spend the same compute. Corpus, tokenizer and "
-        f"recipe are {recipe}: change them to yours, and keep U."
-    )
-    outlook = f"Cost of training: {cost}. Expected, in nats per token: {expected}."
-    runs = "\n".join(
-        f"    {run!r},".replace("'", '"') for run in runs_around(advised, unique_tokens)
-    )
-    return FILE.format(
-        question="\n".join(textwrap.wrap(question, 100)),
-        origin="\n".join(textwrap.wrap(origin, 100, break_long_words=False)),
-        outlook="\n".join(textwrap.wrap(outlook, 100)),
-        path=path,
-        unique=f"{int(unique_tokens):_}",
-        runs=runs,
-        settings=settings,
-    )
+    """Overrides of the advised run, and of the sizes AROUND it at the same compute."""
+    sizes = [sized(params * factor, recipe.vocabulary) for factor in AROUND]
+    distinct = [size for i, size in enumerate(sizes) if size not in sizes[:i]]
+    return [run_of(objective, size, compute, unique_tokens, recipe) for size in distinct]

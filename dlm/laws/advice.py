@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from dlm.errors import DlmError
+from dlm.format import number
 from dlm.laws import critical as crossing
-from dlm.laws.critical import Critical, Fitted, optimal, rises
+from dlm.laws.compute_optimal import optimal, rises
+from dlm.laws.critical import Critical, Fitted
 from dlm.laws.fits import LEVEL, Fit
 from dlm.laws.intervals import interval, widened
 from dlm.laws.table import Ranges
@@ -28,6 +30,7 @@ CLOSE = 0.01  # nats per token: losses nearer than this count as equal
 DECIDED = 0.5 + LEVEL / 2  # share of the resamples from which on a family is preferred
 RESAMPLES = 200  # at most, in searches for the best size
 LEAST_FLOPS, MOST_FLOPS = 1e6, 1e32
+UNLIMITED = 1e30  # unique tokens
 REACH = 1e3  # factors of U and of C within which what would change the answer is searched
 AUTOREGRESSIVE = ("ar", "autoregressive")
 
@@ -107,7 +110,7 @@ def advise(
       DlmError: numbers that cannot be raw tokens or FLOPs, or a law without a size term.
     """
     U, C = check_units(laws, unique_tokens, flops)
-    found = {family: _advise_family(family, law, U, C) for family, law in laws.items()}
+    found = {family: advise_family(family, law, U, C) for family, law in laws.items()}
     order = sorted(found, key=lambda family: found[family].loss)
     losses = _resampled_losses(laws, found, U)
     families = []
@@ -165,9 +168,10 @@ def check_units(
     return U, C
 
 
-def _advise_family(family: str, law: Fitted, U: float, C: float) -> FamilyAdvice:
+def advise_family(family: str, law: Fitted, U: float, C: float) -> FamilyAdvice:
+    """The best use of C on U unique tokens by one family; U = UNLIMITED: no token is repeated."""
     N, D, epochs, loss = best_use(law, U, C)
-    computes = C * np.geomspace(1 / REACH, 1, 241)
+    computes = 6 * N * D * np.geomspace(1 / REACH, 1, 241)
     along = np.minimum.accumulate(optimal(law.law, law.coefficients, computes, U).loss)
     limit = optimal(law.law, law.coefficients, np.array([C, C * REACH]), U).loss.min()
     ends = dict.fromkeys(("low", "high", "params_low", "params_high"), math.nan)
@@ -309,13 +313,13 @@ def beyond(ranges: Ranges | None, N: float, D: float, epochs: float, U: float) -
     for name, value, (low, high) in (
         ("parameters", N, ranges.params),
         ("epochs", epochs, ranges.epochs),
-        ("unique tokens", U, ranges.unique_tokens),
+        ("unique tokens", min(U, D), ranges.unique_tokens),
         ("FLOPs", 6 * N * D, ranges.flops),
     ):
         if value > high * 1.01:
-            words.append(f"{name} {value / high:.3g} times the most trained")
+            words.append(f"{name} {number(value / high, 3)} times the most trained")
         elif value < low * 0.99:
-            words.append(f"{name} {low / value:.3g} times below the least trained")
+            words.append(f"{name} {number(low / value, 3)} times below the least trained")
     return tuple(words)
 
 

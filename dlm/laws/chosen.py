@@ -6,15 +6,19 @@ over-fitting, or one that does not. A law fitted below a cut of epochs predicts 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from dlm import runs
+from dlm.config import proposal
+from dlm.config.proposal import Recipe
 from dlm.errors import DlmError, nearest
-from dlm.laws import advice, analysis, holdout, intervals, law_files, stages
+from dlm.laws import advice, analysis, holdout, intervals, law_files, own_runs, stages
 from dlm.laws import table as tables
 from dlm.laws.critical import Constants, Fitted
 from dlm.laws.fits import Fit
@@ -30,6 +34,7 @@ HELD_OUT = 0.2  # share of the runs that a cut leaves to predict, at least
 # An over-fitting law must lower the held-out RMS error to this share of the other law's: in planted
 # worlds without over-fitting it lowers it to 0.76 to 1 by chance.
 CLEARLY = 0.75
+JOINT = "joint"  # constants in print have no intervals: with them those of a plan are too narrow
 STARTS = 48  # of a fit that predicts held-out runs
 ALIASES = {"mdm": "masked", "diffusion": "masked", "autoregressive": "ar"}
 
@@ -44,6 +49,7 @@ class Laws:
     spread: tuple[float, str]  # of single runs: a standard deviation in log loss, and its origin
     predictions: dict[str, Prediction]  # of held-out runs, by family
     notes: tuple[str, ...]
+    recipes: dict[str, Recipe] = field(default_factory=dict)  # by family, of dlm's own runs
 
 
 def read(
@@ -52,13 +58,15 @@ def read(
     *,
     law: str = AUTO,
     columns: Mapping[str, str] | None = None,
+    points: str = "best",
     resamples: int = 400,
     seed: int = 0,
     tell: stages.Tell = stages.silent,
 ) -> Laws:
     """The laws of a name in `PUBLISHED_LAWS`, of a JSON file, a table or a folder of runs.
 
-    `families`: which of them (none: all). `law`: a law's name, or auto for tables.
+    `families`: which of them (none: all). `law`: a law's name, or auto for tables. `points`: of dlm's
+    own runs, best (at the best weights) or last, which shows over-fitting; see `dlm.laws.table.read`.
 
     Raises:
       DlmError: no such source or family, or runs that cannot determine a law.
@@ -76,7 +84,7 @@ def read(
         found = law_files.read(path)
         laws: dict[str, Fitted] = {name: found[name] for name in chosen(list(found), families)}
         return Laws(path.name, str(path), laws, (math.nan, "not known"), {}, ())
-    read_tables = {t.family: t for t in tables.read(path, columns=columns)}
+    read_tables = {t.family: t for t in tables.read(path, columns=columns, points=points)}
     names = chosen(list(read_tables), families)
     fits, predictions, notes = {}, {}, []
     for name in names:
@@ -86,7 +94,30 @@ def read(
         fits[name], predicted = fit(t, law, resamples, seed, tell)
         predictions |= {} if predicted is None else {name: predicted}
     spread = advice.spread_of_runs(list(fits.values()))
-    return Laws(path.name, str(path), dict(fits), spread, predictions, tuple(dict.fromkeys(notes)))
+    return Laws(
+        path.name, str(path), dict(fits), spread, predictions, tuple(dict.fromkeys(notes)),
+        recipes_of(path) if path.is_dir() else {},
+    )  # fmt: skip
+
+
+def recipes_of(folder: Path) -> dict[str, Recipe]:
+    """The recipe of the best run of each family in a folder of runs."""
+    found = runs.load(folder)
+    records = runs.rows(found)
+    best: dict[str, int] = {}
+    for k, family in enumerate(own_runs.families_of(records)):
+        loss = records[k]["validation_loss"]
+        if records[k]["status"] == "finished" and loss is not None:
+            before = best.get(family)
+            if before is None or loss < records[before]["validation_loss"]:
+                best[family] = k
+    recipes = {}
+    for family, k in best.items():
+        with contextlib.suppress(DlmError):  # its config is another version's: the default recipe
+            recipes[family] = proposal.recipe_of(
+                found[k].config, int(found[k].result["vocab_size"])
+            )
+    return recipes
 
 
 def chosen(names: Sequence[str], families: Sequence[str]) -> list[str]:
@@ -163,7 +194,7 @@ def fit(
             continue
     best = _best(candidates, predicted)
     tell(f"{best}, family {table.family}: fitting {len(table):,} rows")
-    fitted = analysis.fit_table(table, best)[0]
+    fitted = analysis.fit_table(table, best, steps=JOINT)[0]
     tell(f"{best}, family {table.family}: {intervals.affordable(table, resamples):,} resamples")
     return intervals.bootstrap(fitted, resamples, seed), predicted.get(best)
 
@@ -179,7 +210,7 @@ def _best(candidates: Sequence[str], predicted: Mapping[str, Prediction]) -> str
 
 
 def _maker(name: str) -> Callable[[Table], Fit]:
-    return lambda table: analysis.fit_table(table, name, starts=STARTS)[0]
+    return lambda table: analysis.fit_table(table, name, steps=JOINT, starts=STARTS)[0]
 
 
 def held_out_cut(values: np.ndarray) -> float:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlm.config import FAMILIES, devices, proposal
+from dlm.config import FAMILIES, devices, experiment_file, proposal
 from dlm.config.devices import Budget, Device
+from dlm.config.experiment_file import Advised
 from dlm.config.proposal import Proposal
 from dlm.errors import DlmError
 from dlm.format import number, scientific
@@ -68,7 +69,7 @@ def plan(
     budget = _budget(laws, unique_tokens, flops, hours, device, device_count, mfu)
     found = advice.advise(laws.by_family, unique_tokens, budget.flops, laws.spread)
     sizes = {f.family: (f.params, f.tokens) for f in found.families}
-    proposals = _proposals(sizes, unique_tokens, budget)
+    proposals = _proposals(laws, sizes, unique_tokens, budget)
     return TrainingPlan(laws, budget, found, proposals, target_loss=loss or math.nan)
 
 
@@ -97,7 +98,7 @@ def _budget(
         budget = dataclasses.replace(budget, flops=compute)
         uses = {f: advice.best_use(law, U, compute) for f, law in laws.by_family.items()}
         sizes = {family: (N, D) for family, (N, D, _, _) in uses.items()}
-        proposals = _proposals(sizes, U, budget).values()
+        proposals = _proposals(laws, sizes, U, budget).values()
         overheads = [1.0, *(p.flops / (6 * p.params * p.tokens) for p in proposals)]
         smallest = min(N for N, _ in sizes.values())
         share = min(budget.utilisation, devices.utilisation(device, smallest, mfu))
@@ -106,7 +107,7 @@ def _budget(
 
 
 def _proposals(
-    sizes: Mapping[str, tuple[float, float]], unique_tokens: float, budget: Budget
+    laws: Laws, sizes: Mapping[str, tuple[float, float]], unique_tokens: float, budget: Budget
 ) -> dict[str, Proposal]:
     """A run of each family that this product trains, from its parameters and tokens."""
     memory = budget.device.memory if budget.device else math.inf
@@ -114,7 +115,8 @@ def _proposals(
     for family, (params, tokens) in sizes.items():
         if (objective := chosen.short(family)) in FAMILIES:
             proposals[family] = proposal.propose(
-                objective, params, tokens, unique_tokens, memory, budget.devices
+                *(objective, params, tokens, unique_tokens, memory, budget.devices),
+                recipe=laws.recipes.get(family),
             )
     return proposals
 
@@ -125,8 +127,15 @@ def experiment_text(p: TrainingPlan, path: Path | str, command: str, summary: Se
     Raises:
       DlmError: no family of the plan is one that this product trains.
     """
+    U = p.advice.unique_tokens
+    default = proposal.default_recipe(U)
     advised = [
-        (p.proposals[f.family].objective, f.params, f.flops)
+        Advised(
+            p.proposals[f.family].objective,
+            f.params,
+            f.flops,
+            p.laws.recipes.get(f.family, default),
+        )
         for f in p.advice.families
         if f.family in p.proposals
     ]
@@ -134,9 +143,9 @@ def experiment_text(p: TrainingPlan, path: Path | str, command: str, summary: Se
         names = ", ".join(f.family for f in p.advice.families)
         raise DlmError(f"--write {path}: none of {names} is a family that dlm trains")
     cost, expected = summary
-    return proposal.experiment_text(
+    return experiment_file.experiment_text(
         advised,
-        p.advice.unique_tokens,
+        U,
         path=str(path),
         command=command,
         source=f"{p.laws.title} ({p.laws.source})",

@@ -12,7 +12,8 @@ from dlm.errors import DlmError
 from dlm.format import count, power
 from dlm.laws.advice import REACH, FamilyAdvice
 from dlm.laws.chosen import short
-from dlm.laws.critical import Fitted, optimal
+from dlm.laws.compute_optimal import optimal
+from dlm.laws.critical import Fitted
 from dlm.laws.crossings import CROSSES
 from dlm.laws.fits import LEVEL
 from dlm.laws.intervals import interval, widened

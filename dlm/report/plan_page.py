@@ -88,14 +88,16 @@ def answer(a: Advice) -> str:
     if len(a.families) == 1:
         return f"Only {named(best.family)} has a law: no family to compare it with."
     first, second = (named(f.family) for f in a.families[:2])
-    by = f"expected loss {a.gap:.3f} nats per token below {second}'s"
+    by = f"expected loss is {a.gap:.3f} nats per token below {second}'s"
     if a.decided is None:
-        return f"By these laws: {first}, {by}. How sure is not known: the laws have no intervals."
+        return (
+            f"By these laws: {first}; its {by}. How sure is not known: the laws have no intervals."
+        )
     around = f"90% interval {a.gap_low:.3f} to {a.gap_high:.3f}"
     share = f"lowest in {percent(best.share)} of the joint resamples"
     if not a.decided:
-        return f"Cannot tell: {first} is {by} ({around}), {share}."
-    return f"Prefer {first}: {by} ({around}), {share}."
+        return f"Cannot tell: {first}'s {by} ({around}), {share}."
+    return f"Prefer {first}: its {by} ({around}), {share}."
 
 
 def _turn(p: TrainingPlan, turn: Turn) -> str:
@@ -182,6 +184,12 @@ def _cautions(p: TrainingPlan) -> list[str]:
     ]
     if held:
         words.append(f"Error of the laws on held-out runs, RMS: {', '.join(held)}.")
+        worst = max(each.rms for each in p.laws.predictions.values()) * a.best.loss
+        if a.gap < worst:
+            words.append(
+                f"The difference is smaller than that error, {worst:.3f} nats here, which no interval "
+                "holds: it is of the laws' form."
+            )
     words += _bounds(a)
     words += _memory(p)
     return [*words, *p.laws.notes]

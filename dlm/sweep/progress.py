@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from dlm.format import fit_words
+from dlm.format import duration, fit_words, percent
 
 if TYPE_CHECKING:
     from dlm.sweep.jobs import Job
@@ -18,6 +18,7 @@ Show = Callable[[str, "Job", dict[str, Any]], None]
 # on there is room for the two, and the least room of a label.
 REST, BAR, RATE, WITH_BAR, WITH_RATE, LEAST = 47, 24, 20, 100, 120, 12
 EVERY = 15.0  # seconds between two lines of one run, where there is no terminal
+LEFT_EVERY = 60.0  # seconds between two lines of the time that is left, likewise
 
 
 @contextlib.contextmanager
@@ -73,9 +74,11 @@ def show(jobs: list[Job]) -> Iterator[Show]:
 def _lines(jobs: list[Job]) -> Show:
     last: dict[str, float] = {}
     ended: set[str] = set()
+    left = _Left(sum(job.flops for job in jobs), time.monotonic())
 
     def tell(event: str, job: Job, row: dict[str, Any]) -> None:
         run, label = job.info.run_id, job.info.label
+        left.tell(event, job, row)
         if event == "start":
             last[run] = time.monotonic()
             print(f"[{len(ended) + 1}/{len(jobs)}] {label}: started", flush=True)
@@ -87,8 +90,39 @@ def _lines(jobs: list[Job]) -> Show:
             ended.add(run)
             print(f"[{len(ended)}/{len(jobs)}] {_ending(event, job, row)}", flush=True)
             sys.stdout.flush()
+        if line := left.line(time.monotonic(), len(ended), len(jobs)):
+            print(line, flush=True)
 
     return tell
+
+
+class _Left:
+    """The time that is left of a sweep, by the FLOPs of training done since it began."""
+
+    def __init__(self, total: float, now: float):
+        self.total, self.began, self.last = total, now, now
+        self.before: dict[str, float] = {}  # FLOPs of each run that an earlier call did
+        self.done: dict[str, float] = {}
+
+    def tell(self, event: str, job: Job, row: dict[str, Any]) -> None:
+        run = job.info.run_id
+        if event == "progress" and "flops" in row:
+            self.before.setdefault(run, row["flops"])
+            self.done[run] = row["flops"]
+        elif event not in ("start", "progress"):
+            self.before.setdefault(run, job.flops)  # it came to an end without a word: no speed
+            self.done[run] = job.flops
+
+    def line(self, now: float, ended: int, runs: int) -> str:
+        """A line once in LEFT_EVERY seconds, as soon as there is a speed; else ""."""
+        trained = sum(self.done.values()) - sum(self.before.values())
+        if now - self.last < LEFT_EVERY or trained <= 0 or ended == runs:
+            return ""
+        self.last = now
+        done = sum(self.done.values())
+        seconds = (self.total - done) / trained * (now - self.began)
+        share = percent(done / self.total)
+        return f"[{ended}/{runs}] {share} of the training, about {duration(seconds)} left"
 
 
 def _note(row: dict[str, Any], rate: bool = True) -> str:

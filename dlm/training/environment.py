@@ -19,7 +19,7 @@ def device() -> str:
     import jax
 
     kind, count = jax.devices()[0].device_kind, jax.device_count()
-    name = f"{_processor()} ({len(cores())} core)" if kind == "cpu" else kind
+    name = f"{processor()} ({len(cores())} core)" if kind == "cpu" else kind
     return name if count == 1 else f"{count} x {name}"
 
 
@@ -30,7 +30,7 @@ def cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def _processor() -> str:
+def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(x.split(":")[1].strip() for x in lines if x.startswith("model name"))

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 import planted
-from dlm.cli import main
+from dlm.cli import forecast, main
+from dlm.config import experiment, planning, proposal
+from dlm.sweep.jobs import Job
+from places import ROOT
 
 WEEK = ("--unique-tokens", "1e8", "--device", "h100", "--hours", "168")
 
@@ -51,7 +54,7 @@ def test_a_week_on_one_device_is_answered_in_one_screen(capsys, monkeypatch) -> 
 
 def test_a_table_of_forty_runs_is_fitted_and_decided(table, tmp_path, capsys) -> None:
     words = ("plan", "--laws", table, "--unique-tokens", "1e8", "--flops", "3e20", "--json")
-    words += ("--resamples", 60)
+    words += ("--resamples", 40, "--law", "data-constrained")
     assert dlm(*words, "--out", tmp_path / "out") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["preferred"] == "masked"
@@ -96,3 +99,33 @@ def test_a_mistake_is_one_line(words, error, capsys) -> None:
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     assert error in captured.err
+
+
+def long_job(unique: float, epochs: int, size: str = "2283m") -> Job:
+    """A masked run of the paper's recipe, planned without its corpus."""
+    run = {"objective.name": "masked", "model.size": size, "train.duration": f"{epochs} epochs"}
+    c = experiment.edited(proposal.C4.config(unique), run.items())
+    plan = planning.plan(c, train_tokens=c.data.unique_tokens, vocab_size=proposal.GPT2)
+    return Job(c, Path(), Path(), {"run": "", "label": ""}, plan)
+
+
+def test_a_long_run_below_the_papers_critical_compute_is_warned_of() -> None:
+    """Table 3's pair: 2.3B parameters for 130 epochs of 500M tokens is 8.4e20 FLOPs, C_crit 2.3e21."""
+    (warning,) = forecast.warnings([long_job(500e6, 130)])
+    assert "500M unique tokens" in warning and "8.4×10²⁰" in warning and "2.3×10²¹" in warning
+    assert forecast.warnings([long_job(500e6, 130)], seconds=3600) == []  # no day is spent
+    assert forecast.warnings([long_job(100e6, 130)]) == []  # above C_crit there
+    assert forecast.warnings([long_job(500e6, 1, "7m")]) == []
+
+
+def test_an_experiment_on_named_devices_takes_its_flops_over_their_speed(tmp_path, capsys) -> None:
+    words = ("plan", ROOT / "experiments" / "smoke.py", "--workdir", tmp_path)
+    assert dlm(*words, "--device", "1e9", "--devices", "1", "--json") == 0
+    found = json.loads(capsys.readouterr().out.partition("\n")[2])
+    assert found["runs"] == 2 and found["workers"] == 1
+    assert found["seconds"] == pytest.approx((found["training"] + found["after"]) / 1e9)
+    assert dlm(*words, "--device", "h100") == 0
+    assert "2 runs: 2.8×10⁹ FLOPs" in (out := capsys.readouterr().out)
+    assert "(H100 at 25% of its peak, assumed)" in out
+    assert dlm(*words, "--hours", "3") == 2
+    assert "--hours: goes without EXPERIMENT" in capsys.readouterr().err

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dlm.config import LADDER, devices, experiment, flops, proposal
+from dlm import config
+from dlm.config import LADDER, devices, experiment, experiment_file, flops, proposal
+from dlm.config.experiment_file import Advised
 from dlm.errors import DlmError
 
 
@@ -62,11 +64,12 @@ def test_a_budget_below_one_epoch_takes_fewer_unique_tokens() -> None:
     assert run.unique_tokens == pytest.approx(2e9, rel=0.05)
 
 
-def written(tmp_path, unique: float, params: float, compute: float) -> str:
+def written(tmp_path, unique: float, params: float, compute: float, recipe=None) -> str:
     path = tmp_path / "mine.py"
-    advised = [("masked", params, compute), ("ar", params, compute)]
+    recipe = recipe or proposal.default_recipe(unique)
+    advised = [Advised(name, params, compute, recipe) for name in ("masked", "ar")]
     words = dict(path="mine.py", command="dlm plan", source="a law", cost="1", expected="3.4")
-    path.write_text(proposal.experiment_text(advised, unique, **words))
+    path.write_text(experiment_file.experiment_text(advised, unique, **words))
     return str(path)
 
 
@@ -87,3 +90,23 @@ def test_the_written_file_is_an_experiment_around_what_is_advised(
     assert [c.train.duration for c in smoke] == ["2 steps", "2 steps"]
     question = Path(path).read_text().split('"""')[1]
     assert all(len(line) <= 100 for line in question.splitlines())
+
+
+def test_a_run_of_ones_own_lends_its_recipe_to_the_file(tmp_path) -> None:
+    changes = {"corpus.name": "topics", "corpus.options.topics": 8, "optimizer.lr": 1e-3}
+    changes |= {"data.seq_len": 32, "train.duration": "7 epochs", "model.layers": 3}
+    c = experiment.edited(config.base(), changes.items())
+    recipe = proposal.recipe_of(config.to_json(c), 128)
+    decided = {"train.duration", "model.layers", "model.ff"}
+    assert {k: recipe.settings[k] for k in changes if k not in decided} == {
+        k: v for k, v in changes.items() if k not in decided
+    }
+    assert not decided & recipe.settings.keys()
+    configs = experiment.expand(
+        *experiment.load(written(tmp_path, 6400, 4e5, 1e12, recipe), "laptop")
+    )
+    assert {c.corpus.name for c in configs} == {"topics"}
+    assert {c.data.seq_len for c in configs} == {32} and {c.optimizer.lr for c in configs} == {1e-3}
+    assert {c.data.unique_tokens for c in configs} == {6400}
+    tiny = experiment.expand(*experiment.load(written(tmp_path, 6400, 4e5, 1e12, recipe), "smoke"))
+    assert {c.model.width for c in tiny} == {32} and {c.train.duration for c in tiny} == {"2 steps"}

@@ -124,3 +124,17 @@ def test_without_a_terminal_a_phase_is_no_line(capsys, monkeypatch) -> None:
         "        digits ar a: epoch 1.0, loss 2.500",
         "[1/1] digits ar a: 1.2500 ± 0.0625 nats/token",
     ]
+
+
+def test_without_a_terminal_the_time_left_is_a_line_a_minute(capsys, monkeypatch) -> None:
+    """30 of 300 FLOPs in 70 seconds; 20 of them were there before: 270 more take 31 minutes."""
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    jobs = [job("a"), job("b"), job("c")]
+    with progress.show(jobs) as tell:
+        tell("start", jobs[0], {})
+        tell("progress", jobs[0], row(2, loss=2.5))
+        for clock[0], step in ((5.0, 2), (70.0, 3), (80.0, 4)):
+            tell("progress", jobs[0], row(step, loss=2.5))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "left" in line]
+    assert lines == ["[0/3] 10% of the training, about 32 min left"]

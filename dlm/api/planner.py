@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dlm.config import devices
-from dlm.config.devices import Device
 from dlm.errors import DlmError
-from dlm.laws import chosen, stages
-from dlm.laws import plan as planning
-from dlm.laws.plan import TrainingPlan
+
+if TYPE_CHECKING:
+    from dlm.config.devices import Device
+    from dlm.laws.plan import TrainingPlan
 
 SECONDS = 5.0  # that a measurement of this machine takes, beside compiling
 
@@ -27,18 +27,20 @@ def plan(
     mfu: float = 0.0,
     laws: str | Path = "paper",
     families: Sequence[str] = (),
-    law: str = chosen.AUTO,
+    law: str = "auto",
     columns: Mapping[str, str] | None = None,
+    points: str = "best",
     resamples: int = 400,
     seed: int = 0,
-    tell: stages.Tell = stages.silent,
+    tell: Callable[[str], None] = lambda stage: None,
 ) -> TrainingPlan:
     """What to train on `unique_tokens` within a budget: family, size, epochs, and the loss to expect.
 
     The budget is one of `hours` (of `device_count` devices, such as "h100", "here", or FLOP/s of
     training), `flops` (6ND, N with embeddings) and `loss` (nats per token, to reach). `laws`: "paper",
-    "muennighoff", the fit.json of `dlm fit`, or a table or folder of runs, which is fitted. As `dlm
-    plan`; losses in nats per token, intervals 90% (NaN: none), the best family first.
+    "muennighoff", the fit.json of `dlm fit`, or a table or folder of runs, which is fitted; `points`
+    "last" takes the end of dlm's own runs in place of their best weights. As `dlm plan`; losses in
+    nats per token, intervals 90% (NaN: none), the best family first.
 
     >>> plan = dlm.plan(1e8, hours=168, device="h100")
     >>> best = plan.advice.best
@@ -50,19 +52,25 @@ def plan(
     Raises:
       DlmError: not one budget, numbers in other units, or runs that cannot determine a law.
     """
+    from dlm.laws import chosen
+    from dlm.laws import plan as planning
+
     where = read_device(device)
     for name, value in (("hours", hours), ("flops", flops), ("loss", loss), ("mfu", mfu)):
         if not (math.isfinite(value) and value >= 0):
             raise DlmError(f"{name}={value!r}: must be a positive number")
     read = chosen.read(
-        laws, families, law=law, columns=columns, resamples=resamples, seed=seed, tell=tell
-    )
+        laws, families, law=law, columns=columns, points=points, resamples=resamples, seed=seed,
+        tell=tell,
+    )  # fmt: skip
     budget = dict(hours=hours, flops=flops, loss=loss, mfu=mfu)
     return planning.plan(read, unique_tokens, device=where, device_count=device_count, **budget)
 
 
 def read_device(name: str) -> Device | None:
     """A device by its name; None without one. "here" is measured, which loads JAX."""
+    from dlm.config import devices
+
     if not name:
         return None
     return measure_this_machine() if name == devices.HERE else devices.device(name)
@@ -73,6 +81,7 @@ def measure_this_machine(seconds: float = SECONDS) -> Device:
     import jax
 
     from dlm.config import experiment, memory
+    from dlm.config.devices import Device
     from dlm.training import benchmark
 
     on_cpu = jax.default_backend() == "cpu"
