@@ -14,6 +14,7 @@ from dlm.config.memory import Machine
 from dlm.errors import DlmError
 from dlm.runs import folder as run_folder
 from dlm.sweep.jobs import Job
+from dlm.training import environment
 
 LIKE = 4.0  # the factor in parameters within which a finished run tells the speed of another
 MOST_READ = 500  # results

@@ -12,6 +12,7 @@ from dlm.config import experiment, memory, planning
 from dlm.sweep import forecast
 from dlm.sweep.forecast import Speed
 from dlm.sweep.jobs import Job
+from dlm.training import environment
 
 HERE = memory.Machine(1, 8e9, cpu=True)
 
