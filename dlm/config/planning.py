@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from dlm.config import Config, flops, memory
+from dlm.config import Config, flops, memory, method
 from dlm.config.fields import MOST_STEPS, parse_duration
 from dlm.config.memory import Machine, Memory, Mesh
 from dlm.errors import ArgumentError, DlmError, fail
@@ -21,6 +21,7 @@ MOST_EVENTS = 100_000  # evaluations of a run, and checkpoints
 # and more than FLOOR. The floor allows trials of two steps; it is minutes on an accelerator.
 MOST_TIMES_TRAINING = 100
 FLOOR = 1e17
+LEAST_MC_SAMPLES = 8  # of the final score; more are added until their error is small enough
 MOST_INT32 = 2**31 - 1  # what JAX counts passes with
 
 
@@ -186,9 +187,20 @@ def work(c: Config, p: Plan) -> Work:
     return Work(
         training=p.steps * p.flops_per_step,
         tracked=len(p.evaluate_at) * scores(tracked, e.mc_samples),
-        final=scores(p.held_out, e.final_mc_samples),
+        final=scores(p.held_out, LEAST_MC_SAMPLES) + _further(c, p),
         samples=e.samples * forward * c.objective.sampler_passes(c.data.seq_len),
     )
+
+
+def _further(c: Config, p: Plan) -> float:
+    """FLOPs of the number that evaluation.final asks for."""
+    if not c.evaluation.final or c.objective.family.exact:
+        return 0.0
+    how = method.parse(c.evaluation.final)
+    windows, length = min(how.windows or p.held_out, p.held_out), c.data.seq_len
+    blocks = c.objective.block_length if c.objective.family.attention == "block" else length
+    part = 1 if c.objective.family.attention == "causal" else blocks
+    return p.flops_per_pass * windows * how.calls(part)
 
 
 def mesh(c: Config, devices: int) -> Mesh:
@@ -277,9 +289,14 @@ def check_sampling(c: Config, p: Plan, machine: Machine, count: int) -> None:
 def _check_end(c: Config, p: Plan) -> None:
     w, e = work(c, p), c.evaluation
     most = max(MOST_TIMES_TRAINING * w.training, FLOOR)
+    if w.final > most:
+        needs = (
+            f"it needs {scientific(w.final)} FLOPs or more, {number(w.final / w.training, 2)} times"
+        )
+        right = f"of fewer orders or windows: {needs} the training itself"
+        fail("evaluation.final", c.evaluation.final, right)
     for field, value, cost in (
         ("mc_samples", e.mc_samples, w.tracked),
-        ("final_mc_samples", e.final_mc_samples, w.final),
         ("samples", e.samples, w.samples),
     ):
         if cost > most:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from dlm import config, objectives
+from dlm.config.method import BOUNDS, Method
 from dlm.errors import DlmError
 from dlm.evaluation import likelihood, score
-from dlm.evaluation.likelihood import Method
 from dlm.model import keys, sharding
 from dlm.objectives import checks, common, reveal
 from tolerances import FLOAT64, NATS, PROBABILITY
@@ -308,7 +308,7 @@ def windows_numbers() -> np.ndarray:
 
 
 def test_exact_objectives_give_their_likelihood_whatever_is_asked():
-    for bound in likelihood.BOUNDS:
+    for bound in BOUNDS:
         found = scored("ar", Method(bound))
         assert list(found) == ["exact"] and found["exact"].estimate.kind == "exact"
     b = bench("ar")
