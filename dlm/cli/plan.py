@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,14 +95,13 @@ def _of_experiment(a: argparse.Namespace, overrides: Overrides) -> Iterator[str]
         if getattr(a, name):
             option = f"--{name.replace('_', '-')}"
             raise DlmError(f"{option}: goes without EXPERIMENT, which says what is trained")
-    planned = jobs.plan_jobs(a, overrides, None, fetch=False)
+    with contextlib.redirect_stdout(sys.stderr if a.json else sys.stdout):  # it names corpora
+        planned = jobs.plan_jobs(a, overrides, None, fetch=False)
     elsewhere = a.device not in ("", "here")
     most = max(job.devices for job in planned)
     workers = a.devices if elsewhere else machine.default_workers(most)
     takes, how = forecast.of_experiment(planned, workers, a.device, a.mfu)
     if a.json:
-        import math
-
         known = {name: None if math.isnan(v) else v for name, v in takes._asdict().items()}
         yield json.dumps(known | {"workers": workers, "speed": how}, indent=1)
         return
@@ -122,6 +124,8 @@ def _lines(a: argparse.Namespace, overrides: Overrides) -> Iterator[Any]:
     options.check_writable(a.out)
     if a.write is not None and a.write.suffix != ".py":
         raise DlmError(f"--write {a.write}: must be a Python file, such as experiments/mine.py")
+    if a.write is not None and a.write.exists() and not _is_written_by_a_plan(a.write):
+        raise DlmError(f"--write {a.write}: is there, and no plan wrote it; name another file")
     with stages.show() as tell:
         p = planner.plan(
             a.unique_tokens, hours=a.hours or 0.0, flops=a.flops or 0.0, loss=a.loss or 0.0,
@@ -143,6 +147,13 @@ def _lines(a: argparse.Namespace, overrides: Overrides) -> Iterator[Any]:
     yield from (f"written: {path}" for path in written if not a.json)
     if not a.json:
         yield _next(a)
+
+
+def _is_written_by_a_plan(path: Path) -> bool:
+    from dlm.config.experiment_file import ORIGIN
+
+    largest = 1 << 20  # bytes, far above any that a plan writes
+    return not inputs.unreadable(path, largest) and ORIGIN in path.read_text("utf-8", "replace")
 
 
 def _write(a: argparse.Namespace, p: Any) -> Path:
