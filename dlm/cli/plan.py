@@ -17,7 +17,7 @@ from dlm.cli import options
 from dlm.cli.options import Overrides
 from dlm.cli.output import show
 from dlm.errors import DlmError
-from dlm.laws.forms import POINTS
+from dlm.laws.forms import LAWS, POINTS
 
 SUMMARY = "what to train with so many unique tokens and so much compute: family, size, epochs"
 EXAMPLES = """examples:
@@ -59,11 +59,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the peak that training reaches (default: assumed, 0.4, or 0.25 below 100M)",
     )
     words = "paper, muennighoff, a JSON file, a table or a folder of runs (default: paper)"
-    parser.add_argument("--laws", default="paper", help=words)
+    parser.add_argument("--laws", type=inputs.path, default="paper", help=words)
     parser.add_argument(
         "--families", nargs="+", action="extend", default=[], help="such as ar masked any_order"
     )
-    parser.add_argument("--law", default="auto", help="of a table: see dlm fit --help")
+    parser.add_argument(
+        "--law",
+        type=inputs.one_of(("auto", *LAWS)),
+        default="auto",
+        help="of a table: see dlm fit --help",
+    )
     options.add_columns(parser)
     parser.add_argument(
         "--points",
@@ -133,20 +138,17 @@ def _lines(a: argparse.Namespace, overrides: Overrides) -> Iterator[Any]:
             law=a.law, columns=columns.parse(a.columns), points=a.points, resamples=a.resamples,
             tell=tell,
         )  # fmt: skip
-    if a.json:
-        yield json.dumps(plan_page.as_json(p), indent=1)
-    else:
-        yield from plan_page.terminal(p)
-    written = []
-    if a.write is not None:
-        written.append(_write(a, p))
+    written = [_write(a, p)] if a.write is not None else []
     if a.out is not None:
         from dlm.report import plan_figure
 
         written += plan_figure.write_page(a.out, p)
-    yield from (f"written: {path}" for path in written if not a.json)
-    if not a.json:
-        yield _next(a)
+    if a.json:
+        yield json.dumps(plan_page.as_json(p), indent=1)
+        return
+    yield from plan_page.terminal(p)
+    yield from (f"written: {path}" for path in written)
+    yield _next(a)
 
 
 def _is_written_by_a_plan(path: Path) -> bool:
@@ -176,7 +178,7 @@ def command(a: argparse.Namespace) -> str:
         words += [f"--{name}", _plain(value)] if (value := getattr(a, name)) else []
     words += ["--device", a.device] if a.device else []
     words += ["--devices", str(a.devices)] if a.devices > 1 else []
-    words += ["--laws", str(a.laws)] if a.laws != "paper" else []
+    words += ["--laws", str(a.laws)] if str(a.laws) != "paper" else []
     words += ["--families", *a.families] if a.families else []
     words += ["--law", a.law] if a.law != "auto" else []
     words += ["--points", a.points] if a.points != "best" else []
