@@ -18,6 +18,24 @@ class DlmError(ValueError):
     """Names the field or file, the value found, and what would be right."""
 
 
+class ArgumentError(DlmError):
+    """A wrong argument of a function that the command line takes as an option of the same name.
+
+    >>> str(ArgumentError("top_p", "=2: must be above 0, at most 1"))
+    'top_p=2: must be above 0, at most 1'
+    >>> ArgumentError("top_p", "=2: must be above 0, at most 1").as_option
+    '--top-p=2: must be above 0, at most 1'
+    """
+
+    def __init__(self, name: str, words: str) -> None:
+        super().__init__(f"{name}{words}")
+        self.name, self.words = name, words
+
+    @property
+    def as_option(self) -> str:
+        return f"--{self.name.replace('_', '-')}{self.words}"
+
+
 def fail(name: str, value: Any, right: str) -> NoReturn:
     """The error of a config's field: its name, its value, and what would be right."""
     raise DlmError(f"config.{name}={_shown(value)}: must be {right}")

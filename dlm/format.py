@@ -188,7 +188,7 @@ def file_stems(names: Sequence[str]) -> dict[str, str]:
     Letters and digits of ASCII, "=", "+", "_" and dots within the name stay; all else becomes "-".
     Names that then agree up to case, are cut, or lose every letter carry a hash of the whole name.
     """
-    stems = {name: _stem(name) for name in dict.fromkeys(names)}
+    stems = {name: file_stem(name) for name in dict.fromkeys(names)}
     folded = [stem.casefold() for stem in stems.values()]
     return {
         name: stem
@@ -198,10 +198,29 @@ def file_stems(names: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _stem(name: str) -> str:
+def file_stem(name: str) -> str:
+    """A name as part of a file name; "" if no letter of it stays. See `file_stems`."""
     ascii_letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     kept = re.sub(r"[^A-Za-z0-9.=+_]+", "-", ascii_letters)
     return re.sub(r"\.{2,}", ".", kept).strip("-.")
+
+
+def fit_words(words: Sequence[str], room: int, between: str = " ", gap: str = "") -> str:
+    """Words in at most `room` characters: those in the middle give way to `gap`, the last ones stay.
+
+    >>> fit_words("topics masked lr=0.002 layers=4 seed=1".split(), 28, gap="…")
+    'topics masked … seed=1'
+    """
+    whole = between.join(words)
+    if len(whole) <= room:
+        return whole
+    head, tail = [*words[:2], *([gap] if gap else [])], []
+    for word in reversed(words[2:]):
+        if len(between.join([*head, word, *tail])) > room:
+            break
+        tail.insert(0, word)
+    short = between.join([*head, *tail])
+    return short if len(short) <= room else whole[: room - len(gap)] + gap
 
 
 def _digest(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlm import runs
 from dlm.errors import DlmError
-from dlm.report import canvas, law_figures, run_figures
+from dlm.report import canvas, fit_figures, run_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ def profiles(fit: FittedLaw, ax: Any = None, width: float = 0.0) -> Figure:
     Raises:
       DlmError: another number of axes than coefficients.
     """
-    return _drawn(law_figures.profiles(fit.analysis), ax, width)
+    return _drawn(fit_figures.profiles(fit.analysis), ax, width)
 
 
 def _drawn(drawing: Drawing, ax: Any, width: float) -> Figure:

@@ -14,15 +14,16 @@ One seed; the report draws all of them against epochs on one page.
 
 from dlm import config
 
+COUNT = {"objective.estimator": "count"}
 FAMILIES = (
     {"objective.name": "ar"},
     {"objective.name": "noise", "objective.noise": 0.25},
     {"objective.name": "orders", "objective.orders": 8},
     {"objective.name": "orders", "objective.orders": 8, "objective.targets": True},
     {"objective.name": "any_order", "objective.orders": 0, "objective.order_kind": "uniform"},
-    {"objective.name": "block", "objective.block": 8},
-    {"objective.name": "masked"},
-    {"objective.name": "masked", "objective.suffix": 0.5},
+    {"objective.name": "block", "objective.block": 8, **COUNT},
+    {"objective.name": "masked", **COUNT},
+    {"objective.name": "masked", "objective.suffix": 0.5, **COUNT},
     {"objective.name": "flow", "objective.path": "uniform", "model.time_conditioning": "adaln"},
     {"objective.name": "d3pm", "model.time_conditioning": "adaln"},
     {
@@ -39,7 +40,6 @@ def get_config(scale="laptop"):
     c.corpus.name = "digits"
     c.corpus.validation_fraction = 0.3
     c.data.unique_tokens = 100 * 64
-    c.objective.estimator = "count"
     c.model.width = 96
     c.model.init_std = 96**-0.5
     c.optimizer.lr = 4e-3

@@ -11,6 +11,10 @@ of the steps.
 
 from dlm import config
 
+FAMILIES = (
+    {"objective.name": "ar"},
+    {"objective.name": "masked", "objective.estimator": "count"},
+)
 EPOCHS = (20, 40, 80, 160)
 
 
@@ -19,7 +23,6 @@ def get_config(scale="laptop"):
     c.corpus.name = "digits"
     c.corpus.validation_fraction = 0.3
     c.data.unique_tokens = 100 * 64
-    c.objective.estimator = "count"
     c.model.init_std = 128**-0.5
     c.optimizer.lr = 4e-3
     c.optimizer.weight_decay = 2.5
@@ -33,10 +36,10 @@ def get_config(scale="laptop"):
 
 def sweep(scale="laptop"):
     for schedule in ("cosine", "wsd"):
-        for name in ("ar", "masked"):
+        for family in FAMILIES:
             for epochs in EPOCHS:
                 yield {
                     "optimizer.schedule": schedule,
-                    "objective.name": name,
+                    **family,
                     "train.duration": f"{epochs} epochs" if scale != "smoke" else f"{epochs} steps",
                 }

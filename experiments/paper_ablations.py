@@ -31,7 +31,7 @@ LEVELS = {"smoke": (0.5,)} | dict.fromkeys(("paper", "gpu", "laptop"), (0.25, 0.
 
 
 def get_config(scale="laptop"):
-    return paper.get_config(paper.SCALES[scale], UNIQUE[scale])
+    return paper.base_config(paper.SCALES[scale], UNIQUE[scale])
 
 
 def variants(scale):

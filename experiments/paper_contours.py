@@ -64,7 +64,7 @@ MASKED = {
 
 
 def get_config(scale="laptop"):
-    return paper.get_config(paper.SCALES[scale], UNIQUE[scale])
+    return paper.base_config(paper.SCALES[scale], UNIQUE[scale])
 
 
 def sweep(scale="laptop"):

@@ -47,11 +47,11 @@ SIZES = {  # compute: sizes of both families
 
 def get_config(scale="laptop"):
     most = max(run["data.unique_tokens"] for run in sweep(scale))
-    return paper.get_config(paper.FRESH[scale], most)
+    return paper.base_config(paper.FRESH[scale], most)
 
 
 def sweep(scale="laptop"):
-    base = paper.get_config(paper.FRESH[scale])
+    base = paper.base_config(paper.FRESH[scale])
     for compute, sizes in SIZES[scale].items():
         for objective in ("ar", "masked"):
             for size in sizes:

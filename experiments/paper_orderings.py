@@ -30,7 +30,7 @@ SEEDS = {"paper": (1234,), "gpu": (0,), "laptop": (0, 1), "smoke": (0,)}
 
 
 def get_config(scale="laptop"):
-    return paper.get_config(paper.SCALES[scale], UNIQUE[scale])
+    return paper.base_config(paper.SCALES[scale], UNIQUE[scale])
 
 
 def sweep(scale="laptop"):

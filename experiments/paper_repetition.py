@@ -44,11 +44,11 @@ PAIRS = {  # compute: size of AR, of diffusion, epochs
 
 def get_config(scale="laptop"):
     most = max(run["data.unique_tokens"] for run in sweep(scale))
-    return paper.get_config(paper.FRESH[scale], most)
+    return paper.base_config(paper.FRESH[scale], most)
 
 
 def sweep(scale="laptop"):
-    base = paper.get_config(paper.FRESH[scale])
+    base = paper.base_config(paper.FRESH[scale])
     for compute, (ar, masked, counts) in PAIRS[scale].items():
         for objective, size in (("ar", ar), ("masked", masked)):
             for epochs in counts:

@@ -34,6 +34,7 @@ EPOCHS = {"digits": (30, 30, 66, 260), "stdlib": (20, 20, 48, 200)}  # of AR's t
 TRACKED = {  # AR turns early and is exact; diffusion moves slowly and is scored by Monte Carlo
     "ar": {"evaluation.every": "3 epochs", "evaluation.interval_growth": 1.15},
     "masked": {
+        "objective.estimator": "count",
         "evaluation.every": "8 epochs",
         "evaluation.interval_growth": 1.6,
         "evaluation.mc_samples": 4,
@@ -43,10 +44,8 @@ TRACKED = {  # AR turns early and is exact; diffusion moves slowly and is scored
 
 def get_config(scale="laptop"):
     c = config.base()
-    c.objective.estimator = "count"
-    c.model.init_std = (
-        128**-0.5
-    )  # 1/sqrt(D): at 0.02 diffusion stays at the unigram loss for longer
+    # 1/sqrt(D): at 0.02 diffusion stays at the unigram loss for longer
+    c.model.init_std = 128**-0.5
     c.optimizer.lr = 4e-3
     c.optimizer.min_lr_ratio = 0.05
     c.optimizer.weight_decay = 2.5

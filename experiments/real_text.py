@@ -10,15 +10,7 @@ below it. AR's best setting (weight decay 8, constant rate) reaches 2.18, which 
 not pass here; its trend would at about seven times the compute.
 """
 
-import importlib.util
-from pathlib import Path
-
-_spec = importlib.util.spec_from_file_location(
-    "quickstart", Path(__file__).with_name("quickstart.py")
-)
-assert _spec and _spec.loader
-quickstart = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(quickstart)
+import quickstart
 
 
 def get_config(scale="laptop"):

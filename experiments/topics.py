@@ -17,7 +17,6 @@ def get_config(scale="laptop"):
     c = config.base()
     c.corpus.name = "topics"
     c.data.unique_tokens = 256 * 64
-    c.objective.estimator = "count"
     c.optimizer.ema_decay = 0.99
     c.optimizer.weight_decay = 0.1
     c.evaluation.mc_samples = 2
@@ -40,6 +39,7 @@ def sweep(scale="laptop"):
             }
         yield {
             "objective.name": "masked",
+            "objective.estimator": "count",
             "train.duration": "40 epochs" if scale != "smoke" else "2 steps",
             "train.seed": seed,
         }

@@ -31,7 +31,7 @@ def device() -> dict[str, Any]:
     """Versions and the devices that JAX shows."""
     import jax
 
-    from dlm.training import record
+    from dlm.training import environment
 
     shown = jax.devices()
     with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -48,11 +48,11 @@ def device() -> dict[str, Any]:
         "platform": shown[0].platform,
         "kind": shown[0].device_kind,
         "count": len(shown),
-        "cores": len(record.cores()),
+        "cores": len(environment.cores()),
         "memory": memory.get("bytes_limit"),  # bytes that JAX may use of one device
         "client": shown[0].client.platform_version.splitlines()[0][:200],
         "nvidia-smi": locals().get("smi"),
-        "versions": record.versions() | libraries,
+        "versions": environment.versions() | libraries,
         "flags": os.environ.get("XLA_FLAGS", ""),
     }
 
@@ -76,6 +76,7 @@ def smoke(
     import jax
 
     from dlm.data import build
+    from dlm.runs import folder as run_folder
     from dlm.sweep.jobs import plan_jobs
     from dlm.training import run
 
@@ -91,10 +92,12 @@ def smoke(
                 _wait_for_checkpoint(folder)
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        with jax.default_matmul_precision(precision or "default"), run.claim(folder):
-            result = run.run(job.config, build.load(job.store), folder, job.about, report=report)
+        with jax.default_matmul_precision(precision or "default"), run_folder.claim(folder):
+            result = run.train_and_score(
+                job.config, build.load(job.store), folder, job.info, report=report
+            )
         kept = ("status", "validation_loss", "train_loss", "seconds", "tokens_per_second")
-        trained[goal] = {"folder": str(folder)} | {key: result[key] for key in kept}
+        trained[goal] = {"folder": str(folder)} | {key: getattr(result, key) for key in kept}
     return trained
 
 
@@ -139,12 +142,12 @@ def bits(a: str, b: str) -> dict[str, Any]:
     import tiny
     from dlm import config
     from dlm.data import build
-    from dlm.training import record
+    from dlm.runs import folder as run_folder
 
     folders = [Path(a), Path(b)]
-    c = config.from_json(record.read_json(folders[0] / "config.json"))
-    about = record.read_json(folders[0] / "run.json")
-    store = build.load((folders[0] / about["corpus"]["path"]).resolve())
+    c = config.from_json(run_folder.read_json(folders[0] / "config.json"))
+    start = run_folder.read_start(folders[0])
+    store = build.load((folders[0] / start.corpus.path).resolve())
     states = [tiny.final_state(c, store, folder) for folder in folders]
     found = tiny.differences(*states)
     scores = [np.load(folder / "nll.npy") for folder in folders]

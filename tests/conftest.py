@@ -1,8 +1,10 @@
 """Before any test: a CPU split into 8 devices, shapes that are checked, programs kept compiled."""
 
 import contextlib
+import functools
 import gc
 import hashlib
+import itertools
 import mmap
 import os
 from pathlib import Path
@@ -40,6 +42,20 @@ import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+def _share_contexts(programs: int = 500) -> None:
+    """Lets this many programs in turn use one MLIR context. JAX makes one for each, which takes 5 to
+    10 ms: a third of a small program. Contexts may be used by several threads at once."""
+    with contextlib.suppress(ImportError, AttributeError):  # a JAX that has no such function
+        from jax._src.interpreters import mlir
+
+        make, count = mlir.make_ir_context, itertools.count()
+        latest = functools.lru_cache(1)(lambda _: make())
+        mlir.make_ir_context = lambda: latest(next(count) // programs)
+
+
+_share_contexts()
 
 
 def _compiled() -> Path:
@@ -89,6 +105,7 @@ install_import_hook(
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # modules and tests stay: a collection need not walk through them, a second each time
+    gc.set_threshold(20_000, 10, 10)  # tracing makes many objects and few cycles
 
 
 @pytest.fixture(scope="session")

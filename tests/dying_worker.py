@@ -12,10 +12,10 @@ from dlm.data import windows
 from dlm.sweep import worker
 from dlm.training import run
 
-train = run.run
+train = run.train_and_score
 
 
-def train_and_die(c, store, folder, about, **told):
+def train_and_die(c, store, folder, info, **told):
     record, steps = windows.record_exposures, []
 
     def record_and_die(*arguments):
@@ -28,10 +28,10 @@ def train_and_die(c, store, folder, about, **told):
 
     if c.train.seed == 0:
         windows.record_exposures = record_and_die
-    return train(c, store, folder, about, **told)
+    return train(c, store, folder, info, **told)
 
 
-run.run = train_and_die
+run.train_and_score = train_and_die
 
 if __name__ == "__main__":
     os._exit(worker.main([int(core) for core in sys.argv[1:]]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import numpy as np
 
 from dlm import config as cfg
 from dlm import sealed
+from dlm.runs import folder as run_folder
+from dlm.runs import schema
 
 FLOPS_PER_EPOCH = 1e10
 Law = Callable[[np.ndarray], np.ndarray]  # compute in FLOPs -> nats per token
@@ -51,7 +54,7 @@ def write_run(
     settings = cfg.Config(
         corpus=cfg.Corpus(name=corpus),
         data=cfg.Data(seq_len=64, unique_tokens=unique_tokens),
-        objective=cfg.Objective(name=objective),
+        objective=cfg.FAMILIES.get(objective, cfg.FAMILIES["ar"]).options(name=objective),
         optimizer=cfg.Optimizer(lr=lr),
         train=cfg.Train(duration=f"{epochs} epochs", seed=seed),
     )
@@ -73,20 +76,29 @@ def write_run(
         row = {"validation_loss": float(loss[k]), "validation_stderr": 0.01, "bits_per_byte": None}
         row |= {"train_eval_loss": float(loss[0] - 0.3 * np.log(epoch[k])), "kind": "x"}
         lines.append(common | row)
-    label = f"{corpus} {objective} lr={lr}{note} seed={seed}"
-    ids = {"experiment": experiment, "run": run, "label": label}
     versions = {"dlm": "0.1", "jax": "0.10.2", "python": "3.11.7"}
-    start = ids | {
-        "overrides": {"optimizer.lr": lr, "train.seed": seed},
-        "status": "running",
-        "plan": {"steps": int(at[-1])},
-        "corpus": {"path": "x", "name": corpus, "fingerprint": fingerprint, "vocab_size": 17},
-        "versions": versions,
-        "device": "cpu",
-        "question": "Does diffusion pass AR <on> digits?",
-    }
+    info = schema.RunInfo(
+        experiment=experiment,
+        run_id=run,
+        label=f"{corpus} {objective} lr={lr}{note} seed={seed}",
+        overrides={"optimizer.lr": lr, "train.seed": seed},
+        question="Does diffusion pass AR <on> digits?",
+    )
+    start = schema.RunStart(
+        **vars(info),
+        plan=schema.PlanNumbers(
+            steps=int(at[-1]), epochs=float(epochs), unique_tokens=unique_tokens,
+            tokens_per_step=1024, params=params, flops=float(flops[-1]),
+        ),
+        corpus=schema.CorpusInfo(
+            path="x", name=corpus, fingerprint=fingerprint, vocab_size=17, bytes_per_token=None,
+            python="3.11.7", notes=[],
+        ),
+        versions=versions,
+        device="cpu",
+    )  # fmt: skip
     sealed.write(folder / "config.json", config)
-    sealed.write(folder / "run.json", start, ["config.json"])
+    sealed.write(folder / "run.json", schema.to_json(start), ["config.json"])
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if status is None:
         return folder
@@ -100,27 +112,36 @@ def write_run(
     ids_drawn = np.random.default_rng(seed).integers(0, 17, (4, 64))
     np.save(folder / "samples.npy", ids_drawn)
     (folder / "samples.txt").write_text(samples + "-----\n" + "another\n")
-    result = ids | {
-        **{"status": status, "reason": None if status == "finished" else "loss above 3 log V"},
-        **{"objective": objective, "kind": "exact" if objective == "ar" else "upper bound"},
-        **{"seed": seed, "corpus": corpus, "fingerprint": fingerprint, "vocab_size": 17},
-        **{"bytes_per_token": None, "seq_len": 64, "unique_tokens": unique_tokens},
-        **{"epochs": float(epoch[-1]), "steps": int(at[-1]), "tokens": int(at[-1]) * 1024},
-        **{"batch_size": 16, "params": params, "params_non_embedding": params - 10_000},
-        **{"flops": float(flops[-1]), "flops_6nd": float(flops[-1]) * 0.9},
-        **{"best_step": int(at[best]), "best_epoch": float(epoch[best])},
-        **{"best_flops": float(flops[best]), "validation_loss": value},
-        **{"validation_stderr": 0.02, "validation_tokens": 64 * windows, "mc_samples": 8},
-        **{"train_loss": 1.1, "train_stderr": 0.01, "last_validation_loss": float(loss[-1])},
-        **{"bits_per_byte": None, "seconds": 60.0, "tokens_per_second": 4e4, "mfu": 0.3},
-        **{"device": "cpu", "versions": versions},
-    }
+    identity = run_folder.identity(settings, info)
+    reason = None if status == "finished" else "loss above 3 log V"
+    result = schema.RunResult(
+        **identity, status=status, reason=reason, fingerprint=fingerprint, vocab_size=17,
+        bytes_per_token=None, entropy=None, seq_len=64, unique_tokens=unique_tokens,
+        epochs=float(epoch[-1]), steps=int(at[-1]), tokens=int(at[-1]) * 1024, batch_size=16,
+        params=params, params_non_embedding=params - 10_000, flops=float(flops[-1]),
+        flops_6nd=float(flops[-1]) * 0.9, shared_steps=0, best_step=int(at[best]),
+        best_epoch=float(epoch[best]), best_flops=float(flops[best]),
+        last_validation_loss=float(loss[-1]), mc_samples=8, seconds=60.0, tokens_per_second=4e4,
+        mfu=0.3, device="cpu", versions=versions, gaps=[], warnings=[], validation_loss=value,
+        validation_stderr=0.02, validation_tokens=64 * windows, bits_per_byte=None,
+        train_loss=1.1, train_stderr=0.01,
+    )  # fmt: skip
     if status == "failed":
-        kept = ("experiment", "run", "label", "status", "reason", "objective", "seed", "corpus")
-        result = {key: result[key] if key in kept else None for key in result}
-    there = ("config.json", "run.json", "metrics.jsonl", "nll.npy", "samples.npy", "samples.txt")
-    sealed.write(folder / "result.json", result, there if status != "failed" else ())
+        failure = schema.RunFailure(**identity, status=status, reason=reason)
+        sealed.write(folder / "result.json", schema.to_json(failure))
+    else:
+        run_folder.finish(folder, result)
     return folder
+
+
+def bare_result(
+    c: cfg.Config, info: schema.RunInfo, status: str = "finished", reason: str | None = None
+) -> schema.RunResult:
+    """A result of which every number is 1, every text empty; status may also be failed."""
+    values: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(schema.RunResult)}
+    values |= dict(fingerprint="", device="", versions={}, gaps=[], warnings=[])
+    values |= run_folder.identity(c, info) | dict(status=status, reason=reason)
+    return schema.RunResult(**values)
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:

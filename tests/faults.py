@@ -35,17 +35,19 @@ from pathlib import Path
 from typing import Any
 
 import tiny
+from dlm.runs import names
 from places import TESTS
 
 DLM = [sys.executable, "-m", "dlm.cli"]
 PATIENCE = 180  # seconds without an end after which a call counts as hanging
 FLIPS = 6  # trials that flip a bit for one of the others
 CALLS = 6  # of the same command after a fault, within which it has to finish
+STEPS = 240  # of each run; 12 checkpoints lie in it
 SWEEP = """
 def sweep(scale="laptop"):
     for name, seed in (("masked", 0), ("ar", 0), ("masked", 1)):
-        yield {"objective.name": name, "train.seed": seed, "train.duration": "240 steps",
-               "train.checkpoint_every": "20 steps"}
+        yield {{"objective.name": name, "train.seed": seed, "train.duration": "{steps} steps",
+               "train.checkpoint_every": "{every} steps"}}
 """
 TEXT = '''"""Is text stored whole?"""
 
@@ -101,7 +103,7 @@ def numbers_of(workdir: Path) -> dict[str, Any]:
             continue  # it was taken away in the middle: such a run has to be refused
         arrays = {name: _sha(folder / f"{name}.npy") for name in ("nll", "ledger", "samples")}
         result = {k: v for k, v in tiny.result(folder).items() if k != "gaps"}
-        numbers[folder.name] = [result, arrays, tiny.evaluations(folder)]
+        numbers[names.run_id(folder)] = [result, arrays, tiny.evaluations(folder)]
     return numbers
 
 
@@ -359,8 +361,8 @@ def flip_in_an_unfinished_run(c: Campaign, rng: random.Random, place: Path) -> s
         code, said = in_process("train", c.sweep, "--workdir", workdir)
         if code in (1, 2):
             return _refused(said, folder)
-        result, arrays, curve = numbers_of(workdir)[folder.name]
-        wanted = c.numbers[folder.name]
+        result, arrays, curve = numbers_of(workdir)[names.run_id(folder)]
+        wanted = c.numbers[names.run_id(folder)]
         if (result, arrays) != (wanted[0], wanted[1]):
             parts = [(k, result[k], v) for k, v in wanted[0].items() if result.get(k) != v]
             raise Wrong(f"another result: {parts or arrays}: {said}")
@@ -396,7 +398,7 @@ def _evaluated(c: Campaign, folder: Path, where: str) -> str:
     code, said = in_process("evaluate", folder)
     if code:
         return _refused(said, folder)
-    loss = c.numbers[folder.name][0]["validation_loss"]
+    loss = c.numbers[names.run_id(folder)][0]["validation_loss"]
     if f"validation: {loss:.4f} " not in said:
         raise Wrong(f"dlm evaluate says another loss than {loss:.4f}: {said}")
     return "same"
@@ -415,7 +417,7 @@ def _reported(c: Campaign, workdir: Path, folder: Path) -> str:
         found = rows.pop(row["run"], None)
         if found == row:
             continue
-        if row["run"] != folder.name:
+        if row["run"] != names.run_id(folder):
             raise Wrong(f"another row of {row['run']}: {found}")
         if found is None or found["status"] == "finished" or not found["reason"]:
             raise Wrong(f"the row of the damaged run: {found}, it was {row}")
@@ -439,7 +441,7 @@ KINDS: dict[str, Callable[[Campaign, random.Random, Path], str]] = {
 }
 
 
-def prepare(root: Path) -> Campaign:
+def prepare(root: Path, steps: int) -> Campaign:
     """Trains and builds once, undisturbed."""
     from dlm.sweep import worker
     from dlm.sweep.jobs import plan_jobs
@@ -447,14 +449,14 @@ def prepare(root: Path) -> Campaign:
     worker.prepare_jax()
     head = tiny.EXPERIMENT.split("def sweep")[0].format(tests=str(TESTS))
     sweep = root / "tiny_experiment.py"
-    sweep.write_text(head + SWEEP)
+    sweep.write_text(head + SWEEP.format(steps=steps, every=steps // 12))
     code, said = in_process("run", sweep, "--workdir", root / "finished", "--jobs", 1)
     if code:
         raise Wrong(f"the sweep without a fault: {said}")
     in_process("runs", root / "finished" / sweep.stem)
     shutil.copytree(root / "finished" / "corpora", root / "halfway" / "corpora")
     job = plan_jobs(str(sweep), "laptop", [], root / "halfway")[0]
-    _stop_halfway(job)
+    _stop_halfway(job, steps * 13 // 24)
     documents = root / "text"
     documents.mkdir()
     rng = random.Random(0)
@@ -479,31 +481,32 @@ def prepare(root: Path) -> Campaign:
     )
 
 
-def _stop_halfway(job: Any) -> None:
-    """Trains a run to step 130 of 240, with checkpoints up to there."""
+def _stop_halfway(job: Any, at: int) -> None:
+    """Trains a run to a step between two checkpoints, and keeps those up to there."""
     from dlm.data import build
+    from dlm.runs import folder as run_folder
     from dlm.training import loop, run
 
     steps = [0]
-    with run.claim(job.folder), contextlib.suppress(loop.Interrupted):
-        run.run(
+    with run_folder.claim(job.folder), contextlib.suppress(loop.Interrupted):
+        run.train_and_score(
             job.config,
             build.load(job.store),
             job.folder,
-            job.about,
-            stop=lambda: steps[-1] >= 130,
+            job.info,
+            stop=lambda: steps[-1] >= at,
             report=lambda row: steps.append(row.get("step", 0)),
         )
 
 
 def campaign(
-    kinds: list[str], minutes: float, rounds: int, seed: int, root: Path
+    kinds: list[str], minutes: float, rounds: int, seed: int, root: Path, steps: int = STEPS
 ) -> dict[str, Any]:
     """Runs trials in turn until time is up, or for some rounds; returns what came of them.
 
     A round is one trial of each kind, and FLIPS of those that flip a bit: they start no process.
     """
-    c = prepare(root)
+    c = prepare(root, steps)
     start = time.monotonic()
     counts: dict[str, collections.Counter] = {kind: collections.Counter() for kind in kinds}
     wrong: list[dict[str, Any]] = []
@@ -557,10 +560,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=0, help="of each kind, in place of --minutes")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each run, a multiple of 24")
     parser.add_argument("--out", type=Path, help="a JSON file")
     a = parser.parse_args(argv)
     root = Path(tempfile.mkdtemp(prefix="faults-"))
-    found = campaign(a.kinds, a.minutes, a.rounds, a.seed, root)
+    found = campaign(a.kinds, a.minutes, a.rounds, a.seed, root, a.steps)
     print(table(found))
     if a.out:
         a.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from dlm.laws import table as tables
+from dlm.laws.fits import Fit, problem
 from dlm.laws.forms import law as named
+from dlm.laws.intervals import Profile, profiles
 from dlm.laws.table import Table
 from places import PUBLIC
 
@@ -53,6 +55,16 @@ def table(
     loss = named(law).predict(TRUTHS[law] if values is None else values, N, U * e, U)
     shifts = noise * np.random.default_rng(seed).standard_normal(len(N))
     return tables.make(N, U * e, U, loss * np.exp(shifts), **options)
+
+
+def jacobian(fit: Fit, N: np.ndarray, D: np.ndarray, U: np.ndarray) -> np.ndarray:
+    """d log L / d coordinate of each free coefficient, [R, P]."""
+    p = problem(fit)
+    return p.jacobian(p.coordinates(fit.coefficients), N, D, U)[1]
+
+
+def profile(fit: Fit, name: str) -> Profile:
+    return profiles(fit, (name,))[name]
 
 
 def public(name: str) -> Path:

@@ -20,6 +20,7 @@ import planted
 from dlm.cli import main
 from dlm.errors import DlmError
 from dlm.format import number
+from places import ROOT
 
 EXPERIMENT = '''"""Tiny runs on text."""
 from dlm import config
@@ -104,6 +105,20 @@ def test_the_examples_of_the_docstrings_hold(example) -> None:
     lines: list[str] = []
     failed = doctest.DocTestRunner().run(example, out=lines.append).failed
     assert not failed, "".join(lines)
+
+
+def test_the_notebook_runs_on_a_folder_of_runs(folder, capsys) -> None:
+    """Its code cells, one after another, on other runs than the quickstart's; nothing is trained."""
+    cells = json.loads((ROOT / "docs/tour.ipynb").read_text("utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell.get("outputs") for cell in cells)
+    assert 'RUNS = "runs/quickstart"' in code[0] and not any(".train(" in text for text in code)
+    names: dict[str, object] = {}
+    for text in [code[0].replace("runs/quickstart", "runs/tiny"), *code[1:]]:
+        exec(compile(text, "tour.ipynb", "exec"), names)
+    out = capsys.readouterr().out
+    assert "512 unique tokens: masked: " in out and "(upper bound, seeds: 1)" in out
+    assert out.count("nats per token (upper bound)") == 2 and "at 1e20 FLOPs" in out
 
 
 def test_every_public_function_shows_itself_at_work() -> None:
@@ -223,12 +238,16 @@ def test_exact_likelihoods_of_all_strings_sum_to_one(folder) -> None:
     (lambda m: m.log_likelihood([""]), "has too few tokens"),
     (lambda m: m.log_likelihood(["\ud800"]), "no character of UTF-8"),
     (lambda m: m.sample(0), "count=0: must be"),
-    (lambda m: m.sample(1, prompt="the 7"), "has no '7'"),
-    (lambda m: dlm.train("tiny.py", run=2), "--run=2: must be 0 to 1"),
+    (lambda m: m.sample(10**12), "count=1000000000000: must be at most "),
+    (lambda m: m.sample(1, entropy_budget=-1), "entropy_budget=-1: must be 0 or above"),
+    (lambda m: m.sample(1, sampler="confidence"), "sampler=confidence: must be one of ancestral"),
+    (lambda m: m.sample(1, prompt="the cat sat"), "prompt: 11 tokens, must be below"),
+    (lambda m: m.sample(1, prompt="the 7"), "prompt='the 7': the chars tokenizer of files has no '7'"),
+    (lambda m: dlm.train("tiny.py", run=2), "run=2: must be 0 to 1"),
     (lambda m: dlm.train("tiny.py", {"model.layer": 2}), "did you mean model.layers"),
     (lambda m: dlm.objective("maskd", 5), "did you mean masked?"),
     (lambda m: dlm.objective("masked", 0), "vocab_size=0"),
-    (lambda m: dlm.objective("masked", 5, schedul="linear"), "did you mean objective.schedule"),
+    (lambda m: dlm.objective("masked", 5, schedul="linear"), "did you mean schedule?; it has"),
     (lambda m: dlm.fit("other.csv", law="chinchila"), "did you mean chinchilla"),
     (lambda m: dlm.fit("other.csv", columns={"prams": "n"}), "did you mean params?"),
     (lambda m: dlm.fit("other.csv", family="ar"), "family='ar'"),
@@ -255,6 +274,27 @@ def test_a_fit_says_what_it_does_not_identify_and_is_that_of_the_command_line(ca
     assert loose and f"{loose[0]} = " in repr(fit) and "(not identified)" in repr(fit)
     with pytest.raises(DlmError, match="tokens=0: must be above 0"):
         fit.predict(1e8, 0, 1e9)
+
+
+def test_two_fits_cross_where_the_command_line_says(folder, tmp_path) -> None:
+    same = {"E": 1.7, "B": 500.0}
+    truths = {"ar": same | {"A": 200.0, "alpha": 0.3}, "masked": same | {"A": 1500.0, "alpha": 0.4}}
+    truths["masked"]["B"] = 6000.0
+    path = tmp_path / "two.csv"
+    rows = ["family,params,tokens,unique_tokens,loss"]
+    for family, truth in truths.items():
+        t = planted.table("chinchilla-tied", truth, noise=0.001)
+        numbers = zip(t.N, t.D, t.U, t.loss, strict=True)
+        rows += [f"{family},{n},{d},{u},{loss}" for n, d, u, loss in numbers]
+    path.write_text("\n".join(rows))
+    options = {"law": "chinchilla-tied", "resamples": 20}
+    ar, masked = (dlm.fit(path, family=family, **options) for family in truths)
+    by_api = dlm.critical(ar, masked, unique_tokens=1e12)
+    words = ["--law", "chinchilla-tied", "--resamples", "20", "--unique-tokens", "1e12"]
+    assert main.main(["critical", str(path), *words, "--out", str(tmp_path)]) == 0
+    point = json.loads((tmp_path / "critical.json").read_text())["points"][0]
+    assert by_api.status == point["status"] == "crosses"
+    assert by_api.compute == pytest.approx(point["compute"], rel=1e-12)
 
 
 def test_a_figure_is_drawn_on_the_axes_that_are_given(folder) -> None:

@@ -78,7 +78,7 @@ def test_a_folder_has_one_crossing_at_every_door(experiment, tmp_path, capsys, m
     (crossover,) = cross.crossovers(panel)
     told = sentences.crossing(crossover)
     assert "masked diffusion passes the best AR of 2 settings for good at C = 1.2×10¹²" in told
-    assert told in printed and sentence(told) in sentences.answer(panel)
+    assert told in printed and sentence(told) in " ".join(sentences.comparisons(panel))
     number = scientific(best["compute"])
     a, b = sorted(tables.read(experiment), key=lambda t: t.family)
     for drawing in (
@@ -195,7 +195,7 @@ def test_laws_written_by_hand_say_that_their_range_is_unknown(study, tmp_path, c
     }
     (tmp_path / "laws.json").write_text(json.dumps(said))
     text = " ".join(lines_of(capsys, "--laws", tmp_path / "laws.json"))
-    assert "The range of the runs behind a law is unknown (ar, masked)" in text
+    assert "The laws of ar, masked come without the range of their runs" in text
 
 
 @pytest.mark.parametrize("field, value, words", [

@@ -20,7 +20,7 @@ KINDS = ("signals-sweep", "signals-build", "full-disk", "flip-run", "flip-store"
 
 def test_numbers_keep_their_bits_or_are_refused_by_name(tmp_path, cache) -> None:
     out = tmp_path / "faults.json"
-    words = ["--kinds", *KINDS, "--rounds", "1", "--out", str(out)]
+    words = ["--kinds", *KINDS, "--rounds", "1", "--steps", "72", "--out", str(out)]
     env = os.environ | {"XDG_CACHE_HOME": str(cache), "TMPDIR": str(tmp_path)}
     command = [sys.executable, str(Path(faults.__file__)), *words]
     done = subprocess.run(command, env=env, capture_output=True, text=True)

@@ -16,6 +16,7 @@ from dlm import config
 from dlm.config import experiment
 from dlm.data import build
 from dlm.data.store import Store
+from dlm.runs.schema import RunInfo
 from places import TESTS
 
 # An experiment file with the same config; `sweep` has two families.
@@ -42,6 +43,7 @@ def sweep(scale="laptop"):
         yield {{"objective.name": name}}
 '''
 
+INFO = RunInfo(experiment="tiny", run_id="0", label="tiny", overrides={}, question="?")
 # And nothing else may differ, but for the digests of what holds these.
 TIMES = ("seconds", "tokens_per_second", "mfu", "device", "warnings", "files", "sha256", "log")
 
@@ -71,6 +73,13 @@ def resolved(**overrides: Any) -> config.Config:
     for key, value in overrides.items():
         experiment.override(c, key.replace("_", ".", 1), value)
     return config.resolve(c)
+
+
+def objective(name: str, **options: Any) -> config.Objective:
+    """The options record of a family, with those of `options` that the family has."""
+    record = config.FAMILIES[name].options
+    known = {key: value for key, value in options.items() if hasattr(record, key)}
+    return config.objective(name, **known)
 
 
 def store(workdir: Path) -> Store:

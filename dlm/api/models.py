@@ -93,8 +93,8 @@ class Model:
         seed: int = 0,
         temperature: float = 1.0,
         top_p: float = 1.0,
-        order: str = "ancestral",
-        budget: float = 0.1,
+        sampler: str = "ancestral",
+        entropy_budget: float = 0.1,
     ) -> list[str]:
         """`count` texts of `config.data.seq_len` tokens; ids or drawings if the corpus is no text.
 
@@ -108,17 +108,20 @@ class Model:
         Raises:
           DlmError: a prompt that is too long or not of the tokenizer, or an option out of range.
         """
+        from dlm.config import planning
         from dlm.evaluation import prompts, sampling
-        from dlm.model import keys
+        from dlm.model import keys, sharding
 
         if not (isinstance(count, int) and count >= 1):
             raise DlmError(f"count={count!r}: must be a whole number from 1")
         c, store = self.config, self.store
-        free = prompts.infill("--infill", infill, store, c.data.seq_len) if infill else None
+        plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
+        planning.check_sampling(c, plan, sharding.machine(), count)
+        free = prompts.infill("infill", infill, store, c.data.seq_len) if infill else None
         drawn = sampling.sample(
             *(c, store.vocab_size, self.params, keys.key_for(seed, "sample")),
-            count=count, prompt=prompts.encode("--prompt", prompt, store), infill=free, steps=steps,
-            temperature=temperature, top_p=top_p, order=order, budget=budget,
+            count=count, prompt=prompts.encode("prompt", prompt, store), infill=free, steps=steps,
+            temperature=temperature, top_p=top_p, sampler=sampler, entropy_budget=entropy_budget,
         )  # fmt: skip
         return [store.decode(ids) for ids in drawn]
 
@@ -143,8 +146,10 @@ class Model:
 
 def restore(folder: Path, trust: bool = False) -> Model:
     """The best weights of the run in a folder; see `Run.model`."""
+    from dlm.sweep import worker
     from dlm.training import run
 
+    worker.prepare_jax()
     return Model(*run.restore_best(folder, trust))
 
 

@@ -15,8 +15,6 @@ from dlm.runs import addresses, bucket
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SHOWN = 6  # runs that an error lists
-
 
 class Run(runs.Run):
     """One run as its folder has it; see `dlm.runs.Run` for all fields.
@@ -84,16 +82,16 @@ class Runs(Sequence[Run]):
         Raises:
           DlmError: no run, or several; lists those that may be meant.
         """
-        matches = [run for run in self if word in (run.run, run.label)]
-        if word and not matches:
-            matches = [run for run in self if run.run.startswith(word)]
-            asked = set(word.split())
-            matches = matches or [run for run in self if asked <= set(run.label.split())]
+        by_folder = {run.path: run for run in self}
+        candidates = [
+            addresses.Candidate(run.run, run.path, lambda run=run: run.label) for run in self
+        ]
+        matches = addresses.choose(word, candidates) if word else []
         if len(matches) == 1:
-            return matches[0]
+            return by_folder[matches[0].folder]
         if matches:
-            named = ", ".join(f"{run.run} ({run.label})" for run in matches[:SHOWN])
-            raise DlmError(f"{word}: may be any of {len(matches)} runs: {named}; give more of it")
+            several = addresses.listed(matches)
+            raise DlmError(f"{word}: may be any of {len(matches)} runs: {several}; give more of it")
         known = [name for run in self for name in (run.run, run.label)]
         raise DlmError(f"{word!r}: no such run among {len(self)}{nearest(word, known)}")
 

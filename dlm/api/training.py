@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlm import config
 from dlm.api.runs import Run, load
-from dlm.errors import DlmError, nearest
+from dlm.errors import ArgumentError, DlmError, nearest
 from dlm.runs import bucket
 
 if TYPE_CHECKING:
@@ -36,9 +36,10 @@ def train(
       DlmError: anything wrong with the experiment, an override, its corpus, or `run`; before it trains.
     """
     from dlm.model import sharding
-    from dlm.sweep import in_process
+    from dlm.sweep import in_process, worker
     from dlm.sweep.jobs import plan_jobs
 
+    worker.prepare_jax()
     values, where = (overrides or {}).items(), bucket.local(str(workdir))
     jobs = plan_jobs(str(experiment), scale, values, where, machine=sharding.machine())
     job = chosen(jobs, run)
@@ -53,7 +54,7 @@ def chosen(jobs: Sequence[Job], run: int) -> Job:
       DlmError: there is no such number.
     """
     if not 0 <= run < len(jobs):
-        raise DlmError(f"--run={run}: must be 0 to {len(jobs) - 1}")
+        raise ArgumentError("run", f"={run}: must be 0 to {len(jobs) - 1}")
     return jobs[run]
 
 

@@ -95,7 +95,7 @@ def _cases(a: argparse.Namespace, overrides: Overrides) -> list[tuple[str, confi
 
     if a.experiment:
         job = api.chosen(cli_jobs.plan_jobs(a, overrides, machine=None), a.run)
-        return [(job.about["label"], job.config, build.load(job.store).vocab_size)]
+        return [(job.info.label, job.config, build.load(job.store).vocab_size)]
     cases = []
     for name in a.size or benchmark.default_sizes():
         c, vocab_size = benchmark.sized(name)
@@ -105,7 +105,7 @@ def _cases(a: argparse.Namespace, overrides: Overrides) -> list[tuple[str, confi
 
 def _tables(speeds: list[Speed]) -> list[Any]:
     from dlm.report.terminal import grid
-    from dlm.training import record
+    from dlm.training import environment
 
     training = [
         [
@@ -128,16 +128,16 @@ def _tables(speeds: list[Speed]) -> list[Any]:
     ]
     head = ("", "objective", "parameters", "training tokens/s", "quartiles", "MFU", "ratio")
     second = ("", "compiling", "memory of a step", "input", "scored tokens/s", "sampled tokens/s")
-    device = f"{record.device()}, jax {record.versions()['jax']}"
+    device = f"{environment.device()}, jax {environment.versions()['jax']}"
     return [device, grid(head, training), "", grid(second, rest)]
 
 
 def _record(speeds: list[Speed], configs: dict[str, Any]) -> dict[str, Any]:
-    from dlm.training import record
+    from dlm.training import environment
 
     return {
-        "device": record.device(),
-        "versions": record.versions(),
+        "device": environment.device(),
+        "versions": environment.versions(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["dlm", *sys.argv[1:]]),
         "speeds": [dataclasses.asdict(s) | {"config": configs[s.name]} for s in speeds],

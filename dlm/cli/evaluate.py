@@ -50,9 +50,7 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     from dlm import api
     from dlm.data import build
     from dlm.evaluation import score
-    from dlm.sweep import worker
 
-    worker.prepare_jax()
     model = api.restore(folder, a.trust)
     c, store = model.config, model.store
     lines = [f"{c.objective.name} on {store.manifest.name}, best weights"]

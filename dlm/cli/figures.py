@@ -127,6 +127,7 @@ def _drawings(
 ) -> dict[str, Draw]:
     """The figures that may be drawn, by name, each drawn only when it is called."""
     from dlm.laws.table import unique_budgets
+    from dlm.report import critical_figure
     from dlm.report import curve_figures as curves
     from dlm.report import law_figures as draw
 
@@ -151,7 +152,7 @@ def _drawings(
         drawings["figure_5"] = lambda: draw.worth(laws, middle, unique[len(unique) // 2])
     if compared is not None and compared.points:
         first, second = (laws[name] for name in compared.families)
-        drawings["figure_6"] = lambda: draw.gap(first, second, compared)
+        drawings["figure_6"] = lambda: critical_figure.gap(first, second, compared)
     return drawings
 
 

@@ -28,7 +28,8 @@ SUMMARY = "fit a scaling law to a table of runs, with intervals and what it cann
 EXAMPLES = """examples:
   dlm fit runs.csv --law data-constrained               every family of the table
   dlm fit runs/sweep --law over-fitting --family ar      from a folder of runs
-  dlm fit runs.csv --law chinchilla --loss lad --holdout flops=1e19 --rivals chinchilla-tied
+  dlm fit runs.csv --law chinchilla --robust-loss lad --holdout flops=1e19 \\
+      --compare-laws chinchilla-tied
   dlm fit runs.csv --law data-constrained --out fits/    report.html, fit.json, fit.tex, figures
 
 Columns: params, tokens (trained on, repeats included), unique_tokens, loss (nats per token), and
@@ -45,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--family", default="", help="one family (default: each)")
     parser.add_argument("--fixed", nargs="+", default=[], metavar="NAME=VALUE")
     parser.add_argument("--holdout", nargs="+", default=[], metavar="flops=C|epochs=E")
-    parser.add_argument("--rivals", type=inputs.one_of(LAWS), nargs="+", default=[], metavar="LAW")
+    parser.add_argument(
+        "--compare-laws", type=inputs.one_of(LAWS), nargs="+", default=[], metavar="LAW"
+    )
 
 
 def execute(a: argparse.Namespace, overrides: Overrides) -> int:
@@ -86,8 +89,8 @@ def _checked(a: argparse.Namespace) -> dict[str, Any]:
     if twice := [name for name, _ in fixed if [n for n, _ in fixed].count(name) > 1]:
         raise DlmError(f"--fixed: {twice[0]} is given twice")
     cuts = tuple(law_options.named_number("--holdout", word) for word in a.holdout)
-    extra = {"fixed": dict(fixed), "cuts": cuts, "rivals_of": tuple(a.rivals)}
-    analysis.check_options(a.law, a.steps, **extra)
+    extra = {"fixed": dict(fixed), "cuts": cuts, "rivals_of": tuple(a.compare_laws)}
+    analysis.check_options(a.law, a.stages, **extra)
     return extra
 
 
@@ -125,14 +128,14 @@ def written(paths: Iterable[Path]) -> Iterator[str]:
 
 def diagnostics(analyses: Sequence[Analysis]) -> dict[str, Draw]:
     """The figures of each fit, by name."""
-    from dlm.report import law_figures
+    from dlm.report import fit_figures
 
     stems = file_stems([analysis.fit.table.family for analysis in analyses])
     drawings: dict[str, Draw] = {}
     for each in analyses:
         stem = stems[each.fit.table.family]
-        drawings[f"profiles-{stem}"] = lambda each=each: law_figures.profiles(each)
-        drawings[f"residuals-{stem}"] = lambda each=each: law_figures.residuals(each.fit)
+        drawings[f"profiles-{stem}"] = lambda each=each: fit_figures.profiles(each)
+        drawings[f"residuals-{stem}"] = lambda each=each: fit_figures.residuals(each.fit)
     return drawings
 
 

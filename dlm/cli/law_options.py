@@ -23,9 +23,9 @@ class LawOptions:
     law: str = "data-constrained"
     points: str = "best"
     columns: Sequence[str] = ()
-    loss: str = "huber"
+    robust_loss: str = "huber"
     delta: float = 1e-3
-    steps: str = "auto"
+    stages: str = "auto"
     resamples: int = 1000
     seed: int = 0
     drop_outliers: float = 0.0
@@ -34,8 +34,8 @@ class LawOptions:
         """Keyword arguments of `dlm.laws.analysis.fit_table`."""
         from dlm.laws.robust_loss import RobustLoss
 
-        loss = RobustLoss(self.loss, self.delta)
-        return {"loss": loss, "steps": self.steps, "drop_outliers": self.drop_outliers}
+        loss = RobustLoss(self.robust_loss, self.delta)
+        return {"loss": loss, "steps": self.stages, "drop_outliers": self.drop_outliers}
 
 
 def from_arguments(a: argparse.Namespace) -> LawOptions:
@@ -55,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser, table_needed: bool = False) -
     )
     options.add_columns(parser)
     parser.add_argument(
-        "--loss",
+        "--robust-loss",
         type=inputs.one_of(LOSSES),
-        default=default.loss,
+        default=default.robust_loss,
         help="huber, lad or gaussian",
     )
     parser.add_argument(
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser, table_needed: bool = False) -
         help="of huber, in log loss",
     )
     parser.add_argument(
-        "--steps", type=inputs.one_of(STEPS), default=default.steps, help="auto, two or joint"
+        "--stages", type=inputs.one_of(STEPS), default=default.stages, help="auto, two or joint"
     )
     parser.add_argument(
         "--resamples",

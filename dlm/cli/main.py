@@ -15,7 +15,7 @@ from typing import Any
 from dlm import inputs
 from dlm.cli import parser
 from dlm.cli.output import DONE
-from dlm.errors import DlmError, printed, reason, system_error
+from dlm.errors import ArgumentError, DlmError, printed, reason, system_error
 from dlm.runs import addresses, bucket
 
 USAGE, INTERRUPTED = 2, 75
@@ -48,7 +48,8 @@ def _main(argv: list[str]) -> int:
             arguments.folder = addresses.folder(arguments.folder, arguments.workdir)
         return parser.VERBS[arguments.verb].execute(arguments, overrides)
     except DlmError as error:
-        print(printed(f"error: {error}"), file=sys.stderr)
+        line = error.as_option if isinstance(error, ArgumentError) else str(error)
+        print(printed(f"error: {line}"), file=sys.stderr)
         return USAGE
     except BrokenPipeError:  # the reader of a pipe left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -28,12 +28,15 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     for name, family in config.FAMILIES.items():
         positions = length + family.extra_positions
         cost = flops.forward_flops(
-            **sizes, length=positions, attention=family.attention, block=config.Objective().block
+            **sizes,
+            length=positions,
+            attention=family.attention,
+            block=family.options().block_length,
         )
         kind = "exact" if family.exact else "upper bound"
         rows.append([name, kind, f"{cost / base:.2f}", family.formula, family.source])
     return show([
         grid(("objective", "number", "FLOPs of AR's", "nats per sequence", "source"), rows),
         f"FLOPs per token over AR's, 6 layers of width 512 at {length} tokens; a bound is a mean over "
-        "passes, each of that cost. Fields of each: dlm/config/schema.py, class Objective.",
+        "passes, each of that cost. Options of each: dlm/config/families.py.",
     ])  # fmt: skip

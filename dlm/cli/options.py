@@ -14,7 +14,7 @@ from dlm.laws.forms import LAWS
 
 Overrides = list[tuple[str, Any]]  # (dotted key of the config, value)
 
-RUN = "a run's folder, its id below the workdir or a beginning of that, or its address in a bucket"
+RUN = "a run's folder or its address in a bucket; below the workdir its id, a beginning, its label"
 
 
 def add_experiment(parser: argparse.ArgumentParser, needed: bool = True) -> None:
@@ -74,17 +74,18 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         default=1.0,
         help="nucleus: 0 to 1 (default: 1)",
     )
-    parser.add_argument("--order", default="ancestral", help="see the end of dlm sample --help")
+    parser.add_argument("--sampler", default="ancestral", help="see the end of dlm sample --help")
     parser.add_argument(
-        "--budget",
+        "--entropy-budget",
         type=inputs.zero_or_more("0 or more, in nats"),
         default=0.1,
-        help="of --order entropy, in nats",
+        help="of --sampler entropy, in nats",
     )
 
 
 def sampling(a: argparse.Namespace) -> dict[str, Any]:
-    return dict(temperature=a.temperature, top_p=a.top_p, order=a.order, budget=a.budget)
+    names = ("temperature", "top_p", "sampler", "entropy_budget")
+    return {name: getattr(a, name) for name in names}
 
 
 # --- tables and figures -------------------------------------------------------------------------

@@ -8,12 +8,12 @@ from dlm import disk, inputs
 from dlm.cli import options
 from dlm.cli.options import Overrides
 from dlm.cli.output import show
-from dlm.errors import DlmError
+from dlm.errors import ArgumentError
 from dlm.runs import addresses
 
-SUMMARY = "steps against quality of samples, judged by an autoregressive run"
+SUMMARY = "steps against quality of samples, scored by an autoregressive run"
 EXAMPLES = """examples:
-  dlm quality 0123456789 --judge 9876543210 --steps 4 16 64"""
+  dlm quality 0123456789 --reference-model 9876543210 --steps 4 16 64"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,31 +22,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_sampling(parser)
     options.add_count(parser, 256, "samples for each number of steps")
     parser.add_argument(
-        "--judge", required=True, metavar="RUN", help="an ar run on the same tokens"
+        "--reference-model", required=True, metavar="RUN", help="an ar run on the same tokens"
     )
     parser.add_argument("--steps", type=inputs.whole(1), nargs="+", default=[4, 8, 16, 32, 64])
 
 
 def execute(a: argparse.Namespace, overrides: Overrides) -> int:
-    folder, judge_folder = (addresses.run(word, a.workdir) for word in (a.run, a.judge))
+    folder, reference_folder = (
+        addresses.run(word, a.workdir) for word in (a.run, a.reference_model)
+    )
     from dlm.data import windows as data
     from dlm.evaluation import sample_quality, sampling
-    from dlm.report import canvas, run_figures
+    from dlm.report import canvas, sample_figures
     from dlm.report.terminal import grid
     from dlm.sweep import worker
     from dlm.training import run
 
     worker.prepare_jax()
     c, store, params = run.restore_best(folder, a.trust)
-    judge, judged, judge_params = run.restore_best(judge_folder, a.trust)
-    if store.fingerprint != judged.fingerprint:
-        raise DlmError(f"--judge {a.judge}: was trained on other tokens than {a.run}")
+    reference, its_store, reference_params = run.restore_best(reference_folder, a.trust)
+    if store.fingerprint != its_store.fingerprint:
+        wrong = f" {a.reference_model}: was trained on other tokens than {a.run}"
+        raise ArgumentError("reference_model", wrong)
     for steps in a.steps:
         sampling.check_steps(c, steps)
     windows = data.validation_windows(store, c.data.seq_len)
     points = sample_quality.curve(
-        *(c, params, judge, judge_params, store.vocab_size, windows),
-        sorted({sampling.calls(c, steps) for steps in a.steps}),  # as many as are made
+        *(c, params, reference, reference_params, store.vocab_size, windows),
+        sorted({c.objective.sampler_calls(c.data.seq_len, n) for n in a.steps}),  # those made
         count=a.count,
         seed=a.seed,
         **options.sampling(a),
@@ -65,9 +68,9 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     path = folder / "quality.json"
     records = [q._asdict() for q in points]
     disk.write_json(path, records)
-    png, *_ = canvas.save(run_figures.quality(records), folder / "quality")
+    png, *_ = canvas.save(sample_figures.quality(records), folder / "quality")
     return show([
-        f"{c.objective.name} on {store.manifest.name}, judged by {judge.objective.name}",
+        f"{c.objective.name} on {store.manifest.name}, judged by {reference.objective.name}",
         grid(head, rows),
         f"written: {path}, {png}",
     ])  # fmt: skip

@@ -15,7 +15,7 @@ from dlm.cli.options import Overrides
 from dlm.cli.output import DONE, SOME_FAILED, show
 from dlm.errors import DlmError, one_line
 from dlm.format import scientific, size
-from dlm.runs import bucket
+from dlm.runs import bucket, names
 
 if TYPE_CHECKING:
     from dlm.sweep.jobs import Job
@@ -27,7 +27,12 @@ EXAMPLES = """examples:
   dlm run experiments/topics.py --config.model.layers=4  every run with four layers
   dlm run experiments/quickstart.py --dry-run           list the runs and their FLOPs
   dlm run experiments/quickstart.py --distributed       on every host of a pod: one run at a time
+  dlm run experiments/smoke.py --extend --config.train.duration="400 epochs"
   dlm run experiments/quickstart.py --executor slurm --slurm time=720 --slurm gpus_per_node=1
+
+--extend trains longer runs in the bits of runs from scratch: each begins at the last checkpoint that it
+shares with the finished run which differs in duration alone. Schedules constant and wsd have one,
+cosine has none.
 
 Rerun the command to resume: finished runs are skipped. Exit codes: 0 all runs done, 1 a run failed
 (its error.txt says why), 2 a mistake in the input, 75 interrupted, saved."""
@@ -44,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="worker processes (default: a core each)",
     )
     options.add_distributed(parser)
+    words = "go on from finished runs that differ in their duration alone"
+    parser.add_argument("--extend", action="store_true", help=words)
     parser.add_argument("--dry-run", action="store_true", help="list the runs, train nothing")
     parser.add_argument(
         "--executor",
@@ -69,6 +76,10 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
         jobs = cli_jobs.plan_jobs_here(a, overrides)
     else:
         jobs = cli_jobs.plan_jobs(a, overrides, _machine(a), fetch=not a.dry_run)
+    if a.extend:
+        from dlm.sweep import extend
+
+        jobs = extend.with_sources(jobs)
     plan = _sort_out(jobs)
     _announce(a, plan)
     if a.dry_run:
@@ -83,9 +94,9 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     elif plan.todo:
         ended = _train(a, plan, submit)
     reported = _report(plan.folder, start)
-    failed = [job for job in plan.todo if ended.get(job.about["run"]) == "failed"]
+    failed = [job for job in plan.todo if ended.get(job.info.run_id) == "failed"]
     for job in failed:
-        print(f"failed: {job.about['label']}: see {job.folder / 'error.txt'}", file=sys.stderr)
+        print(f"failed: {job.info.label}: see {job.folder / 'error.txt'}", file=sys.stderr)
     return SOME_FAILED if failed or plan.problems or not reported else DONE
 
 
@@ -106,11 +117,11 @@ class _Plan(NamedTuple):
 
 
 def _sort_out(jobs: list[Job]) -> _Plan:
-    from dlm.training import record
+    from dlm.runs import folder as run_folder
 
-    damaged = {job.about["run"]: record.problem(job.folder, job.about["run"]) for job in jobs}
-    whole = [job for job in jobs if not damaged[job.about["run"]]]
-    todo = [job for job in whole if record.status(job.folder) not in record.DONE]
+    damaged = {job.info.run_id: run_folder.problem(job.folder, job.info.run_id) for job in jobs}
+    whole = [job for job in jobs if not damaged[job.info.run_id]]
+    todo = [job for job in whole if run_folder.status(job.folder) not in run_folder.DONE]
     return _Plan(jobs, todo, damaged)
 
 
@@ -138,6 +149,8 @@ def _check(a: argparse.Namespace) -> None:
         raise DlmError(f"--slurm {a.slurm[0]}: only with --executor slurm")
     if a.distributed and (a.jobs or a.executor != "local"):
         raise DlmError("--distributed: goes without --jobs and --executor; it takes run after run")
+    if a.distributed and a.extend:
+        raise DlmError("--distributed: goes without --extend; extend by worker processes")
     if a.executor == "slurm":
         from dlm.sweep import slurm
 
@@ -159,14 +172,15 @@ def _cluster(a: argparse.Namespace) -> Any:
 
 def _list(a: argparse.Namespace, plan: _Plan) -> int:
     """`--dry-run`: one line for each run."""
+    from dlm.runs import folder as run_folder
     from dlm.sweep import jobs, slurm
-    from dlm.training import record
 
     for job in plan.jobs:
-        run = job.about["run"]
-        state = "no store" if run == jobs.NO_ID else record.status(job.folder)
-        state = record.UNREADABLE if plan.damaged[run] else state
-        print(f"  {run}  {_size(job)}  {state:9} {job.about['label']}")
+        run = job.info.run_id
+        state = "no store" if run == jobs.NO_ID else run_folder.status(job.folder)
+        state = run_folder.UNREADABLE if plan.damaged[run] else state
+        source = f" from {names.run_id(job.source)}" if job.source else ""
+        print(f"  {run}  {_size(job)}  {state:9} {job.info.label}{source}")
     if a.executor == "slurm":
         print("\n".join(slurm.planned(a.slurm, a.workdir / "slurm", a.jobs, len(plan.todo))))
     return SOME_FAILED if plan.problems else DONE

@@ -14,13 +14,13 @@ SUMMARY = "draw sequences from a run"
 EXAMPLES = """examples:
   dlm sample runs/quickstart/0123456789 --count 4
   dlm sample 0123456789 --prompt "The " --temperature 0.8 --top-p 0.95
-  dlm sample 0123456789 --order confidence --steps 16
+  dlm sample 0123456789 --sampler confidence --steps 16
   dlm sample 0123456789 --infill "The [MASK*12] of the"
 
-Orders: of masks, ancestral, confidence, blocks (confidence from left to right, 8 tokens at a
-time), entropy (as many as stay within --budget nats) and remask; of Gaussian diffusion, ancestral
-(DDPM) and ddim. In --infill, [MASK] stands for one token and [MASK*N] for N; what follows the text
-is free."""
+Samplers of masked tokens: ancestral, confidence, blocks (confidence from left to right, 8 tokens at a
+time), entropy (as many as stay within --entropy-budget nats) and remask. Samplers of Gaussian
+diffusion: ancestral (DDPM) and ddim. In --infill, [MASK] stands for one token and [MASK*N] for N; what
+follows the text is free."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,9 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     folder = addresses.run(a.run, a.workdir)
     from dlm import api
-    from dlm.sweep import worker
 
-    worker.prepare_jax()
     words = (a.count, a.prompt, a.infill, a.steps, a.seed)
     drawn = api.restore(folder, a.trust).sample(*words, **options.sampling(a))
     return show(["\n-----\n".join(drawn)])

@@ -10,7 +10,7 @@ from dlm.cli import options
 from dlm.cli.options import Overrides
 from dlm.cli.output import show
 from dlm.errors import DlmError
-from dlm.runs import addresses
+from dlm.runs import addresses, names
 
 SUMMARY = "which spatial frequencies of images are settled first, by family"
 EXAMPLES = """examples:
@@ -32,7 +32,7 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     from dlm.data import windows as data
     from dlm.evaluation import spectrum
     from dlm.laws.crossover import name_of
-    from dlm.report import canvas, run_figures
+    from dlm.report import canvas, sample_figures
     from dlm.report.terminal import grid
     from dlm.sweep import worker
     from dlm.training import run
@@ -48,12 +48,12 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
         images = data.validation_windows(store, c.data.seq_len)[: a.count]
         name = name_of(c.objective.name)
         if name in spectra:  # another run of the family
-            name = f"{name} {folder.name}"
+            name = f"{name} {names.run_id(folder)}"
         spectra[name] = spectrum.explained(c, store.vocab_size, params, images, LEVELS)
         radius, shares = spectra[name]
         for level, row in zip(LEVELS, shares, strict=True):
             rows.append([name, f"{level:.1%}", *(f"{share:.3f}" for share in row)])
     head = ("family", "known", *(f"{r} cycles" for r in radius))
-    png, *_ = canvas.save(run_figures.spectrum(spectra, LEVELS), a.out / "spectrum")
+    png, *_ = canvas.save(sample_figures.spectrum(spectra, LEVELS), a.out / "spectrum")
     title = "Share of the variance of each spatial frequency that is explained"
     return show([title, grid(head, rows), f"written: {png}"])

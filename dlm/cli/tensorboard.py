@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from dlm import inputs
+from dlm import inputs, runs
 from dlm.cli import options
 from dlm.cli.options import Overrides
 from dlm.errors import DlmError
@@ -25,5 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     if not a.folder.is_dir():
         raise DlmError(f"{a.folder}: is a file; name a folder of runs")
-    words = ["-m", "tensorboard.main", "--logdir", str(a.folder), "--port", str(a.port)]
+    # Runs are named by their folders, that is by their labels; one run has no folder above it.
+    alone = ["--logdir_spec", f"{a.folder.resolve().name}:{a.folder / 'tensorboard'}"]
+    shown = alone if runs.is_run(a.folder) else ["--logdir", str(a.folder)]
+    words = ["-m", "tensorboard.main", *shown, "--port", str(a.port)]
     os.execv(sys.executable, [sys.executable, *words])

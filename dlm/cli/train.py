@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlm.cli import jobs as cli_jobs
 from dlm.cli import options
@@ -11,6 +11,7 @@ from dlm.cli.options import Overrides
 from dlm.cli.output import DONE
 from dlm.errors import DlmError
 from dlm.runs import addresses
+from dlm.runs.schema import FINISHED, RunFailure, RunResult
 
 if TYPE_CHECKING:
     from dlm.sweep.jobs import Job
@@ -47,7 +48,7 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     stop = cli_jobs.join(a)
     jobs = cli_jobs.plan_jobs_here(a, overrides)
     job = api.chosen(jobs, a.run or 0)
-    print(f"{job.about['label']}: {job.folder}", flush=True)
+    print(f"{job.info.label}: {job.folder}", flush=True)
     cli_jobs.train_here([job], stop)
     from dlm.training import distributed
 
@@ -66,29 +67,29 @@ def _extend(a: argparse.Namespace, overrides: Overrides) -> int:
 
     stop = cli_jobs.join(a)
     longer = extension.extend(folder, overrides, a.trust)
-    job = Job(longer.config, longer.store, longer.folder, longer.about, longer.plan)
+    job = Job(longer.config, longer.store, longer.folder, longer.info, longer.plan)
     begin = f"from step {longer.begin:,} of {job.plan.steps:,}"
-    print(f"{job.about['label']}: {job.folder}, {begin}", flush=True)
+    print(f"{job.info.label}: {job.folder}, {begin}", flush=True)
     cli_jobs.train_here([job], stop)
     return _tell(job)
 
 
 def _tell(job: Job) -> int:
-    from dlm.training import record
+    from dlm.runs import folder as run_folder
 
-    if problem := record.problem(job.folder, job.about["run"]):
+    if problem := run_folder.problem(job.folder, job.info.run_id):
         raise DlmError(problem)
-    result = record.read_json(job.folder / "result.json")
+    result = run_folder.read_result(job.folder)
     print(_sentence(result))
-    for warning in result["warnings"]:
+    for warning in result.warnings if isinstance(result, RunResult) else ():
         print(f"warning: {warning}")
     return DONE
 
 
-def _sentence(result: dict[str, Any]) -> str:
-    if result["status"] != "finished":
-        return f"{result['status']}: {result['reason']}"
+def _sentence(result: RunResult | RunFailure) -> str:
+    if not isinstance(result, RunResult) or result.status != FINISHED:
+        return f"{result.status}: {result.reason}"
     return (
-        f"validation {result['validation_loss']:.4f} ± {result['validation_stderr']:.4f} "
-        f"nats/token ({result['kind']}) at epoch {result['best_epoch']:.4g} of {result['epochs']:.4g}"
+        f"validation {result.validation_loss:.4f} ± {result.validation_stderr:.4f} "
+        f"nats/token ({result.kind}) at epoch {result.best_epoch:.4g} of {result.epochs:.4g}"
     )

@@ -1,4 +1,4 @@
-"""What an experiment is: fields with their ranges, families, sweeps, run ids, the plan of a run."""
+"""Describes experiments: settings and their ranges, objectives, sweeps, run ids, the plan of a run."""
 
 from dlm.config.resolve import (
     FAMILIES,
@@ -18,7 +18,8 @@ from dlm.config.resolve import (
     Train,
     base,
     from_json,
-    own,
+    load_custom,
+    objective,
     resolve,
     run_id,
     to_json,
@@ -43,7 +44,8 @@ __all__ = [
     "Train",
     "base",
     "from_json",
-    "own",
+    "load_custom",
+    "objective",
     "resolve",
     "run_id",
     "to_json",

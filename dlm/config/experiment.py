@@ -1,13 +1,15 @@
-"""An experiment file, for people: its base ConfigDict, its sweep, and overrides by dotted keys."""
+"""Loads experiment files, and applies their sweeps and the overrides of a command line."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import importlib.util
 import itertools
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,17 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from dlm import inputs
 from dlm.config.resolve import LARGEST, Config, base, resolve, to_json
-from dlm.config.rules import convert
 from dlm.errors import DlmError, fail, nearest, running
 
 MOST_RUNS = 10_000  # of one sweep
+FREE = ("corpus.options", "objective")  # groups that take new keys
 SCALES = ("laptop", "smoke", "gpu", "paper")
 
 
 def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
-    """Runs an experiment file: its base config and the overrides of each run of its sweep.
+    """Runs an experiment file. Returns its base config and the overrides of each run of its sweep.
+
+    The file may import files beside it.
 
     Raises:
       DlmError: the file is missing, fails to load, or does not offer `get_config(scale)`.
@@ -38,7 +42,7 @@ def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
     if spec is None or spec.loader is None:
         raise DlmError(f"{path}: not a Python file; an experiment is a .py with get_config(scale)")
     module = importlib.util.module_from_spec(spec)
-    with running(path):
+    with running(path), _neighbours(file.resolve().parent):
         spec.loader.exec_module(module)
         if not callable(getattr(module, "get_config", None)):
             raise DlmError(f"{path}: has no get_config(scale); an experiment defines it")
@@ -58,8 +62,31 @@ def load(path: str, scale: str) -> tuple[ConfigDict, list[dict[str, Any]]]:
     return config, sweep
 
 
+@contextlib.contextmanager
+def _neighbours(folder: Path) -> Iterator[None]:
+    """Lets a file import the files in its folder; Python's own modules take precedence.
+
+    The imported files are forgotten at the end. Otherwise a file of another folder with the same name
+    would not be read.
+    """
+    before, place = set(sys.modules), str(folder)
+    added = place not in sys.path
+    if added:
+        sys.path.append(place)
+    importlib.invalidate_caches()  # a file may be new
+    try:
+        yield
+    finally:
+        if added and place in sys.path:
+            sys.path.remove(place)
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if added and file and Path(file).parent == folder:
+                del sys.modules[name]
+
+
 def _check_base(path: str, config: Any) -> None:
-    """Refuses what get_config returns unless it has the groups and fields of dlm.config.base()."""
+    """Raises DlmError unless a config has the groups and fields of dlm.config.base()."""
     if not isinstance(config, ConfigDict):
         raise DlmError(f"{path}: get_config must return the ConfigDict of dlm.config.base()")
     if isinstance(config, FrozenConfigDict):
@@ -74,7 +101,7 @@ def _check_base(path: str, config: Any) -> None:
 
 
 def _no_experiment(file: Path, problem: str) -> str:
-    """Why a path is no experiment, and which one may have been meant."""
+    """Says why a path is no experiment, and which file may be meant."""
     experiments = sorted(Path("experiments").glob("*.py"))
     if problem == "is a folder" and str(file) != ".":
         inside = sorted(f.name for f in file.glob("*.py") if f.is_file())
@@ -88,7 +115,7 @@ def _no_experiment(file: Path, problem: str) -> str:
 
 
 def expand(config: ConfigDict, overrides: Iterable[dict[str, Any]]) -> list[Config]:
-    """One resolved Config per run of a sweep, in the sweep's order."""
+    """Returns one resolved Config for each run of a sweep, in the order of the sweep."""
     runs = []
     for values in overrides:
         runs.append(edited(config, values.items()))
@@ -98,32 +125,45 @@ def expand(config: ConfigDict, overrides: Iterable[dict[str, Any]]) -> list[Conf
 def with_overrides(
     config: ConfigDict, sweep: list[dict[str, Any]], by_hand: dict[str, Any]
 ) -> tuple[ConfigDict, list[dict[str, Any]]]:
-    """The base config and the runs of its sweep, with the overrides of a command line in each run.
+    """Adds the overrides of a command line to a base config and to each run of its sweep.
 
-    If they name another corpus, the options of the experiment's own corpora are left out.
+    If they name another corpus or objective, the experiment's options of the old one are dropped.
     """
-    base: Any = copy.deepcopy(config)
-    if by_hand.get("corpus.name", base.corpus.name) != base.corpus.name:
-        base.corpus.options = ConfigDict()
-        sweep = [
-            {key: value for key, value in run.items() if not key.startswith("corpus.options")}
-            for run in sweep
+    changed: Any = copy.deepcopy(config)
+    runs = sweep
+    corpus, objective = (by_hand.get(f"{group}.name") for group in ("corpus", "objective"))
+    if corpus not in (None, config.corpus.name):
+        changed.corpus.options = ConfigDict()
+        runs = [_without(run, "corpus.options.") for run in runs]
+    if objective is not None:
+        if objective != config.objective.name:
+            changed.objective = base().objective
+        own = config.objective.name
+        runs = [
+            _without(run, "objective.") if run.get("objective.name", own) != objective else run
+            for run in runs
         ]
-    return base, [run | by_hand for run in sweep]
+    return changed, [run | by_hand for run in runs]
+
+
+def _without(run: dict[str, Any], group: str) -> dict[str, Any]:
+    """A run's overrides without those of a group."""
+    return {key: value for key, value in run.items() if not key.startswith(group)}
 
 
 def override(config: ConfigDict, key: str, value: Any) -> Any:
-    """Sets a dotted key in place, `"model.layers", 6`; returns the value that it replaces.
+    """Sets a dotted key in place, such as ("model.layers", 6). Returns the value before.
 
     Raises:
-      DlmError: the key does not exist (names the nearest that does) or the value's type is wrong.
+      DlmError: the key does not exist (names the nearest that does), or is a group.
     """
     node, *parts = config, *key.split(".")
     for depth, part in enumerate(parts):
-        free = depth > 1 and parts[:2] == ["corpus", "options"]
+        last = depth == len(parts) - 1
+        free = last and ".".join(parts[:depth]) in FREE
         if (part not in node and not free) or len(parts) > 3:
             raise DlmError(f"config.{key}: no such key{nearest(key, keys(config))}")
-        if depth < len(parts) - 1:
+        if not last:
             node = node[part]
             if not isinstance(node, ConfigDict):
                 raise DlmError(f"config.{key}: {'.'.join(parts[: depth + 1])} has no parts")
@@ -132,15 +172,15 @@ def override(config: ConfigDict, key: str, value: Any) -> Any:
         inside = f"is a group of {', '.join(old)}" if old else "is a group without fields so far"
         raise DlmError(f"config.{key}: {inside}; set one of them, as in --config.{key}.NAME=VALUE")
     check_plain(key, value)
-    if old is not None and not free:
-        value = convert(key, value, type(old))
-    with node.ignore_type():  # an option may be a list where it was a word
+    if isinstance(old, float) and isinstance(value, bool):
+        fail(key, value, "a number")  # a ConfigDict would hold 1.0
+    with node.ignore_type():  # `resolve` checks the type
         node[part] = value
     return old
 
 
 def check_plain(key: str, value: Any) -> None:
-    """Refuses a value that a config.json could not hold as it is.
+    """Refuses a value that JSON cannot hold.
 
     Raises:
       DlmError: an object, or an integer of more than 64 bits.
@@ -158,7 +198,7 @@ def check_plain(key: str, value: Any) -> None:
 
 
 def value_at(config: ConfigDict, key: str) -> Any:
-    """The value at a dotted key of the config, such as "model.layers"."""
+    """Returns the value at a dotted key of the config, such as "model.layers"."""
     node: Any = config
     for part in key.split("."):
         node = node[part]
@@ -166,7 +206,7 @@ def value_at(config: ConfigDict, key: str) -> Any:
 
 
 def edited(config: Config | ConfigDict, overrides: Iterable[tuple[str, Any]]) -> Config:
-    """A config with some keys changed, resolved again."""
+    """Changes some keys of a config and resolves it again."""
     if isinstance(config, Config):
         config = ConfigDict(to_json(config))
     config = copy.deepcopy(config)
@@ -176,7 +216,7 @@ def edited(config: Config | ConfigDict, overrides: Iterable[tuple[str, Any]]) ->
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Splits `--config.model.layers=6` into ("model.layers", 6); other words stay strings."""
+    """Splits `--config.model.layers=6` into ("model.layers", 6), see `literal`."""
     match = re.fullmatch(r"--config\.([\w.]+)=(.*)", text, re.DOTALL)
     if not match:
         raise DlmError(f"{text}: an override reads --config.GROUP.FIELD=VALUE")
@@ -185,20 +225,15 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def literal(text: str) -> Any:
-    """A Python literal, true or false; any other text stays text."""
+    """Reads a Python literal, true or false. Any other text stays text."""
     try:
         return ast.literal_eval(text)
-    except (
-        ValueError,
-        SyntaxError,
-        MemoryError,
-        RecursionError,
-    ):  # the last two: too many brackets
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: many brackets
         return {"true": True, "false": False}.get(text, text)
 
 
 def keys(config: ConfigDict, prefix: str = "") -> list[str]:
-    """The dotted keys of a config, groups included."""
+    """Lists the dotted keys of a config, groups included."""
     found = []
     for name, value in config.items():
         inner = keys(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else []

@@ -46,8 +46,8 @@ RUNS = (
 
 def get_config(scale="laptop"):
     if scale == "smoke":
-        return paper.get_config(paper.SCALES["smoke"], 1024)
-    return paper.get_config({settings}, UNIQUE_TOKENS)
+        return paper.base_config(paper.SCALES["smoke"], 1024)
+    return paper.base_config({settings}, UNIQUE_TOKENS)
 
 
 def sweep(scale="laptop"):

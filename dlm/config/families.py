@@ -1,142 +1,248 @@
-"""The families between autoregression and diffusion: what is known of each without JAX."""
+"""The built-in objectives, from autoregression to diffusion: options and facts, without JAX.
+
+A family is an options record, which `config.objective` holds if the family is chosen, and one row of
+FAMILIES. Its maths stands in `dlm/objectives/NAME.py`.
+"""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.util
-import inspect
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from dlm.config.flops import ATTENTION
-from dlm.errors import DlmError, fail, running
+from dlm.config.family import FAMILIES, SAMPLERS, Family, Objective
+from dlm.config.fields import MOST, MOST_STEPS, Flag, PartShare, Range, Share
+from dlm.errors import fail
 
 
-class Family(NamedTuple):
-    """What the rest must know of an objective before JAX is loaded."""
+def objective(name: str = "ar", **options: Any) -> Any:
+    """Makes the options record of a built-in family: `objective("masked", schedule="cosine")`.
 
-    exact: bool  # is `nll` the likelihood, or an upper bound on it?
-    extra_tokens: int  # rows of the embedding beyond the vocabulary: BOS, then MASK
-    extra_positions: int  # inputs beyond the L tokens that are scored
-    attention: str  # for counting FLOPs
-    formula: str  # of what is scored, per sequence, in nats
-    source: str
-    hides_targets: bool = True  # the model never sees a token that it is scored on
-    uses_time: bool = False  # the model is told the noise level, if model.time_conditioning is on
-
-
-FAMILIES: dict[str, Family] = {
-    "ar": Family(
-        *(True, 1, 0, "causal", "-sum_j log p(x_j | x_<j)"),
-        "chain rule; arXiv 2507.15857, section 2.1",
-    ),
-    "orders": Family(
-        *(True, 1, 0, "causal", "as ar; trained on N orders of each sequence"),
-        "arXiv 2507.15857, section 3.5; target positions: sigma-GPT, arXiv 2404.09562",
-    ),
-    "any_order": Family(
-        *(False, 1, 0, "causal", "E_s[-sum_j log p(x_s(j) | x_s(<j), positions)]"),
-        "Uria et al. 2014; sigma-GPT, arXiv 2404.09562",
-    ),
-    "noise": Family(
-        *(True, 2, 0, "causal", "as ar; trained with inputs or attention disturbed"),
-        "arXiv 2507.15857, section 3.5",
-    ),
-    "masked": Family(
-        *(False, 2, 1, "full", "int m'(t)/m(t) E sum_masked -log p(x_i | x_t) dt + prior + rec."),
-        "MDLM, arXiv 2406.07524; MD4, arXiv 2406.04329; arXiv 2507.15857",
-        uses_time=True,
-    ),
-    "block": Family(
-        *(False, 2, 1, "block", "sum over blocks of the masked bound given the blocks before"),
-        "BD3-LM, arXiv 2503.09573",
-    ),
-    "d3pm": Family(
-        *(False, 2, 1, "full", "int rate sum_y [a_p(y) - a(y) + a(y) log(a(y)/a_p(y))] dt"),
-        "D3PM, arXiv 2107.03006; SEDD, arXiv 2310.16834; UDLM, arXiv 2412.10193",
-        hides_targets=False,
-        uses_time=True,
-    ),
-    "flow": Family(
-        *(False, 2, 1, "full", "int k'/(1-k) [1 - p(x_t) - [x_t != x](1 + log p(x))] dt"),
-        "discrete flow matching, arXiv 2407.15595, 2412.03487",
-        hides_targets=False,
-        uses_time=True,
-    ),
-    "gaussian": Family(
-        *(False, 1, 1, "full", "KL(q(z_1)||N) + 1/2 int SNR' ||x - x_p||^2 dt - E log p(x | z_0)"),
-        "VDM, arXiv 2107.00630; Diffusion-LM, arXiv 2205.14217; Plaid, arXiv 2305.18619",
-        hides_targets=False,
-        uses_time=True,
-    ),
-}
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-@functools.lru_cache(maxsize=16)
-def own(file: str, known: str) -> Any:
-    """The module of an objective of one's own: FAMILY, and make(objective, vocab_size).
-
-    Raises:
-      DlmError: no such file, or it fails to load, lacks one of the two or has another thing in its
-        place, or is not what it was for this run.
+    The values are not checked; those of `dlm.config.resolve` are.
     """
-    path = Path(file)
-    spec = importlib.util.spec_from_file_location(f"own_{known}", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        fail("objective.file", file, "a Python file with FAMILY and make")
-    if known != digest(path):
-        fail("objective.file", file, "the file that this run was trained with; it changed")
-    module = importlib.util.module_from_spec(spec)
-    with running(file):
-        spec.loader.exec_module(module)
-    if missing := [name for name in ("FAMILY", "make") if not hasattr(module, name)]:
-        fail("objective.file", file, f"a file that defines {' and '.join(missing)}")
-    _check_family(file, module.FAMILY)
-    check_call(file, "make", module.make, "(objective, vocab_size)", 2)
-    return module
+    return FAMILIES[name].options(name=name, **options)
 
 
-def _check_family(file: str, family: Any) -> None:
-    if not isinstance(family, Family):
-        kind = type(family).__name__
-        fail("objective.file", file, f"a file whose FAMILY is a dlm.config.Family, not a {kind}")
-    for name, kind in get_type_hints(Family).items():
-        value = getattr(family, name)
-        if type(value) is not kind:
-            right = f"a file whose FAMILY.{name} is of type {kind.__name__}, not {value!r}"
-            fail("objective.file", file, right)
-        if kind is int and value < 0:
-            fail("objective.file", file, f"a file whose FAMILY.{name} is 0 or above, not {value}")
-    if family.attention not in ATTENTION:
-        names = ", ".join(ATTENTION)
-        right = f"a file whose FAMILY.attention is one of {names}, not {family.attention!r}"
-        fail("objective.file", file, right)
+FAMILIES["ar"] = Family(
+    *(True, 1, 0, "causal", "-sum_j log p(x_j | x_<j)"),
+    "chain rule; arXiv 2507.15857, section 2.1",
+    title="AR",
+)
 
 
-def check_call(
-    file: str, name: str, function: Any, right: str, count: int, options: Iterable[str] = ()
-) -> None:
-    """Raises DlmError unless a function of the file takes `count` values and the named options.
+@dataclass(frozen=True, kw_only=True)
+class InOrders(Objective):
+    # number of fixed orders; 0: a new order for every sequence
+    orders: Annotated[int, Range(0, 10_000)] = 4
+    span: Annotated[int, Range(1, MOST)] = 8  # for order_kind spans: tokens that stay together
 
-    `right` shows how it is called, in parentheses.
-    """
-    if not callable(function):
-        kind = type(function).__name__
-        fail("objective.file", file, f"a file whose {name} is a function {right}, not a {kind}")
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of a function that is not written in Python
-        return
-    try:
-        signature.bind(*range(count), **dict.fromkeys(options))
-    except TypeError as error:
-        wrong = f"{signature} does not: {error}"
-        raise DlmError(
-            f"config.objective.file={file!r}: its {name} must take {right}; {wrong}"
-        ) from error
+
+@dataclass(frozen=True, kw_only=True)
+class Orders(InOrders):
+    # jitter (of left to right), uniform, spans or segments
+    order_kind: Literal["jitter", "uniform", "spans", "segments"] = "jitter"
+    # for order_kind segments: the token id that ends a segment (a full stop, an end of document)
+    separator_id: Annotated[int, Range(-1, 10_000_000)] = -1
+    targets: Flag = False  # tell the model the position of the token it predicts
+
+    def check(self) -> None:
+        if self.order_kind == "segments" and self.separator_id < 0:
+            right = "a token id, for order_kind='segments'"
+            fail("objective.separator_id", self.separator_id, right)
+
+    @property
+    def least_vocabulary(self) -> int:
+        return max(self.separator_id + 1, 2)
+
+    def check_vocabulary(self, vocab_size: int) -> None:
+        if self.order_kind == "segments" and self.separator_id >= vocab_size:
+            fail("objective.separator_id", self.separator_id, f"below {vocab_size}, the vocabulary")
+
+
+FAMILIES["orders"] = Family(
+    *(True, 1, 0, "causal", "as ar; trained on N orders of each sequence"),
+    "arXiv 2507.15857, section 3.5; target positions: sigma-GPT, arXiv 2404.09562",
+    title="AR in several orders",
+    options=Orders,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyOrder(InOrders):
+    # not segments: with an order that depends on the tokens the score is no bound
+    order_kind: Literal["jitter", "uniform", "spans"] = "jitter"
+
+
+FAMILIES["any_order"] = Family(
+    *(False, 1, 0, "causal", "E_s[-sum_j log p(x_s(j) | x_s(<j), positions)]"),
+    "Uria et al. 2014; sigma-GPT, arXiv 2404.09562",
+    title="any-order AR",
+    options=AnyOrder,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise(Objective):
+    noise: PartShare = 0.1  # share of the input tokens that training changes
+    noise_kind: Literal["mask", "replace"] = "mask"  # replace: by a random token
+    attention_noise: Share = 0.0  # share of the queries that lose part of their keys
+
+
+FAMILIES["noise"] = Family(
+    *(True, 2, 0, "causal", "as ar; trained with inputs or attention disturbed"),
+    "arXiv 2507.15857, section 3.5",
+    title="AR with noise",
+    options=Noise,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheduled(Objective):
+    """A family with a noise schedule, see dlm/objectives/schedules.py."""
+
+    schedule: Literal["linear", "cosine", "polynomial", "loglinear", "geometric"] = "linear"
+    # for polynomial, m(t) = t^schedule_exponent; beyond 4, m of early times is 0 in float32 and the
+    # weight m'/m is NaN
+    schedule_exponent: Annotated[float, Range(0.1, 4)] = 2.0
+
+    def _needs_no_noise_at_the_start(self, which: str) -> None:
+        if self.schedule == "geometric":
+            right = f"one with m(0) = 0, for {which}; else the loss is no bound"
+            fail("objective.schedule", self.schedule, right)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masked(Scheduled):
+    # masks of the training loss: time (each token with probability m(t)) or count (exactly k tokens)
+    estimator: Literal["time", "count"] = "time"
+    timesteps: Annotated[int, Range(0, 10_000)] = 0  # steps of discrete time; 0: continuous time
+    # the training loss: the bound, or unweighted cross-entropy
+    weighting: Literal["bound", "unweighted"] = "bound"
+    suffix: Share = 0.0  # share of the training sequences whose masks are a suffix
+    # the highest time trained on in the first low_noise_steps
+    low_noise: Annotated[float, Range(0.01, 1)] = 1.0
+    low_noise_steps: Annotated[int, Range(0, MOST_STEPS)] = 0
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        return SAMPLERS
+
+    def sampler_passes(self, length: int) -> float:
+        return length
+
+
+FAMILIES["masked"] = Family(
+    *(False, 2, 1, "full", "int m'(t)/m(t) E sum_masked -log p(x_i | x_t) dt + prior + rec."),
+    "MDLM, arXiv 2406.07524; MD4, arXiv 2406.04329; arXiv 2507.15857",
+    uses_time=True,
+    title="masked diffusion",
+    options=Masked,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block(Objective):
+    # masks of the training loss: time (each token with probability m(t)) or count (exactly k tokens)
+    estimator: Literal["time", "count"] = "time"
+    # tokens that are denoised together; must divide data.seq_len
+    block: Annotated[int, Range(1, MOST)] = 4
+
+    @property
+    def block_length(self) -> int:
+        return self.block
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        return SAMPLERS
+
+    def sampler_calls(self, length: int, steps: int) -> int:
+        blocks = length // self.block
+        return blocks * max(steps // blocks, 1)
+
+    def sampler_passes(self, length: int) -> float:
+        return (
+            self.block + 1
+        ) / 2  # a call reads one copy of one block; training reads both copies
+
+
+FAMILIES["block"] = Family(
+    *(False, 2, 1, "block", "sum over blocks of the masked bound given the blocks before"),
+    "BD3-LM, arXiv 2503.09573",
+    title="block diffusion",
+    options=Block,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class D3PM(Scheduled):
+    timesteps: Annotated[int, Range(0, 10_000)] = 0  # steps of discrete time; 0: continuous time
+    transition: Literal["uniform", "absorbing"] = "uniform"  # jump to a random token, or to MASK
+    # what the model predicts: a distribution over tokens, or ratios of probabilities
+    parameterization: Literal["denoising", "score"] = "denoising"
+
+    def check(self) -> None:
+        if self.parameterization == "score":
+            self._needs_no_noise_at_the_start("parameterization='score'")
+            if self.timesteps:
+                fail("objective.timesteps", self.timesteps, "0, for parameterization='score'")
+
+    def sampler_passes(self, length: int) -> float:
+        return self.timesteps or 2 * length
+
+
+FAMILIES["d3pm"] = Family(
+    *(False, 2, 1, "full", "int rate sum_y [a_p(y) - a(y) + a(y) log(a(y)/a_p(y))] dt"),
+    "D3PM, arXiv 2107.03006; SEDD, arXiv 2310.16834; UDLM, arXiv 2412.10193",
+    hides_targets=False,
+    uses_time=True,
+    title="jump diffusion",
+    options=D3PM,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow(Scheduled):
+    path: Literal["mask", "uniform"] = "mask"  # start from masks or from uniform tokens
+
+    def check(self) -> None:
+        self._needs_no_noise_at_the_start("flow")
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        return SAMPLERS if self.path == "mask" else ("ancestral",)
+
+    def sampler_passes(self, length: int) -> float:
+        return length if self.path == "mask" else 2 * length
+
+
+FAMILIES["flow"] = Family(
+    *(False, 2, 1, "full", "int k'/(1-k) [1 - p(x_t) - [x_t != x](1 + log p(x))] dt"),
+    "discrete flow matching, arXiv 2407.15595, 2412.03487",
+    hides_targets=False,
+    uses_time=True,
+    title="flow matching",
+    options=Flow,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(Objective):
+    prediction: Literal["x0", "epsilon"] = "x0"  # predict a mean of embeddings, or the noise
+    log_snr: Annotated[float, Range(0, 20, "low")] = 6.0  # log-SNR at t = 0; minus this at t = 1
+    learned_schedule: Flag = False  # train both ends of the log-SNR
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        return ("ancestral", "ddim")
+
+    def sampler_passes(self, length: int) -> float:
+        return 2 * length
+
+
+FAMILIES["gaussian"] = Family(
+    *(False, 1, 1, "full", "KL(q(z_1)||N) + 1/2 int SNR' ||x - x_p||^2 dt - E log p(x | z_0)"),
+    "VDM, arXiv 2107.00630; Diffusion-LM, arXiv 2205.14217; Plaid, arXiv 2305.18619",
+    hides_targets=False,
+    uses_time=True,
+    title="Gaussian diffusion",
+    options=Gaussian,
+)

@@ -1,4 +1,4 @@
-"""Parameters and FLOPs, counted analytically, and device peaks: plain arithmetic, no JAX.
+"""Counts parameters and FLOPs analytically, and lists device peaks. No JAX.
 
 Conventions: one multiply-add is two FLOPs; a backward pass costs twice the forward one; norms,
 softmax, rotary embedding and the gather of input embeddings are not counted.
@@ -11,6 +11,7 @@ import re
 from typing import NamedTuple
 
 ATTENTION = ("causal", "full", "block")
+NEWTON_SCHULZ_STEPS = 5  # of Muon; see `dlm.training.optimizer`
 
 # Dense peak of one device in FLOP/s, by a pattern in `device_kind` (the first that matches counts), in
 # bfloat16 and in float32, which JAX multiplies in TF32 on GPUs. Sources: NVIDIA data sheets and
@@ -56,7 +57,7 @@ class Parameters(NamedTuple):
 def parameters(
     *, layers: int, width: int, ff: int, rows: int, tied: bool, time: bool = False
 ) -> Parameters:
-    """Counts what `dlm.model.init` makes.
+    """Counts the parameters of a model.
 
     `rows` is the vocabulary with the objective's extra tokens (BOS, MASK). Per layer: 4D² attention,
     3DF feed-forward, 2D norm scales; then D for the final norm. The paper's formula (section 9)
@@ -74,15 +75,25 @@ def paper_parameters(*, layers: int, width: int, ff: int, vocabulary: int = 5025
 
 
 def forward_flops(
-    *, layers: int, width: int, ff: int, rows: int, length: int, attention: str, block: int = 0
+    *,
+    layers: int,
+    width: int,
+    ff: int,
+    rows: int,
+    length: int,
+    attention: str,
+    block: int = 0,
+    loops: int = 1,
 ) -> float:
-    """FLOPs of one forward pass over one sequence of `length` input positions.
+    """Counts the FLOPs of one forward pass over one sequence of `length` input positions.
 
     Matrix products 2·(4D² + 3DF) per position and layer, logits 2·D·rows per position, attention
     4·D per (query, key) pair that the mask allows: length² pairs when full, half of them (and the
     diagonal) when causal. "block": the noisy and the clean copy of `length` positions of which the
     first is BOS; a noisy block sees itself and what is clean before it, a clean one the same.
+    `loops`: the layers run so many times, the logits once.
     """
+    layers *= loops
     if attention == "block":
         tokens = length - 1
         blocks = tokens // block
@@ -96,22 +107,39 @@ def forward_flops(
 
 
 def training_flops(**sizes) -> float:
-    """FLOPs of one training step over one sequence: forward once, backward twice that."""
+    """Counts the FLOPs of one training step over one sequence: three times a forward pass."""
     return 3 * forward_flops(**sizes)
 
 
-def utilisation(flops_per_second: float, peak: float) -> float | None:
-    """Counted FLOP/s as a share of the peak (MFU); None, unknown, if that is no share.
+def matrices(*, layers: int, width: int, ff: int, time: bool = False) -> list[tuple[int, int, int]]:
+    """(number, rows, columns) of the matrices in the blocks: what Muon updates.
 
-    A measured peak is a reading: other programs slow the measurement, and training that runs without
-    them comes out above 1.
+    Per layer q, k, v and the output projection, gate, up and down; `time`: adaLN's four.
+    """
+    return [(layers * (8 if time else 4), width, width), (layers * 3, width, ff)]
+
+
+def muon_flops(shapes: list[tuple[int, int, int]]) -> float:
+    """FLOPs of Muon in one training step, whatever the batch, for the shapes of `matrices`.
+
+    A Newton-Schulz step on X, n x m with n <= m, is A = XX' (2n²m), AA (2n³) and BX (2n²m).
+    AdamW, which multiplies no matrices, counts none.
+    """
+    sides = [(number, min(a, b), max(a, b)) for number, a, b in shapes]
+    return NEWTON_SCHULZ_STEPS * sum(k * (4.0 * n**2 * m + 2 * n**3) for k, n, m in sides)
+
+
+def utilisation(flops_per_second: float, peak: float) -> float | None:
+    """Returns counted FLOP/s over the peak (MFU); None if the ratio exceeds 1.
+
+    It can exceed 1 if the peak was measured while other programs ran.
     """
     share = flops_per_second / peak if peak > 0 else math.inf
     return share if share <= 1 else None
 
 
 def peak(device_kind: str, dtype: str) -> float | None:
-    """The tabled peak of a device in FLOP/s; None if the table has none (CPUs, slices of a GPU)."""
+    """Looks up the peak of a device in FLOP/s; None if unknown (CPUs, slices of a GPU)."""
     if re.search(r"\bMIG\b", device_kind):
         return None
     for pattern, peaks in PEAKS.items():

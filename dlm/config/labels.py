@@ -1,4 +1,4 @@
-"""Labels of runs: what tells one from its siblings, and what was overridden by hand."""
+"""Labels runs by the settings that differ within a sweep and by overrides of the command line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from dlm import config
 from dlm.config import experiment
 from dlm.errors import DlmError
 
+# Keys that labels name by a word of their own, whatever other keys there are.
+ALWAYS = {"train.seed": "seed", "optimizer.name": "optimizer"}
+
 
 def label(c: config.Config, overrides: dict[str, Any], keys: set[str]) -> str:
-    """What tells a run from others on the same data: `digits ar lr=0.004 seed=1`."""
+    """Names a run among others on the same data: `digits ar lr=0.004 seed=1`."""
     words = []
     for key, value in overrides.items():
         if key in keys:
@@ -22,9 +25,9 @@ def label(c: config.Config, overrides: dict[str, Any], keys: set[str]) -> str:
 
 
 def _short(key: str, keys: set[str]) -> str:
-    """The last parts of a key, as few as no other key ends in; `train.seed` is always "seed"."""
-    if key == "train.seed":
-        return "seed"
+    """The last parts of a key, as few as no other key ends in, or the word of `ALWAYS`."""
+    if key in ALWAYS:
+        return ALWAYS[key]
     parts = key.split(".")
     endings = (".".join(parts[-count:]) for count in range(1, len(parts)))
     alone = (e for e in endings if not any(k.endswith(f".{e}") for k in keys - {key}))
@@ -32,10 +35,10 @@ def _short(key: str, keys: set[str]) -> str:
 
 
 def keys(base: Any, sweep: list[dict[str, Any]], by_hand: dict[str, Any]) -> set[str]:
-    """The keys that labels name: those that differ between runs of one corpus and one objective, and
+    """Lists the keys that labels show: those that differ between runs of one corpus and objective, and
     overrides from the command line that change the base config or a key of the sweep.
 
-    Overrides that move no number (`config.SAME_RUN`) are left out, as they leave the run's id alone.
+    Overrides that change no result (`config.SAME_RUN`) are left out: they do not change the id either.
     """
     changed = copy.deepcopy(base)
     before = {key: experiment.override(changed, key, value) for key, value in by_hand.items()}
@@ -51,7 +54,7 @@ def keys(base: Any, sweep: list[dict[str, Any]], by_hand: dict[str, Any]) -> set
 
 
 def _differing(sweep: list[dict[str, Any]]) -> set[str]:
-    """Keys whose values differ between runs of one corpus and one objective."""
+    """Finds the keys whose values differ between runs of one corpus and one objective."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for run in sweep:
         name = json.dumps([run.get("corpus.name"), run.get("objective.name")])
@@ -65,7 +68,7 @@ def _differing(sweep: list[dict[str, Any]]) -> set[str]:
 
 
 def check_sizes(c: config.Config, by_hand: dict[str, Any]) -> None:
-    """Raises DlmError if `model.size`, which is not set by hand, undoes a size that is."""
+    """Raises DlmError if the experiment's `model.size` overrules a size of the command line."""
     for name in ("layers", "width", "heads", "ff"):
         value, size = by_hand.get(f"model.{name}"), getattr(c.model, name)
         if c.model.size and "model.size" not in by_hand and value not in (None, size):

@@ -1,8 +1,8 @@
 """Counts the bytes that a run takes on each device, before anything is built; no JAX.
 
-There are two counts. The least is what must be there whatever XLA does: a run whose least does not
-fit is refused (`dlm.config.planning`). The other is an estimate of all that XLA keeps, by factors
-measured on a CPU; it is shown, and a run whose estimate does not fit is warned of.
+There are two counts. The least counts only tensors that any compiler must hold: a run whose least does
+not fit is refused (`dlm.config.planning`). The estimate counts all that XLA keeps, by factors measured
+on a CPU: it is shown, with a warning if it does not fit.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from dlm.config import Config, flops
+from dlm.config import Config, Model, flops
 
 FLOAT = 4  # bytes of a parameter, a moment, a logit, an attention weight
 # Tensors of one kind that live at once, measured (BUILD_NOTES.md):
 LOGITS_KEPT = 3  # logits, their exponentials, their gradient
 SCORES_KEPT = 3  # of a layer's attention: scores, weights, and one of the backward pass
+MUON_KEPT = 2  # of a matrix: its momentum after Nesterov's step, and a product of Newton-Schulz
 
 
 class Mesh(NamedTuple):
@@ -38,14 +39,14 @@ class Machine(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes on one device, by what they are for. All tensors of one kind that live at once count."""
+    """Bytes on one device by purpose, each the sum over tensors that live at the same time."""
 
     parameters: float
-    optimizer: float  # both moments
+    optimizer: float  # both moments; of what Muon updates, one
     average: float  # of the weights, if one is kept
     best: float  # a copy of the best weights
     batch: float  # tokens of one call
-    gradients: float  # and the update made of them
+    gradients: float  # the update made of them, and what Muon computes on the way
     activations: float  # kept for the backward pass, and the sums of microbatches
     logits: float  # of one microbatch, with their gradients
     scoring: float  # of an evaluation, beside all of the above but gradients and activations
@@ -67,8 +68,8 @@ class Memory(NamedTuple):
 
 
 def microbatches(c: Config, mesh: Mesh, cpu: bool) -> int:
-    """Microbatches of a step: the config's, or as many as leave each device so many tokens: what the
-    caches of a CPU hold (BUILD_NOTES), or what keeps an accelerator busy (not measured).
+    """Picks the microbatches per step: those of the config, else as many as leave each device 512
+    tokens on a CPU (its caches, see BUILD_NOTES) or 8,192 on an accelerator (not measured).
     """
     if c.train.microbatches:
         return c.train.microbatches
@@ -81,9 +82,9 @@ def microbatches(c: Config, mesh: Mesh, cpu: bool) -> int:
 def memory(
     c: Config, count: flops.Parameters, vocab_size: int, mesh: Mesh, cpu: bool, least: bool = False
 ) -> Memory:
-    """What one device holds of a run whose model has `count` parameters.
+    """Counts the bytes that one device holds for a run whose model has `count` parameters.
 
-    `least`: of gradients, logits and activations one tensor each, which is there whatever XLA does.
+    `least`: counts only one tensor each of gradients, logits and activations, the least possible.
     """
     m, family = c.model, c.objective.family
     split = mesh.data * mesh.fsdp
@@ -91,6 +92,9 @@ def memory(
     weights = FLOAT * (
         count.embedding / mesh.fsdp + count.non_embedding / (mesh.fsdp * mesh.tensor)
     )
+    by_muon = 0.0  # of the weights
+    if c.optimizer.name == "muon":
+        by_muon = FLOAT * sum(math.prod(shape) for shape in matrices(m)) / (mesh.fsdp * mesh.tensor)
     parts = microbatches(c, mesh, cpu)
     train = _sequences(c, rows, c.train.batch_size / split / parts, mesh, least)
     score = _sequences(c, rows, c.evaluation.batch_size / split, mesh, least)
@@ -100,14 +104,14 @@ def memory(
         activations = train.layer
     else:  # what is computed anew is kept for one layer at a time
         anew = train.layer if remat != "none" else 0
-        activations = m.layers * train.kept[remat] + anew + (weights if parts > 1 else 0)
+        activations = m.layers * m.loops * train.kept[remat] + anew + (weights if parts > 1 else 0)
     return Memory(
         parameters=weights,
-        optimizer=2 * weights,
+        optimizer=2 * weights - by_muon,
         average=weights if c.optimizer.ema_decay else 0,
         best=weights,
         batch=FLOAT * c.train.steps_per_call * c.train.batch_size / split * c.data.seq_len,
-        gradients=weights if least else 2 * weights,
+        gradients=weights if least else 2 * weights + MUON_KEPT * by_muon,
         activations=activations,
         logits=train.logits,
         scoring=score.layer + score.logits,
@@ -115,11 +119,17 @@ def memory(
     )
 
 
+def matrices(m: Model) -> list[tuple[int, int, int]]:
+    """(number, rows, columns) of the matrices in the blocks of a model: what Muon updates."""
+    time = m.time_conditioning == "adaln"
+    return flops.matrices(layers=m.layers, width=m.width, ff=m.ff, time=time)
+
+
 class _Activations(NamedTuple):
     """Bytes of a forward pass over some sequences."""
 
     layer: float  # one layer at work: its largest tensor, or all that it keeps
-    kept: dict[str, float]  # of each layer until the backward pass, by `model.remat`
+    kept: dict[str, float]  # of each layer and loop until the backward pass, by `model.remat`
     logits: float
 
 
@@ -145,20 +155,21 @@ def _sequences(c: Config, rows: int, sequences: float, mesh: Mesh, least: bool) 
 
 
 def _samples(c: Config, rows: int, least: bool) -> float:
-    """Bytes of all samples of a run, which are drawn at once and on one device each."""
+    """Counts the bytes of all samples of a run, which are drawn at once, all on one device."""
     m, count = c.model, c.evaluation.samples
-    if c.objective.file:  # how it samples is its own affair
+    if c.objective.file:  # how it samples is not known
         return float(FLOAT * count * c.data.seq_len)
     if c.objective.family.attention in ("causal", "block"):  # a cache of keys and values
         number = 2 if m.dtype == "bfloat16" else FLOAT
-        return 2.0 * m.layers * count * c.data.seq_len * m.width * number + FLOAT * count * rows
+        cache = 2.0 * m.layers * m.loops * count * c.data.seq_len * m.width * number
+        return cache + FLOAT * count * rows
     passes = _sequences(c, rows, count, Mesh(1, 1, 1), least)
     return passes.layer + passes.logits
 
 
 def host_memory() -> float:
-    """Bytes that this process may still take: the machine's free memory, or what its control group
-    leaves of its limit; infinite if the system does not say.
+    """Returns the bytes that this process may still take: the machine's free memory, or what is left
+    of its control group's limit; infinite if neither is known.
     """
     return min(_free(), *(limit - used for limit, used in _groups()), math.inf)
 
@@ -176,7 +187,7 @@ def _free() -> float:
 
 
 def _groups(root: Path = Path("/sys/fs/cgroup")) -> list[tuple[float, float]]:
-    """Limit and use, in bytes, of the control groups that hold this process and have a limit."""
+    """Lists (limit, use) in bytes for each control group of this process that has a limit."""
     try:
         own = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -1,25 +1,24 @@
-"""What a run comes to, once its corpus is known: steps, tokens, parameters, FLOPs, bytes.
+"""Plans a run: steps, tokens, parameters, FLOPs and bytes, once its corpus is known.
 
-What cannot fit or cannot end is refused here, before anything is computed.
+Runs that do not fit in memory, or whose scores take too long, are refused before anything is computed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dlm.config import Config, flops, memory
+from dlm.config.fields import MOST_STEPS, parse_duration
 from dlm.config.memory import Machine, Memory, Mesh
-from dlm.config.rules import duration
-from dlm.config.schema import MOST_STEPS
-from dlm.errors import DlmError, fail
+from dlm.errors import ArgumentError, DlmError, fail
 from dlm.format import number, scientific, size
 
 MOST_EVENTS = 100_000  # evaluations of a run, and checkpoints
-# Scoring or samples are refused if they take more than so many times the FLOPs of training, and more
-# than a FLOOR: a trial of two steps may well cost less than its scores. 10^17 FLOPs are minutes of
-# an accelerator and weeks of a CPU.
+# Scores or samples are refused if they take more than MOST_TIMES_TRAINING times the FLOPs of training
+# and more than FLOOR. The floor allows trials of two steps; it is minutes on an accelerator.
 MOST_TIMES_TRAINING = 100
 FLOOR = 1e17
 MOST_INT32 = 2**31 - 1  # what JAX counts passes with
@@ -27,12 +26,12 @@ MOST_INT32 = 2**31 - 1  # what JAX counts passes with
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run comes to, once the corpus is known. Tokens are raw tokens."""
+    """Sizes of a run, once the corpus is known. Tokens are tokens of the corpus, without BOS."""
 
     vocab_size: int
     unique_tokens: int  # U
     windows: int  # U / L
-    held_out: int  # windows of the validation split; 0: not known
+    held_out: int  # windows of the validation split; 0: unknown
     steps: int
     tokens_per_step: int
     warmup: int  # steps
@@ -41,7 +40,8 @@ class Plan:
     evaluate_every: int  # steps, at first
     evaluate_at: tuple[int, ...]  # steps, increasing; the last is `steps`
     parameters: flops.Parameters
-    flops_per_step: float  # analytic, by attention kind
+    flops_per_pass: float  # one forward pass over one sequence: analytic, by attention kind
+    flops_per_step: float  # forward and backward over a batch, and the products of the optimizer
     flops_6nd_per_step: float  # 6 · N · tokens, N with embeddings: the paper's count
 
     @property
@@ -59,14 +59,14 @@ class Work(NamedTuple):
 
     @property
     def after(self) -> float:
-        """All but the training steps."""
+        """FLOPs of everything except training steps."""
         return self.tracked + self.final + self.samples
 
 
 def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_tokens: int = 0) -> Plan:
     """Turns durations into steps, and sizes into parameters and FLOPs, once the corpus is known.
 
-    Without `validation_tokens` the FLOPs of scores are not known.
+    Without `validation_tokens` the FLOPs of scores are unknown.
 
     Raises:
       DlmError: more unique tokens than the corpus has, a batch larger than the subset, or more steps,
@@ -77,28 +77,27 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_token
     if available == 0:
         fail("data.seq_len", length, f"at most {train_tokens}, the training tokens there are")
     if config.data.unique_tokens > available:
-        fail(
-            "data.unique_tokens",
-            config.data.unique_tokens,
-            f"at most {available:,}: the training split of {config.corpus.name} has "
-            f"{train_tokens:,} tokens",
-        )
+        split = f"the training split of {config.corpus.name} has {train_tokens:,} tokens"
+        fail("data.unique_tokens", config.data.unique_tokens, f"at most {available:,}: {split}")
     objective = config.objective
-    if objective.order_kind == "segments" and objective.separator_id >= vocab_size:
-        fail(
-            "objective.separator_id", objective.separator_id, f"below {vocab_size}, the vocabulary"
-        )
+    objective.check_vocabulary(vocab_size)
     unique = config.data.unique_tokens or available
     if batch * length > unique:
         fail("train.batch_size", batch, f"at most {unique // length}, the windows of the subset")
     model = config.model
-    family = config.objective.family
+    family = objective.family
     rows, positions = vocab_size + family.extra_tokens, length + family.extra_positions
     sizes = dict(layers=model.layers, width=model.width, ff=model.ff, rows=rows)
     count = flops.parameters(**sizes, tied=model.tied, time=model.time_conditioning == "adaln")
-    per_step = batch * flops.training_flops(
-        **sizes, length=positions, attention=family.attention, block=config.objective.block
+    forward: dict[str, Any] = sizes | dict(
+        length=positions,
+        attention=family.attention,
+        block=objective.block_length,
+        loops=model.loops,
     )
+    per_step = batch * flops.training_flops(**forward)
+    if config.optimizer.name == "muon":
+        per_step += flops.muon_flops(memory.matrices(model))
     unit: dict[str, Any] = dict(tokens=batch * length, unique=unique, flops=per_step)
     steps = to_steps("train.duration", config.train.duration, **unit)
     unit["steps"] = steps
@@ -123,33 +122,30 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_token
         evaluate_every=every,
         evaluate_at=_evaluation_steps(config, steps, every),
         parameters=count,
+        flops_per_pass=flops.forward_flops(**forward),
         flops_per_step=per_step,
         flops_6nd_per_step=6.0 * count.total * batch * length,
     )
 
 
 def check_length(config: Config, document_length: int | None, validation_tokens: int) -> None:
-    """Raises DlmError where L fits neither the documents (of one length) nor the validation split."""
+    """Raises DlmError if L does not divide the length of the documents, where all have one length, or
+    exceeds the validation split."""
     length = config.data.seq_len
     if document_length and document_length % length:
-        right = (
-            f"a divisor of {document_length}, the length of each document of {config.corpus.name}"
-        )
-        fail("data.seq_len", length, right)
+        which = f"the length of each document of {config.corpus.name}"
+        fail("data.seq_len", length, f"a divisor of {document_length}, {which}")
     if validation_tokens < length:
-        fail(
-            "data.seq_len", length, f"at most {validation_tokens}, the validation tokens there are"
-        )
+        right = f"at most {validation_tokens}, the validation tokens there are"
+        fail("data.seq_len", length, right)
 
 
-def to_steps(
-    name: str, text: str, *, tokens: int, unique: int, flops: float, steps: int = 0
-) -> int:
-    """Steps in a duration such as "60 epochs", rounded to the nearest step, at least 1.
+def to_steps(name: str, text: str, *, tokens: int, unique: int, flops: float, steps=0) -> int:
+    """Converts a duration such as "60 epochs" to steps, rounded to the nearest, at least 1.
 
-    Units: steps, tokens, epochs (of `unique` tokens), flops, and percent (of `steps`, where known).
+    Units: steps, tokens, epochs (of `unique` tokens), flops, and percent (of `steps`, if not 0).
     """
-    unit, amount = duration(name, text)
+    unit, amount = parse_duration(text)
     if unit == "percent" and not steps:
         fail(name, text, "in steps, tokens, epochs or flops")
     scale = {
@@ -166,28 +162,21 @@ def to_steps(
 
 
 def _evaluation_steps(c: Config, steps: int, every: int) -> tuple[int, ...]:
-    """Dense early, sparse late: AR's best comes within a few epochs of hundreds."""
+    """Lists the steps of evaluations: dense early, where AR has its best, and sparse late."""
     at, step = [], every
     while step < steps:
         at.append(step)
         step = max(step + every, round(step * c.evaluation.interval_growth))
         if len(at) > MOST_EVENTS:
             right = f"rarer: the {steps:,} steps would hold more than {MOST_EVENTS:,} evaluations"
-            fail(
-                "evaluation.every",
-                c.evaluation.every,
-                f"{right}, with interval_growth={c.evaluation.interval_growth:g}",
-            )
+            right += f", with interval_growth={c.evaluation.interval_growth:g}"
+            fail("evaluation.every", c.evaluation.every, right)
     return (*at, steps)
 
 
-# --- what is refused before it is computed ------------------------------------------------------
-
-
 def work(c: Config, p: Plan) -> Work:
-    """FLOPs of a run: a pass over held-out windows takes as many training windows, if there are."""
-    forward = p.flops_per_step / (3 * c.train.batch_size)  # of a sequence
-    e = c.evaluation
+    """Counts the FLOPs of a run. Each score takes the held-out windows and as many training windows."""
+    forward, e = p.flops_per_pass, c.evaluation
     exact = c.objective.family.exact
     tracked = min(e.sequences or p.held_out, p.held_out)
 
@@ -198,26 +187,12 @@ def work(c: Config, p: Plan) -> Work:
         training=p.steps * p.flops_per_step,
         tracked=len(p.evaluate_at) * scores(tracked, e.mc_samples),
         final=scores(p.held_out, e.final_mc_samples),
-        samples=e.samples * forward * _sampling_passes(c),
+        samples=e.samples * forward * c.objective.sampler_passes(c.data.seq_len),
     )
 
 
-def _sampling_passes(c: Config) -> float:
-    """Forward passes over a whole sequence that one sample takes, in as many calls as a run makes."""
-    o, length = c.objective, c.data.seq_len
-    if o.file:
-        return 1  # at least; how often it calls the model is its own affair
-    if o.family.attention == "causal":
-        return 1  # a call a token, each with a cache of those before
-    if o.name == "block":
-        return (o.block + 1) / 2  # of the noisy and the clean copy, a block has one at a time
-    if o.name == "d3pm" and o.timesteps:
-        return o.timesteps
-    return length if o.name == "masked" or (o.name == "flow" and o.path == "mask") else 2 * length
-
-
 def mesh(c: Config, devices: int) -> Mesh:
-    """The devices along each axis.
+    """Returns the devices along each axis.
 
     Raises:
       DlmError: the axes do not multiply to the devices there are, or do not divide the batch.
@@ -246,9 +221,9 @@ def fewest_devices(c: Config) -> int:
 
 
 def check_before(c: Config, machine: Machine | None) -> None:
-    """Refuses, before its corpus is built, a run that no corpus would make possible.
+    """Refuses a run that no corpus would make possible, before its corpus is built.
 
-    The vocabulary and the held-out windows are taken as small as can be. If the config leaves the
+    Assumes the smallest vocabulary and validation split. If the config leaves the
     unique tokens to the corpus, or counts its duration in FLOPs, only the mesh is checked.
 
     Raises:
@@ -256,9 +231,9 @@ def check_before(c: Config, machine: Machine | None) -> None:
     """
     if machine is not None:
         _mesh_on(c, machine)
-    if c.data.unique_tokens and duration("train.duration", c.train.duration)[0] != "flops":
+    if c.data.unique_tokens and parse_duration(c.train.duration)[0] != "flops":
         tokens = dict(train_tokens=c.data.unique_tokens, validation_tokens=c.data.seq_len)
-        check(c, plan(c, **tokens, vocab_size=max(c.objective.separator_id + 1, 2)), machine)
+        check(c, plan(c, **tokens, vocab_size=c.objective.least_vocabulary), machine)
 
 
 def _mesh_on(c: Config, machine: Machine) -> Mesh:
@@ -269,13 +244,13 @@ def _mesh_on(c: Config, machine: Machine) -> Mesh:
 
 
 def bytes_on_device(c: Config, p: Plan, machine: Machine, least: bool = False) -> Memory:
-    """Bytes on each device; raises DlmError if the machine does not have the devices of the mesh."""
+    """Counts the bytes on each device; raises DlmError if the machine lacks devices of the mesh."""
     on = _mesh_on(c, machine)
     return memory.memory(c, p.parameters, p.vocab_size, on, machine.cpu, least)
 
 
 def check(c: Config, p: Plan, machine: Machine | None) -> None:
-    """Refuses a run that cannot fit on a machine (None: not known), or whose scores would not end.
+    """Refuses a run that does not fit on a machine (None: unknown) or whose scores take too long.
 
     Raises:
       DlmError: names the field, its value, what it takes, and what would fit.
@@ -283,6 +258,20 @@ def check(c: Config, p: Plan, machine: Machine | None) -> None:
     _check_end(c, p)
     if machine is not None:
         _check_memory(c, p, machine)
+
+
+def check_sampling(c: Config, p: Plan, machine: Machine, count: int) -> None:
+    """Refuses to draw more sequences than a device holds at once, beside the weights.
+
+    Raises:
+      ArgumentError: names `count`, what fits, and the memory there is.
+    """
+    one = dataclasses.replace(c, evaluation=dataclasses.replace(c.evaluation, samples=1))
+    b = bytes_on_device(one, p, machine, least=True)
+    left = machine.memory - b.parameters
+    if count * b.samples > left:
+        fits = f"at most {max(int(left / b.samples), 0):,}, as {size(left)} of memory are left"
+        raise ArgumentError("count", f"={count}: must be {fits}")
 
 
 def _check_end(c: Config, p: Plan) -> None:
@@ -302,7 +291,7 @@ def _check_end(c: Config, p: Plan) -> None:
 
 
 def _check_memory(c: Config, p: Plan, machine: Machine) -> None:
-    """Compares the least that a run takes of a device with what the device has."""
+    """Refuses a run whose least memory exceeds that of a device."""
     b, most = bytes_on_device(c, p, machine, least=True), machine.memory
     state = b.state + b.gradients
     if state > most:

@@ -36,7 +36,7 @@ class Recipe:
     def config(self, unique_tokens: float) -> ConfigDict:
         """The base config with the recipe, on so many unique tokens in whole windows."""
         if self.name != "own":
-            return paper.get_config(self.settings, unique_tokens)
+            return paper.base_config(self.settings, unique_tokens)
         c: Any = base()
         for key, value in self.settings.items():
             experiment.override(c, key, value)

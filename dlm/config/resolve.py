@@ -1,8 +1,8 @@
-"""One experiment's choices: a ConfigDict for people, frozen dataclasses for the code.
+"""Turns the ConfigDict of an experiment into frozen, checked records, and names runs.
 
 An experiment file returns `base()` with edits; `--config.model.layers=6` edits it again; `resolve`
-turns it once into a `Config`, checks it, and is the last place where a default or a name is looked
-up. Everything after reads typed fields. The defaults are those of `dlm.config.schema`.
+turns it into a `Config` and checks it. All other code reads typed fields and knows no defaults: these
+stand in `dlm.config.schema` and `dlm.config.families`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from dlm import inputs
-from dlm.config.families import FAMILIES, Family, digest, own
-from dlm.config.rules import check, convert
+from dlm.config.families import objective
+from dlm.config.family import FAMILIES, Family, Objective, digest, load_custom
+from dlm.config.fields import hints, validated
+from dlm.config.rules import check
 from dlm.config.schema import (
     Config,
     Corpus,
@@ -28,7 +29,6 @@ from dlm.config.schema import (
     Evaluation,
     Mesh,
     Model,
-    Objective,
     Optimizer,
     Tokenizer,
     Train,
@@ -46,11 +46,12 @@ __all__ = [
     "Family",
     "from_json",
     "LADDER",
+    "load_custom",
     "Mesh",
     "Model",
     "Objective",
+    "objective",
     "Optimizer",
-    "own",
     "resolve",
     "run_id",
     "SAME_RUN",
@@ -62,7 +63,7 @@ __all__ = [
 
 
 def _paper_ff(width: int) -> int:
-    """8/3 of the width, in whole 64s: the paper's rule, in integers of any size."""
+    """Rounds 8/3 of the width down to a multiple of 64, the paper's rule."""
     return 8 * width // (3 * 64) * 64
 
 
@@ -94,30 +95,38 @@ LADDER: dict[str, tuple[int, int, int, int]] = {
 }
 
 
-# What moves no number of a run (but for rounding), so that a run keeps its id.
+# Settings that change no result, except by rounding. A run keeps its id if they change.
 SAME_RUN = (
     *("mesh", "model.remat"),
     *("train.microbatches", "train.steps_per_call", "train.checkpoint_every"),
 )
 
 
-LARGEST = 16 * inputs.MIB  # bytes of a Python file of the user's
+GROUP = "objective"
+LARGEST = 16 * inputs.MIB  # most bytes of a user's Python file
 
 
 def base() -> ConfigDict:
-    """The defaults, as a locked ConfigDict; `corpus.options` alone takes new keys."""
+    """Returns the defaults as a locked ConfigDict. Only `corpus.options` and `objective` take new keys.
+
+    The options of `objective` depend on its name, so `resolve` checks them, once both are known.
+    """
     config: Any = ConfigDict(dataclasses.asdict(Config())).lock()
     config["corpus"]["options"].unlock()
+    config["objective"].unlock()
     return config
 
 
 def resolve(config: ConfigDict) -> Config:
-    """The typed, checked, complete config. Everything that needs no corpus is checked here.
+    """Returns the typed, complete config, after all checks that need no corpus.
 
     Raises:
       DlmError: names the field, its value, and what would be right.
     """
-    resolved = _typed(Config, config.to_dict(), "config")
+    values = config.to_dict()
+    if values["objective"].get("file"):
+        values["objective"] |= _file_and_digest(values["objective"]["file"])
+    resolved = _typed(values)
     model = resolved.model
     if model.size:
         if model.size not in LADDER:
@@ -126,25 +135,69 @@ def resolve(config: ConfigDict) -> Config:
         model = dataclasses.replace(model, layers=layers, width=width, heads=heads, ff=ff)
     elif model.ff == 0:
         model = dataclasses.replace(model, ff=max(64, _paper_ff(model.width)))
-    objective = resolved.objective
-    if objective.file:
-        problem = inputs.unreadable(objective.file, LARGEST)
-        if problem == "no such file":
-            near = nearest(objective.file, map(str, Path(objective.file).parent.glob("*.py")))
-            raise DlmError(f"config.objective.file={objective.file!r}: no such file{near}")
-        if problem:
-            right = f"a Python file with FAMILY and make; it {problem}"
-            fail("objective.file", objective.file, right)
-        path = Path(objective.file).resolve()
-        objective = dataclasses.replace(objective, file=str(path), digest=digest(path))
-    resolved = dataclasses.replace(resolved, model=model, objective=objective)
+    resolved = dataclasses.replace(resolved, model=model)
     check(resolved)
     return resolved
 
 
 def from_json(values: dict[str, Any]) -> Config:
-    """The Config of a run's config.json."""
-    return _typed(Config, values, "config")
+    """Returns the Config of a run's config.json. Runs the user's file that `objective.file` names.
+
+    Raises:
+      DlmError: names the field that is missing, unknown or wrong.
+    """
+    config = _typed(values)
+    known = set(_names(values))
+    for name in _names(to_json(config)):
+        if name not in known:
+            raise DlmError(f"config.{name}: missing")
+    return config
+
+
+def _file_and_digest(file: Any) -> dict[str, str]:
+    """Returns the absolute path of an objective's file, and its digest."""
+    problem = inputs.unreadable(file, LARGEST) if isinstance(file, str) else "is no path"
+    if problem == "no such file":
+        near = nearest(file, map(str, Path(file).parent.glob("*.py")))
+        raise DlmError(f"config.objective.file={file!r}: no such file{near}")
+    if problem:
+        fail("objective.file", file, f"a Python file with FAMILY and make; it {problem}")
+    path = Path(file).resolve()
+    return {"file": str(path), "digest": digest(path)}
+
+
+def _typed(values: dict[str, Any]) -> Config:
+    """Builds the records of a config from nested dicts of plain values."""
+    if isinstance(values.get("objective"), dict):
+        values = values | {"objective": _options(values["objective"])}
+    return validated(Config, values)
+
+
+def _options(values: dict[str, Any]) -> Objective:
+    """Builds the options record of the family that the group `objective` names."""
+    shared = validated(Objective, {k: v for k, v in values.items() if k in hints(Objective)}, GROUP)
+    name = shared.name
+    if shared.file:
+        record = load_custom(shared.file, shared.digest).FAMILY.options
+    elif name in FAMILIES:
+        record = FAMILIES[name].options
+    else:
+        fail("objective.name", name, f"one of {', '.join(FAMILIES)}{nearest(name, FAMILIES)}")
+    own = hints(record).keys() - hints(Objective).keys()
+    for key in values.keys() - hints(record).keys():
+        has = f"it has {', '.join(k for k in hints(record) if k in own)}" if own else "it has none"
+        raise DlmError(
+            f"config.objective.{key}: {name} has no such option{nearest(key, own)}; {has}"
+        )
+    return validated(record, values, GROUP)
+
+
+def _names(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yields the dotted names of all values in nested dicts, each group before its fields."""
+    for name, value in values.items():
+        yield prefix + name
+        if isinstance(value, dict):
+            yield from _names(value, f"{prefix}{name}.")
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -152,10 +205,10 @@ def to_json(config: Config) -> dict[str, Any]:
 
 
 def run_id(config: Config, fingerprint: str) -> str:
-    """Ten hex digits of a hash of everything that determines the result.
+    """Returns ten hex digits of a hash of everything that determines the result.
 
     That is the fingerprint of the tokens, which covers corpus and tokenizer, and the rest of the
-    config without `SAME_RUN`, what moves no number.
+    config except the settings in `SAME_RUN`.
     """
     values = to_json(config)
     # The digest of an objective's file stays.
@@ -167,11 +220,11 @@ def run_id(config: Config, fingerprint: str) -> str:
 
 
 def trunk_id(config: Config, fingerprint: str, warmup: int, every: int) -> str:
-    """Names the part of a run that it shares with others: all before the decay of schedule wsd.
+    """Names the steps that a run can share with others: those before the decay of schedule wsd.
 
-    Runs that differ in duration and decay alone take the same steps until the first of them decays.
-    `warmup` and `every` (of evaluations) are in steps. Empty where nothing can be shared: other
-    schedules turn from the start, and mode "multiset" shuffles all epochs together.
+    Runs that differ only in duration and decay take the same steps until the first of them decays.
+    `warmup` and `every` (of evaluations) are in steps. Returns "" if nothing can be shared: other
+    schedules differ from the first step, and mode "multiset" shuffles all epochs together.
     """
     if config.optimizer.schedule != "wsd" or config.data.mode != "epoch":
         return ""
@@ -182,25 +235,3 @@ def trunk_id(config: Config, fingerprint: str, warmup: int, every: int) -> str:
         for group, values in same.items()
     }
     return run_id(dataclasses.replace(config, **changed), fingerprint)
-
-
-def _typed(cls: Callable[..., Any], values: dict[str, Any], where: str) -> Any:
-    """Builds a dataclass from nested dicts, refusing unknown and missing fields."""
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore (a class is a Callable here)
-    for name in values:
-        if name not in fields:
-            raise DlmError(f"{where}.{name}: no such key{nearest(name, fields)}")
-    built = {}
-    for name, f in fields.items():
-        if name not in values:
-            raise DlmError(f"{where}.{name}: missing")
-        group = getattr(sys.modules[__name__], str(f.type), None)
-        value = values[name]
-        if dataclasses.is_dataclass(group):
-            built[name] = _typed(group, value, f"{where}.{name}")  # pyright: ignore (found by name)
-        elif str(f.type).startswith("dict"):
-            built[name] = dict(value)
-        else:
-            kind = {"int": int, "float": float, "str": str, "bool": bool}[str(f.type)]
-            built[name] = convert(f"{where}.{name}".removeprefix("config."), value, kind)
-    return cls(**built)

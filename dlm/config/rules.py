@@ -1,40 +1,20 @@
-"""Checks a config: each field by the range or words beside it, then fields that depend on others."""
+"""Checks settings that depend on each other. The range of a single field stands beside the field."""
 
 from __future__ import annotations
 
-import math
-import operator
-import re
-from typing import Any
-
-from dlm.config.families import FAMILIES
-from dlm.config.schema import FIELDS, Config
-from dlm.errors import fail, nearest
-
-UNITS = ("steps", "tokens", "epochs", "flops", "percent")
+from dlm.config.family import FAMILIES
+from dlm.config.schema import Config
+from dlm.errors import fail
 
 
 def check(c: Config) -> None:
-    """Checks every field by what `dlm.config.schema` says of it, then fields against each other.
+    """Checks settings against each other.
 
     Raises:
       DlmError: names the field, its value, and what would be right.
     """
-    for name, field in FIELDS.items():
-        value, known = operator.attrgetter(name)(c), field.metadata
-        if "words" in known:
-            _one_of(name, value, known["words"])
-        if "range" in known and value not in known["range"]:
-            fail(name, value, str(known["range"]))
-        if "amount" in known:
-            duration(name, value)
     for rules in (_data, _model, _objective, _optimizer):
         rules(c)
-
-
-def _one_of(name: str, value: str, words: tuple[str, ...]) -> None:
-    if value not in words:
-        fail(name, value, f"one of {', '.join(words)}{nearest(value, words)}")
 
 
 def _data(c: Config) -> None:
@@ -82,23 +62,13 @@ def _model(c: Config) -> None:
 
 def _objective(c: Config) -> None:
     o = c.objective
-    if not o.file:
-        _one_of("objective.name", o.name, tuple(FAMILIES))
-    if o.name == "any_order" and o.order_kind == "segments":
-        right = "jitter, uniform or spans: an order that depends on the tokens is no bound"
-        fail("objective.order_kind", "segments", right)
     if c.model.time_conditioning == "adaln" and not o.family.uses_time:
         of_use = ", ".join(name for name, family in FAMILIES.items() if family.uses_time)
         fail("model.time_conditioning", "adaln", f"none, for {o.name}: of use to {of_use}")
-    if o.order_kind == "segments" and o.separator_id < 0:
-        fail("objective.separator_id", o.separator_id, "a token id, for order_kind='segments'")
-    if (o.parameterization == "score" or o.name == "flow") and o.schedule == "geometric":
-        right = "one with m(0) = 0; else the loss of flow or parameterization='score' is no bound"
-        fail("objective.schedule", o.schedule, right)
-    if o.timesteps and o.parameterization == "score":
-        fail("objective.timesteps", o.timesteps, "0, for parameterization='score'")
-    if o.name == "block" and c.data.seq_len % o.block:
-        fail("objective.block", o.block, f"a divisor of data.seq_len={c.data.seq_len}")
+    o.check()
+    if c.data.seq_len % o.block_length:
+        right = f"a divisor of data.seq_len={c.data.seq_len}"
+        fail("objective.block", o.block_length, right)
 
 
 def _optimizer(c: Config) -> None:
@@ -106,44 +76,3 @@ def _optimizer(c: Config) -> None:
     if o.lr * o.weight_decay >= 1:
         right = f"below {1 / o.weight_decay:g}, for optimizer.weight_decay={o.weight_decay:g}"
         fail("optimizer.lr", o.lr, f"{right}: else one step decays more than the whole weight")
-
-
-def duration(name: str, text: str) -> tuple[str, float]:
-    """Unit and amount of a duration such as "60 epochs".
-
-    Raises:
-      DlmError: names the field; the text is no duration, or more than all of a run.
-    """
-    words = r"\s*(\d[\d.,_]*(?:e[+-]?\d+)?)\s*([a-z]+)\s*"
-    match = re.fullmatch(words, text.lower())
-    amount, unit = match.groups() if match else ("", "")
-    try:
-        number = float(amount.replace(",", ""))
-    except ValueError:
-        number = math.nan
-    if unit not in UNITS or not 0 < number < math.inf:
-        fail(name, text, 'a number and a unit: "60 epochs", "2e6 tokens", "500 steps"')
-    if unit == "percent" and number > 100:
-        fail(name, text, "at most 100 percent of the run")
-    return unit, number
-
-
-def convert(key: str, value: Any, kind: type) -> Any:
-    """A value of the field's type: an int may stand for a float, a number for a string never.
-
-    Raises:
-      DlmError: names the field, its value, and the type that it takes.
-    """
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            fail(key, value, "a number that a float holds, at most 1.8e308")
-    if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        wanted = {int: "an integer", float: "a number", str: "a word", bool: "true or false"}[kind]
-        if "amount" in FIELDS[key].metadata:
-            wanted = "a text such as '60 epochs' (steps, tokens, epochs or flops)"
-        fail(key, value, wanted)
-    return value

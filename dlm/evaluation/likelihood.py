@@ -30,12 +30,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from dlm import config, objectives
+from dlm.config.family import PATHS
 from dlm.errors import DlmError, nearest
 from dlm.evaluation import score
 from dlm.model import Params, keys, sharding, transformer
 from dlm.objectives import Conditionals, InOrder
 from dlm.objectives.common import cross_entropy
-from dlm.objectives.reveal import PATHS, next_on_path
+from dlm.objectives.reveal import next_on_path
 from dlm.runs.estimate import Estimate
 
 BOUNDS = ("nelbo", "orders", "tangent", "path")
@@ -166,7 +167,7 @@ def score_windows(
         able = [
             name
             for name in objectives.OBJECTIVES
-            if _can(objectives.make(config.Objective(name=name), 2).conditionals, method.bound)
+            if _can(objectives.make(config.objective(name), 2).conditionals, method.bound)
         ]
         right = f"nelbo, for objective {objective.name}; of use to {', '.join(able)}"
         raise DlmError(f"bound={method.bound}: must be {right}")

@@ -9,14 +9,14 @@ from collections.abc import Callable
 import numpy as np
 
 from dlm.data.store import Store
-from dlm.errors import DlmError
+from dlm.errors import ArgumentError
 
 MASK = re.compile(r"(\[MASK(?:\*[1-9]\d{0,9})?\])")
 ALMOST = re.compile(r"\[mask(\*[^\]]*)?\]", re.IGNORECASE)
 
 
-def encode(option: str, text: str, store: Store) -> np.ndarray:
-    """int32[tokens] of an option's text; of a corpus of integers, the ids that it lists.
+def encode(name: str, text: str, store: Store) -> np.ndarray:
+    """int32[tokens] of the text of an argument; of a corpus of integers, the ids that it lists.
 
     Raises:
       DlmError: the tokenizer lacks some of the characters, or the text lists no ids.
@@ -24,22 +24,24 @@ def encode(option: str, text: str, store: Store) -> np.ndarray:
     if store.tokenizer is not None:
         if lost := unspelt(store.tokenizer.encode, store.tokenizer.decode, text):
             named = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in lost)
-            raise DlmError(
-                f"{option}={text!r}: the {store.tokenizer.kind} tokenizer of {store.manifest.name} "
-                f"has no {named}; leave it out or put another character there"
+            raise ArgumentError(
+                name,
+                f"={text!r}: the {store.tokenizer.kind} tokenizer of {store.manifest.name} "
+                f"has no {named}; leave it out or put another character there",
             )
         return store.tokenizer.encode(text)
     try:
         return np.array([int(word) for word in text.split()], np.int32)
     except OverflowError:
-        raise DlmError(f"{option}: ids must be 0 to {store.vocab_size - 1}") from None
+        raise ArgumentError(name, f": ids must be 0 to {store.vocab_size - 1}") from None
     except ValueError:
-        raise DlmError(
-            f"{option}={text!r}: {store.manifest.name} is no text; give ids, such as '0 3 12'"
+        raise ArgumentError(
+            name,
+            f"={text!r}: {store.manifest.name} is no text; give ids, such as '0 3 12'",
         ) from None
 
 
-def infill(option: str, text: str, store: Store, length: int) -> np.ndarray:
+def infill(name: str, text: str, store: Store, length: int) -> np.ndarray:
     """int32[tokens], -1 for each [MASK]; "[MASK*3]" is three, and beyond `length` all are one too many.
 
     Raises:
@@ -50,11 +52,10 @@ def infill(option: str, text: str, store: Store, length: int) -> np.ndarray:
         if MASK.fullmatch(part):
             ids += [-1] * min(int(part[6:-1] or 1), length + 1)
         elif wrong := ALMOST.search(part):
-            raise DlmError(
-                f"{option}: {wrong[0]} must be [MASK], or [MASK*N] for N tokens, 1 or more"
-            )
+            must = "must be [MASK], or [MASK*N] for N tokens, 1 or more"
+            raise ArgumentError(name, f": {wrong[0]} {must}")
         elif part:
-            ids += list(encode(option, part, store))
+            ids += list(encode(name, part, store))
     return np.array(ids, np.int32)
 
 

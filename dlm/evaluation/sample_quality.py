@@ -16,14 +16,14 @@ import numpy as np
 from jaxtyping import Int
 
 from dlm import config
-from dlm.errors import DlmError
+from dlm.errors import ArgumentError
 from dlm.evaluation import sampling, score
 from dlm.model import Params, sharding
 
 
 class Quality(NamedTuple):
     steps: int  # 0: the held-out data
-    nats: float  # per token, by the judge
+    nats: float  # per token, by the reference model
     stderr: float
     entropy: float  # of the tokens of one sample, mean, nats
     distinct: tuple[float, ...]  # share of different 1-, 2-, 3-grams over all samples
@@ -36,8 +36,8 @@ class Quality(NamedTuple):
 def curve(
     c: config.Config,
     params: Params,
-    judge: config.Config,
-    judge_params: Params,
+    reference: config.Config,
+    reference_params: Params,
     vocab_size: int,
     held_out: Int[np.ndarray, "n L"],
     steps: Sequence[int],
@@ -49,20 +49,24 @@ def curve(
     """The held-out windows, then samples at each number of calls.
 
     Raises:
-      DlmError: the judge is no autoregressive run, or of another length.
+      DlmError: the reference model is no autoregressive run, or of another length.
     """
-    if not judge.objective.family.exact:
-        raise DlmError(
-            f"--judge: {judge.objective.name} has no exact likelihood; must be an ar run"
+    if not reference.objective.family.exact:
+        raise ArgumentError(
+            "reference_model",
+            f": {reference.objective.name} has no exact likelihood; must be an ar run",
         )
-    if judge.data.seq_len != c.data.seq_len:
-        raise DlmError(
-            f"--judge: windows of {judge.data.seq_len} tokens, must be {c.data.seq_len} as the run's"
+    if reference.data.seq_len != c.data.seq_len:
+        raise ArgumentError(
+            "reference_model",
+            f": windows of {reference.data.seq_len} tokens, must be {c.data.seq_len} as the run's",
         )
-    mesh = sharding.make_mesh(judge)
+    mesh = sharding.make_mesh(reference)
 
     def measure(number: int, tokens: Int[np.ndarray, "n L"]) -> Quality:
-        nats = score.score(judge, vocab_size, judge_params, tokens, 1, mesh) / tokens.shape[1]
+        nats = (
+            score.score(reference, vocab_size, reference_params, tokens, 1, mesh) / tokens.shape[1]
+        )
         stderr = float(nats.std(ddof=1) / math.sqrt(len(nats)))
         spread = float(np.mean([entropy(row) for row in tokens]))
         shares = tuple(distinct(tokens, n) for n in (1, 2, 3))

@@ -11,30 +11,10 @@ import numpy as np
 from jaxtyping import Int, PRNGKeyArray
 
 from dlm import config, objectives
-from dlm.errors import DlmError, nearest
+from dlm.errors import ArgumentError, nearest
 from dlm.model import Params, sharding, transformer
-from dlm.objectives.reveal import ORDERS
 
 MOST_CALLS = 100  # of the model, for each position of a sequence
-EVERY_ORDER = (*ORDERS, "ddim")
-
-
-def orders(c: config.Objective) -> tuple[str, ...]:
-    """The orders in which a family can reveal tokens, the default first."""
-    if c.file:
-        return EVERY_ORDER
-    if c.name in ("masked", "block") or (c.name == "flow" and c.path == "mask"):
-        return ORDERS
-    return ("ancestral", "ddim") if c.name == "gaussian" else ("ancestral",)
-
-
-def calls(c: config.Config, steps: int) -> int:
-    """Calls of the model that a family makes if `steps` are asked for."""
-    length, name = c.data.seq_len, "" if c.objective.file else c.objective.name
-    if name in ("ar", "orders", "any_order", "noise"):
-        return length
-    blocks = length // c.objective.block if name == "block" else 1
-    return blocks * max(steps // blocks, 1)
 
 
 def check_steps(c: config.Config, steps: int) -> None:
@@ -44,10 +24,10 @@ def check_steps(c: config.Config, steps: int) -> None:
       DlmError: `steps` is below 0, or above MOST_CALLS for each position.
     """
     if steps < 0:
-        raise DlmError(f"--steps={steps}: must be above 0, or 0 for one a token")
+        raise ArgumentError("steps", f"={steps}: must be above 0, or 0 for one a token")
     if steps > (most := MOST_CALLS * c.data.seq_len):
         positions = f"{MOST_CALLS} for each of {c.data.seq_len} positions"
-        raise DlmError(f"--steps={steps}: must be at most {most:,} calls, {positions}")
+        raise ArgumentError("steps", f"={steps}: must be at most {most:,} calls, {positions}")
 
 
 @functools.lru_cache(maxsize=16)
@@ -77,8 +57,8 @@ def sample(
     steps: int = 0,
     temperature: float = 1.0,
     top_p: float = 1.0,
-    order: str = "ancestral",
-    budget: float = 0.1,
+    sampler: str = "ancestral",
+    entropy_budget: float = 0.1,
 ) -> Int[np.ndarray, "S L"]:
     """Samples `count` sequences of L tokens that begin with the prompt, or keep `infill`'s tokens.
 
@@ -88,36 +68,35 @@ def sample(
     length = c.data.seq_len
     prompt = np.zeros(0, np.int32) if prompt is None else np.asarray(prompt, np.int32)
     if len(prompt) and infill is not None:
-        raise DlmError("--infill: holds a prompt already; give one of the two")
+        raise ArgumentError("infill", ": holds a prompt already; give one of the two")
     if len(prompt) >= length:
-        raise DlmError(
-            f"--prompt: {len(prompt)} tokens, must be below config.data.seq_len={length}"
-        )
+        wrong = f": {len(prompt)} tokens, must be below config.data.seq_len={length}"
+        raise ArgumentError("prompt", wrong)
     if infill is not None:
         if len(infill) > length:
-            raise DlmError(
-                f"--infill: {len(infill)} tokens, must be at most config.data.seq_len={length}"
-            )
+            wrong = f": {len(infill)} tokens, must be at most config.data.seq_len={length}"
+            raise ArgumentError("infill", wrong)
         infill = np.pad(np.asarray(infill, np.int32), (0, length - len(infill)), constant_values=-1)
     for name, ids, lowest in (("prompt", prompt, 0), ("infill", infill, -1)):
         if ids is not None and len(ids) and not lowest <= ids.min() <= ids.max() < vocab_size:
-            raise DlmError(f"--{name}: ids must be 0 to {vocab_size - 1}")
+            raise ArgumentError(name, f": ids must be 0 to {vocab_size - 1}")
     if not 0 <= temperature < float("inf"):
-        raise DlmError(f"--temperature={temperature}: must be 0 (the most likely) or above")
+        raise ArgumentError("temperature", f"={temperature}: must be 0 (the most likely) or above")
     if not 0 < top_p <= 1:
-        raise DlmError(f"--top-p={top_p}: must be above 0, at most 1")
-    if order not in (known := orders(c.objective)):
-        raise DlmError(
-            f"--order={order}: must be one of {', '.join(known)}, for {c.objective.name}"
-            f"{nearest(order, known)}"
-        )
+        raise ArgumentError("top_p", f"={top_p}: must be above 0, at most 1")
+    if sampler not in (known := c.objective.samplers):
+        near = nearest(sampler, known)
+        right = f"must be one of {', '.join(known)}, for {c.objective.name}{near}"
+        raise ArgumentError("sampler", f"={sampler}: {right}")
     check_steps(c, steps)
-    if steps and (taken := calls(c, steps)) != steps:
+    if steps and (taken := c.objective.sampler_calls(length, steps)) != steps:
         right = f"{c.objective.name} runs {taken} steps here; pass {taken}, or 0 for one per token"
-        raise DlmError(f"--steps={steps}: {right}")
-    if not budget >= 0:
-        raise DlmError(f"--budget={budget}: must be 0 or above, in nats")
-    options = dict(steps=steps, temperature=temperature, top_p=top_p, order=order, budget=budget)
+        raise ArgumentError("steps", f"={steps}: {right}")
+    if not entropy_budget >= 0:
+        raise ArgumentError("entropy_budget", f"={entropy_budget}: must be 0 or above, in nats")
+    options = dict(
+        steps=steps, temperature=temperature, top_p=top_p, order=sampler, budget=entropy_budget
+    )
     run = _sampler(c.model, c.objective, vocab_size, length, tuple(options.items()))
     prompts = jnp.tile(jnp.asarray(prompt), (count, 1))
     wanted = None if infill is None else jnp.tile(jnp.asarray(infill), (count, 1))

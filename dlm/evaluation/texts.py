@@ -19,7 +19,7 @@ from dlm.data import round_trip, windows
 from dlm.data.corpora.files import files
 from dlm.data.round_trip import RoundTrip
 from dlm.data.store import Store
-from dlm.errors import DlmError
+from dlm.errors import ArgumentError, DlmError
 from dlm.evaluation import likelihood, prompts, score
 from dlm.evaluation.likelihood import Member, Method
 from dlm.model import sharding
@@ -121,13 +121,13 @@ def _encoded(store: Store, texts: Sequence[str]) -> list[Int[np.ndarray, " n"]]:
     encoded = [prompts.encode("text", text, store) for text in texts]
     for ids in encoded:
         if len(ids) and not 0 <= ids.min() <= ids.max() < store.vocab_size:
-            raise DlmError(f"text: ids must be 0 to {store.vocab_size - 1}")
+            raise ArgumentError("text", f": ids must be 0 to {store.vocab_size - 1}")
     return encoded
 
 
 def _unit(c: config.Config) -> int:
     """Tokens of which a window must hold a whole number."""
-    return c.objective.block if c.objective.name == "block" and not c.objective.file else 1
+    return c.objective.block_length
 
 
 def _cut(c: config.Config, ids: Int[np.ndarray, " n"]) -> tuple[list[np.ndarray], int]:

@@ -28,7 +28,7 @@ NATS = 0.01  # the cost below which repeating counts as free
 
 @dataclass(frozen=True)
 class Basin:
-    """The local minimum that a published point lies in, beside the best one found."""
+    """The local minimum around a published point, beside the best minimum of the fit."""
 
     published: Published
     at_published: float
@@ -48,8 +48,8 @@ class Analysis:
     suggestions: tuple[Suggestion, ...]
     exponents: tuple[Exponent, ...]
     basin: Basin | None = None
-    joint: Fit | None = None  # everything fitted at once, where the main fit had constants
-    first: Analysis | None = None  # of step one, where there were two
+    joint: Fit | None = None  # everything fitted at once, if the main fit has constants
+    first: Analysis | None = None  # of step one, if the fit has two steps
     predictions: tuple[Prediction, ...] = ()
 
     @property
@@ -64,7 +64,7 @@ def check_options(
     cuts: tuple[tuple[str, float], ...] = (),
     rivals_of: tuple[str, ...] = (),
 ) -> None:
-    """What no table could make right, before anything is computed.
+    """Refuses options that no table could make right, before anything is computed.
 
     Raises:
       DlmError: an unknown law, steps or axis; a coefficient fixed that the law lacks, or out of its
@@ -98,11 +98,11 @@ def fit_table(
     starts: int = fits.STARTS,
     drop_outliers: float = 0.0,
 ) -> tuple[Fit, str]:
-    """One fit, and how it was made.
+    """Fits a law to a table; returns the fit and, in words, how it was made.
 
     `steps`: two (step one on the runs of one epoch), joint, or auto: with the published constants
-    of step one where the table belongs to a published fit, else jointly. `drop_outliers`: fit again
-    without the rows further than this many robust standard deviations from that fit (0: none are).
+    of step one if the table belongs to a published fit, else jointly. `drop_outliers`: fit again
+    without the rows further than this many robust standard deviations from that fit (0: keep all).
 
     Raises:
       DlmError: an unknown law, or a table that cannot determine it.
@@ -121,9 +121,9 @@ def fit_table(
         return fits.fit(law, table, fixed=fixed, **options), f"with {listed(fixed)} given"
     if steps == "two" and decays:
         tied = "chinchilla-tied" if "beta" in law.ties or "beta" in law.names else "chinchilla"
-        made = fits.two_step(law, named(tied), table, **options)
-        rows = len(made.first.table) if made.first is not None else 0
-        return made, f"in two steps; step one, {tied}, on {rows} runs of one epoch"
+        fitted = fits.two_step(law, named(tied), table, **options)
+        rows = len(fitted.first.table) if fitted.first is not None else 0
+        return fitted, f"in two steps; step one, {tied}, on {rows} runs of one epoch"
     if steps == "auto" and decays and in_print is not None and "alpha" in law.names:
         known = {k: v for k, v in in_print.constants.items() if k in law.names}
         why = f"with the constants of step one as published ({in_print.title}): {listed(known)}"
@@ -132,14 +132,14 @@ def fit_table(
 
 
 def listed(values: dict[str, float], law: Law | None = None) -> str:
-    """Names and values; with the law, "unbounded" where a value ran to its limit."""
+    """Names and values; with the law, "unbounded" for a value at its upper limit."""
 
-    def told(name: str, value: float) -> str:
+    def text(name: str, value: float) -> str:
         if law is not None and value > 0.99 * law.coefficient(name).limits[1]:
             return f"{name} unbounded"
         return f"{name} = {number(value, 5)}"
 
-    return ", ".join(told(*item) for item in values.items())
+    return ", ".join(text(*item) for item in values.items())
 
 
 def analyse(
@@ -160,18 +160,18 @@ def analyse(
     """Fit, profiles, bootstrap, verdicts, the three approaches, and held-out tests at `cuts`.
 
     `drop_outliers`: see `fit_table`. `rivals_of`: further laws to put to the same held-out tests.
-    `tell` is told of each stage.
+    `tell` is called with the name of each stage.
     """
     check_options(law_name, steps, fixed, cuts, rivals_of)
     who = f"{law_name}, family {table.family}"
     tell(f"{who}: fitting {len(table):,} rows")
     options: dict[str, Any] = {"loss": loss, "steps": steps, "fixed": fixed, "starts": starts}
-    made, how = fit_table(table, law_name, drop_outliers=drop_outliers, **options)
-    table = made.table
-    basin = _basin(made)
+    fitted, how = fit_table(table, law_name, drop_outliers=drop_outliers, **options)
+    table = fitted.table
+    basin = _basin(fitted)
     joint = None
     if basin is not None:
-        joint = fits.fit(made.law, table, loss=loss, starts=min(starts, 64))
+        joint = fits.fit(fitted.law, table, loss=loss, starts=min(starts, 64))
     if cuts:
         tell(f"{who}: predicting held-out runs")
     predictions = [
@@ -183,36 +183,40 @@ def analyse(
     ]
     if resamples:
         tell(f"{who}: {intervals.affordable(table, resamples):,} resamples")
-    made = intervals.bootstrap(made, resamples, seed)
-    tell(f"{who}: profiles of {', '.join(made.free)}")
-    found, profiles = verdicts.verdicts(made)
+    fitted = intervals.bootstrap(fitted, resamples, seed)
+    tell(f"{who}: profiles of {', '.join(fitted.free)}")
+    coefficient_verdicts, profiles = verdicts.verdicts(fitted)
     tell(f"{who}: exponents of the three approaches")
     return dataclasses.replace(
-        _analysis(made, how, found, profiles),
-        exponents=tuple(optimum.approaches(made, resamples)) if "alpha" in made.law.names else (),
+        _analysis(fitted, how, coefficient_verdicts, profiles),
+        exponents=tuple(optimum.approaches(fitted, resamples))
+        if "alpha" in fitted.law.names
+        else (),
         basin=basin,
         joint=joint,
-        first=_step_one(made.first, resamples, seed),
+        first=_step_one(fitted.first, resamples, seed),
         predictions=tuple(predictions),
     )
 
 
 def _given(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options for a rival law: what is fixed of coefficients that it has."""
+    """The options for a rival law, with the fixed coefficients that it has."""
     fixed = {k: v for k, v in (options["fixed"] or {}).items() if k in named(name).names}
     return options | {"fixed": fixed}
 
 
-def _analysis(made: Fit, how: str, found: list[Verdict], profiles: dict[str, Profile]) -> Analysis:
-    missing = [v for v in found if not v.identified]
+def _analysis(
+    fitted: Fit, how: str, coefficient_verdicts: list[Verdict], profiles: dict[str, Profile]
+) -> Analysis:
+    missing = [v for v in coefficient_verdicts if not v.identified]
     return Analysis(
-        fit=made,
+        fit=fitted,
         how=how,
-        verdicts=tuple(found),
+        verdicts=tuple(coefficient_verdicts),
         profiles=profiles,
-        rivals=tuple(verdicts.rivals(made)),
-        outliers=tuple(verdicts.outliers(made)),
-        suggestions=tuple(s for v in missing for s in verdicts.suggest(made, v, 1)),
+        rivals=tuple(verdicts.rivals(fitted)),
+        outliers=tuple(verdicts.outliers(fitted)),
+        suggestions=tuple(s for v in missing for s in verdicts.suggest(fitted, v, 1)),
         exponents=(),
     )
 

@@ -1,4 +1,4 @@
-"""Two families side by side: where their laws and their runs cross, and what equal loss costs."""
+"""Compares two families: where their laws and their runs cross, and what equal loss costs."""
 
 from __future__ import annotations
 
@@ -44,8 +44,7 @@ def compare(
     tables: Mapping[str, Table],
     unique: Sequence[float],
 ) -> Comparison:
-    """Everything that two laws, where there are any, and the runs of two families say of their
-    crossing.
+    """Compares two families by their runs and, if `laws` holds any, by their laws.
 
     Raises:
       DlmError: no laws, and no unique tokens on which both families have runs.
@@ -68,10 +67,10 @@ def _with_laws(
 ) -> Comparison:
     points, powers = [], []
     for drop in (False, True):
-        found = [critical(first, second, u, drop=drop) for u in unique]
-        points += found
-        if sum(p.status == CROSSES for p in found) > 1:
-            powers.append(critical_law(first, second, unique, drop=drop, points=found))
+        crossings = [critical(first, second, u, drop=drop) for u in unique]
+        points += crossings
+        if sum(p.status == CROSSES for p in crossings) > 1:
+            powers.append(critical_law(first, second, unique, drop=drop, points=crossings))
     U = unique[len(unique) // 2]
     budgets = at_epochs(first, U, EPOCHS)
     meet = next((p.compute for p in points if p.unique_tokens == U and p.status == CROSSES), None)
@@ -94,8 +93,8 @@ def _with_laws(
 
 
 def as_json(c: Comparison) -> dict[str, Any]:
-    """The comparison as `words.plain` takes it; of the equivalence an object for each compute,
-    whose ratio is null where the challenger never reaches that loss."""
+    """The comparison as `words.plain` takes it: the equivalence is a list with one object per
+    compute. Its ratio is null if the challenger never reaches that loss."""
     if c.equivalence is None:
         return dataclasses.asdict(c)
     columns = dataclasses.asdict(c.equivalence)
@@ -107,7 +106,7 @@ def as_json(c: Comparison) -> dict[str, Any]:
 
 
 def cautions(c: Comparison) -> list[str]:
-    """What the crossings rest on, each thing once."""
+    """Warnings about what the crossings rest on, each once."""
     words = [
         f"U = {number(p.unique_tokens)}, E {p.irreducible}: {note}."
         for p in c.points
@@ -115,8 +114,8 @@ def cautions(c: Comparison) -> list[str]:
     ]
     if c.unknown:
         words.append(
-            f"The range of the runs behind a law is unknown ({', '.join(c.unknown)}): how far these "
-            "crossings extrapolate cannot be told."
+            f"The laws of {', '.join(c.unknown)} come without the range of their runs: how far these "
+            "crossings extrapolate is unknown."
         )
     if c.unidentified_by_bootstrap:
         words.append(

@@ -29,7 +29,7 @@ from dlm.laws.table import Ranges
 
 CONVENTIONS = ("kept", "dropped")  # the irreducible loss E
 MILLIONS = 1e5
-POINTS = 61  # of compute, at which the gap is looked at before its zeros are sought
+POINTS = 61  # computes at which the gap is evaluated before its zeros are refined
 
 
 class Fitted(Protocol):
@@ -54,9 +54,9 @@ class Constants:
     law: Law
     coefficients: dict[str, float]
     samples: dict[str, np.ndarray] = field(default_factory=dict)
-    share: float = LEVEL  # of the samples, what an interval has to hold (`intervals.widened`)
+    share: float = LEVEL  # share of the samples that an interval holds (`intervals.widened`)
     fixed: tuple[str, ...] = ()  # coefficients that were given to the fit, not fitted
-    ranges: Ranges | None = None  # of the runs behind the law; None: not known
+    ranges: Ranges | None = None  # of the runs behind the law; None: unknown
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -111,12 +111,11 @@ def critical(
     *,
     drop: bool = False,
     searched: tuple[float, float] = (0.0, 0.0),
-    level: float = LEVEL,
 ) -> Critical:
     """The compute above which the challenger's optimum lies below the reference's.
 
-    `searched` defaults to from one parameter-token match at U/100 to 10^5 times the compute at
-    which the reference has seen U once. The interval resamples both fits, sample by sample.
+    `searched`: the computes to look at, by default from 1/100 to 10^10 times that of one epoch at
+    U/10^4 parameters. The interval resamples both fits, sample by sample.
 
     Raises:
       DlmError: U is no positive number.
@@ -125,11 +124,12 @@ def critical(
     if not (math.isfinite(U) and U > 0):
         raise DlmError(f"unique_tokens={unique_tokens!r}: must be a positive number of raw tokens")
     warning = millions(U, reference, challenger)
-    span = searched if searched[1] > 0 else _span(reference, U)
+    once = 6 * U * max(U * 1e-4, 1.0)  # the compute at which a run of U/10^4 parameters has seen U
+    span = searched if searched[1] > 0 else (once * 1e-2, once * 1e10)
     low = high = share = math.nan
     if reference.samples and challenger.samples:
         crossings = _resampled_crossings(reference, challenger, U, span, drop)
-        wide = widened(level, reference, challenger)
+        wide = widened(LEVEL, reference, challenger)
         low, high = (math.exp(v) for v in interval(crossings, wide))
         share = float(np.isfinite(crossings).mean())
     windows = _windows(reference, challenger, U, span, drop)
@@ -179,11 +179,6 @@ def _cautions(point: Critical, *fits: Fitted) -> list[str]:
     if not low * 0.99 <= point.unique_tokens <= high * 1.01:
         cautions.append(f"U outside the trained {between(low, high)}")
     return cautions
-
-
-def _span(reference: Fitted, U: float) -> tuple[float, float]:
-    once = 6 * U * max(U * 1e-4, 1.0)
-    return once * 1e-2, once * 1e10
 
 
 def _resamples(*fits: Fitted) -> list[dict[str, np.ndarray]]:
@@ -273,12 +268,11 @@ def critical_law(
     unique_tokens: Any,
     *,
     drop: bool = False,
-    level: float = LEVEL,
     points: Sequence[Critical] = (),
 ) -> PowerLaw:
     """C_crit(U) as a power law through the crossings at several U, by least squares in logs.
 
-    `points`: those crossings, where they are known already.
+    `points`: the crossings, if they are known already.
 
     Raises:
       DlmError: fewer than two of the U cross.
@@ -302,7 +296,7 @@ def critical_law(
         share = float(whole.mean())
         centred = U - U.mean()
         slopes = logs[whole] @ centred / (centred @ centred)
-        wide = widened(level, reference, challenger)
+        wide = widened(LEVEL, reference, challenger)
         starts = logs[whole].mean(1) - slopes * U.mean()
         bounds = [interval(v, wide) for v in (slopes, starts)]
     ends = (float(slope), *bounds[0], float(start), *bounds[1])
@@ -312,8 +306,8 @@ def critical_law(
 def closed_form(reference: Fitted, challenger: Fitted) -> float:
     """C at which two fresh-data optima meet, E left out: (K_b/K_a)^(1/(g_b - g_a)).
 
-    L_opt(C) = K C^-g with g = alpha beta/(alpha + beta) (Hoffmann et al., equation 4); NaN where
-    the exponents agree, or nearly.
+    L_opt(C) = K C^-g with g = alpha beta/(alpha + beta) (Hoffmann et al., equation 4); NaN if the
+    exponents are equal or nearly so.
     """
     (K_a, g_a), (K_b, g_b) = (_fresh_optimum(f) for f in (reference, challenger))
     if abs(g_a - g_b) < 1e-12:

@@ -33,13 +33,12 @@ from dlm.laws.frontiers import (
     means_of,
 )
 
-# What can be said of a crossing, of measured frontiers and of laws alike.
+# The statuses of a crossing, of measured frontiers and of laws alike.
 CROSSES = "crosses"
 FROM_START = "below from the start"  # wherever both are known
 BETWEEN = "below in between"  # and above again at the end
 NEVER = "does not cross"  # within the compute compared
 TOO_FEW = "too few runs"  # the two families are known together at one compute only
-STATUSES = (CROSSES, FROM_START, BETWEEN, NEVER, TOO_FEW)
 
 RESAMPLES = 2000
 INTERVAL = (0.05, 0.95)  # a 90% interval
@@ -49,11 +48,11 @@ REACH = 100.0  # an extrapolation further than this factor beyond the data is no
 
 @dataclass(frozen=True)
 class Trend:
-    """Where a power law through the end of the frontier would meet the reference's best."""
+    """Where a power law through the end of the frontier would meet the reference's best loss."""
 
     exponent: float  # loss ~ compute ** -exponent over the fitted range
     start: float  # compute at which the fitted range begins
-    compute: float  # infinite: it does not within REACH times the compute trained
+    compute: float  # infinite: they do not meet within REACH times the compute trained
     low: float | None
     high: float | None
     epochs: float | None
@@ -70,7 +69,7 @@ class Crossover:
     kinds: tuple[str, str]  # of the reference's losses and the challenger's
     trials: int  # settings tried of the reference
     axis: str
-    status: str  # one of STATUSES
+    status: str  # CROSSES, FROM_START, BETWEEN, NEVER or TOO_FEW
     compute: float | None
     low: float | None
     high: float | None
@@ -84,7 +83,7 @@ class Crossover:
     windows: tuple[tuple[float, float], ...]  # of compute, where the challenger is below
     reference_end: float  # the largest compute of the reference's runs; beyond, its best stands
     plateau: bool  # the reference's best comes before that: more compute did not help it
-    trend: Trend | None  # where it does not cross
+    trend: Trend | None  # only if the frontiers do not cross
 
 
 # --- the crossing ---------------------------------------------------------------------------------
@@ -206,7 +205,7 @@ def _resampled(
 
 
 def _widening(settings: list[SettingLosses]) -> float:
-    """How much further than resampled means the ends of a 90% interval lie, for few seeds.
+    """The factor by which few seeds widen a 90% interval of resampled means.
 
     Student's t over the normal quantile, of the seeds of the settings that lead at the crossing: the
     expanded percentile interval (Hesterberg 2015, arXiv 1411.5279, section 5).

@@ -1,4 +1,4 @@
-"""What the families of a panel of runs say of each other: crossings and final numbers.
+"""Compares the families of a panel of runs: crossings of frontiers, and final numbers.
 
 The crossing of the frontiers is that of dlm/laws/crossings.py, from every loss tracked while training;
 the final comparison uses the best weights on the whole validation split.
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlm.config import FAMILIES
 from dlm.errors import DlmError, nearest
 from dlm.laws import crossings, frontiers
 from dlm.laws.crossings import Crossover
@@ -24,18 +25,6 @@ from dlm.runs.estimate import Comparison, Estimate, compare, standard_error
 
 EQUAL = "ar" + frontiers.AT_EQUAL
 OTHERS = ", other settings"  # after the reference's name, if one of its settings is the reference
-NAMES = {
-    "ar": "AR",
-    EQUAL: "AR at equal settings",
-    "orders": "AR in several orders",
-    "noise": "AR with noise",
-    "any_order": "any-order AR",
-    "masked": "masked diffusion",
-    "block": "block diffusion",
-    "d3pm": "jump diffusion",
-    "flow": "flow matching",
-    "gaussian": "Gaussian diffusion",
-}
 
 
 def name_of(objective: str) -> str:
@@ -43,7 +32,8 @@ def name_of(objective: str) -> str:
     for suffix in (frontiers.AT_EQUAL, OTHERS):
         if objective.endswith(suffix):
             return name_of(objective.removesuffix(suffix)) + suffix
-    return NAMES.get(objective, objective)
+    family = FAMILIES.get(objective)
+    return family.title if family else objective
 
 
 def against(panels: Sequence[Panel], reference: str) -> list[Panel]:
@@ -135,12 +125,12 @@ def tracked(runs: Sequence[Run], names: Sequence[str]) -> dict[str, tuple[Family
         for setting in family.settings
         for run in setting.runs
     }
-    found: dict[str, dict[int, FamilyLosses]] = {}
+    by_name: dict[str, dict[int, FamilyLosses]] = {}
     for run, name in zip(runs, names, strict=True):
         if run.path in of_run:  # finished, and no other's double
             losses = losses_of(of_run[run.path])
-            found.setdefault(name, {})[id(losses)] = losses
-    return {name: tuple(each.values()) for name, each in found.items()}
+            by_name.setdefault(name, {})[id(losses)] = losses
+    return {name: tuple(each.values()) for name, each in by_name.items()}
 
 
 def _shared(setting: Setting) -> str:
@@ -157,7 +147,7 @@ def frontier(family: Family, axis: str = "flops") -> Frontier:
 
 
 def equal_frontier(panel: Panel, challenger: Family, axis: str = "flops") -> Frontier | None:
-    """The reference's frontier at the challenger's settings, where it has others too."""
+    """The reference's frontier at the challenger's settings; None if it has no others."""
     reference = panel.families.get(panel.reference)
     if reference is None:
         return None
@@ -241,10 +231,9 @@ def paired(a: Setting, b: Setting, reference: str, challenger: str) -> Final:
     """Setting b, of the challenger, minus setting a, of the reference.
 
     The noise of seeds and of windows is added in quadrature. The seeds of both settings are scored
-    on the same windows, so the noise of windows is that of the per-window differences where nll.npy
-    is there, and the two standard errors in quadrature where it is not, which is too large. Windows
-    of one document go together where nll_documents.npy, int [n], says which document each window is
-    of; else each stands alone.
+    on the same windows, so the noise of windows is that of the per-window differences if both have
+    nll.npy. Else it is the two standard errors in quadrature, which is too large. Windows of one
+    document go together if nll_documents.npy, int [n], numbers the document of each window.
     """
     estimates = estimate(a), estimate(b)
     seeds = None
@@ -272,13 +261,13 @@ def paired(a: Setting, b: Setting, reference: str, challenger: str) -> Final:
 
 def _per_window(setting: Setting) -> np.ndarray | None:
     """Nats per token of each validation window, mean over seeds, [n]; None if a seed has none."""
-    found = []
+    losses = []
     for run in setting.runs:
         nll = _array(run, "nll.npy")
-        if nll is None or not np.isfinite(nll).all() or (found and len(nll) != len(found[0])):
+        if nll is None or not np.isfinite(nll).all() or (losses and len(nll) != len(losses[0])):
             return None
-        found.append(nll / run.result["seq_len"])
-    return np.mean(found, axis=0)
+        losses.append(nll / run.result["seq_len"])
+    return np.mean(losses, axis=0)
 
 
 def _documents(run: Run, windows: int) -> np.ndarray | None:
@@ -287,7 +276,7 @@ def _documents(run: Run, windows: int) -> np.ndarray | None:
 
 
 def _array(run: Run, name: str) -> np.ndarray | None:
-    """A one-dimensional array of the run's folder; None where there is none that can be read."""
+    """Reads a one-dimensional array of the run's folder; None if it is missing or damaged."""
     try:
         values = np.load(run.path / name, allow_pickle=False)
     except (OSError, ValueError, EOFError):

@@ -36,7 +36,7 @@ class Minimum:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A law at the best coefficients found, and what else there is to know about it."""
+    """A law at its best coefficients for a table, with the other minima and the bootstrap samples."""
 
     law: Law
     table: Table
@@ -44,10 +44,10 @@ class Fit:
     fixed: dict[str, float]
     coefficients: dict[str, float]
     objective: float  # a sum over runs
-    minima: tuple[Minimum, ...]  # the local minima found, best first
+    minima: tuple[Minimum, ...]  # distinct local minima, best first
     first: Fit | None = None  # the one-epoch fit that `fixed` comes from, if any
     samples: dict[str, np.ndarray] = field(default_factory=dict)  # bootstrap, [S] each
-    asked: int = 0  # resamples that were asked for, of which a large table gets fewer
+    requested_resamples: int = 0  # a large table gets fewer
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -81,8 +81,8 @@ class Fit:
 
 
 def problem(fit: Fit, **changes: Any) -> Problem:
-    made = Problem(fit.law, fit.table, fit.loss, fit.free, fit.fixed)
-    return dataclasses.replace(made, **changes)
+    base = Problem(fit.law, fit.table, fit.loss, fit.free, fit.fixed)
+    return dataclasses.replace(base, **changes)
 
 
 # --- the fit ------------------------------------------------------------------------------------
@@ -98,10 +98,10 @@ def fit(
     first: Fit | None = None,
     tolerance: float = EXACT,
 ) -> Fit:
-    """The best of many starts, always the same.
+    """Solves many starts, always the same, and keeps the best minimum.
 
-    Of a table of more than SCREENED rows, so many are drawn (always the same) to solve the starts
-    on; their distinct minima are then solved on every row.
+    A table of more than SCREENED rows is screened first: the starts are solved on SCREENED rows
+    (always the same), then their distinct minima on every row.
 
     Raises:
       DlmError: the table cannot determine the law, whatever its losses are.
@@ -131,7 +131,7 @@ def fit(
 
 
 def check(law: Law, table: Table, free: tuple[str, ...]) -> None:
-    """What no choice of losses could repair."""
+    """Refuses a table that cannot determine the free coefficients, whatever its losses are."""
     where = f"{table.name}, family {table.family}"
     if not free:
         raise DlmError(f"{where}: nothing to fit: every coefficient of {law.name} is fixed")
@@ -199,7 +199,7 @@ def _screened(p: Problem) -> Problem:
 
 
 def _distinct(p: Problem, x: np.ndarray, f: np.ndarray, keep: int = 12) -> tuple[Minimum, ...]:
-    """The local minima found, best first: those that differ by more than 1% in a coordinate."""
+    """The distinct local minima, best first: those that differ by more than 1% in a coordinate."""
     x = x.copy()
     for k, c in enumerate(p.law.coefficient(name) for name in p.free):
         if not c.amplitude:  # beyond its limit a coefficient is at its limit
@@ -218,7 +218,7 @@ def _distinct(p: Problem, x: np.ndarray, f: np.ndarray, keep: int = 12) -> tuple
 
 
 def two_step(law: Law, step_one: Law, table: Table, **options: Any) -> Fit:
-    """As published: `step_one` on the runs of one epoch, then only the rest on all runs.
+    """Fits in two steps, as published: `step_one` on the runs of one epoch, then the rest on all.
 
     Raises:
       DlmError: too few runs of one epoch.
@@ -229,7 +229,7 @@ def two_step(law: Law, step_one: Law, table: Table, **options: Any) -> Fit:
     except DlmError as error:
         raise DlmError(
             f"step one, {step_one.name} on runs of one epoch: {error}; fit jointly with "
-            "--steps joint, or give the constants with --fixed"
+            "--stages joint, or give the constants with --fixed"
         ) from None
     constants = vars(step_one.complete(first.coefficients))
     known = {name: constants[name] for name in law.names if name in constants}

@@ -46,7 +46,7 @@ def check_sides(tables: Sequence[Table], axis: str, cut: float) -> None:
 
 
 def _values(table: Table, axis: str) -> np.ndarray:
-    """What an axis cuts, [R]."""
+    """The values of an axis for each run, [R]."""
     return table.flops if axis == "flops" else table.epochs
 
 

@@ -1,6 +1,6 @@
 """Intervals of a fit: profiles of the objective, and resampled runs refitted.
 
-The objective is no likelihood: what a rise of it means is found from the residuals. For one
+The objective is no likelihood: the residuals tell what a rise of it means. For one
 coefficient, 2 E[psi'] / E[psi^2] times the rise is about chi-square with one degree of freedom,
 psi the derivative of rho (Huber and Ronchetti 2009, section 13.6); for half the square it is the
 classical F statistic. Where rows belong to one run, the sandwich over runs stands for E[psi^2].
@@ -22,7 +22,7 @@ from dlm.laws.table import Table
 DRAWN = 1_500_000  # rows that all resamples of a table hold together
 FEWEST = 100  # resamples, however large the table
 
-# --- noise: what objective is as good as the best -----------------------------------------------
+# --- noise: which objectives are as good as the best -----------------------------------------------
 
 
 def freedom(fit: Fit) -> int:
@@ -31,9 +31,9 @@ def freedom(fit: Fit) -> int:
 
 
 def deviance(fit: Fit, objective: Any, name: str = "") -> np.ndarray:
-    """What `objective` above the best is worth: about chi-square where the difference is noise.
+    """Converts a rise of the objective above the best: about chi-square if the rise is noise.
 
-    Of a coefficient; without a name, by the coefficient that the noise disturbs most.
+    `name`: the coefficient; "" uses the coefficient that the noise disturbs most.
     """
     scales = _scales(fit)
     scale = scales[name] if name else min(scales.values())
@@ -72,9 +72,10 @@ def _scales(fit: Fit) -> dict[str, float]:
     bread = np.linalg.inv(known + ridge)
     sandwich = np.diag(bread @ (middle + ridge) @ bread)
     most = rows / groups  # rows of a run that say one thing together, at the worst
-    found = 2 * np.diag(bread) / sandwich
+    scales_of_groups = 2 * np.diag(bread) / sandwich
     return {
-        name: float(np.clip(found[k], plain / most / 10, plain)) for k, name in enumerate(fit.free)
+        name: float(np.clip(scales_of_groups[k], plain / most / 10, plain))
+        for k, name in enumerate(fit.free)
     }
 
 
@@ -89,7 +90,7 @@ class Profile:
     values: np.ndarray
     objective: np.ndarray
     deviance: np.ndarray
-    low: float  # of the values within the noise; 0 or infinity where no value tried is worse
+    low: float  # of the values within the noise; 0 or infinity if no value tried is worse
     high: float
 
 
@@ -101,10 +102,6 @@ WIDEST = 0.4  # the largest standard error, in logarithms, that NEAR is laid out
 WARM = 4  # minima that each point of a profile is solved from
 PATIENT = 60  # steps to a point of a profile: the few that need more lie far from its interval
 PLAUSIBLE = 30.0  # the deviance up to which a minimum may lead to the lowest of another point
-
-
-def profile(fit: Fit, name: str, level: float = LEVEL) -> Profile:
-    return profiles(fit, (name,), level)[name]
 
 
 def profiles(
@@ -229,12 +226,12 @@ def weights_of(table: Table, resamples: int, seed: int) -> np.ndarray:
 
 
 def affordable(table: Table, resamples: int) -> int:
-    """As many resamples as asked for, but of a large table at most DRAWN rows in all."""
+    """The number of resamples: as many as requested, but at most DRAWN rows in all."""
     return min(resamples, max(DRAWN // max(len(table), 1), FEWEST))
 
 
 def bootstrap(fit: Fit, resamples: int = 1000, seed: int = 0, keep: int = 2) -> Fit:
-    """The fit with `samples`: whole groups resampled, each refitted from the best minima found.
+    """Returns the fit with `samples`: whole groups resampled, each refitted from the best minima.
 
     A two-step fit resamples both steps with the same draws. Of a large table there are fewer
     resamples than asked for, see `affordable`.
@@ -242,7 +239,9 @@ def bootstrap(fit: Fit, resamples: int = 1000, seed: int = 0, keep: int = 2) -> 
     if resamples < 1:
         return fit
     weights = weights_of(fit.table, affordable(fit.table, resamples), seed)
-    return dataclasses.replace(fit, samples=_refit(fit, weights, keep), asked=resamples)
+    return dataclasses.replace(
+        fit, samples=_refit(fit, weights, keep), requested_resamples=resamples
+    )
 
 
 def _refit(fit: Fit, weights: np.ndarray, keep: int) -> dict[str, np.ndarray]:
@@ -261,15 +260,15 @@ def _refit(fit: Fit, weights: np.ndarray, keep: int) -> dict[str, np.ndarray]:
     best = f.reshape(len(starts), count).argmin(0)
     best_x = x.reshape(len(starts), count, -1)[best, np.arange(count)]
     with np.errstate(all="ignore"):
-        made = p.values(best_x, np.arange(count), dual=False)
+        coefficients = p.values(best_x, np.arange(count), dual=False)
     return {
         name: np.broadcast_to(np.asarray(value)[:, 0], (count,)).copy()
-        for name, value in made.items()
+        for name, value in coefficients.items()
     }
 
 
 def _off_limits(p: Problem, x: np.ndarray) -> np.ndarray:
-    """Coefficients that ran to a limit, where the objective is flat, put back among the starts."""
+    """Resets coefficients stuck at a limit to the edge of their starting range."""
     back = x.copy()
     for k, c in enumerate(p.law.coefficient(name) for name in p.free):
         if not c.amplitude:
@@ -289,8 +288,8 @@ def interval(samples: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def widened(level: float, *found: Any) -> float:
-    """The share of the samples that an interval of `level` has to hold, for a few runs.
+def widened(level: float, *fits: Any) -> float:
+    """Widens an interval for few runs: the share of the samples that it has to hold for `level`.
 
     Resampled fits scatter less than fits to new runs would, by about sqrt((n - p)/n), and the normal
     quantile is too small; the expanded percentile interval puts both right (Hesterberg 2015, arXiv
@@ -299,7 +298,7 @@ def widened(level: float, *found: Any) -> float:
     from scipy import special
 
     levels = [level]
-    for each in found:
+    for each in fits:
         if isinstance(each, Fit):
             runs = each.table.groups
             left = freedom(each)

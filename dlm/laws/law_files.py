@@ -18,7 +18,7 @@ from dlm.laws.forms import Law
 from dlm.laws.forms import law as named
 from dlm.laws.table import Ranges
 
-AMPLITUDES = (1e-30, 1e60)  # of size and data terms, which no fit keeps within limits
+AMPLITUDES = (1e-30, 1e60)  # limits of size and data terms, which a fit leaves free
 HELP = "see dlm critical --help"
 
 
@@ -43,24 +43,24 @@ def read(path: Path) -> dict[str, Constants]:
     return {family: _law(f"{path}: {family}", each) for family, each in document.items()}
 
 
-def _law(where: str, said: Any) -> Constants:
+def _law(where: str, record: Any) -> Constants:
     """One law of the file; `where` begins each error."""
-    if not isinstance(said, dict) or not isinstance(said.get("coefficients"), dict):
+    if not isinstance(record, dict) or not isinstance(record.get("coefficients"), dict):
         raise DlmError(f"{where} has no coefficients; {HELP}")
-    law, values = named(str(said.get("law"))), said["coefficients"]
-    share = said.get("share", LEVEL)
+    law, values = named(str(record.get("law"))), record["coefficients"]
+    share = record.get("share", LEVEL)
     if not (_is_number(share) and 0 < share <= 1):
         raise DlmError(f"{where}: share={share!r}: must be above 0, at most 1")
-    fixed = said.get("fixed") or ()
+    fixed = record.get("fixed") or ()
     if not isinstance(fixed, dict | list | tuple) or any(n not in law.names for n in fixed):
         raise DlmError(f"{where}: fixed={fixed!r}: must name coefficients of {law.name}")
     return Constants(
         law,
         {name: _coefficient(where, law, name, values.get(name)) for name in law.names},
-        _samples(where, law, said.get("samples") or {}),
+        _samples(where, law, record.get("samples") or {}),
         float(share),
         tuple(fixed),
-        _ranges(where, said.get("ranges")),
+        _ranges(where, record.get("ranges")),
     )
 
 
@@ -89,12 +89,12 @@ def _samples(where: str, law: Law, samples: Any) -> dict[str, np.ndarray]:
     return {name: np.array(values, float) for name, values in samples.items()}
 
 
-def _ranges(where: str, said: Any) -> Ranges | None:
-    if not said:
+def _ranges(where: str, record: Any) -> Ranges | None:
+    if not record:
         return None
     spans: dict[str, Any] = {}
     for field in dataclasses.fields(Ranges):
-        value = said.get(field.name) if isinstance(said, dict) else None
+        value = record.get(field.name) if isinstance(record, dict) else None
         pair = field.name not in ("runs", "typical_params")
         numbers: list[Any] = value if isinstance(value, list) else [value]
         if isinstance(value, list) != pair or len(numbers) != 1 + pair or not _increase(numbers):

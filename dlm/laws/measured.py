@@ -1,8 +1,8 @@
-"""What tables hold for the crossing of measured frontiers (dlm/laws/crossings.py), and those crossings.
+"""Crossings of the measured frontiers of two tables; dlm/laws/crossings.py defines a crossing.
 
-A table that was read from a folder of runs holds every tracked loss of its runs, as the report does.
-Any other table holds the losses of its rows: with one row a run the crossing is that of the final
-losses only, and is said to be.
+A table read from a folder of runs holds every tracked loss, as the report does. Any other table
+holds the losses of its rows: with one row per run the crossing rests on final losses only, and its
+`basis` says so.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def observed(reference: Table, challenger: Table) -> list[Crossover]:
     For each, if the settings are known: once at equal settings, then against the best of all the
     reference's settings tried.
     """
-    found = []
+    crossovers = []
     for a, b in _pairs(reference, challenger):
         equal = frontiers.equally_set(a, b)
-        found += [crossings.crossover(equal, b)] if equal else []
-        found.append(crossings.crossover(a, b))
-    return found
+        crossovers += [crossings.crossover(equal, b)] if equal else []
+        crossovers.append(crossings.crossover(a, b))
+    return crossovers
 
 
 def alone(reference: Table, challenger: Table) -> dict[str, list[float]]:

@@ -25,11 +25,7 @@ PATIENCE = 3  # steps of no relative decrease after which a problem ends
 
 
 def minimise(
-    objective: Objective,
-    starts: np.ndarray,
-    *,
-    iterations: int = 200,
-    tolerance: float = 1e-11,
+    objective: Objective, starts: np.ndarray, *, iterations: int = 200, tolerance: float = 1e-11
 ) -> tuple[np.ndarray, np.ndarray]:
     """Local minima from `starts` [S, P]: coordinates [S, P] and values [S]; deterministic.
 

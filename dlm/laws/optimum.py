@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from dlm.errors import DlmError
 from dlm.laws.fits import LEVEL, Fit
 from dlm.laws.intervals import affordable, interval, weights_of, widened
 from dlm.laws.table import Table, alike
@@ -38,16 +37,6 @@ class Exponent:
     constant: float
     points: int  # budgets or frontier points that it rests on
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Vertex:
-    """The best size at one budget; `edge`: the minimum lies outside the sizes trained."""
-
-    compute: float
-    params: float
-    loss: float
-    edge: bool
 
 
 def chinchilla_optimum(c: Any, compute: Any) -> tuple[Any, Any]:
@@ -100,31 +89,11 @@ def budgets(table: Table) -> list[np.ndarray]:
     return [rows for rows in parts if len(alike(table.N[rows], 0.01)) >= 3]
 
 
-def vertices(table: Table) -> list[Vertex]:
-    """Approach 2: the vertex of a parabola of loss in log N, per budget that has one.
-
-    Raises:
-      DlmError: no budget has three sizes.
-    """
-    groups = budgets(table)
-    if not groups:
-        raise DlmError(f"{table.name}: no compute budget with three model sizes: no isoFLOP curve")
-    found = []
-    for rows in groups:
-        at, loss, kind = _parabolas(table, rows, np.ones((1, len(table))))
-        if kind[0] != "none":
-            compute = float(np.exp(np.log(table.flops[rows]).mean()))
-            found.append(
-                Vertex(compute, float(np.exp(at[0])), float(loss[0]), bool(kind[0] == "edge"))
-            )
-    return found
-
-
-def _parabolas(
+def parabola_vertices(
     table: Table, rows: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log size and loss at the vertex of a budget's parabola, for each weighting [S, R], and what
-    the vertex is: inside, edge (outside the sizes, by less than their width) or none."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log size at the vertex of a budget's parabola of loss in log N, for each weighting [S, R] of
+    the table's rows, and whether it is a minimum within the sizes trained: [S] each."""
     x, y, w = np.log(table.N[rows]), table.loss[rows], weights[:, rows]
     middle, half = (x.max() + x.min()) / 2, np.ptp(x) / 2
     z = (x - middle) / half  # from -1 to 1
@@ -135,14 +104,13 @@ def _parabolas(
     moments[~enough] = np.eye(3)
     level = y.mean()
     sums = np.einsum("sr,ir->si", w * (y - level), powers)
-    c, b, a = np.linalg.solve(moments, sums[:, :, None])[:, :, 0].T
+    _, b, a = np.linalg.solve(moments, sums[:, :, None])[:, :, 0].T
     bent = enough & (a > FLAT * level)
     at = -b / (2 * np.where(bent, a, 1.0))
-    kind = np.where(np.abs(at) <= 1, "inside", np.where(np.abs(at) <= 3, "edge", "none"))
-    return middle + half * at, level + c - a * at**2, np.where(bent, kind, "none")
+    return middle + half * at, bent & (np.abs(at) <= 1)
 
 
-def isoflop(table: Table, resamples: int = 1000, seed: int = 0, level: float = LEVEL) -> Exponent:
+def isoflop(table: Table, resamples: int = 1000, seed: int = 0) -> Exponent:
     """Approach 2's exponent; budgets whose vertex lies outside the sizes trained do not count."""
     name, groups = "isoFLOP (approach 2)", budgets(table)
     if not groups:
@@ -153,16 +121,17 @@ def isoflop(table: Table, resamples: int = 1000, seed: int = 0, level: float = L
     C = np.array([np.log(table.flops[rows]).mean() for rows in groups])
 
     def lines(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        at, _, kind = zip(*(_parabolas(table, rows, weights) for rows in groups), strict=True)
-        return _lines(C, np.stack(at, axis=1), np.stack(kind, axis=1) == "inside")
+        pairs = [parabola_vertices(table, rows, weights) for rows in groups]
+        sizes, inside = (np.stack(each, axis=1) for each in zip(*pairs, strict=True))
+        return _lines(C, sizes, inside)
 
-    found = _exponent(name, table, lines, resamples, seed, level)
+    exponent = _exponent(name, table, lines, resamples, seed)
     several = "s" if len(groups) > 1 else ""
-    note = f"{len(groups)} budget{several}, {found.points} with an inside minimum"
-    return dataclasses.replace(found, note=f"{note}, {found.note}" if found.note else note)
+    note = f"{len(groups)} budget{several}, {exponent.points} with an inside minimum"
+    return dataclasses.replace(exponent, note=f"{note}, {exponent.note}" if exponent.note else note)
 
 
-def envelope(table: Table, resamples: int = 1000, seed: int = 0, level: float = LEVEL) -> Exponent:
+def envelope(table: Table, resamples: int = 1000, seed: int = 0) -> Exponent:
     """Approach 1: the runs that have the lowest loss at or below their compute."""
     order = np.lexsort((table.loss, table.flops))
     C, N, loss = (v[order] for v in (np.log(table.flops), np.log(table.N), table.loss))
@@ -173,18 +142,10 @@ def envelope(table: Table, resamples: int = 1000, seed: int = 0, level: float = 
         lowest = drawn < np.pad(before, ((0, 0), (1, 0)), constant_values=np.inf)
         return _lines(C, np.broadcast_to(N, lowest.shape), lowest)
 
-    return _exponent("envelope (approach 1)", table, lines, resamples, seed, level)
+    return _exponent("envelope (approach 1)", table, lines, resamples, seed)
 
 
-def frontier(table: Table, present: np.ndarray | None = None) -> np.ndarray:
-    """Rows on the Pareto frontier of loss and compute, by compute."""
-    order = np.lexsort((table.loss, table.flops))
-    order = order if present is None else order[present[order]]
-    lowest = np.minimum.accumulate(np.append(math.inf, table.loss[order]))[:-1]
-    return order[table.loss[order] < lowest]
-
-
-def approach_3(fit: Fit, level: float = LEVEL) -> Exponent:
+def approach_3(fit: Fit) -> Exponent:
     """beta/(alpha + beta) of the law."""
 
     def exponent(values: dict[str, Any]) -> Any:
@@ -192,7 +153,7 @@ def approach_3(fit: Fit, level: float = LEVEL) -> Exponent:
         return c.beta / (c.alpha + c.beta)
 
     value = float(exponent(fit.coefficients))
-    wide = widened(level, fit)
+    wide = widened(LEVEL, fit)
     low, high = interval(exponent(fit.samples), wide) if fit.samples else (math.nan, math.nan)
     note = "" if high - low > 1e-9 or math.isnan(low) else "fixed, not estimated"
     low, high = (math.nan, math.nan) if note else (low, high)
@@ -216,9 +177,7 @@ def _lines(
     return slope, y_mean - slope * x_mean, count
 
 
-def _exponent(
-    name: str, table: Table, lines: Any, resamples: int, seed: int, level: float
-) -> Exponent:
+def _exponent(name: str, table: Table, lines: Any, resamples: int, seed: int) -> Exponent:
     slope, start, count = (v[0] for v in lines(np.ones((1, len(table)))))
     nothing = math.nan
     if math.isnan(slope):
@@ -227,7 +186,7 @@ def _exponent(
     if resamples:
         drawn = affordable(table, min(resamples, RESAMPLES))
         samples = lines(weights_of(table, drawn, seed))[0]
-        low, high = interval(samples, level)
+        low, high = interval(samples, LEVEL)
         lost = float(np.isnan(samples).mean())
     note = f"{lost:.0%} of resamples have too few points" if lost > 0.05 else ""
     constant = float(np.exp(np.clip(start, -700, 700)))
@@ -235,15 +194,16 @@ def _exponent(
 
 
 def approaches(fit: Fit, resamples: int = 1000) -> list[Exponent]:
-    """All three, for comparison; approaches 1 and 2 use the runs of one epoch where there are."""
+    """All three approaches; 1 and 2 use the runs of one epoch alone if there are at least six."""
     fresh = fit.table.epochs < 1.0 + 1e-6
     some = fresh.sum() >= 6 and not fresh.all()
     table = fit.table.only(fresh) if some else fit.table
-    found = [envelope(table, resamples), isoflop(table, resamples)]
+    exponents = [envelope(table, resamples), isoflop(table, resamples)]
     if some:
         words = f"on the {len(table)} runs of one epoch"
-        found = [
-            dataclasses.replace(e, note=f"{words}, {e.note}" if e.note else words) for e in found
+        exponents = [
+            dataclasses.replace(e, note=f"{words}, {e.note}" if e.note else words)
+            for e in exponents
         ]
     complete = vars(fit.law.complete(fit.coefficients))
-    return [*found, approach_3(fit)] if {"alpha", "beta"} <= set(complete) else found
+    return [*exponents, approach_3(fit)] if {"alpha", "beta"} <= set(complete) else exponents

@@ -1,4 +1,4 @@
-"""Runs of this product for the laws: from folders and from the table of them, by one code."""
+"""Reads dlm's own runs for the laws: from folders and from runs.csv or runs.parquet alike."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dlm.laws import rows as reading
 from dlm.laws.rows import Gathered
 from dlm.laws.sheet import Sheet
 
-# The columns that tell the product's own table, and that the laws read from it.
-TOLD_BY = ("objective", "fingerprint", "validation_loss")
+# The columns by which dlm's own table is recognised, and those that the laws read from it.
+RECOGNISED_BY = ("objective", "fingerprint", "validation_loss")
 NEEDED = (
-    *TOLD_BY,
+    *RECOGNISED_BY,
     *("run", "label", "status", "reason", "corpus", "seq_len", "unique_tokens", "tokens", "params"),
     *("flops", "best_flops", "last_validation_loss"),
 )
@@ -24,7 +24,7 @@ WITHIN = "finished, but this loss lies within the first epoch"
 
 
 def is_own(sheet: Sheet) -> bool:
-    return all(name in sheet.titles for name in TOLD_BY)
+    return all(name in sheet.titles for name in RECOGNISED_BY)
 
 
 def read_records(sheet: Sheet) -> list[dict[str, Any]]:
@@ -66,9 +66,7 @@ def _value(cell: Any, kind: type, comma: bool, where: str) -> Any:
 
 
 def gather(
-    records: Sequence[Mapping[str, Any]],
-    points: str,
-    curves: Sequence[runs.Curve] = (),
+    records: Sequence[Mapping[str, Any]], points: str, curves: Sequence[runs.Curve] = ()
 ) -> Gathered:
     """The runs of records, as `dlm.runs.rows` gives them, in the form that laws are fitted to.
 

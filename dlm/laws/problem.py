@@ -55,10 +55,10 @@ class Problem:
 
     def values(self, x: np.ndarray, members: np.ndarray, *, dual: bool) -> dict[str, Any]:
         """Coefficients [M, 1], as duals or as arrays."""
-        made: dict[str, Any] = {}
+        coefficients: dict[str, Any] = {}
         for name, value in self.fixed.items():
             array = np.asarray(value, float).reshape(-1, 1)
-            made[name] = array[members % len(array)] if len(array) > 1 else array
+            coefficients[name] = array[members % len(array)] if len(array) > 1 else array
         order = sorted(self.free, key=lambda n: bool(self.law.coefficient(n).centre))
         for name in order:  # exponents before the amplitudes that are centred by them
             c, k = self.law.coefficient(name), self.free.index(name)
@@ -67,12 +67,12 @@ class Problem:
             if not c.amplitude:  # a flat direction ends at the coefficient's limit
                 at = np.minimum(np.maximum(at, math.log(c.limits[0])), math.log(c.limits[1]))
             if c.centre:
-                shift = self._shift(c, made)
+                shift = self._shift(c, coefficients)
                 at = at + (
                     shift if self.held is None else shift * (self.held[members] != k)[:, None]
                 )
-            made[name] = np.exp(at)
-        return made
+            coefficients[name] = np.exp(at)
+        return coefficients
 
     def coordinates(self, values: Mapping[str, float]) -> np.ndarray:
         """The inverse, of one set of coefficients: [P]."""
@@ -158,18 +158,18 @@ class Problem:
 
     def logarithm(self, x: np.ndarray, name: str) -> np.ndarray:
         """The derivatives of the log of a coefficient by the coordinates x [P]: [P]."""
-        found = np.zeros(len(x))
-        found[self.free.index(name)] = 1.0
+        slopes = np.zeros(len(x))
+        slopes[self.free.index(name)] = 1.0
         values = self.values(x[None], np.zeros(1, int), dual=False)
         for column, power in self.law.coefficient(name).centre:
             tied = self.law.ties.get(power, power)
             if tied in self.free:  # log A = coordinate + alpha log N0, by log alpha
                 at = float(values[tied].ravel()[0])
-                found[self.free.index(tied)] += at * self.typical[column]
-        return found
+                slopes[self.free.index(tied)] += at * self.typical[column]
+        return slopes
 
     def coefficients(self, x: np.ndarray) -> dict[str, np.ndarray]:
         """Of coordinates [M, P], every free coefficient as [M]."""
         with np.errstate(all="ignore"):
-            made = self.values(x, np.arange(len(x)), dual=False)
-        return {name: np.broadcast_to(made[name][:, 0], (len(x),)) for name in self.free}
+            coefficients = self.values(x, np.arange(len(x)), dual=False)
+        return {name: np.broadcast_to(coefficients[name][:, 0], (len(x),)) for name in self.free}

@@ -1,4 +1,4 @@
-"""The rows of anyone's sheet as runs: what is left out and why, what is one run, which family."""
+"""Reads the rows of any sheet as runs: which are left out and why, which are one run, which family."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def gather(sheet: Sheet, chosen: Mapping[str, str]) -> Gathered:
         places |= _family(sheet, places, gathered.notes)
     _refuse_unknown_status(sheet, places)
     numbers = [places[m] for m in NUMBERS if m in places]
-    others = [i for i in _telling(sheet) if i not in numbers]
+    others = [i for i in _content_columns(sheet) if i not in numbers]
     keys = []  # what two rows of one run agree in
     assumed = {"unique_tokens": 0, "flops": 0}
     for place, cells in sheet.rows:
@@ -80,15 +80,15 @@ def gather(sheet: Sheet, chosen: Mapping[str, str]) -> Gathered:
     return gathered
 
 
-def _telling(sheet: Sheet) -> list[int]:
-    """The columns that say something: all but those that only number the rows."""
+def _content_columns(sheet: Sheet) -> list[int]:
+    """The columns with content: all but those that only number the rows."""
     return [i for i, t in enumerate(sheet.titles) if columns.plain(t) not in INDEX]
 
 
 def _group(words: Mapping[str, str], values: Mapping[str, float], place: int) -> str:
-    """What rows of one run share: its run, or else its name, size and, once repeated, its data.
+    """The key of a run: its run id, or else its name, size and, if data repeat, its unique tokens.
 
-    A name may be a model's, and stand beside several sizes or data sets.
+    A name may be that of a model, with several sizes or data sets.
     """
     if words.get("run") or not words.get("name"):
         return words.get("run") or str(place)
@@ -280,7 +280,7 @@ def _notes(
             notes.append(
                 f"{meaning} has no number in {count(assumed[meaning], 'row')}: taken as {how}"
             )
-    unused = [i for i in _telling(sheet) if i not in places.values()]
+    unused = [i for i in _content_columns(sheet) if i not in places.values()]
     if unused:
         notes.append(f"columns not used: {columns.listed([sheet.titles[i] for i in unused])}")
     return notes + _pooled(sheet, [*unused, *(places[m] for m in ("source",) if m in places)])

@@ -1,4 +1,4 @@
-"""A file as a sheet: titles and rows of cells, whatever its encoding, separator or compression."""
+"""Reads a file as a sheet of titles and cells, whatever its encoding, separator or compression."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from dlm.errors import DlmError
 
-# What a file begins with decides what it is, not its name.
+# The first bytes of a file decide its kind, not its name.
 PACKED: dict[bytes, tuple[str, Callable[[bytes], bytes]]] = {
     b"\x1f\x8b": ("gzip", gzip.decompress),
     b"BZh": ("bzip2", bz2.decompress),

@@ -1,4 +1,4 @@
-"""What an analysis shows while it runs: its stage in a terminal, elsewhere a line per stage done."""
+"""Shows the progress of an analysis: its stage in a terminal, elsewhere a line per finished stage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-Tell = Callable[[str], None]  # is told of each stage as it begins
+Tell = Callable[[str], None]  # called with the name of each stage as it begins
 
 
 def silent(stage: str) -> None:
@@ -16,7 +16,7 @@ def silent(stage: str) -> None:
 
 @contextlib.contextmanager
 def show() -> Iterator[Tell]:
-    """A function to tell of stages; all goes to stderr. No line is written for a stage that fails."""
+    """Yields a function that shows a stage on stderr. A stage that fails writes no line."""
     from rich.console import Console
     from rich.text import Text
 

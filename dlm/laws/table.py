@@ -1,5 +1,4 @@
-"""A table of runs as arrays: read from CSV, Parquet or folders of runs, checked, nothing dropped
-unseen.
+"""A table of runs as arrays: read from CSV, Parquet or folders, checked, each dropped row listed.
 
 Columns: params (N), tokens (D, all that were trained on, repeats included), unique_tokens (U, or else
 epochs), loss (nats per token, natural logarithm); optional: family, flops, run or else name (rows
@@ -28,7 +27,7 @@ from dlm.laws.rows import Gathered
 
 @dataclass(frozen=True)
 class Ranges:
-    """What the runs behind a law span: the least and the most of each."""
+    """The ranges of the runs behind a law: the least and the most of each count."""
 
     runs: int
     typical_params: float  # their median
@@ -84,7 +83,7 @@ class Table:
         return Ranges(len(self), float(np.median(self.N)), **span)
 
     def only(self, rows: np.ndarray, why: str = "") -> Table:
-        """The rows of a mask [R]; `why` names the rule in the list of what was left out."""
+        """Keeps the rows of a mask [R]; `why` is the reason listed for each row left out."""
         rows = np.asarray(rows, bool)
         left = tuple((self.labels[i], why) for i in np.flatnonzero(~rows)) if why else ()
         picked = {k: getattr(self, k)[rows] for k in ("N", "D", "U", "loss", "flops", "group")}
@@ -107,7 +106,7 @@ def make(
     source: str = "",
     raw: bool = False,
 ) -> Table:
-    """A table from arrays; `run` groups rows, flops default to 6ND. `raw`: counts are known to be.
+    """Makes a table from arrays; `run` groups rows, flops default to 6ND. `raw`: skip unit checks.
 
     Raises:
       DlmError: a number that cannot be one, or a mix of units.
@@ -157,13 +156,13 @@ def make(
 def alike(values: Any, tolerance: float = 0.03) -> list[np.ndarray]:
     """Indices of values that agree within a factor of exp(tolerance), from the lowest up."""
     values = np.log(np.asarray(values, float))
-    found: list[list[int]] = []
+    groups: list[list[int]] = []
     for i in np.argsort(values, kind="stable"):
-        if found and values[i] - values[found[-1][0]] <= tolerance:
-            found[-1].append(int(i))
+        if groups and values[i] - values[groups[-1][0]] <= tolerance:
+            groups[-1].append(int(i))
         else:
-            found.append([int(i)])
-    return [np.sort(rows) for rows in found]
+            groups.append([int(i)])
+    return [np.sort(rows) for rows in groups]
 
 
 def unique_budgets(tables: Iterable[Table]) -> list[float]:
@@ -177,7 +176,7 @@ def with_unique(t: Table, unique_tokens: float) -> Table:
 
 
 def settings(t: Table) -> dict[str, Table]:
-    """The rows by what their labels say beside the seed and what all of them say."""
+    """Groups the rows by the words of their labels, without the seed and words that all share."""
     words = [[w for w in label.split() if not w.startswith("seed=")] for label in t.labels]
     common = set.intersection(*(set(w) for w in words))
     names = np.array([" ".join(w for w in label if w not in common) or "base" for label in words])
@@ -189,11 +188,11 @@ def read(
 ) -> list[Table]:
     """One table per family of a CSV or Parquet file, or of a folder of runs.
 
-    Of a folder, or of the runs.csv or runs.parquet that `dlm runs` writes, `points` picks a run's
-    numbers: best (the best weights, at the tokens that they had seen; whole validation split), last
-    (the last tracked loss, at all tokens) or curve (every loss tracked from the first epoch on; of a
-    folder alone). Runs that did not finish, or diverged, or have no such loss, are left out with
-    their reason. `columns`: titles of another table's columns by meaning, as `columns.parse` gives.
+    For a folder, and for the runs.csv or runs.parquet that `dlm runs` writes, `points` picks the
+    losses of a run: best (the best weights, at their number of tokens; whole validation split), last
+    (the last tracked loss, at all tokens) or curve (every loss tracked from the first epoch on; only
+    for a folder). Runs that did not finish, diverged or have no such loss are left out, each with
+    its reason. `columns`: titles of another table's columns by meaning, as `columns.parse` gives.
 
     Raises:
       DlmError: the file is missing or wrong; the message says where.
@@ -223,14 +222,14 @@ def _refuse_columns(name: str, columns: Mapping[str, str] | None) -> None:
         raise DlmError(f"{name}: holds dlm's own runs, whose columns are known; drop --columns")
 
 
-def from_runs(found: Iterable[runs.Run], points: str, name: str) -> list[Table]:
+def from_runs(listed: Iterable[runs.Run], points: str, name: str) -> list[Table]:
     """One table per family, and per corpus where there are several; see `read`."""
-    found = list(found)
-    if not found:
+    listed = list(listed)
+    if not listed:
         raise DlmError(f"{name}: no run here; must be a folder of runs, or name a table in it")
-    curves = [run.curve for run in found] if points == "curve" else []
-    records = runs.rows(found)
-    tracked = crossover.tracked(found, own_runs.families_of(records))
+    curves = [run.curve for run in listed] if points == "curve" else []
+    records = runs.rows(listed)
+    tracked = crossover.tracked(listed, own_runs.families_of(records))
     tables = _tables(name, own_runs.gather(records, points, curves), raw=True)
     return [dataclasses.replace(t, tracked=tracked.get(t.family, ())) for t in tables]
 
@@ -252,13 +251,15 @@ def of_family(tables: Iterable[Table], family: str = "") -> Table:
     Raises:
       DlmError: no such family, or several and none is named; lists those there are.
     """
-    found = {table.family: table for table in tables}
-    name = next(iter(found.values())).name
-    if family and family not in found:
-        raise DlmError(f"family={family!r}: {name} has {', '.join(found)}{nearest(family, found)}")
-    if not family and len(found) > 1:
-        raise DlmError(f"{name} has the families {', '.join(found)}: name one with --family")
-    return found[family] if family else next(iter(found.values()))
+    by_family = {table.family: table for table in tables}
+    name = next(iter(by_family.values())).name
+    if family and family not in by_family:
+        raise DlmError(
+            f"family={family!r}: {name} has {', '.join(by_family)}{nearest(family, by_family)}"
+        )
+    if not family and len(by_family) > 1:
+        raise DlmError(f"{name} has the families {', '.join(by_family)}: name one with --family")
+    return by_family[family] if family else next(iter(by_family.values()))
 
 
 def of_curves(tracked: Iterable[runs.Run], name: str, family: str) -> Table | None:

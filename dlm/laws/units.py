@@ -1,4 +1,4 @@
-"""Checks that columns hold what their titles say: raw counts, FLOPs, nats per token."""
+"""Checks the units of columns: raw counts, FLOPs, nats per token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the data determine: per coefficient an interval, a verdict, and which runs would help."""
+"""Decides which coefficients the data identify: an interval and a verdict each, and runs to add."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Verdict:
 
     name: str
     value: float
-    low: float  # the interval that decides: the wider of the two, of a two-step fit the bootstrap's
+    low: float  # of the deciding interval: the wider one, for a two-step fit the bootstrap's
     high: float
     profile: tuple[float, float]
     boot: tuple[float, float]
     identified: bool
-    reason: str  # why it is not
+    reason: str  # why it is not identified, else ""
     flag: str  # a caution that stands beside an identified value too
 
 
@@ -45,17 +45,17 @@ class Suggestion:
     shrinks: float  # 0.5: to half
 
 
-def verdicts(fit: Fit, level: float = LEVEL) -> tuple[list[Verdict], dict[str, Profile]]:
+def verdicts(fit: Fit) -> tuple[list[Verdict], dict[str, Profile]]:
     """One verdict per free coefficient, and the profiles behind them."""
-    found = profiles(fit, level=level)
-    return [_verdict(fit, found[name], level) for name in fit.free], found
+    by_name = profiles(fit)
+    return [_verdict(fit, by_name[name]) for name in fit.free], by_name
 
 
-def _verdict(fit: Fit, p: Profile, level: float) -> Verdict:
+def _verdict(fit: Fit, p: Profile) -> Verdict:
     c, value = fit.law.coefficient(p.name), fit.coefficients[p.name]
     boot = (math.nan, math.nan)
     if fit.samples:
-        low, high = interval(fit.samples[p.name], widened(level, fit))
+        low, high = interval(fit.samples[p.name], widened(LEVEL, fit))
         at = (0.0 if low < 1.01 * c.limits[0] else low), high
         boot = (at[0], math.inf if high > 0.99 * c.limits[1] else high)
     low, high = deciding(fit, (p.low, p.high), boot)
@@ -84,14 +84,12 @@ def deciding(
 
 
 def _loose(low: float, high: float, factor: float) -> str:
-    """Why an interval pins nothing down, or nothing."""
+    """Why an interval does not identify the coefficient, or ""."""
     if math.isnan(low):
         return "no interval without resamples, as step one has its own noise"
     if low <= 0 and math.isinf(high):
         return "the objective is flat within the noise at every value tried"
-    if math.isinf(high):
-        return f"any value {between(low, high)} fits as well, within the noise"
-    if low <= 0:
+    if math.isinf(high) or low <= 0:
         return f"any value {between(low, high)} fits as well, within the noise"
     if high > factor * low:
         return f"anything from {between(low, high)} fits as well, within the noise"
@@ -110,25 +108,25 @@ def rule(fit: Fit) -> str:
     return RULE.format(both if fit.samples else "its 90% interval by profile", widths)
 
 
-def unidentified_by_bootstrap(fit: Fitted, level: float = LEVEL) -> list[str]:
-    """Coefficients that the bootstrap alone leaves unidentified; none without samples."""
-    wide = widened(level, fit)
-    found = []
+def unidentified_by_bootstrap(fit: Fitted) -> list[str]:
+    """Names of the coefficients that the bootstrap does not identify; none without samples."""
+    wide = widened(LEVEL, fit)
+    names = []
     for name in fit.free if fit.samples else ():
         c, (low, high) = fit.law.coefficient(name), interval(fit.samples[name], wide)
         if high > c.max_interval_ratio * low or high > 0.99 * c.limits[1]:
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
-def rivals(fit: Fit, level: float = LEVEL) -> list[int]:
+def rivals(fit: Fit) -> list[int]:
     """Indices of the other local minima that the noise cannot tell from the best."""
-    found = deviance(fit, np.array([m.objective for m in fit.minima]))
-    return [i for i in range(1, len(fit.minima)) if found[i] <= threshold(fit, level)]
+    deviances = deviance(fit, np.array([m.objective for m in fit.minima]))
+    return [i for i in range(1, len(fit.minima)) if deviances[i] <= threshold(fit)]
 
 
 def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:
-    """The runs that would pin a coefficient down most, by the information of the fit's Jacobian.
+    """Suggests the runs that would narrow a coefficient most, by the information of the Jacobian.
 
     Candidates: the sizes and unique tokens trained, and those four times as large or as small, at
     1 to four times the largest epoch count. Each is judged alone (c-optimality with a weak prior
@@ -152,27 +150,23 @@ def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:
     before = towards @ covariance @ towards
     spread = noise**2 + np.einsum("mi,ij,mj->m", j, covariance, j)
     gain = (j @ covariance @ towards) ** 2 / spread
-    found = []
+    suggestions = []
     for i in np.argsort(-gain, kind="stable")[:count]:
         left = float(1 - gain[i] / before)
-        found.append(Suggestion(verdict.name, float(N[i]), float(U[i]), float(epoch[i]), left))
-    return found
+        suggestions.append(
+            Suggestion(verdict.name, float(N[i]), float(U[i]), float(epoch[i]), left)
+        )
+    return suggestions
 
 
 def _known(J: np.ndarray) -> np.ndarray:
-    """The derivatives, 0 for a run of which a law out of range says nothing."""
+    """The derivatives, with 0 for a run at which the law is out of range."""
     return np.where(np.isfinite(J).all(1, keepdims=True), J, 0.0)
 
 
 def _ladder(values: np.ndarray) -> np.ndarray:
     low, high = values.min(), values.max()
     return np.unique([low / 4, low, math.sqrt(low) * math.sqrt(high), high, high * 4])
-
-
-def jacobian(fit: Fit, N: np.ndarray, D: np.ndarray, U: np.ndarray) -> np.ndarray:
-    """d log L / d coordinate of each free coefficient, [R, P]."""
-    p = problem(fit)
-    return p.jacobian(p.coordinates(fit.coefficients), N, D, U)[1]
 
 
 # --- rows that do not belong --------------------------------------------------------------------
@@ -201,7 +195,7 @@ def _deviations(fit: Fit) -> np.ndarray:
 
 
 def without_outliers(fit: Fit, beyond: float) -> Table | None:
-    """The table without them, to be fitted again; None where there are none."""
+    """The table without its outliers, to be fitted again; None if there are none."""
     kept = np.abs(_deviations(fit)) <= beyond
     if kept.all():
         return None

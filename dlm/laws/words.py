@@ -19,8 +19,7 @@ from dlm.laws.verdicts import Verdict
 
 
 def coefficient_rows(a: Analysis) -> list[list[str]]:
-    """Name, value, profile interval, bootstrap interval, verdict. No value stands alone unless it
-    is identified."""
+    """Name, value, profile interval, bootstrap interval, verdict; an unidentified value says so."""
     rows = [_row(v) for v in a.verdicts]
     known = {v.name: v for v in a.first.verdicts} if a.first else {}
     for name, value in a.fit.fixed.items():
@@ -41,72 +40,74 @@ def _row(v: Verdict) -> list[str]:
 
 
 def sentences(a: Analysis) -> list[str]:
-    """What the analysis found, a paragraph an item."""
+    """The results of an analysis, one paragraph per item."""
     fit, t = a.fit, a.fit.table
     sizes, unique, epochs = (between(v.min(), v.max()) for v in (t.N, t.U, t.epochs))
-    found = [
+    texts = [
         f"{sentence(fit.law.name)} on {len(t)} runs ({t.groups} independent) of {t.name}, family "
         f"{t.family}, {a.how}. Objective ({_loss(fit.loss)}, summed over runs) "
         f"{number(fit.objective, 8)}, R2 {fit.r2:.4f}. Sizes {sizes}, unique tokens {unique}, epochs "
         f"{epochs}."
     ]
-    found += [f"Note: {note}." for note in t.notes]
+    texts += [f"Note: {note}." for note in t.notes]
     if drawn := len(next(iter(fit.samples.values()), ())):
-        few = f", not the {fit.asked:,} asked for, as the table has {len(t):,} rows"
-        found.append(f"Bootstrap: {drawn:,} resamples{few if drawn < fit.asked else ''}.")
+        few = f", not the {fit.requested_resamples:,} requested, as the table has {len(t):,} rows"
+        texts.append(
+            f"Bootstrap: {drawn:,} resamples{few if drawn < fit.requested_resamples else ''}."
+        )
     if a.basin is not None:
-        found += _compare(a, a.basin)
+        texts += _compare(a, a.basin)
     elif a.rivals:
         words = "; ".join(
             f"{listed(m.coefficients, fit.law)} (objective {number(m.objective, 8)})"
             for m in (fit.minima[i] for i in a.rivals[:4])
         )
         flat = "" if a.identified else ", points of the flat directions above all"
-        found.append(
+        texts.append(
             f"{len(a.rivals)} other local minima are as good within the noise{flat}: {words}."
         )
     bad = [v for v in a.verdicts if not v.identified]
     if bad:
-        found.append(
+        texts.append(
             "NOT IDENTIFIED: "
             + "; ".join(f"{v.name}: {v.reason}" for v in bad)
             + ". No point value of these should be quoted."
         )
         for s in a.suggestions:
             if s.shrinks > 0.99:
-                found.append(
-                    f"No single run of those considered would pin down {s.name}: its effect on the "
-                    "loss at the fitted values is too small."
+                texts.append(
+                    f"No single run considered would identify {s.name}: its effect on the loss is too "
+                    "small at the fitted values."
                 )
                 continue
-            found.append(
-                f"To pin down {s.name}, of the runs considered the most would be learnt from N = "
-                f"{number(s.params, 3)}, U = {number(s.unique_tokens, 3)}, {number(s.epochs, 3)} "
-                f"epochs: the variance of its logarithm would fall to {s.shrinks:.0%}."
+            texts.append(
+                f"To narrow {s.name}, add a run of N = {number(s.params, 3)}, U = "
+                f"{number(s.unique_tokens, 3)}, {number(s.epochs, 3)} epochs. Of the runs considered "
+                f"it tells most: the variance of log {s.name} falls to {s.shrinks:.0%}."
             )
     else:
-        found.append("Every coefficient is identified.")
-    found.append(verdicts.rule(fit))
+        texts.append("Every coefficient is identified.")
+    texts.append(verdicts.rule(fit))
     if a.first is not None:
-        found.append(
+        texts.append(
             "Two steps: the intervals of step two are the bootstrap's, which refits step one with "
             "each resample; the profiles take step one as known, and are too narrow."
         )
-    found += [f"{v.name} is {v.flag}." for v in a.verdicts if v.flag]
-    found += _worth(a)
+    texts += [f"{v.name} is {v.flag}." for v in a.verdicts if v.flag]
+    texts += _worth(a)
     if a.exponents:
-        found.append(_exponents(a.exponents))
-    found += [_prediction(p) for p in a.predictions]
+        texts.append(_exponents(a.exponents))
+    texts += [_prediction(p) for p in a.predictions]
     if a.outliers:
         names = ", ".join(f"{o.label} ({o.deviations:+.1f})" for o in a.outliers[:6])
         more = f" and {len(a.outliers) - 6} more" if len(a.outliers) > 6 else ""
-        found.append(
+        texts.append(
             f"{len(a.outliers)} rows lie beyond 6 robust standard deviations: {names}{more}. They "
             "are in the fit; --drop-outliers 6 leaves them out by that rule."
         )
     if t.excluded:
-        found.append(f"{len(t.excluded)} runs were left out; the reasons are listed.")
-    return found
+        texts.append(f"{len(t.excluded)} runs were left out; the reasons are listed.")
+    return texts
 
 
 def _loss(loss: RobustLoss) -> str:
@@ -121,7 +122,7 @@ def _compare(a: Analysis, b: Basin) -> list[str]:
     fit = a.fit
     same = abs(b.objective - fit.objective) <= 1e-9 * fit.objective
     worse = f"{(b.objective / fit.objective - 1):.2%} above the global minimum"
-    found = [
+    texts = [
         f"Published, {b.published.title}: {listed(b.published.coefficients)}, objective "
         f"{b.at_published:.10f}, R2 {b.r2_at_published:.4f}. The local minimum there: "
         f"{listed(b.coefficients)}, objective {b.objective:.10f}"
@@ -133,7 +134,7 @@ def _compare(a: Analysis, b: Basin) -> list[str]:
             f"({', '.join(number(v) for v in m.coefficients.values())}) {m.objective:.8f}"
             for m in others[:4]
         )
-        found.append(
+        texts.append(
             f"Global minimum: {listed(fit.minima[0].coefficients)}, objective {fit.objective:.10f}, "
             f"R2 {fit.r2:.4f}. Other local minima found: {others_listed}."
         )
@@ -141,19 +142,19 @@ def _compare(a: Analysis, b: Basin) -> list[str]:
         p = a.profiles["R_D"]
         near = p.values[p.deviance < 1.0]
         top = p.objective[p.deviance < 1.0].max() / fit.objective - 1
-        found.append(
+        texts.append(
             f"Between them lies a flat valley: with R_N refitted, the objective changes by {top:.2%} "
             f"for R_D from {number(near.min(), 3)} to {number(near.max(), 3)}, less than one unit of "
             f"deviance; a 90% interval allows {intervals.threshold(fit):.2f}."
         )
     if a.joint is not None:
         j = a.joint
-        found.append(
+        texts.append(
             f"Fitted jointly instead, on these runs alone: {listed(j.coefficients, j.law)}, objective "
-            f"{j.objective:.8f} ({j.objective / fit.objective - 1:+.0%}), R2 {j.r2:.4f}; --steps "
+            f"{j.objective:.8f} ({j.objective / fit.objective - 1:+.0%}), R2 {j.r2:.4f}; --stages "
             "joint gives its intervals and verdicts."
         )
-    return found
+    return texts
 
 
 def _worth(a: Analysis) -> list[str]:
@@ -176,15 +177,15 @@ def _worth(a: Analysis) -> list[str]:
     ]
 
 
-def _exponents(found: tuple[Exponent, ...]) -> str:
+def _exponents(exponents: tuple[Exponent, ...]) -> str:
     words = []
-    for e in found:
+    for e in exponents:
         if math.isnan(e.value):
-            words.append(f"{e.approach}: not to be had ({e.note or 'too few runs'})")
+            words.append(f"{e.approach}: unknown ({e.note or 'too few runs'})")
             continue
         around = "" if math.isnan(e.low) else f" ({number(e.low, 3)} to {number(e.high, 3)})"
         words.append(f"{e.approach} {e.value:.3f}{around}{', ' + e.note if e.note else ''}")
-    values = [e.value for e in found if not math.isnan(e.value)]
+    values = [e.value for e in exponents if not math.isnan(e.value)]
     spread = f" They differ by up to {max(values) - min(values):.2f}." if len(values) > 1 else ""
     return f"Exponent a of N_opt ~ C^a: {'; '.join(words)}.{spread}"
 
@@ -203,7 +204,7 @@ def _prediction(p: Prediction) -> str:
 
 
 def as_json(a: Analysis) -> dict[str, Any]:
-    """Everything, as strict JSON; see `plain`."""
+    """The whole analysis as strict JSON; see `plain`."""
     fit = a.fit
     return plain(
         {
@@ -252,22 +253,22 @@ def _verdict(v: Verdict) -> dict[str, Any]:
     def ends(low: float, high: float) -> dict[str, float]:
         return {"low": -math.inf if low <= 0 else low, "high": high}
 
-    said = dataclasses.asdict(v) | ends(v.low, v.high)
-    return said | {"profile": ends(*v.profile), "boot": ends(*v.boot)}
+    fields = dataclasses.asdict(v) | ends(v.low, v.high)
+    return fields | {"profile": ends(*v.profile), "boot": ends(*v.boot)}
 
 
 def plain(value: Any) -> Any:
-    """A value as strict JSON: a number that is not known (NaN) or has no end (infinity) is null.
+    """Converts a value to strict JSON: an unknown number (NaN) and an open end (infinity) are null.
 
-    An object with `low` and `high` also says which end its interval lacks: "open" is "above",
-    "below", "both" or, where it has two ends or none is known, "".
+    An object with `low` and `high` also gets "open", the ends that its interval lacks: "above",
+    "below", "both", or "" if it has two ends or none is known.
     """
     if isinstance(value, dict):
-        made = {str(k): plain(v) for k, v in value.items()}
+        members = {str(k): plain(v) for k, v in value.items()}
         ends = value.get("low"), value.get("high")
         if all(isinstance(end, int | float | np.number) for end in ends):
-            made["open"] = _open(*ends)
-        return made
+            members["open"] = _open(*ends)
+        return members
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     if isinstance(value, np.ndarray):
@@ -285,16 +286,16 @@ def _open(low: Any, high: Any) -> str:
 SYMBOLS = {"alpha": r"\alpha", "beta": r"\beta", "R_D": "R_D^*", "R_N": "R_N^*", "gamma": r"\gamma"}
 
 
-def as_latex(found: list[Analysis]) -> str:
+def as_latex(analyses: list[Analysis]) -> str:
     """A booktabs table of the coefficients and the 90% intervals that their verdicts rest on."""
     lines = [
-        *(f"% {' '.join(f'{a.fit.law.name} on {a.fit.table.name}'.split())}" for a in found[:1]),
+        *(f"% {' '.join(f'{a.fit.law.name} on {a.fit.table.name}'.split())}" for a in analyses[:1]),
         r"\begin{tabular}{llll}",
         r"\toprule",
         r"family & coefficient & value & 90\% interval \\",
         r"\midrule",
     ]
-    for a in found:
+    for a in analyses:
         for v in a.verdicts:
             symbol = SYMBOLS.get(
                 v.name, v.name if "_" not in v.name else v.name.replace("_", "_{") + "}"

@@ -1,4 +1,4 @@
-"""What repetition is worth: compute for equal loss, half-lives, the epochs that cost little."""
+"""The value of repeated data: compute for equal loss, half-lives, the epochs that cost little."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ def equivalence(
     unique_tokens: float,
     compute: Any,
     *,
-    level: float = LEVEL,
     resamples: int = 200,
 ) -> Equivalence:
     """How much more compute the challenger needs for the reference's loss (Nie et al. 2024: 16)."""
@@ -45,7 +44,7 @@ def equivalence(
         n = min(*(len(next(iter(f.samples.values()))) for f in fits), resamples)
         values = [{k: v[:n, None] for k, v in f.samples.items()} for f in fits]
         draws = _ratio(fits, (values[0], values[1]), C, unique_tokens)
-        wide = widened(level, *fits)
+        wide = widened(LEVEL, *fits)
         low, high = np.array([interval(column, wide) for column in draws.T]).T
     return Equivalence(C, best.epochs, ratio, low, high)
 
@@ -64,20 +63,20 @@ def _ratio(fits: tuple[Fitted, Fitted], values: tuple[Any, Any], C: np.ndarray, 
 
 
 def at_epochs(f: Fitted, unique_tokens: float, epochs: Any) -> np.ndarray:
-    """The compute at which the best use of U makes so many epochs; NaN where it never does."""
+    """The compute at which the best use of U takes so many epochs; NaN if none does."""
     once = 6 * unique_tokens
     C = np.geomspace(once, once * max(unique_tokens, 1e4) * 1e6, 400)
-    made = optimal(f.law, f.coefficients, C, unique_tokens).epochs
-    found = []
+    reached = optimal(f.law, f.coefficients, C, unique_tokens).epochs
+    computes = []
     for e in np.asarray(epochs, float):
-        past = np.flatnonzero(made > e * (1 + 1e-9))
+        past = np.flatnonzero(reached > e * (1 + 1e-9))
         k = past[0] if len(past) else 0
         if k == 0:
-            found.append(math.nan)
+            computes.append(math.nan)
             continue
-        share = math.log(e / made[k - 1]) / math.log(made[k] / made[k - 1])
-        found.append(float(C[k - 1] * (C[k] / C[k - 1]) ** share))
-    return np.array(found)
+        share = math.log(e / reached[k - 1]) / math.log(reached[k] / reached[k - 1])
+        computes.append(float(C[k - 1] * (C[k] / C[k - 1]) ** share))
+    return np.array(computes)
 
 
 def half_life(f: Fitted) -> tuple[float, float, float]:

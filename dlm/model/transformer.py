@@ -51,8 +51,8 @@ def transformer(model: config.Model, rows: int) -> Transformer:
       time       Float[B] in [0, 1], read by models with model.time_conditioning="adaln" and by no other
       hidden     the last Float[B T D] in place of logits
       key        switches dropout on; of the batch, or the `keys.RowKeys` of its rows
-      cache      keys and values of S positions, written at `positions` (consecutive); then
-                 `apply` returns (logits, cache) and `mask` is over all S
+      cache      keys and values of S positions, of each block in each loop, written at `positions`
+                 (consecutive); then `apply` returns (logits, cache) and `mask` is over all S
     Returns float32 logits Float[B T R].
 
     Raises:
@@ -96,7 +96,7 @@ def transformer(model: config.Model, rows: int) -> Transformer:
     def cache(batch: int, length: int) -> Cache:
         shape = (batch, length, model.heads, model.width // model.heads)
         empty = jnp.zeros(shape, model.dtype)
-        return tuple((empty, empty) for _ in range(model.layers))
+        return tuple((empty, empty) for _ in range(model.layers * model.loops))
 
     return Transformer(init, apply, cache)
 
@@ -130,9 +130,9 @@ class _Transformer(nnx.Module):
         drops = None
         if key is not None and c.dropout != config.Dropout():
             drops = row_keys(key, len(x))
-            x = _dropout(x, c.dropout.embedding, drops.fold_in(c.layers))
+            x = _dropout(x, c.dropout.embedding, drops.fold_in(c.layers * c.loops))
         written = []
-        blocks = [getattr(self, f"block_{i:02d}") for i in range(c.layers)]
+        blocks = [getattr(self, f"block_{i:02d}") for i in range(c.layers)] * c.loops
         if layers is not None:
             graph = nnx.graphdef(blocks[0])
 
@@ -141,7 +141,9 @@ class _Transformer(nnx.Module):
                 run, drop = nnx.merge(graph, weights), drops and drops.fold_in(number)
                 return run(x, mask, (asking, rotation), condition, drop)[0], None
 
-            x, _ = jax.lax.scan(_remat(body, c.remat), x, (jnp.arange(c.layers), layers))
+            for start in range(0, len(blocks), c.layers):  # the first block of each loop
+                numbers = jnp.arange(start, start + c.layers)
+                x, _ = jax.lax.scan(_remat(body, c.remat), x, (numbers, layers))
             blocks = []
         for i, block in enumerate(blocks):
             drop = drops and drops.fold_in(i)
@@ -170,12 +172,17 @@ class _Transformer(nnx.Module):
 
 
 class _Block(nnx.Module):
-    """x + attention(norm(x)), then x + SwiGLU(norm(x)); output projections start 1/sqrt(2N) smaller."""
+    """x + attention(norm(x)), then x + SwiGLU(norm(x)).
+
+    Output projections start at 1/(loops·sqrt(2·layers)) of the deviation of the others: what layers
+    of their own weights add up grows with the root of their number, what the same weights add in
+    each loop grows with the number of loops (arXiv 2606.18524).
+    """
 
     def __init__(self, c: config.Model, rngs: nnx.Rngs):
         self.c = c
         heads, head = c.heads, c.width // c.heads
-        small = c.init_std * (2 * c.layers) ** -0.5
+        small = c.init_std * (2 * c.layers) ** -0.5 / c.loops
         self.attention_norm = nnx.Param(jnp.ones(c.width))
         self.qkv = _normal(rngs, (c.width, 3, heads, head), c.init_std)
         self.out = _normal(rngs, (heads, head, c.width), small)

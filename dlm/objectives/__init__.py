@@ -1,4 +1,4 @@
-"""One file for each family: its record, its maths, its sampler. `make` is the one way in."""
+"""Training objectives, one file for each family. `make` builds one from a config."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ __all__ = ["OBJECTIVES", "Conditionals", "InOrder", "Objective", "Sum", "make"]
 
 @dataclass(frozen=True)
 class Objective:
-    """Pure functions over `apply` (or the whole model, to sample) and tokens Int[B L]; in nats.
+    """Pure functions over a model and tokens Int[B L]; losses are sums in nats.
 
     loss(apply, params, tokens, key, step=None) -> Sum    scalar; what training minimises
-    nll(apply, params, tokens, key, passes) -> Sum        Float[B]; what evaluation reports
+    nll(apply, params, tokens, key, passes) -> Sum        Float[B]; what evaluation reports, a mean
+                                                          over `passes` Monte Carlo samples
     sample(model, params, key, prompt, length, *, infill, steps, temperature, top_p, order, budget)
-        -> Int[B length]; each family reads the options that it knows, see `common.SampleRequest`
-    init(params) -> params                                adds the objective's own, if it has any
+        -> Int[B length]; a family ignores options that it does not know, see `common.SampleRequest`
+    init(params) -> params                                adds the objective's parameters, if any
 
-    `key` is that of the whole batch, or `keys.RowKeys` if tokens are some rows of it.
+    `key` is the key of the whole batch, or `keys.RowKeys` if tokens are only some of its rows.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Objective:
     conditionals: Conditionals | InOrder | None = None  # what any order can be scored with
 
 
-# Their files have what a file of one's own has: FAMILY, make(objective, vocab_size) -> (loss, nll,
+# Each file defines what a user's file defines: FAMILY, make(objective, vocab_size) -> (loss, nll,
 # sample); if the objective has parameters, init(objective, params) -> params; if it can score any
 # order, conditionals(objective, vocab_size) -> Conditionals, InOrder or None.
 OBJECTIVES = {
@@ -54,10 +55,10 @@ OBJECTIVES = {
 
 @functools.lru_cache(maxsize=64)
 def make(objective: config.Objective, vocab_size: int) -> Objective:
-    """The objective of a config over a vocabulary; one object for equal arguments.
+    """Builds the objective of a config over a vocabulary. Equal arguments give the same object.
 
     Raises:
-      DlmError: a file of one's own does not keep to what `Objective` says; names the file and line.
+      DlmError: a user's file does not follow `Objective`; names the file and line.
     """
     door = custom.load(objective) if objective.file else OBJECTIVES[objective.name]
     init = getattr(door, "init", lambda objective, params: params)

@@ -1,4 +1,4 @@
-"""AR in any order: orders with target positions, scored by their mean over the trained orders.
+"""AR in any order: trained with target positions, scored by the mean over the trained orders.
 
 -log of the mean over orders s of p_s(x) <= E_s[-log p_s(x)], a bound on the likelihood of the
 mixture (Uria et al. 2014). For a model that only looks at which tokens are known, it is the bound
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from dlm import config
+from dlm.config import families
 from dlm.model import keys
 from dlm.objectives import ar, orders
 from dlm.objectives.common import InOrder, Sum, mean, total
@@ -21,8 +22,8 @@ from dlm.objectives.common import InOrder, Sum, mean, total
 FAMILY = config.FAMILIES["any_order"]
 
 
-def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
-    """loss, nll and sample of `dlm.objectives.Objective`."""
+def make(objective: families.AnyOrder, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+    """Makes loss, nll and sample of `dlm.objectives.Objective`."""
 
     def example(draws: keys.RowKeys, tokens: Int[Array, "B L"]) -> ar.ARExample:
         order = orders.sample_order(objective, draws, tokens)
@@ -41,7 +42,7 @@ def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callab
     return loss, nll, sample
 
 
-def conditionals(objective: config.Objective, vocab_size: int) -> InOrder:
+def conditionals(objective: families.AnyOrder, vocab_size: int) -> InOrder:
     """A sequence in any order, each target asked for by its position."""
 
     def token_nll(apply, params, tokens, order: Int[Array, "B L"]) -> Float[Array, "B L"]:

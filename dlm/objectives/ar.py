@@ -1,4 +1,4 @@
-"""Autoregression: p(x) = Π_j p(x_j | BOS, x_<j). Its nll is the exact likelihood.
+"""Autoregression: p(x) = Π_j p(x_j | BOS, x_<j). The nll is the exact -log p(x).
 
 Source: arXiv 2507.15857, section 2.1.
 """
@@ -21,24 +21,24 @@ FAMILY = config.FAMILIES["ar"]
 
 
 class ARExample(NamedTuple):
-    """One way of showing sequences to the model: what it reads, where, and what it predicts."""
+    """How sequences are shown to the model: what it reads, at which positions, and what it predicts."""
 
     inputs: Int[Array, "B L"]
     targets: Int[Array, "B L"]
     positions: Int[Array, "*B L"] | None = None
     mask: Mask = "causal"
-    queries: Int[Array, "*B L"] | None = None  # positions just before the targets'
+    queries: Int[Array, "*B L"] | None = None  # one position before that of each target
 
 
 def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
-    """loss, nll and sample of `dlm.objectives.Objective`."""
+    """Makes loss, nll and sample of `dlm.objectives.Objective`."""
     return trained_on(None, vocab_size)
 
 
 def trained_on(
     make_example: Callable[[keys.RowKeys, Int[Array, "B L"]], ARExample] | None, vocab_size: int
 ) -> tuple[Callable, Callable, Callable]:
-    """As `make`, but training shows `make_example(draws, tokens)`; the rest is left to right."""
+    """Makes AR whose training shows `make_example(draws, tokens)`; scores and samples left to right."""
 
     def loss(apply, params, tokens, key, step=None) -> Sum:
         dropout = keys.row_keys(key, len(tokens))
@@ -51,7 +51,7 @@ def trained_on(
         return total({"nll": jnp.sum(nll)}, tokens)
 
     def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
-        del key, passes  # exact: nothing is drawn
+        del key, passes  # exact: no randomness
         nll = token_nll(apply, params, left_to_right(tokens, vocab_size), None, vocab_size)
         return total({"nll": jnp.sum(nll, axis=-1)}, tokens)
 
@@ -65,7 +65,7 @@ def left_to_right(tokens: Int[Array, "B L"], vocab_size: int) -> ARExample:
 def token_nll(
     apply: Callable, params: Params, example: ARExample, key: keys.RowKeys | None, vocab_size: int
 ) -> Float[Array, "B L"]:
-    """-log p of each target, in nats."""
+    """Returns -log p of each target in nats."""
     where: dict = {} if example.queries is None else {"queries": example.queries}
     where |= {} if example.positions is None else {"positions": example.positions}
     logits = apply(params, example.inputs, mask=example.mask, key=key, **where)

@@ -2,12 +2,12 @@
 
   (1) -log p(x) <= Σ_blocks E (b/k) Σ_{masked} -log p(x_i | masked block, clean blocks before it)
 
-is the sum of the masked bounds of the blocks, k of whose b tokens are masked, or 1/m in place of
-b/k if each is masked with probability m (BD3-LM, Arriola et al. 2025, arXiv 2503.09573, section 3).
-One call sees a noisy and a clean copy of the sequence, each behind its own BOS: a noisy block sees
-itself and the clean tokens before it, a clean block itself and those before. The first noisy block
-sees only its own copy, so b = L is masked diffusion; with b = 1 the bound is exact, AR that asks by
-a MASK at the position.
+sums the masked bounds of all blocks; k of the b tokens of a block are masked. If each token is masked
+with probability m, the weight is 1/m in place of b/k (BD3-LM, Arriola et al. 2025, arXiv 2503.09573,
+section 3). One call reads a noisy and a clean copy of the sequence, each behind its own BOS: a noisy
+block sees itself and the clean tokens before it, a clean block sees itself and the clean tokens before
+it. The first noisy block sees only the noisy copy, so b = L is masked diffusion. With b = 1 the bound
+is exact: AR that has MASK at the position it predicts.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from dlm import config
+from dlm.config import families
 from dlm.model import Params, Transformer, keys
 from dlm.objectives import common, reveal
 from dlm.objectives.common import SampleRequest, Sum, exact_count_mask, mask_id, total, with_bos
@@ -29,7 +30,7 @@ FAMILY = config.FAMILIES["block"]
 
 
 def visible(length: int, block: int) -> Bool[np.ndarray, "T T"]:
-    """Which row sees which column, of [BOS, noisy 1..L, BOS, clean 1..L], T = 2L + 2."""
+    """Says which row sees which column of [BOS, noisy 1..L, BOS, clean 1..L], T = 2L + 2."""
     number = np.concatenate([[0], np.arange(length) // block + 1])  # of the block; BOS is 0
     noisy_noisy = number[:, None] == number[None]
     first = number <= 1  # the first block and its BOS see each other, as masked diffusion's do
@@ -41,8 +42,8 @@ def visible(length: int, block: int) -> Bool[np.ndarray, "T T"]:
     return np.block([[noisy_noisy, noisy_clean], [nothing, clean_clean]])
 
 
-def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
-    """loss, nll and sample of `dlm.objectives.Objective`."""
+def make(objective: families.Block, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+    """Makes loss, nll and sample of `dlm.objectives.Objective`."""
     block = objective.block
 
     def loss(apply, params, tokens, key, step=None) -> Sum:
@@ -72,7 +73,7 @@ def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callab
 def mask_by_count(
     chance: Float[Array, "B L"], u: Float[Array, "B N"]
 ) -> tuple[Bool[Array, "B L"], Float[Array, "B N"]]:
-    """Masks k tokens of each of N blocks, k uniform in 1..b by u; with the weight b/k."""
+    """Masks k tokens of each of N blocks, k uniform in 1..b; returns the masks and the weights b/k."""
     block = chance.shape[1] // u.shape[1]
     count = jnp.clip(jnp.floor(u * block).astype(jnp.int32) + 1, 1, block)
     masked = exact_count_mask(chance.reshape(*u.shape, block), count)
@@ -88,7 +89,7 @@ def weighted_nll(
     key: keys.RowKeys | None,
     vocab_size: int,
 ) -> Float[Array, " B"]:
-    """The weighted sum of (1) over N blocks, in nats."""
+    """Returns the weighted sum of (1) over N blocks, in nats."""
     block = tokens.shape[1] // weight.shape[1]
     logits = masked_logits(apply, params, tokens, masked, block, key, vocab_size)
     nats = jnp.where(masked, common.cross_entropy(logits, tokens, vocab_size), 0)
@@ -116,7 +117,7 @@ def masked_logits(
     )[:, 1 : length + 1]
 
 
-def conditionals(objective: config.Objective, vocab_size: int) -> common.Conditionals:
+def conditionals(objective: families.Block, vocab_size: int) -> common.Conditionals:
     """p(x_i | the unmasked tokens of its block, the blocks before), all blocks in one call."""
 
     def at_hidden(apply, params, tokens, hidden: Bool[Array, "B L"]) -> Float[Array, "B L V"]:
@@ -129,7 +130,7 @@ def conditionals(objective: config.Objective, vocab_size: int) -> common.Conditi
 def fill_blocks(
     block: int, vocab_size: int, model: Transformer, params: Params, key, request: SampleRequest
 ) -> Int[Array, "B L"]:
-    """Samples block by block, `steps` calls over all blocks (0: one a token), with a KV cache.
+    """Samples block by block with a KV cache, in `steps` calls over all blocks (0: one per token).
 
     The cache holds the clean blocks, so a call reads b tokens (and BOS, in the first block).
     """

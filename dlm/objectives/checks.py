@@ -1,8 +1,7 @@
-"""What every objective has to keep, by brute force over all strings of a small alphabet.
+"""Checks the laws that every objective keeps, by brute force over all strings of a small alphabet.
 
-The tests run these on every family, and `dlm check-objective FILE` on one's own. Three models stand
-in for all: a random one far from uniform, one that knows nothing, and one that has learnt three
-strings.
+The tests check every family, and `dlm check-objective FILE` checks a user's file. Three models are
+used: a random one far from uniform, one with uniform predictions, and one trained on three strings.
 """
 
 from __future__ import annotations
@@ -25,7 +24,8 @@ VOCABULARY, LENGTH = 3, 4
 MODEL = config.Model(
     layers=1, width=8, heads=2, ff=16, init_std=0.5, tied=False, time_conditioning="adaln"
 )
-PASSES, KEYS, LIMIT = 32, 12, 4.0  # of a bound; repeats for a standard error; errors allowed
+# Monte Carlo samples of a bound; repeats for its standard error; standard errors that are allowed.
+PASSES, KEYS, LIMIT = 32, 12, 4.0
 ALIKE = np.tile([0, 40, 80], 9)  # 0000, 1111, 2222 among all strings
 STEPS = 300
 
@@ -58,7 +58,7 @@ def bench(objective: Objective) -> Bench:
 
 
 def check(objective: Objective) -> list[Proof]:
-    """Every law, in the order of what is the worse to break."""
+    """Checks every law, the most important first."""
     laws = [sums, parts, normalised, repeatable, rows, training, samples]
     if objective.family.hides_targets:
         laws.append(blind)
@@ -75,7 +75,7 @@ def _scores(b: Bench, params: Params, passes: int, repeats: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=32)
 def _learnt(objective: Objective) -> tuple[Params, Params]:
-    """A model that has gone downhill on three strings alone, and its last gradient."""
+    """Trains a model on three strings. Returns its parameters and the last gradient."""
     b = bench(objective)
 
     @jax.jit
@@ -98,7 +98,7 @@ def _learnt(objective: Objective) -> tuple[Params, Params]:
 
 
 def parts(b: Bench) -> list[Proof]:
-    """Of a batch in three parts, whose rows draw what they draw in the whole."""
+    """Compares the loss of a batch with the sum over three parts of it, whose rows draw the same."""
     draws = keys.row_keys(jax.random.key(9), len(b.strings))
     whole = float(b.loss(b.params, b.strings, draws.key).nats)
     thirds = [draws.rows[i::3] for i in range(3)]
@@ -123,7 +123,7 @@ def sums(b: Bench) -> list[Proof]:
 
 
 def _wrong_sum(total: Sum, shape: tuple[int, ...], tokens: int) -> str:
-    """What is wrong with a Sum, or nothing."""
+    """Says what is wrong with a Sum; "" if nothing is."""
     if total.nats.shape != shape:
         return f"nats has shape {total.nats.shape}, must be {shape}"
     if total.tokens != tokens:
@@ -140,10 +140,10 @@ def _wrong_sum(total: Sum, shape: tuple[int, ...], tokens: int) -> str:
 
 
 def normalised(b: Bench) -> list[Proof]:
-    """Of a likelihood the probabilities of all strings sum to one, of a bound to one or less.
+    """Sums the probabilities of all strings: 1 for a likelihood, at most 1 for a bound.
 
-    A bound that is loose for a random model may hide a wrong weight; it is tight, or nearly, for one
-    that knows nothing, and for one that has learnt.
+    A bound may be loose for a random model and so hide a wrong weight. It is nearly tight for a model
+    with uniform predictions and for a trained one.
     """
     flat = jax.tree.map(jnp.zeros_like, b.params)
     models = {"random": b.params, "knows nothing": flat, "has learnt": _learnt(b.objective)[0]}
@@ -167,16 +167,16 @@ def normalised(b: Bench) -> list[Proof]:
 
 
 def blind(b: Bench) -> list[Proof]:
-    """No logits are scored on a token that reached them: changing token i, under one key, changes
-    no row of logits whose loss, at given logits, depends on token i.
+    """Checks that no logits are scored on a token that the model saw: under one key, changing token i
+    changes no row of logits whose loss, at fixed logits, depends on token i.
 
-    For objectives that hide what they ask for. Noise that may leave a token as it is shows it by
-    design; there the sum over all strings is the proof.
+    Only for objectives that hide their targets. Noise that may leave a token unchanged shows it by
+    design; for those, the sum over all strings is the proof.
     """
     objective = b.objective
 
     def look(score: Callable, tokens: jax.Array, key: jax.Array) -> tuple[list, list]:
-        """Logits of every call of the model, and the score's slope at fixed ones in their place."""
+        """Returns the logits of every call, and the gradient of the score at other, fixed logits."""
         logits = []
 
         def real(*inputs, **how):
@@ -192,7 +192,7 @@ def blind(b: Bench) -> list[Proof]:
         return logits, jax.grad(slope)(fixed)
 
     def count(look: Callable, repeats: int) -> np.ndarray:
-        """Rows that reached what they are scored on, and all that are scored."""
+        """Counts rows of logits that saw what they are scored on, and all rows that are scored."""
         leaks = scored = 0
         for k in range(repeats):
             logits, slopes = look(b.strings, jax.random.key(k))
@@ -234,7 +234,7 @@ def repeatable(b: Bench) -> list[Proof]:
 
 
 def rows(b: Bench) -> list[Proof]:
-    """BOS and MASK are inputs only: their rows of the output change nothing."""
+    """Checks that BOS and MASK are inputs only: their logits change nothing."""
     loud = b.params | {"head": b.params["head"].at[VOCABULARY:].set(40.0)}
     key = jax.random.key(5)
     same = all(
@@ -248,7 +248,7 @@ def rows(b: Bench) -> list[Proof]:
 
 
 def training(b: Bench) -> list[Proof]:
-    """Gradients, and steps downhill."""
+    """Checks gradients, and that steps along them lower the loss."""
 
     def mean(params):
         several = range(100, 100 + KEYS)

@@ -1,6 +1,6 @@
-"""What objectives share: sums in nats, rows of BOS and MASK, averages over times, the sampler's door.
+"""Shared by objectives: sums in nats, BOS and MASK, averages over times, the arguments of samplers.
 
-BOS is row `vocab_size` of the embedding, MASK the row after it. Both are inputs only.
+BOS is row `vocab_size` of the embedding, MASK is the row after it. The model never predicts them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dlm.model import Params, Transformer, keys
 class Sum(NamedTuple):
     """Sums in nats, never means, so that batches, microbatches and hosts add up exactly.
 
-    `nats` is a scalar (of a loss) or one number per sequence, Float[B] (of an `nll`); `tokens` is
-    the number of tokens behind all of it; `terms` are named parts of the bound that add up to nats.
+    `nats` is a scalar for a loss, and one number per sequence, Float[B], for an `nll`. `tokens` is the
+    number of tokens of the whole batch. `terms` are the named terms of the bound; they add up to nats.
     """
 
     nats: Float[Array, "*B"]
@@ -28,7 +28,7 @@ class Sum(NamedTuple):
 
 
 def total(terms: dict[str, Float[Array, "*B"]], tokens: Int[Array, "B L"]) -> Sum:
-    """Adds up named terms, in nats, in their order."""
+    """Adds up named terms in nats, in the order given."""
     return Sum(sum(terms.values(), jnp.zeros(())), tokens.size, terms)
 
 
@@ -62,7 +62,7 @@ def mask_id(vocab_size: int) -> int:
 
 
 def with_bos(tokens: Int[Array, "B L"], vocab_size: int) -> Int[Array, "B L+1"]:
-    """Puts BOS before each sequence."""
+    """Puts BOS in front of each sequence."""
     return jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=vocab_size)
 
 
@@ -93,7 +93,7 @@ class InOrder(NamedTuple):
 
 
 class Denoiser(NamedTuple):
-    """A model that sees all positions at once, and BOS; `dropout` None: in evaluation."""
+    """A model that reads BOS and all positions at once. `dropout` is None in evaluation."""
 
     apply: Callable
     params: Params
@@ -101,16 +101,16 @@ class Denoiser(NamedTuple):
     vocab_size: int
 
     def logits(self, xt: Int[Array, "B L"], t: Float[Array, " B"]) -> Float[Array, "B L V"]:
-        """Logits of the real tokens at all L positions of a noisy sequence, told the time."""
+        """Returns logits of the real tokens at all L positions of a noisy sequence xt at times t."""
         inputs, how = with_bos(xt, self.vocab_size), dict(mask="full", time=t, key=self.dropout)
         return self.apply(self.params, inputs, **how)[:, 1:, : self.vocab_size]
 
 
 def loss_by_time(names: tuple[str, ...], terms: Callable, vocab_size: int, prior_kl) -> Callable:
-    """The loss of a bound in named terms, each drawn at one time for each row.
+    """Makes the loss of a bound whose terms are drawn at one time for each row.
 
-    `terms(denoiser, tokens, u, draws)` gives one Float[B] for each name, in nats, u Float[B] in [0, 1);
-    `prior_kl(length)` is a term that depends on nothing else (None: there is none).
+    `terms(denoiser, tokens, u, draws)` returns one Float[B] for each name, in nats, for u Float[B] in
+    [0, 1). `prior_kl(length)` is a constant term in nats (None: there is none).
     """
 
     def loss(apply, params, tokens, key, step=None) -> Sum:
@@ -125,7 +125,7 @@ def loss_by_time(names: tuple[str, ...], terms: Callable, vocab_size: int, prior
 
 
 def nll_by_time(names: tuple[str, ...], terms: Callable, vocab_size: int, prior_kl) -> Callable:
-    """As `loss_by_time`, for each sequence, as a mean over times."""
+    """Makes the nll of the same bound: one value for each sequence, a mean over times."""
 
     def nll(apply, params, tokens, key, passes: int | Int[Array, ""]) -> Sum:
         batch, length = tokens.shape
@@ -144,46 +144,46 @@ def nll_by_time(names: tuple[str, ...], terms: Callable, vocab_size: int, prior_
 def cross_entropy(
     logits: Float[Array, "B L R"], tokens: Int[Array, "B L"], vocab_size: int
 ) -> Float[Array, "B L"]:
-    """-log p(token) in nats over the real vocabulary: BOS and MASK can not be predicted."""
+    """Returns -log p(token) in nats. Logits of BOS and MASK are left out of the softmax."""
     logits = logits[..., :vocab_size]
     return jax.nn.logsumexp(logits, axis=-1) - at_token(logits, tokens)
 
 
 def at_token(values: Float[Array, "*B V"], tokens: Int[Array, "*B"]) -> Float[Array, "*B"]:
-    """The entry of each token."""
+    """Picks the entry of each token."""
     return jnp.take_along_axis(values, tokens[..., None], axis=-1)[..., 0]
 
 
 def exact_count_mask(chance: Float[Array, "*B L"], counts: Int[Array, "*B"]) -> Bool[Array, "*B L"]:
-    """Marks the `counts[b]` positions of row b with the least chance: a random set, if uniform."""
+    """Marks the `counts[b]` positions of row b with the smallest `chance`: a random set if uniform."""
     rank = jnp.argsort(jnp.argsort(chance, axis=-1), axis=-1)
     return rank < counts[..., None]
 
 
 class SampleRequest(NamedTuple):
-    """What to sample and how. A family reads the options that it knows."""
+    """What to sample, and how. A family ignores options that it does not know."""
 
     prompt: Int[Array, "B P"]
-    conditioning: Int[Array, "B L"]  # tokens to keep, the prompt's or others; -1: to be sampled
-    steps: int = 0  # calls of the model; 0: as many as the family takes by itself
+    conditioning: Int[Array, "B L"]  # tokens to keep; -1 at positions to sample
+    steps: int = 0  # calls of the model; 0: the default of the family
     temperature: float = 1.0
     top_p: float = 1.0
     order: str = "ancestral"
     budget: float = 0.1  # nats, for the order "entropy"
 
     def masked(self, mask: int) -> Int[Array, "B L"]:
-        """The conditioning with MASK at the positions to be sampled."""
+        """Returns the conditioning with MASK at the positions to sample."""
         return jnp.where(self.conditioning < 0, mask, self.conditioning)
 
     def options(self) -> dict[str, Any]:
-        """All but the tokens, by name, for `dlm.objectives.reveal`."""
+        """Returns the options by name, for `dlm.objectives.reveal`."""
         return dict(zip(self._fields[2:], self[2:], strict=True))
 
 
 def sampler(
     fill: Callable[[Transformer, Params, PRNGKeyArray, SampleRequest], Int[Array, "B L"]],
 ) -> Callable[..., Int[Array, "B L"]]:
-    """`sample` of `dlm.objectives.Objective`, from a function that fills in one request."""
+    """Makes `sample` of `dlm.objectives.Objective` from a function that fills in one request."""
 
     def sample(
         model, params, key, prompt: Int[Array, "B P"], length: int, *, infill=None, **options

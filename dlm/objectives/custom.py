@@ -1,4 +1,4 @@
-"""An objective of one's own, from `objective.file`: what its functions take and return is checked."""
+"""Loads an objective from a user's file, and checks what its functions take and return."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlm import config
-from dlm.config.families import check_call
+from dlm.config.family import check_call
 from dlm.errors import DlmError, fail, running
 from dlm.model import Params
 from dlm.objectives.common import SampleRequest, Sum
 
 
 class Door(NamedTuple):
-    """What the file of a family holds, see `dlm.objectives.OBJECTIVES`."""
+    """What the file of an objective defines, see `dlm.objectives.OBJECTIVES`."""
 
     FAMILY: config.Family
     make: Callable[[config.Objective, int], tuple[Callable, Callable, Callable]]
@@ -26,12 +26,12 @@ class Door(NamedTuple):
 
 
 def load(c: config.Objective) -> Door:
-    """Loads the file; each of its functions raises DlmError, with a line, if it fails.
+    """Loads the file. If one of its functions fails later, it raises DlmError with the line.
 
     Raises:
-      DlmError: the file does not load, or lacks a part.
+      DlmError: the file does not load, or lacks a definition.
     """
-    module = config.own(c.file, c.digest)
+    module = config.load_custom(c.file, c.digest)
     init = getattr(module, "init", lambda objective, params: params)
     check_call(c.file, "init", init, "(objective, params)", 2)
     make = functools.partial(_make, c.file, module.make)
@@ -41,11 +41,11 @@ def load(c: config.Objective) -> Door:
 def _make(
     file: str, make: Callable, objective: config.Objective, vocab_size: int
 ) -> tuple[Callable, Callable, Callable]:
-    """Gives loss, nll and sample of the file, guarded.
+    """Calls `make` of the file and wraps the loss, nll and sample that it returns in checks.
 
     Raises:
-      DlmError: `make` fails, or returns other than three functions that can be called as
-        `dlm.objectives.Objective` says.
+      DlmError: `make` fails, or does not return three functions that take the arguments of
+        `dlm.objectives.Objective`.
     """
     with running(file):
         returned = make(objective, vocab_size)
@@ -67,7 +67,7 @@ def _make(
 
 
 def _guarded(file: str, function: Callable, check: Callable[[Any, tuple], None]) -> Callable:
-    """Wraps a function of the file: an exception in it becomes one line, what it returns is checked."""
+    """Wraps a function of the file: turns its exceptions into one line, and checks what it returns."""
 
     @functools.wraps(function)
     def guarded(*args: Any, **options: Any) -> Any:

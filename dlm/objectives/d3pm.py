@@ -1,27 +1,26 @@
-"""Discrete diffusion by jumps to a limit law pi: uniform tokens, or one absorbing mask.
+"""Discrete diffusion by jumps to a limit distribution pi: uniform tokens, or one absorbing mask.
 
-By time t a token x has jumped with probability m, and alpha = 1 - m:
+By time t a token x has jumped with probability m; alpha = 1 - m:
 
   (1) q(y | x) = alpha 1[y = x] + m pi(y)
 
-In continuous time it jumps to y at the rate beta pi(y), beta = -alpha'/alpha, and the process run
-backwards, given the data, jumps from y to z at the rate beta pi(y) a(z), a(z) = q(z | x)/q(y | x). A
-model gives a_p in place of a. The divergence of the two jump processes bounds the likelihood,
+In continuous time a token jumps to y at the rate beta pi(y), beta = -alpha'/alpha. Given the data, the
+reversed process jumps from y to z at the rate beta pi(y) a(z), a(z) = q(z | x)/q(y | x). A model
+predicts a_p in place of a. The divergence of the two jump processes bounds the likelihood,
 
   (2) rate_loss = beta Σ_i pi(y_i) Σ_{z != y_i} [a_p(z) - a(z) + a(z) log(a(z)/a_p(z))]
   (3) -log p(x) <= prior_kl + int E rate_loss dt + reconstruction_nll
 
 (Campbell et al. 2022, arXiv 2205.14987; score entropy, Lou et al. 2024, arXiv 2310.16834; Schiff et
-al. 2024, arXiv 2412.10193). In T steps, s before t, it is the bound of D3PM (Austin et al. 2021, arXiv
-2107.03006), whose first step is the reconstruction:
+al. 2024, arXiv 2412.10193). In T steps, from t to s < t, it is the bound of D3PM (Austin et al. 2021,
+arXiv 2107.03006), whose first step is the reconstruction:
 
-  (4) q(x_s | x_t, x) is proportional to q(x_t | x_s) q(x_s | x); p(x_s | x_t), to its mean over x
+  (4) q(x_s | x_t, x) ∝ q(x_t | x_s) q(x_s | x); p(x_s | x_t) ∝ its mean over the model's x
   (5) -log p(x) <= prior_kl + Σ_steps E KL(q(x_s | x_t, x) || p(x_s | x_t))
 
-`denoising` models give a distribution over x, and a_p is the mean of q(. | x) under it; `score`
-models give log a_p itself. Where noise is left at t = 0 in continuous time, `nll` adds
-reconstruction_nll and training leaves it out. States: the vocabulary, and MASK as number V on the
-absorbing chain.
+`denoising` models predict a distribution over x, and a_p is the mean of q(. | x) under it; `score`
+models predict log a_p. If m(0) > 0 in continuous time, `nll` adds reconstruction_nll and training
+leaves it out. States are the vocabulary and, for the absorbing transition, MASK with number V.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from dlm import config
+from dlm.config import families
 from dlm.model import Params, Transformer, keys
 from dlm.objectives import common, schedules
 from dlm.objectives.common import Denoiser, SampleRequest, at_token, draw
@@ -46,7 +46,7 @@ TINY = 1e-30
 
 
 class Chain(NamedTuple):
-    """The process and its model, as a config says. S states: V tokens, and MASK if it absorbs."""
+    """The process that a config describes. S states: V tokens, and MASK if it absorbs."""
 
     vocab_size: int
     absorbing: bool
@@ -63,8 +63,8 @@ class Chain(NamedTuple):
         return jnp.pad(values, ((0, 0), (0, 0), (0, free)), constant_values=value)
 
 
-def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
-    """loss, nll and sample of `dlm.objectives.Objective`."""
+def make(objective: families.D3PM, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+    """Makes loss, nll and sample of `dlm.objectives.Objective`."""
     c = chain(objective, vocab_size)
     terms, ahead = ("reconstruction", "diffusion"), functools.partial(prior_kl, c)
     loss = common.loss_by_time(terms, functools.partial(terms_at, c), vocab_size, ahead)
@@ -72,7 +72,7 @@ def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callab
     return loss, nll, common.sampler(functools.partial(fill_backwards, c))
 
 
-def chain(objective: config.Objective, vocab_size: int) -> Chain:
+def chain(objective: families.D3PM, vocab_size: int) -> Chain:
     absorbing = objective.transition == "absorbing"
     limit = np.eye(vocab_size + 1)[-1] if absorbing else np.full(vocab_size, 1 / vocab_size)
     score, schedule = objective.parameterization == "score", schedules.schedule(objective)
@@ -85,7 +85,7 @@ def chain(objective: config.Objective, vocab_size: int) -> Chain:
 
 
 def transition(c: Chain, x: Float[Array, "*B S"], mask_prob) -> Float[Array, "*B S"]:
-    """(1): q(. | x) at m, of a distribution over tokens."""
+    """Returns q(. | x) of (1) at m, for a distribution over tokens x."""
     return (1 - mask_prob) * x + mask_prob * c.limit
 
 
@@ -101,7 +101,7 @@ def sample_xt(
 
 
 def posterior(c: Chain, x: Float[Array, "B L S"], xt, before, mask_prob) -> Float[Array, "B L S"]:
-    """(4): the law of x_s given x_t, with m at s and at t; exact if x is one token."""
+    """Returns (4), the distribution of x_s given x_t, with m = `before` at s and `mask_prob` at t."""
     stays = (1 - mask_prob) / (1 - before)  # alpha_t / alpha_s
     to_xt = stays * c.one_hot(xt) + (1 - stays) * jnp.asarray(c.limit)[xt][..., None]
     joint = to_xt * transition(c, x, before)
@@ -117,19 +117,19 @@ def model_logits(c: Chain, denoiser: Denoiser, xt, t: Float[Array, " B"]) -> Flo
 
 
 def predict_x(c: Chain, logits, xt, mask_prob) -> Float[Array, "B L S"]:
-    """The model's distribution over the data; of a score model on uniform tokens, by solving (1)."""
+    """Returns the model's distribution over the data. A score model of uniform tokens solves (1)."""
     if c.score and not c.absorbing:
         q = jax.nn.softmax(log_ratios(c, logits, xt, mask_prob))
         x = jnp.maximum((q - mask_prob / c.vocab_size) / (1 - mask_prob), 1e-6)
         return x / x.sum(-1, keepdims=True)
     x = c.pad(jax.nn.softmax(logits))
-    if c.absorbing:  # what is not masked is known
+    if c.absorbing:  # unmasked tokens are known
         x = jnp.where((xt == c.vocab_size)[..., None], x, c.one_hot(xt))
     return x
 
 
 def log_ratios(c: Chain, logits, xt, mask_prob) -> Float[Array, "B L S"]:
-    """log a_p(z) of (2); 0 at z = x_t."""
+    """Returns log a_p(z) of (2); 0 at z = x_t."""
     if c.score:
         raw = c.pad(logits, -30.0)
         if c.absorbing:  # the known scale of the ratios, alpha / m
@@ -145,7 +145,7 @@ def log_ratios(c: Chain, logits, xt, mask_prob) -> Float[Array, "B L S"]:
 
 
 def prior_kl(c: Chain, length: int) -> float:
-    """KL of q(x_1 | x) from pi; on the absorbing chain, from a prior with uniform tokens."""
+    """Returns KL(q(x_1 | x) || pi) in nats; if absorbing, to a prior with some uniform tokens."""
     m, v = c.schedule.end, c.vocab_size
     if c.absorbing:
         return c.schedule.prior_kl(length, v)
@@ -160,7 +160,7 @@ def rate_loss(
     t: Float[Array, " B"],
     draws: keys.RowKeys,
 ) -> Float[Array, " B"]:
-    """(2) at times t."""
+    """Returns (2) at times t."""
     mask_prob = c.schedule.mask_prob(t)[:, None, None]
     xt = sample_xt(c, draws, tokens, c.schedule.mask_prob(t))
     log_p = log_ratios(c, model_logits(c, denoiser, xt, t), xt, mask_prob)
@@ -180,7 +180,7 @@ def discrete_step_kl(
     i: Float[Array, " B"],
     draws: keys.RowKeys,
 ) -> Float[Array, " B"]:
-    """The KL of (5) for step i of 1..T, from t = i/T to (i - 1)/T; i = 1 reconstructs."""
+    """Returns the KL of (5) for step i of 1..T, from t = i/T to (i - 1)/T; step 1 reconstructs."""
     t = i / c.steps
     before = jnp.where(i > 1, c.schedule.mask_prob((i - 1) / c.steps), 0.0)
     mask_prob, before = (m[:, None, None] for m in (c.schedule.mask_prob(t), before))
@@ -193,7 +193,7 @@ def discrete_step_kl(
 
 
 def reconstruction_nll(c: Chain, denoiser: Denoiser, tokens, draws) -> Float[Array, " B"]:
-    """-log p(x | x_0) of (3), where noise is left at t = 0."""
+    """Returns -log p(x | x_0) of (3); 0 if no noise is left at t = 0."""
     if c.schedule.start == 0 or c.steps:
         return jnp.zeros(tokens.shape[0])
     mask_prob = jnp.full(tokens.shape[0], c.schedule.start)
@@ -222,7 +222,7 @@ def terms_at(
 
 
 def all_terms_at(c: Chain, denoiser: Denoiser, tokens, u, draws) -> tuple[Array, Array]:
-    """As `terms_at`, with the reconstruction that training leaves out."""
+    """Draws the terms of `terms_at` plus the reconstruction that training leaves out."""
     reconstruction, diffusion = terms_at(c, denoiser, tokens, u, draws)
     left_out = reconstruction_nll(c, denoiser, tokens, draws.fold_in(1))
     return reconstruction + left_out, diffusion
@@ -231,7 +231,7 @@ def all_terms_at(c: Chain, denoiser: Denoiser, tokens, u, draws) -> tuple[Array,
 def fill_backwards(
     c: Chain, model: Transformer, params: Params, key: PRNGKeyArray, request: SampleRequest
 ) -> Int[Array, "B L"]:
-    """Samples from the limit law to data, by `steps` draws from (4) (0: T, or 2L)."""
+    """Samples from pi to the data in `steps` draws from (4) (0: T, or 2L in continuous time)."""
     kept = request.conditioning
     batch, length = kept.shape
     calls = request.steps or c.steps or 2 * length

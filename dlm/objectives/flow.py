@@ -1,17 +1,17 @@
-"""Discrete flow matching: jumps from a source to the data, from masks or from uniform tokens.
+"""Discrete flow matching: jumps from a source (masks or uniform tokens) to the data.
 
-With k(t) rising from 0 to 1, a token is the data's with probability k, else the source's:
+At time t a token is from the data with probability k(t), which rises from 0 to 1, else from the source:
 
   (1) q(y | x) = k 1[y = x] + (1 - k) source(y)
 
-Given the data x it jumps to x at the rate k'/(1 - k); a model jumps to z at the rate k'/(1 - k) p(z).
-Both start alike and the first ends at x, so the divergence of the two bounds the likelihood,
+Given the data x, tokens jump to x at the rate k'/(1 - k); the model's jump to z at k'/(1 - k) p(z).
+Both processes start alike and the first ends at x, so their divergence bounds the likelihood,
 
   (2) jump_loss = k'/(1-k) Σ_i [1 - p(y_i) - 1[y_i != x_i] (1 + log p(x_i))]
   (3) -log p(x) <= prior_kl + int E jump_loss dt
 
-(Gat et al. 2024, arXiv 2407.15595; Shaul et al. 2024, arXiv 2412.03487). From masks it is the bound of
-masked diffusion. `k = 1 - m` of `objective.schedule`, with time run backwards.
+(Gat et al. 2024, arXiv 2407.15595; Shaul et al. 2024, arXiv 2412.03487). With masks as source it is
+the bound of masked diffusion. k = 1 - m for m of `objective.schedule`, with time run backwards.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from dlm import config
+from dlm.config import families
 from dlm.model import Params, Transformer, keys
 from dlm.objectives import common, masked, schedules
 from dlm.objectives.common import Denoiser, SampleRequest, at_token, draw, mask_id
@@ -31,8 +32,8 @@ from dlm.objectives.common import Denoiser, SampleRequest, at_token, draw, mask_
 FAMILY = config.FAMILIES["flow"]
 
 
-def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
-    """loss, nll and sample of `dlm.objectives.Objective`."""
+def make(objective: families.Flow, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+    """Makes loss, nll and sample of `dlm.objectives.Objective`."""
 
     def prior_kl(length: int) -> float:
         return schedules.schedule(objective).prior_kl(length, vocab_size)
@@ -44,19 +45,19 @@ def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callab
     return loss, nll, common.sampler(functools.partial(fill, vocab_size))
 
 
-def conditionals(objective: config.Objective, vocab_size: int) -> common.Conditionals | None:
+def conditionals(objective: families.Flow, vocab_size: int) -> common.Conditionals | None:
     """From masks, those of masked diffusion, whose sampler it shares; from uniform tokens, none."""
     return masked.conditionals(objective, vocab_size) if objective.path == "mask" else None
 
 
 def jump_loss(
-    objective: config.Objective,
+    objective: families.Flow,
     denoiser: Denoiser,
     tokens: Int[Array, "B L"],
     u,
     draws: keys.RowKeys,
 ) -> tuple[Float[Array, " B"]]:
-    """(2), in nats, at times u Float[B] of the path, 1 - u of the schedule; m'/m is k'/(1 - k)."""
+    """Returns (2) in nats at times u Float[B] of the path, 1 - u of the schedule: m'/m = k'/(1 - k)."""
     where, what = draws.split(2)
     schedule, vocab_size = schedules.schedule(objective), denoiser.vocab_size
     from_masks, length = objective.path == "mask", tokens.shape[1]
@@ -77,7 +78,7 @@ def jump_loss(
 def logits_from_uniform(
     denoiser: Denoiser, xt: Int[Array, "B L"], mask_prob: Float[Array, " B"]
 ) -> Float[Array, "B L V"]:
-    """Logits of the data: from the other positions by the model, from its own by Bayes' rule, (1)."""
+    """Returns logits of the data: the model's, and what x_t there adds by Bayes' rule, (1)."""
     logits, vocab_size = denoiser.logits(xt, mask_prob), denoiser.vocab_size
     other = (mask_prob / vocab_size)[:, None, None]
     own = (1 - mask_prob)[:, None, None] * jax.nn.one_hot(xt, vocab_size)
@@ -87,7 +88,7 @@ def logits_from_uniform(
 def fill_from_uniform(
     vocab_size: int, model: Transformer, params: Params, key: PRNGKeyArray, request: SampleRequest
 ) -> Int[Array, "B L"]:
-    """Takes Euler steps at equally spaced m: a token jumps with probability 1/(steps left)."""
+    """Samples by Euler steps at equally spaced m: a token jumps with probability 1/(steps left)."""
     kept = request.conditioning
     calls = request.steps or 2 * kept.shape[1]
     denoiser = Denoiser(model.apply, params, None, vocab_size)

@@ -25,23 +25,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from dlm import config
+from dlm.config import families
 from dlm.model import Params, Transformer, keys
 from dlm.objectives import common
 from dlm.objectives.common import Denoiser, SampleRequest, at_token, draw
 
 FAMILY = config.FAMILIES["gaussian"]
-ENDS = "log_snr"  # parameters: log-SNR at t = 0 and at t = 1, where they are learned
+ENDS = "log_snr"  # the parameters with the log-SNR at t = 0 and t = 1, if they are learned
 
 
-def init(objective: config.Objective, params: Params) -> Params:
+def init(objective: families.Gaussian, params: Params) -> Params:
     """Adds the ends of the log-SNR to the model's parameters, if they are learned."""
     if not objective.learned_schedule:
         return params
     return params | {ENDS: jnp.array([objective.log_snr, -objective.log_snr], jnp.float32)}
 
 
-def ends(c: config.Objective, params: Params) -> tuple[Array, Array]:
-    """log-SNR of a coordinate at t = 0 and t = 1; those of the config are of a whole vector."""
+def ends(c: families.Gaussian, params: Params) -> tuple[Array, Array]:
+    """Returns the log-SNR of a coordinate at t = 0 and t = 1; the config has that of a vector."""
     first, last = jnp.array([c.log_snr, -c.log_snr], jnp.float32)
     if c.learned_schedule:
         first, last = params[ENDS]
@@ -50,28 +51,28 @@ def ends(c: config.Objective, params: Params) -> tuple[Array, Array]:
 
 
 def table(params: Params) -> Float[Array, "R D"]:
-    """Embeddings of unit mean square."""
+    """Returns the embeddings, scaled to unit mean square."""
     rows = params["embedding"]
     return rows * jax.lax.rsqrt(jnp.mean(rows**2, axis=-1, keepdims=True) + 1e-12)
 
 
 def scales(snr: Float[Array, " B"]) -> tuple[Array, Array]:
-    """alpha and sigma of a log-SNR, to be multiplied with [B L D]."""
+    """Returns alpha and sigma of a log-SNR, Float[B 1 1]."""
     snr = snr[:, None, None]
     return jnp.sqrt(jax.nn.sigmoid(snr)), jnp.sqrt(jax.nn.sigmoid(-snr))
 
 
 def rounding(rows: Float[Array, "V D"], z: Float[Array, "B L D"], snr) -> Float[Array, "B L V"]:
-    """log density of z about each token's embedding, but for a constant."""
+    """Returns the log density of z around each token's embedding, up to a constant."""
     alpha, sigma = scales(snr)
     near = jnp.einsum("BLD,VD->BLV", z, rows) * alpha
     return (near - alpha**2 / 2 * jnp.sum(rows**2, axis=-1)) / sigma**2
 
 
 def predict(
-    c: config.Objective, vocab_size: int, apply: Callable, params: Params, z, snr, t, key=None
+    c: families.Gaussian, vocab_size: int, apply: Callable, params: Params, z, snr, t, key=None
 ) -> tuple[Float[Array, "B L D"], Float[Array, "B L V"]]:
-    """The predicted e, and log-weights of the tokens behind it."""
+    """Returns the predicted e, and logits of the tokens."""
     rows = table(params)
     network = {k: v for k, v in params.items() if k != ENDS}
     bos = jnp.broadcast_to(rows[vocab_size], (len(z), 1, z.shape[-1]))
@@ -84,13 +85,13 @@ def predict(
         e = (z - sigma * (sigma * z + alpha * velocity)) / alpha
         return e, rounding(rows, e, jnp.full(len(z), 4.0))
     logits = apply(network, inputs, **options)[:, 1:, :vocab_size]
-    # What z itself says of the token, beside what its neighbours do: the rounding law.
+    # The rounding law adds what z at the position says about its token.
     logits = logits + rounding(rows, z, snr)
     return jax.nn.softmax(logits) @ rows, logits
 
 
-def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
-    """loss, nll and sample of `dlm.objectives.Objective`."""
+def make(objective: families.Gaussian, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+    """Makes loss, nll and sample of `dlm.objectives.Objective`."""
     names, terms = ("diffusion", "prior", "reconstruction"), functools.partial(terms_at, objective)
     loss = common.loss_by_time(names, terms, vocab_size, prior_kl=None)
     nll = common.nll_by_time(names, terms, vocab_size, prior_kl=None)
@@ -98,15 +99,16 @@ def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callab
 
 
 def prior_kl(e: Float[Array, "B L D"], log_snr: Float[Array, ""]) -> Float[Array, " B"]:
-    """1. KL(q(z_1 | x) || N(0, 1)), in nats; z_1 has this log-SNR."""
+    """Returns term 1, KL(q(z_1 | x) || N(0, 1)), in nats; z_1 has this log-SNR."""
     alpha, sigma = scales(jnp.full(len(e), log_snr))
     return jnp.sum(alpha**2 * e**2 + sigma**2 - 1 - jnp.log(sigma**2), axis=(1, 2)) / 2
 
 
 def diffusion_loss(
-    c: config.Objective, denoiser: Denoiser, e: Float[Array, "B L D"], u, draws: keys.RowKeys
+    c: families.Gaussian, denoiser: Denoiser, e: Float[Array, "B L D"], u, draws: keys.RowKeys
 ) -> Float[Array, " B"]:
-    """2. The integrand at times u, in nats: -SNR'(t) = (first - last) SNR, log-SNR being linear."""
+    """Returns the integrand of term 2 at times u, in nats. The log-SNR is linear in t, so
+    -SNR'(t) = (first - last) SNR."""
     first, last = ends(c, denoiser.params)
     log_snr = first + (last - first) * u
     alpha, sigma = scales(log_snr)
@@ -120,7 +122,7 @@ def diffusion_loss(
 def reconstruction_nll(
     rows: Float[Array, "V D"], e: Float[Array, "B L D"], tokens, log_snr, draws: keys.RowKeys
 ) -> Float[Array, " B"]:
-    """3. -log p(x | z_0), in nats; z_0 has this log-SNR."""
+    """Returns term 3, -log p(x | z_0), in nats; z_0 has this log-SNR."""
     log_snr = jnp.full(len(e), log_snr)
     alpha, sigma = scales(log_snr)
     z = alpha * e + sigma * draws.normal(*e.shape[1:])
@@ -128,7 +130,7 @@ def reconstruction_nll(
 
 
 def terms_at(
-    c: config.Objective, denoiser: Denoiser, tokens: Int[Array, "B L"], u, draws: keys.RowKeys
+    c: families.Gaussian, denoiser: Denoiser, tokens: Int[Array, "B L"], u, draws: keys.RowKeys
 ) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, " B"]]:
     """Draws the three terms of the bound, the diffusion at times u Float[B] in [0, 1)."""
     draws, draws_0 = draws.split(2)
@@ -140,7 +142,7 @@ def terms_at(
 
 
 def fill_from_noise(
-    c: config.Objective, vocab_size: int, model: Transformer, params, key, request: SampleRequest
+    c: families.Gaussian, vocab_size: int, model: Transformer, params, key, request: SampleRequest
 ) -> Int[Array, "B L"]:
     """Samples in `steps` calls (0: 2L): "ancestral" is DDPM, "ddim" has no noise but the start.
 

@@ -1,20 +1,20 @@
-"""Masked diffusion: by time t a token is masked with probability m(t), independently.
+"""Masked diffusion: at time t each token is masked with probability m(t), independently.
 
   (1) -log p(x) <= prior_kl + int E m'(t)/m(t) Σ_{masked} -log p(x_i | x_t) dt + reconstruction
 
-The second term is the diffusion; the ends are zero where m runs from 0 to 1 (Sahoo et al. 2024, Shi
-et al. 2024; arXiv 2507.15857, section 2.2, has m(t) = t). In T steps the weight is
+The integral is the diffusion term. Prior and reconstruction are 0 if m runs from 0 to 1 (Sahoo et al.
+2024, Shi et al. 2024; arXiv 2507.15857, section 2.2, has m(t) = t). In T steps the weight is
 
-  (2) T (m_i - m_(i-1)) / m_i, step 1 being the reconstruction       (MD4, arXiv 2406.04329, section 3)
+  (2) T (m_i - m_(i-1)) / m_i, and step 1 is the reconstruction      (MD4, arXiv 2406.04329, section 3)
 
-The count form draws the number k of masked tokens and gives it its total weight over all times, L/k
-if m runs from 0 to 1 (Ou et al. 2024):
+The count form draws the number k of masked tokens and weighs it by its total weight over all times,
+which is L/k if m runs from 0 to 1 (Ou et al. 2024):
 
   (3) E_k w(k) Σ_{masked} -log p(x_i | x_masked), k uniform in 1..L   (see `schedules.count_weights`)
 
-It has the expectation of (1) and less variance. No eps floor and no forced mask, so both are
-unbiased; but where m(0) > 0, drawing times leaves the reconstruction out of training (never out of
-`nll`). Nothing depends on t but the mask: a model with time is told the share that it sees masked.
+(3) has the expectation of (1) and less variance. Both are unbiased: there is no smallest time and no
+forced mask. If m(0) > 0, training with estimator "time" leaves the reconstruction out; `nll` never
+does. A model with time conditioning is told the share of masked tokens in place of t.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from dlm import config
+from dlm.config import families
 from dlm.model import Params, Transformer, keys
 from dlm.objectives import common, reveal, schedules
 from dlm.objectives.common import Denoiser, SampleRequest, Sum, exact_count_mask
@@ -34,8 +35,8 @@ from dlm.objectives.common import Denoiser, SampleRequest, Sum, exact_count_mask
 FAMILY = config.FAMILIES["masked"]
 
 
-def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
-    """loss, nll and sample of `dlm.objectives.Objective`."""
+def make(objective: families.Masked, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+    """Makes loss, nll and sample of `dlm.objectives.Objective`."""
 
     def prior_kl(length: int) -> float:
         return schedules.schedule(objective).prior_kl(length, vocab_size)
@@ -88,23 +89,23 @@ def conditionals(objective: config.Objective, vocab_size: int) -> common.Conditi
 
 
 def logits(denoiser: Denoiser, xt: Int[Array, "B L"]) -> Float[Array, "B L V"]:
-    """The model's, told the share of masked tokens as the time."""
+    """Returns the model's logits; the share of masked tokens stands for the time."""
     return denoiser.logits(xt, jnp.mean(xt == common.mask_id(denoiser.vocab_size), axis=-1))
 
 
 def masked_nll(
     denoiser: Denoiser, tokens: Int[Array, "B L"], masked: Bool[Array, "B L"]
 ) -> Float[Array, " B"]:
-    """The sum in (1) and (3): -log p of the masked tokens given the others, in nats."""
+    """Returns the sum in (1) and (3): -log p of the masked tokens given the others, in nats."""
     xt = jnp.where(masked, common.mask_id(denoiser.vocab_size), tokens)
     nats = common.cross_entropy(logits(denoiser, xt), tokens, denoiser.vocab_size)
     return jnp.sum(jnp.where(masked, nats, 0), axis=-1)
 
 
 def time_weight(
-    objective: config.Objective, t: Float[Array, " B"]
+    objective: families.Masked, t: Float[Array, " B"]
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-    """m(t) and the weight of (1); or of (2), at the step whose time comes next."""
+    """Returns m(t) and the weight of (1); in discrete time, m and weight of (2) at the next step."""
     schedule, steps = schedules.schedule(objective), objective.timesteps
     if not steps:
         return (mask_prob := schedule.mask_prob(t)), schedule.rate(t) / mask_prob
@@ -115,12 +116,12 @@ def time_weight(
 
 
 def count_masked(u: Float[Array, " B"], length: int) -> Int[Array, " B"]:
-    """k of (3), uniform in 1..L if u is uniform in [0, 1)."""
+    """Draws k of (3): uniform in 1..L if u is uniform in [0, 1)."""
     return jnp.clip(jnp.floor(u * length).astype(jnp.int32) + 1, 1, length)
 
 
-def count_weights(objective: config.Objective, length: int) -> Float[np.ndarray, "2 K"]:
-    """w(k) of (3), k of 0..L, in reconstruction and diffusion: times L, since k is uniform."""
+def count_weights(objective: families.Masked, length: int) -> Float[np.ndarray, "2 K"]:
+    """Returns w(k) of (3) for k = 0..L, for reconstruction and diffusion; times L, as k is uniform."""
     weights = schedules.count_weights(objective, length)
     return length * np.stack([weights["reconstruction"], weights["diffusion"]])
 
@@ -128,7 +129,7 @@ def count_weights(objective: config.Objective, length: int) -> Float[np.ndarray,
 def fill_masks(
     vocab_size: int, model: Transformer, params: Params, key: PRNGKeyArray, request: SampleRequest
 ) -> Int[Array, "B L"]:
-    """Goes from all masks to none; see `dlm.objectives.reveal`."""
+    """Samples from all masks to none, see `dlm.objectives.reveal`."""
     predict = functools.partial(logits, Denoiser(model.apply, params, None, vocab_size))
     mask = common.mask_id(vocab_size)
     return reveal.reveal(predict, key, request.masked(mask), mask, **request.options())

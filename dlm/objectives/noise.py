@@ -1,9 +1,9 @@
-"""AR whose inputs are disturbed in training: the control for diffusion's masking.
+"""AR with noise on its inputs in training: the control for the masking of diffusion.
 
-Finding 8 of arXiv 2507.15857 (section 3.5). A share of the input tokens, never BOS, is masked or
-replaced by a random token; the targets stay. Or attention is: a share of the queries draws t and
-loses each key, but its own, with probability t, in all layers and heads alike. Nothing is disturbed
-in evaluation, so the likelihood is exact, and without noise this is AR.
+Finding 8 of arXiv 2507.15857 (section 3.5). `noise` masks a share of the input tokens, never BOS, or
+replaces them by random tokens; the targets stay. `attention_noise` lets a share of the queries draw t
+and lose each key except their own with probability t, the same in all layers and heads. Evaluation has
+no noise, so the likelihood is exact. With both shares 0 this is AR.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from dlm import config
+from dlm.config import families
 from dlm.model import keys
 from dlm.objectives import ar
 from dlm.objectives.common import mask_id
@@ -21,8 +22,8 @@ from dlm.objectives.common import mask_id
 FAMILY = config.FAMILIES["noise"]
 
 
-def make(objective: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Callable]:
-    """loss, nll and sample of `dlm.objectives.Objective`."""
+def make(objective: families.Noise, vocab_size: int) -> tuple[Callable, Callable, Callable]:
+    """Makes loss, nll and sample of `dlm.objectives.Objective`."""
 
     def noisy_example(draws: keys.RowKeys, tokens: Int[Array, "B L"]) -> ar.ARExample:
         where, what, queries, lost_keys = draws.split(4)

@@ -1,4 +1,4 @@
-"""Sampling by revealing masks, a few positions a call: shared by all families that mask.
+"""Samples by revealing masks, a few positions per call. Shared by all families that mask.
 
 Along a path the positions of a call depend only on what is revealed already, so a sequence has one
 path and an exact likelihood (`dlm.evaluation.likelihood`; DUEL, arXiv 2603.01367). The paths:
@@ -26,10 +26,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from dlm.config.family import PATHS
 from dlm.objectives.common import at_token, draw
-
-PATHS = ("left-to-right", "confidence", "least-entropy", "blocks", "entropy")
-ORDERS = ("ancestral", *PATHS, "maskgit", "remask")
 
 
 def reveal(
@@ -45,9 +43,9 @@ def reveal(
     budget: float = 0.1,
     block: int = 8,
 ) -> Int[Array, "B L"]:
-    """`known` with its masks filled in at most `steps` calls (0: one a mask); what is known stays.
+    """Fills in the masks of `known` in at most `steps` calls (0: one per position).
 
-    `predict(tokens) -> logits Float[B L V]`.
+    `predict(tokens) -> logits Float[B L V]`. Tokens of `known` that are not masks stay.
     """
     fixed = known != mask_id
     calls = steps or known.shape[1]

@@ -1,7 +1,7 @@
-"""Noise over time: the share m(t) of tokens that are masked (or random) at time t in [0, 1].
+"""Noise schedules: the share m(t) of tokens that are masked (or random) at time t in [0, 1].
 
-alpha = 1 - m is what is left of the data. A bound that runs from m(0) = 0 to m(1) = 1 does not
-depend on the schedule between (Kingma et al. 2021; Shi et al. 2024, MD4), only its estimator does.
+alpha = 1 - m is the share of tokens left. If m runs from 0 to 1, the bound does not depend on the
+schedule (Kingma et al. 2021; Shi et al. 2024, MD4), only the variance of its estimator does.
 Sources: MD4, arXiv 2406.04329 (linear, cosine, polynomial, geometric); MDLM, arXiv 2406.07524
 (log-linear, with its epsilon of 1e-3).
 """
@@ -17,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dlm import config
+from dlm.config import families
 
 EPSILON = 1e-3  # of the log-linear schedule
 SIGMA = (1e-4, 20.0)  # of the geometric schedule: total noise at both ends
 
 
 class Schedule(NamedTuple):
-    """`mask_prob(t)`: m; `rate(t)`: m'(t). Of arrays, by JAX."""
+    """`mask_prob(t)` is m(t), `rate(t)` is its derivative m'(t), both of JAX arrays."""
 
     mask_prob: Callable[[Any], Array]
     rate: Callable[[Any], Array]
@@ -32,15 +32,15 @@ class Schedule(NamedTuple):
     end: float  # m(1)
 
     def hazard(self, t: Float[Array, " B"]) -> Float[Array, " B"]:
-        """-alpha'/alpha: how fast a token that is left is lost."""
+        """Returns -alpha'/alpha, the rate at which a token that is left gets lost."""
         return self.rate(t) / jnp.maximum(1 - self.mask_prob(t), 1e-9)
 
     def prior_kl(self, length: int, vocab_size: int) -> float:
-        """KL in nats from q(x_1 | x) to a prior with uniform tokens at 1 - m(1) of its positions."""
+        """Returns KL(q(x_1 | x) || prior) in nats; 1 - m(1) of the prior's tokens are uniform."""
         return length * (1 - self.end) * math.log(vocab_size)
 
 
-def schedule(c: config.Objective) -> Schedule:
+def schedule(c: families.Scheduled) -> Schedule:
     low, high = SIGMA
     by_name: dict[str, Callable[[Any], Array]] = {
         "linear": lambda t: t,
@@ -56,14 +56,15 @@ def schedule(c: config.Objective) -> Schedule:
     return Schedule(mask_prob, slope, *ends.get(c.schedule, (0.0, 1.0)))
 
 
-def count_weights(c: config.Objective, length: int) -> dict[str, np.ndarray]:
-    """Weights of the masked bound in count form: for each term, of k masked positions, [L + 1].
+def count_weights(c: families.Masked, length: int) -> dict[str, np.ndarray]:
+    """Returns the weights of the masked bound in count form, Float[L + 1] for each term, by k masks.
 
-    The bound is prior + sum over k of weight[k] times the mean, over sets of k positions, of the
-    cross-entropy summed over the set. With m the share, Bin the chance of k masks and I its upper
-    tail P(at least k), the diffusion term integrates Bin(k; L, m)/m dm to (I(m1) - I(m0))/k; the
-    reconstruction is Bin(k; L, m0). In T steps, the sum over i of (m_i - m_(i-1))/m_i Bin(k; L, m_i),
-    with m_0 = 0, of which the first is the reconstruction (Austin et al. 2021; MD4, section 3).
+    The bound is prior + Σ_k weight[k] times the mean over sets of k positions of the cross-entropy
+    summed over the set. Bin(k; L, m) is the probability of k masks, I(m) that of at least k. In
+    continuous time diffusion is the integral of Bin(k; L, m)/m dm from m(0) to m(1), which is
+    (I(m(1)) - I(m(0)))/k, and reconstruction is Bin(k; L, m(0)). In T steps the sum over i of
+    (m_i - m_(i-1))/m_i Bin(k; L, m_i), m_0 = 0, replaces it; step i = 1 is the reconstruction
+    (Austin et al. 2021; MD4, section 3).
     """
     s, k = schedule(c), np.arange(length + 1)
     none = np.zeros(length + 1)
@@ -86,7 +87,7 @@ def count_weights(c: config.Objective, length: int) -> dict[str, np.ndarray]:
 
 
 def _binomial(length: int, m: np.ndarray) -> np.ndarray:
-    """P(k of `length`) at each share, [M, L + 1]."""
+    """Returns the probability of k masks of `length` tokens for each share m, [M, L + 1]."""
     k = np.arange(length + 1)
     log_factorial = np.array([math.lgamma(i + 1) for i in k])
     choose = log_factorial[-1] - log_factorial - log_factorial[::-1]

@@ -28,9 +28,9 @@ class Brief:
 def lines(s: Summary, width: int) -> list[str]:
     """The lines of a summary, each at most `width` wide.
 
-    The verdict on each panel and the remarks are always whole; of the table only as many rows as
-    LINES leave room for, and why runs are left out if all reasons still have room. What does not
-    stand here is counted here, and stands on the page.
+    Shows each verdict and the remarks in full, as many rows of the table as LINES leave room for, and
+    the reasons why runs are left out if all of them fit. Rows that do not fit are counted; the page
+    has them.
     """
     verdicts = [
         line

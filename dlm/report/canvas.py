@@ -1,4 +1,4 @@
-"""The sheet that figures are drawn on: named panels, one legend, any width, PNG, SVG and PDF files.
+"""Draws figures: named panels, one legend, any width, as PNG, SVG and PDF files.
 
 A `Drawing` is a figure before it is drawn: a painter for each panel and what the panels share. So
 each panel can also be drawn alone, at the width of a column of a paper or of a page.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlm import disk
-from dlm.errors import DlmError, one_line
+from dlm.errors import DlmError
 from dlm.format import shortened, tick
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ NARROW, NARROWEST, WIDEST = 7.5, 1.0, 60.0  # inches
 
 @dataclass(frozen=True)
 class Drawing:
-    """Panels by name, and what they share. Sizes in inches."""
+    """A figure before it is drawn: panels by name, and their shared labels. Sizes in inches."""
 
     panels: Mapping[str, Paint]
     caption: str
@@ -228,17 +228,17 @@ def element(svg: str) -> str:
 
 
 def chosen(
-    drawings: Mapping[str, Callable[[], Drawing]], asked: Sequence[str]
+    drawings: Mapping[str, Callable[[], Drawing]], names: Sequence[str]
 ) -> list[tuple[str, Callable[[], Drawing], str | None]]:
     """The figures to draw: (name, drawing, panel or None for all); all of them if none is asked for.
 
     Raises:
       DlmError: a name that no figure and no panel has; it lists those there are.
     """
-    if not asked:
+    if not names:
         return [(name, make, None) for name, make in drawings.items()]
-    found: list[tuple[str, Callable[[], Drawing], str | None]] = []
-    for wanted in dict.fromkeys(asked):
+    figures: list[tuple[str, Callable[[], Drawing], str | None]] = []
+    for wanted in dict.fromkeys(names):
         known = [name for name in drawings if wanted == name or wanted.startswith(f"{name}-")]
         if not known:
             raise DlmError(f"--figure {wanted}: must be one of {', '.join(drawings)}")
@@ -246,10 +246,10 @@ def chosen(
         panel = None if wanted == figure else wanted.removeprefix(f"{figure}-")
         panels = _panels(drawings[figure]) if panel is not None else []
         if panels and panel not in panels:
-            names = ", ".join([figure, *(f"{figure}-{name}" for name in panels)])
-            raise DlmError(f"--figure {wanted}: must be one of {names}")
-        found.append((figure, drawings[figure], panel))
-    return found
+            known = [figure, *(f"{figure}-{name}" for name in panels)]
+            raise DlmError(f"--figure {wanted}: must be one of {', '.join(known)}")
+        figures.append((figure, drawings[figure], panel))
+    return figures
 
 
 def _panels(make: Callable[[], Drawing]) -> list[str]:
@@ -261,7 +261,7 @@ def _panels(make: Callable[[], Drawing]) -> list[str]:
 
 
 class Drawn(NamedTuple):
-    """One figure as it came out: its files and its place on a page, or why it was not drawn."""
+    """A drawn figure: its files and its SVG for a page, or the reason why it was not drawn."""
 
     name: str
     heading: str
@@ -273,8 +273,8 @@ class Drawn(NamedTuple):
 
 def attempt(name: str, make: Callable[[], Drawing], to: Path | None = None, panel: str | None = None,
             width: float = 0.0) -> Drawn:  # fmt: skip
-    """Draws one figure, and writes its files at `to` (without ending). Whatever goes wrong, a bug
-    included, ends this figure alone: `problem` says what."""
+    """Draws one figure, and writes its files at `to` (without ending). Any error, also a bug, ends
+    this figure alone and becomes its `problem`."""
     try:
         drawing = make()
         figure = draw(drawing, panel, width)
@@ -282,4 +282,6 @@ def attempt(name: str, make: Callable[[], Drawing], to: Path | None = None, pane
         svg = element(files[1].read_text("utf-8")) if files else svg_text(figure)
         return Drawn(name, drawing.heading or name, drawing.caption, svg, files, "")
     except Exception as error:  # one figure must not cost the others
-        return Drawn(name, name, "", "", (), f"{name}: not drawn: {one_line(error)}")
+        kind = "" if isinstance(error, DlmError) else type(error).__name__
+        reason = ": ".join(filter(None, [kind, " ".join(str(error).split())]))
+        return Drawn(name, name, "", "", (), f"{name}: not drawn: {reason}")

@@ -76,7 +76,7 @@ def beside(t: Table, tables: Sequence[Table]) -> tuple[dict[str, Table], float]:
     """For `variants`: the settings of a family, of a kind of AR after AR's best, and the lowest mean
     loss of masked diffusion on the same unique tokens, NaN without any."""
     (corpus, key), budgets = parted(t.family), unique_budgets([t])
-    found = dict(sorted(settings(t).items(), key=lambda pair: _by_numbers(pair[0])))
+    variants_by_name = dict(sorted(settings(t).items(), key=lambda pair: _by_numbers(pair[0])))
 
     def best(of: str) -> tuple[float, str, Table]:
         """The lowest of a family's mean lowest losses, the setting that has it, and its curves."""
@@ -86,11 +86,14 @@ def beside(t: Table, tables: Sequence[Table]) -> tuple[dict[str, Table], float]:
         return min(means, key=lambda m: m[0], default=(math.nan, "", t))
 
     if len(budgets) > 1:
-        return found, math.nan
+        return variants_by_name, math.nan
     loss, setting, curves = best("ar")
     if key in ("orders", "any_order", "noise") and not math.isnan(loss):
-        found = {"AR" if setting == "base" else f"AR, {setting}": curves, **found}
-    return found, math.nan if key == "masked" else best("masked")[0]
+        variants_by_name = {
+            "AR" if setting == "base" else f"AR, {setting}": curves,
+            **variants_by_name,
+        }
+    return variants_by_name, math.nan if key == "masked" else best("masked")[0]
 
 
 def _by_numbers(name: str) -> list[tuple[str, float]]:

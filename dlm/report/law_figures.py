@@ -14,12 +14,10 @@ import numpy as np
 
 from dlm.errors import DlmError
 from dlm.format import count, file_stems, power, scientific, tick
-from dlm.laws import critical as crit
 from dlm.laws import frontiers, measured
-from dlm.laws.comparison import Comparison
-from dlm.laws.critical import Critical, Fitted
+from dlm.laws.critical import Fitted
 from dlm.laws.crossings import CROSSES, Crossover
-from dlm.laws.crossover import NAMES
+from dlm.laws.crossover import name_of
 from dlm.laws.fits import LEVEL, Fit
 from dlm.laws.intervals import interval, widened
 from dlm.laws.table import Table, unique_budgets, with_unique
@@ -41,7 +39,8 @@ def look(family: str, families: Sequence[str] = ()) -> tuple[str, str, Any]:
 def named(family: str) -> str:
     """AR or masked diffusion, after the corpus where the family's name has one."""
     corpus, key = parted(family)
-    name = NAMES.get(key, family.rpartition("/")[2])
+    name = name_of(key)
+    name = family.rpartition("/")[2] if name == key else name  # its own capitals
     return shown(f"{corpus}, {name}" if corpus else name)
 
 
@@ -114,14 +113,14 @@ def _pareto_panel(ax: Axes, u: float, tables: Sequence[Table], met: Sequence[Cro
     ax.set_title(f"{count(u)} unique tokens", loc="left")
 
 
-def _upright(ax: Axes, found: Crossover) -> None:
-    assert found.compute is not None
-    ax.axvline(found.compute, color=INK, lw=1.0, ls=(0, (3, 2)))
-    if found.low is not None and found.high is not None and math.isfinite(found.high):
-        ax.axvspan(found.low, found.high, color="#999999", alpha=0.2, lw=0)
+def _upright(ax: Axes, crossing: Crossover) -> None:
+    assert crossing.compute is not None
+    ax.axvline(crossing.compute, color=INK, lw=1.0, ls=(0, (3, 2)))
+    if crossing.low is not None and crossing.high is not None and math.isfinite(crossing.high):
+        ax.axvspan(crossing.low, crossing.high, color="#999999", alpha=0.2, lw=0)
     ax.annotate(
-        f"critical\n{scientific(found.compute)}",
-        (found.compute, 0.62),
+        f"critical\n{scientific(crossing.compute)}",
+        (crossing.compute, 0.62),
         xycoords=ax.get_xaxis_transform(),
         xytext=(-4, 0),
         textcoords="offset points",
@@ -185,7 +184,7 @@ def _contours_panel(ax: Axes, t: Table, fit: Fit | None) -> None:
     levels, decimals = _levels(t.loss)
     filled = ax.tricontourf(x, y, t.loss, levels=levels, cmap="cividis", extend="max")
     lines = ax.tricontour(x, y, t.loss, levels=levels, colors="white", linewidths=0.5)
-    _label_lines(ax, lines, f"%.{decimals}f")
+    label_contours(ax, lines, f"%.{decimals}f")
     ax.plot(x, y, ls="", marker="o", ms=2.5, mfc="white", mec=INK, mew=0.5)
     if fit is not None:
         _law_contours(ax, fit, t, levels)
@@ -196,17 +195,17 @@ def _contours_panel(ax: Axes, t: Table, fit: Fit | None) -> None:
     set_axis(ax, "x", scale="log10")
     set_axis(ax, "y", count, "log10")
     ax.grid(visible=False)
-    _bar(ax, filled)
+    colour_bar(ax, filled)
 
 
-def _label_lines(ax: Axes, lines: Any, form: str) -> None:
+def label_contours(ax: Axes, lines: Any, form: str) -> None:
     """Writes the level on every other contour line; nothing if there is no line to write on."""
     drawn = [level for level, parts in zip(lines.levels, lines.allsegs, strict=False) if len(parts)]
     if drawn:
         ax.clabel(lines, drawn[::2] if len(drawn) > 5 else drawn, fontsize="small", fmt=form)
 
 
-def _bar(ax: Axes, mapped: Any) -> None:
+def colour_bar(ax: Axes, mapped: Any) -> None:
     figure: Any = ax.get_figure()
     figure.colorbar(mapped, ax=ax, pad=0.02).ax.tick_params(labelsize="small")
 
@@ -314,163 +313,3 @@ def _decay(f: Fitted) -> Any:
     if "k_D" in c:
         return lambda e: np.exp(-c["k_D"] * (e - 1))
     return (lambda e: e ** -c["p_D"]) if "p_D" in c else None
-
-
-# --- 6: the gap over U and C, and the critical compute ------------------------------------------
-
-
-def gap(reference: Fitted, challenger: Fitted, found: Comparison) -> Drawing:
-    """Figure 6: challenger minus reference over U and C, and C_crit(U) with its power law.
-
-    Hatched: the challenger is lower.
-    """
-    points = [p for p in found.points if p.irreducible == "kept"]
-    U = np.array([p.unique_tokens for p in points])
-    spread = 1 if len(U) > 1 else 3
-    us = np.geomspace(U.min() / spread, U.max() * spread, 60)
-
-    def frame(ax: Axes) -> None:
-        set_axis(ax, "x", count, "log")
-        set_axis(ax, "y", power, "log")
-
-    def difference(ax: Axes) -> None:
-        _difference_panel(ax, reference, challenger, points, us)
-        first, second = (named(name) for name in found.families)
-        ax.set_title(f"{second} minus {first}, nats; hatched: below", loc="left")
-        frame(ax)
-
-    def critical(ax: Axes) -> None:
-        _critical_panel(ax, found, points, us)
-        frame(ax)
-
-    return Drawing(
-        {"gap": difference, "critical": critical},
-        "The challenger's compute-optimal loss minus the reference's over unique tokens and compute, "
-        "and the critical compute.",
-        "Where the laws cross",
-        x_label="unique tokens U",
-        y_label="compute, FLOPs",
-        legend=True,
-        size=(3.8, 3.4),
-        least=2.8,
-    )
-
-
-def _difference_panel(
-    ax: Axes, reference: Fitted, challenger: Fitted, points: Sequence[Critical], us: np.ndarray
-) -> None:
-    cross = [p.compute for p in points if p.status == CROSSES]
-    ends, wider = cross or [end for p in points for end in p.searched], 30 if cross else 1
-    cs = np.geomspace(min(ends) / wider, max(ends) * wider, 70)
-    loss = [
-        crit.optimal(f.law, f.coefficients, cs[:, None], us[None]).loss
-        for f in (reference, challenger)
-    ]
-    difference = loss[1] - loss[0]
-    top = max(float(np.abs(np.quantile(difference, [0.02, 0.98])).max()), 1e-9)
-    mesh = ax.pcolormesh(
-        us, cs, difference, cmap="PuOr_r", vmin=-top, vmax=top, shading="gouraud", rasterized=True
-    )
-    if difference.min() < 0:
-        ax.contourf(us, cs, difference, levels=[-1e9, 0], colors="none", hatches=["//"])
-    if np.ptp(difference) > 0:
-        lines = ax.contour(us, cs, difference, levels=9, colors=INK, linewidths=0.4)
-        _label_lines(ax, lines, "%+.2f")
-    if difference.min() < 0 < difference.max():
-        ax.contour(us, cs, difference, levels=[0], colors=INK, linewidths=2)
-    ax.grid(visible=False)
-    _bar(ax, mesh)
-
-
-def _critical_panel(
-    ax: Axes, found: Comparison, points: Sequence[Critical], us: np.ndarray
-) -> None:
-    cross = [p for p in points if p.status == CROSSES]
-    best = [p for p in found.observed if frontiers.AT_EQUAL not in p.reference]
-    stars = [p for p in best if p.status == CROSSES]
-    if cross:
-        _crossings(ax, cross, INK, "o", "from the laws")
-    for law, dash in zip(found.powers, ("-", (0, (4, 2))), strict=False):
-        factor = 10**law.intercept
-        label = f"E {law.irreducible}: {scientific(factor)} U^{law.exponent:.3f}"
-        ax.plot(us, factor * us**law.exponent, color="#0072B2", ls=dash, label=label)
-    if stars:
-        _crossings(ax, stars, "#D55E00", "*", "from the runs")
-    ax.set_title(
-        "critical compute" if cross else "critical compute: the laws do not cross", loc="left"
-    )
-
-
-def _crossings(
-    ax: Axes, found: Sequence[Critical | Crossover], colour: str, marker: str, label: str
-) -> None:
-    """Points with their intervals; an open end has none."""
-    x, y, low, high = (
-        np.array([getattr(p, name) for p in found], float)
-        for name in ("unique_tokens", "compute", "low", "high")
-    )
-    errors = np.nan_to_num([y - low, high - y], nan=0.0, posinf=0.0).clip(0)
-    marks = keywords(ls="", marker=marker, ms=11 if marker == "*" else 4, capsize=2)
-    ax.errorbar(x, y, yerr=errors, color=colour, label=label, **marks)
-
-
-# --- diagnostics of a fit -----------------------------------------------------------------------
-
-
-def profiles(analysis: Any) -> Drawing:
-    """The profile of each coefficient: deviance against its value, with the 90% threshold."""
-    from dlm.laws.intervals import threshold
-
-    limit = threshold(analysis.fit)
-    identified = {v.name for v in analysis.verdicts if v.identified}
-
-    def paint(ax: Axes, p: Any) -> None:
-        near = p.deviance < 4 * limit
-        ax.plot(p.values[near], p.deviance[near], color="#0072B2", marker="o", ms=2.5, lw=1.2)
-        ax.axhline(limit, color=INK, lw=0.8, ls=(0, (3, 2)))
-        ax.axvline(analysis.fit.coefficients[p.name], color=INK, lw=0.8, label="lowest")
-        if analysis.basin is not None:
-            known = analysis.basin.published.coefficients[p.name]
-            ax.axvline(known, color="#D55E00", lw=1.2, ls=(0, (1, 1)), label="published")
-        set_axis(ax, "x", scale="log")
-        set_axis(ax, "y")
-        ax.set_ylim(0, 3 * limit)
-        ax.set_title(p.name if p.name in identified else f"{p.name}: not identified", loc="left")
-        ax.annotate("90%", (0.02, limit), xycoords=ax.get_yaxis_transform(), va="bottom")
-
-    return Drawing(
-        {p.name: lambda ax, p=p: paint(ax, p) for p in analysis.profiles.values()},
-        "What each value of a coefficient costs, the others refitted; below the dashed line it fits "
-        "as well, within the noise.",
-        f"Profiles, {named(analysis.fit.table.family)}",
-        y_label="deviance",
-        legend=analysis.basin is not None,
-        columns=4,
-        size=(2.2, 2.3),
-        least=1.5,
-    )
-
-
-def residuals(fit: Fit) -> Drawing:
-    """log predicted - log observed against compute and epochs."""
-
-    def paint(ax: Axes, x: np.ndarray, label: str, text: Any) -> None:
-        colour, marker, _ = look(fit.table.family)
-        ax.plot(x, 100 * fit.residuals, ls="", marker=marker, ms=3, color=colour)
-        ax.axhline(0, color=INK, lw=0.8)
-        set_axis(ax, "x", text, "log")
-        set_axis(ax, "y")
-        ax.set_xlabel(label)
-        ax.set_title(f"{fit.law.name}, {named(fit.table.family)}", loc="left")
-
-    t = fit.table
-    return Drawing(
-        {
-            "compute": lambda ax: paint(ax, t.flops, COMPUTE, power),
-            "epochs": lambda ax: paint(ax, t.epochs, "epochs", tick),
-        },
-        "Predicted over observed loss of each run.",
-        f"Residuals, {named(t.family)}",
-        y_label="predicted minus observed, %",
-        size=(3.6, 2.8),
-    )

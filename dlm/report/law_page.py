@@ -38,18 +38,18 @@ LAW, ONE_SIZE = "data-constrained", named("one-size")
 HEAD = ("coefficient", "value", "90% interval, profile", "90% interval, bootstrap", "verdict")
 
 
-def write_fits(folder: Path, found: Sequence[Analysis]) -> list[Path]:
+def write_fits(folder: Path, analyses: Sequence[Analysis]) -> list[Path]:
     """Writes fit.json and fit.tex into a folder; nothing, if there is no fit.
 
     Raises:
       DlmError: they cannot be written.
     """
-    if not found:
+    if not analyses:
         return []
-    numbers = json.dumps([words.as_json(a) for a in found], indent=1)
+    numbers = json.dumps([words.as_json(a) for a in analyses], indent=1)
     return [
         _write(folder / "fit.json", numbers),
-        _write(folder / "fit.tex", words.as_latex(list(found))),
+        _write(folder / "fit.tex", words.as_latex(list(analyses))),
     ]
 
 
@@ -65,7 +65,7 @@ def write_critical(folder: Path, compared: Comparison) -> Path:
 
 def write_page(
     folder: Path,
-    found: Sequence[Analysis],
+    analyses: Sequence[Analysis],
     title: str,
     drawn: Sequence[Drawn],
     compared: Comparison | None = None,
@@ -75,7 +75,7 @@ def write_page(
     Raises:
       DlmError: it cannot be written.
     """
-    return _write(folder / "report.html", page(found, title, drawn, compared))
+    return _write(folder / "report.html", page(analyses, title, drawn, compared))
 
 
 def _write(path: Path, text: str) -> Path:
@@ -87,14 +87,14 @@ def _write(path: Path, text: str) -> Path:
 
 
 def page(
-    found: Sequence[Analysis],
+    analyses: Sequence[Analysis],
     title: str,
     drawn: Sequence[Drawn] = (),
     compared: Comparison | None = None,
 ) -> str:
     """The fits, the comparison and the figures as one page without script or network."""
     body = [f"<h1>{escape(title)}</h1>"]
-    for a in found:
+    for a in analyses:
         body += html.section(f"{a.fit.law.name}, family {a.fit.table.family}", *section(a))
     if compared is not None:
         head, *rest = comparison_tables(compared)
@@ -110,7 +110,7 @@ def page(
 
 
 def section(a: Analysis) -> list[str]:
-    """One analysis as HTML: the law, its table, what it says, and what was left out."""
+    """One analysis as HTML: the law, its coefficients, its sentences, and the runs left out."""
     law = a.fit.law
     parts = [
         f"<p><code>{escape(law.formula)}</code><br>{escape(law.source)}</p>",
@@ -127,10 +127,10 @@ def section(a: Analysis) -> list[str]:
 
 def terminal(a: Analysis) -> list[Any]:
     """Rich renderables: the formula, the table of coefficients, the sentences."""
-    said = [prose(f"\n{text}") for text in words.sentences(a)]
+    paragraphs = [prose(f"\n{text}") for text in words.sentences(a)]
     left_out = [prose(f"left out: {run}: {why}", "yellow") for run, why in a.fit.table.excluded]
     head = prose(f"{a.fit.law.formula}\n{a.fit.law.source}\n")
-    return [head, grid(HEAD, words.coefficient_rows(a)), *said, *left_out]
+    return [head, grid(HEAD, words.coefficient_rows(a)), *paragraphs, *left_out]
 
 
 # --- in the report of an experiment ---------------------------------------------------------------
@@ -222,7 +222,9 @@ def comparison_tables(c: Comparison) -> tuple[Any, ...]:
     """A title, and the tables (head, rows) of the crossings and of compute for equal loss."""
     first, second = (name_of(name) for name in c.families)
     crossings = [_critical_row(p) for p in c.points]
-    crossings += [_observed_row(found) for found in c.observed if found.status != TOO_FEW]
+    crossings += [
+        _observed_row(crossover) for crossover in c.observed if crossover.status != TOO_FEW
+    ]
     parts: list[Any] = [(CRITICAL_HEAD, crossings)] if crossings else []
     if (e := c.equivalence) is not None:
         ratios = [
@@ -235,22 +237,24 @@ def comparison_tables(c: Comparison) -> tuple[Any, ...]:
 
 def _said(c: Comparison) -> list[str]:
     first, second = (name_of(name) for name in c.families)
-    said = [f"Pairs are {first} / {second}."] if c.points else []
+    texts = [f"Pairs are {first} / {second}."] if c.points else []
     if c.equivalence is not None:
-        said.append(
+        texts.append(
             f"Second table: at U = {number(c.unique_tokens)}, the compute of {second} over that "
             f"of {first} for the same loss, at {first}'s best use of its compute, with {first}'s "
             "epochs."
         )
-    said += [power_sentence(p) for p in c.powers]
-    said += [
-        f"U = {number(found.unique_tokens)}, runs: {sentences.crossing(found)}"
-        for found in c.observed
-        if found.status != TOO_FEW
+    texts += [power_sentence(p) for p in c.powers]
+    texts += [
+        f"U = {number(crossover.unique_tokens)}, runs: {sentences.crossing(crossover)}"
+        for crossover in c.observed
+        if crossover.status != TOO_FEW
     ]
-    few = [number(found.unique_tokens) for found in c.observed if found.status == TOO_FEW]
-    said += [f"Runs: {TOO_FEW} to say where they cross at U = {', '.join(few)}."] if few else []
-    return [*said, *comparison.cautions(c), LIKELIHOODS]
+    few = [
+        number(crossover.unique_tokens) for crossover in c.observed if crossover.status == TOO_FEW
+    ]
+    texts += [f"Runs: {TOO_FEW} to say where they cross at U = {', '.join(few)}."] if few else []
+    return [*texts, *comparison.cautions(c), LIKELIHOODS]
 
 
 def comparison_terminal(c: Comparison) -> list[Any]:
@@ -260,41 +264,45 @@ def comparison_terminal(c: Comparison) -> list[Any]:
     return [prose(f"{title}\n"), *tables, *map(prose, _said(c))]
 
 
-def _critical_row(found: Critical) -> list[str]:
-    crosses = found.status == CROSSES
+def _critical_row(point: Critical) -> list[str]:
+    crosses = point.status == CROSSES
     pair = "{} / {}".format
     around = "no interval"
-    if not math.isnan(found.low):  # from the lowest compute searched on, it is open below
-        low = found.low if found.low > found.searched[0] * (1 + 1e-9) else 0.0
-        around = between(low, found.high)
-    if found.share < 0.995:
-        around += f", {percent(found.share)} of resamples cross"
+    if not math.isnan(point.low):  # from the lowest compute searched on, it is open below
+        low = point.low if point.low > point.searched[0] * (1 + 1e-9) else 0.0
+        around = between(low, point.high)
+    if point.share < 0.995:
+        around += f", {percent(point.share)} of resamples cross"
     return [
-        number(found.unique_tokens),
-        found.irreducible,
-        found.status if crosses else f"{found.status} within {_range(found.searched)}",
-        scientific(found.compute, 3) if crosses else "",
+        number(point.unique_tokens),
+        point.irreducible,
+        point.status if crosses else f"{point.status} within {_range(point.searched)}",
+        scientific(point.compute, 3) if crosses else "",
         around,
-        pair(*(number(e, 3) for e in found.epochs)) if crosses else "",
-        pair(*(number(n, 3) for n in found.params)) if crosses else "",
+        pair(*(number(e, 3) for e in point.epochs)) if crosses else "",
+        pair(*(number(n, 3) for n in point.params)) if crosses else "",
     ]
 
 
-def _observed_row(found: Crossover) -> list[str]:
+def _observed_row(crossover: Crossover) -> list[str]:
     """A crossing of measured frontiers, in the columns of the laws' crossings."""
-    crosses = found.status == CROSSES
+    crosses = crossover.status == CROSSES
     around = "no interval"
-    if found.low is not None and found.high is not None:
-        around = between(found.low, found.high) + (" (spread)" if found.over == "settings" else "")
-    if found.share is not None and found.share < 0.995:
-        around += f", {percent(found.share)} of resamples cross"
+    if crossover.low is not None and crossover.high is not None:
+        around = between(crossover.low, crossover.high) + (
+            " (spread)" if crossover.over == "settings" else ""
+        )
+    if crossover.share is not None and crossover.share < 0.995:
+        around += f", {percent(crossover.share)} of resamples cross"
     return [
-        number(found.unique_tokens),
-        "runs, equal settings" if AT_EQUAL in found.reference else "runs",
-        found.status if crosses else f"{found.status} within {_range((found.start, found.end))}",
-        scientific(found.compute, 3) if crosses else "",
+        number(crossover.unique_tokens),
+        "runs, equal settings" if AT_EQUAL in crossover.reference else "runs",
+        crossover.status
+        if crosses
+        else f"{crossover.status} within {_range((crossover.start, crossover.end))}",
+        scientific(crossover.compute, 3) if crosses else "",
         around,
-        number(found.epochs, 3) if crosses and found.epochs is not None else "",
+        number(crossover.epochs, 3) if crosses and crossover.epochs is not None else "",
         "",
     ]
 

@@ -2,7 +2,7 @@
 
 `write` makes report.html (no network, no script), report.json with every number, the figures as
 PNG and SVG, and the table of runs; `summary` is the short form for the terminal. All render one
-`Summary` (dlm/report/summary.py), work with whatever runs there are, and say what is missing.
+`Summary` (dlm/report/summary.py), work with any number of runs, and name what is missing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dlm.errors import DlmError
 from dlm.format import between, fixed, integer, number, percent, scientific, with_error
 from dlm.laws import crossover as cross
 from dlm.laws.crossover import Crossover, name_of
-from dlm.report import canvas, html, law_page, run_figures
+from dlm.report import canvas, html, law_page, run_figures, sample_figures
 from dlm.report import summary as findings
 from dlm.report.brief import Brief
 from dlm.report.canvas import Drawing, Drawn
@@ -58,13 +58,13 @@ def load(directory: Path | str, reference: str = "") -> Loaded:
 
 def write(
     directory: Path | str,
-    asked: Sequence[str] = (),
+    names: Sequence[str] = (),
     width: float = 0.0,
     loaded: Loaded | None = None,
 ) -> Path:
     """Writes the report of a workdir or an experiment's folder into it; returns report.html.
 
-    `asked`: only these figures or panels are drawn as files (default: all); `width`: in inches;
+    `names`: only these figures or panels are drawn as files (default: all); `width`: in inches;
     `loaded`: its runs, if they are read already. A figure that cannot be drawn is named on the
     page, with the reason.
 
@@ -73,7 +73,7 @@ def write(
     """
     folder = Path(directory)
     loaded = loaded or load(folder)
-    to_draw = canvas.chosen(drawings(loaded.panels), asked)
+    to_draw = canvas.chosen(drawings(loaded.panels), names)
     try:
         runs.write_table(loaded.runs, folder)
         disk.write_json(folder / "report.json", findings.as_json(loaded.summary))
@@ -263,7 +263,9 @@ def _samples(panel: Panel) -> str:
             sheet = {"real, from scikit-learn": real} | sheet
         label = f"Samples of {', '.join(sheet)}"
         try:
-            return "".join(parts) + html.figure(canvas.svg_text(run_figures.digits(sheet)), label)
+            return "".join(parts) + html.figure(
+                canvas.svg_text(sample_figures.digits(sheet)), label
+            )
         except Exception as error:  # a picture must not cost the report
             parts.append(f"<p>{escape(f'The samples are not drawn: {error}')}</p>")
     for family in panel.families.values():
@@ -287,8 +289,8 @@ def _drawn(run: Run) -> np.ndarray | None:
 
 def _real_digits(count: int) -> np.ndarray | None:
     """Images of scikit-learn's file, which is read without the seconds that importing it takes."""
-    found = importlib.util.find_spec("sklearn")
-    parts = found.submodule_search_locations if found is not None else None
+    spec = importlib.util.find_spec("sklearn")
+    parts = spec.submodule_search_locations if spec is not None else None
     path = Path(*parts, "datasets", "data", "digits.csv.gz") if parts else None
     if path is None or not path.is_file():  # reports are also written where only runs are read
         return None

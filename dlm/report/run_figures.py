@@ -7,7 +7,7 @@ marker, so the figures also read in grey.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +17,11 @@ from dlm.format import between, file_stems, power, scientific, with_error
 from dlm.laws import crossings
 from dlm.laws import crossover as cross
 from dlm.laws.frontiers import AT_EQUAL
-from dlm.report.canvas import INK, Drawing, keywords, set_axis, settings, shown, style
+from dlm.report.canvas import INK, Drawing, keywords, set_axis, shown, style
 from dlm.runs import Family, Panel, Setting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 BEHIND = dict(facecolor="white", alpha=0.85, lw=0, pad=1.5)  # notes on top of lines
 WORDED = 3  # challengers whose crossings stand in words on a panel
@@ -52,9 +51,8 @@ def frontier(panels: Sequence[Panel], axis: str = "flops") -> Drawing:
     """Validation loss against training compute, a panel per data set.
 
     Bold: each family's frontier, with a band of one standard error over seeds. Faint: each seed of
-    each setting. Where a family passes the reference at its own settings there is a ring; where it
-    passes the best of the reference, an upright with its 90% interval; where it does not, the gap
-    in words.
+    each setting. Ring: the family passes the reference at equal settings. Upright with a 90%
+    interval: it passes the best of the reference; if it does not, the gap stands in words.
     """
     counted = "analytic" if axis == "flops" else "6ND"
     return _panels(
@@ -67,9 +65,9 @@ def frontier(panels: Sequence[Panel], axis: str = "flops") -> Drawing:
 
 
 def _frontier_caption(panels: Sequence[Panel], axis: str) -> str:
-    """What the marks mean that these panels hold, and no others."""
-    equal = [found for panel in panels for found in cross.equal_crossovers(panel, axis)]
-    best = [found for panel in panels for found in cross.crossovers(panel, axis)]
+    """Explains the marks that these panels hold, and no others."""
+    equal = [crossing for panel in panels for crossing in cross.equal_crossovers(panel, axis)]
+    best = [crossing for panel in panels for crossing in cross.crossovers(panel, axis)]
     a = " or ".join(dict.fromkeys(cross.name_of(panel.reference) for panel in panels))
     parts = [
         "Bold: the best validation loss at or below each compute, averaged over seeds, lowest over "
@@ -78,23 +76,25 @@ def _frontier_caption(panels: Sequence[Panel], axis: str) -> str:
     ]
     if equal:
         parts.append(f"Thin and dashed: {a} at the settings of the other family.")
-    if any(found.compute is not None for found in equal):
+    if any(crossing.compute is not None for crossing in equal):
         parts.append(f"Ring: where the other family passes {a} at equal settings.")
     many = [panel for panel in panels if len(cross.crossovers(panel, axis)) > WORDED]
     if many:
         parts.append(f"Ring: where a family passes the best {a}, as the table says.")
         best = [
-            found
+            crossing
             for panel in panels
             if panel not in many
-            for found in cross.crossovers(panel, axis)
+            for crossing in cross.crossovers(panel, axis)
         ]
-    if any(found.compute is not None for found in best):
+    if any(crossing.compute is not None for crossing in best):
         kinds = {"seeds": "interval over seeds", "settings": "spread over settings"}
-        over = " or ".join(kinds[over] for over in sorted({found.over for found in best} - {""}))
+        over = " or ".join(
+            kinds[over] for over in sorted({crossing.over for crossing in best} - {""})
+        )
         shaded = f"; shaded: its 90% {over}" if over else ""
         parts.append(f"Dashed upright: where it passes the best {a}{shaded}.")
-    if any(found.compute is None for found in best):
+    if any(crossing.compute is None for crossing in best):
         parts.append(f"In words: the gap to the best {a} where that is not passed.")
     return " ".join([*parts, "The loss axis is cut to show the difference at the end."])
 
@@ -139,14 +139,7 @@ def _frontier_panel(ax: Axes, panel: Panel, families: list[str], axis: str) -> N
             colour = style(families, panel.reference)[0]
             equal = cross.name_of(panel.reference + AT_EQUAL)
             x, y = np.append(edge.compute, end), np.append(edge.loss, edge.loss[-1])
-            ax.plot(
-                x,
-                y,
-                color=colour,
-                lw=1.3,
-                ls=(0, (5, 2)),
-                label=equal,
-            )
+            ax.plot(x, y, color=colour, lw=1.3, ls=(0, (5, 2)), label=equal)
             highs.append(np.nanmin(edge.loss))
     set_axis(ax, "x", power, "log")
     set_axis(ax, "y")
@@ -156,30 +149,30 @@ def _frontier_panel(ax: Axes, panel: Panel, families: list[str], axis: str) -> N
     height = min(span, max(6 * (max(highs) - min(lows)), 0.3 * span))
     challengers = cross.crossovers(panel, axis)
     if len(challengers) > WORDED:  # rings alone: so many words would hide the lines
-        for found in challengers:
-            _ring(ax, panel, found, axis)
+        for crossing in challengers:
+            _ring(ax, panel, crossing, axis)
         challengers = []
     words = 0.09 + 0.155 * len(challengers)  # share of the axis for words below the lines
     below = 1.05 * words / (1 - words) if challengers else 0.08
     ax.set_ylim(min(lows) - below * height, min(lows) + 1.05 * height)
     ax.set_title(shown(panel.title), loc="left")
-    for found in cross.equal_crossovers(panel, axis):
-        _mark_equal(ax, panel, found, axis)
-    for number, found in enumerate(challengers):
-        name = f"{shown(cross.name_of(found.challenger))}: " if len(challengers) > 1 else ""
-        _mark(ax, families, found, 0.03 + 0.155 * number, name)
+    for crossing in cross.equal_crossovers(panel, axis):
+        _mark_equal(ax, panel, crossing, axis)
+    for number, crossing in enumerate(challengers):
+        name = f"{shown(cross.name_of(crossing.challenger))}: " if len(challengers) > 1 else ""
+        _mark(ax, families, crossing, 0.03 + 0.155 * number, name)
 
 
-def _mark_equal(ax: Axes, panel: Panel, found: cross.Crossover, axis: str) -> None:
+def _mark_equal(ax: Axes, panel: Panel, crossing: cross.Crossover, axis: str) -> None:
     """A ring where the challenger passes the reference at the challenger's own settings."""
-    if found.compute is None:
+    if crossing.compute is None:
         return
-    y = _ring(ax, panel, found, axis)
+    y = _ring(ax, panel, crossing, axis)
     left, right = ax.get_xlim()
-    late = math.log(found.compute / left) > 0.75 * math.log(right / left)
+    late = math.log(crossing.compute / left) > 0.75 * math.log(right / left)
     note = ax.annotate(
-        f"equal settings:\n{scientific(found.compute)}",
-        (found.compute, y),
+        f"equal settings:\n{scientific(crossing.compute)}",
+        (crossing.compute, y),
         **keywords(
             xytext=(4, -9) if late else (8, 6), textcoords="offset points", fontsize="small"
         ),
@@ -189,44 +182,45 @@ def _mark_equal(ax: Axes, panel: Panel, found: cross.Crossover, axis: str) -> No
     note.set_in_layout(False)
 
 
-def _ring(ax: Axes, panel: Panel, found: cross.Crossover, axis: str) -> float:
+def _ring(ax: Axes, panel: Panel, crossing: cross.Crossover, axis: str) -> float:
     """Rings the challenger's frontier where it passes, if it does; returns the loss there."""
-    if found.compute is None:
+    if crossing.compute is None:
         return math.nan
-    y = float(cross.frontier(panel.families[found.challenger], axis).at(found.compute))
-    ax.plot([found.compute], [y], marker="o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=5)
+    y = float(cross.frontier(panel.families[crossing.challenger], axis).at(crossing.compute))
+    ax.plot([crossing.compute], [y], marker="o", ms=9, mfc="none", mec=INK, mew=1.2, zorder=5)
     return y
 
 
-def _mark(ax: Axes, families: list[str], found: cross.Crossover, y: float, name: str) -> None:
+def _mark(ax: Axes, families: list[str], crossing: cross.Crossover, y: float, name: str) -> None:
     """The crossover as a line, its interval as a band; or the gap at the end in words."""
-    colour = style(families, found.challenger)[0]
+    colour = style(families, crossing.challenger)[0]
     text = dict[str, Any](
         transform=ax.get_xaxis_transform(), fontsize="small", color=INK, va="bottom", zorder=6
     )
     text["bbox"] = BEHIND
     left, right = ax.get_xlim()
-    if found.compute is None:
-        gap = with_error(found.gap, found.gap_stderr, sign=True)
-        words = f"{name}{shown(cross.name_of(found.reference))}'s best: {found.status}, {gap} nats"
-        if found.trend is not None and math.isfinite(found.trend.compute):
-            words += f"\ntrend, extrapolated: {scientific(found.trend.compute)}"
+    if crossing.compute is None:
+        gap = with_error(crossing.gap, crossing.gap_stderr, sign=True)
+        best = f"{shown(cross.name_of(crossing.reference))}'s best"
+        words = f"{name}{best}: {crossing.status}, {gap} nats"
+        if crossing.trend is not None and math.isfinite(crossing.trend.compute):
+            words += f"\ntrend, extrapolated: {scientific(crossing.trend.compute)}"
         note = ax.text(0.98, y, words, **text | dict[str, Any](transform=ax.transAxes, ha="right"))
         note.set_in_layout(False)
         return
-    ax.axvline(found.compute, color=INK, lw=1.0, ls=(0, (3, 2)), zorder=2)
-    words = f"{name}crossover {scientific(found.compute)}"
-    if found.status == crossings.FROM_START:
-        words = f"{name}{found.status}, {scientific(found.compute)}"
-    if found.low is not None and found.high is not None:
-        high = min(found.high, right)
-        ax.axvspan(found.low, high, color=colour, alpha=0.13, lw=0, zorder=1)
-        words += f"\n90%: {between(found.low, found.high)}"
-    share = math.log(found.compute / left) / math.log(right / left)
+    ax.axvline(crossing.compute, color=INK, lw=1.0, ls=(0, (3, 2)), zorder=2)
+    words = f"{name}crossover {scientific(crossing.compute)}"
+    if crossing.status == crossings.FROM_START:
+        words = f"{name}{crossing.status}, {scientific(crossing.compute)}"
+    if crossing.low is not None and crossing.high is not None:
+        high = min(crossing.high, right)
+        ax.axvspan(crossing.low, high, color=colour, alpha=0.13, lw=0, zorder=1)
+        words += f"\n90%: {between(crossing.low, crossing.high)}"
+    share = math.log(crossing.compute / left) / math.log(right / left)
     # To the side with the room; the frontiers end at the right, so left unless that is too narrow.
     text["ha"] = "right" if share > 0.45 else "left"
     gap = (right / left) ** 0.015
-    x = found.compute / gap if share > 0.45 else found.compute * gap
+    x = crossing.compute / gap if share > 0.45 else crossing.compute * gap
     ax.text(x, y, words, **text)
 
 
@@ -326,87 +320,6 @@ def mean_curve(setting: Setting, field: str) -> tuple[np.ndarray, np.ndarray]:
     x = longest.epoch
     curves = [np.interp(x, run.curve.epoch, getattr(run.curve, field)) for run in setting.runs]
     return x, np.mean(curves, axis=0)
-
-
-# --- samples of images --------------------------------------------------------------------------
-
-
-def digits(rows: dict[str, np.ndarray]) -> Figure:
-    """8×8 images of 17 grey levels as a sheet: one row per name, ids [S, 64] each."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    count = max(len(ids) for ids in rows.values())
-    with matplotlib.rc_context(settings()):
-        figure = Figure(figsize=(7.0, 0.78 * len(rows)), dpi=150)
-        grid = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
-        for ax, (name, ids) in zip(grid, rows.items(), strict=True):
-            sheet = np.full((8, 9 * count - 1), np.nan)
-            for k, image in enumerate(ids):
-                sheet[:, 9 * k : 9 * k + 8] = np.clip(image, 0, 16).reshape(8, 8)
-            ax.imshow(sheet, cmap="gray_r", vmin=0, vmax=16, interpolation="nearest")
-            ax.set_title(shown(name), loc="left", fontsize=9, pad=2)
-            ax.set_anchor("W")
-            ax.axis("off")
-        figure.subplots_adjust(
-            left=0.01, right=0.99, top=1 - 0.22 / len(rows), bottom=0.01, hspace=0.3
-        )
-    return figure
-
-
-def spectrum(found: dict[str, tuple[np.ndarray, np.ndarray]], levels: Sequence[float]) -> Figure:
-    """Explained share of each spatial frequency at several levels of knowledge, a panel per run."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(settings()):
-        size = (2.6 * len(found) + 0.9, 2.9)
-        figure = Figure(figsize=size, dpi=150, layout="constrained")
-        axes = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
-        shades = matplotlib.colormaps["viridis"](np.linspace(0.9, 0, len(levels)))
-        for ax, (name, (radius, shares)) in zip(axes, found.items(), strict=True):
-            for k, level in enumerate(levels):
-                look = keywords(color=shades[k], marker="os^Dv"[k % 5], ms=4, label=f"{level:.0%}")
-                ax.plot(radius, shares[k], lw=1.5, **look)
-            set_axis(ax, "x")
-            set_axis(ax, "y")
-            ax.set(xlabel="cycles per image", ylim=(-0.1, 1.05))
-            ax.set_title(shown(name), loc="left")
-        axes[0].set_ylabel("explained share of variance")
-        axes[-1].legend(frameon=False, title="known", fontsize=8, loc="center left",
-                        bbox_to_anchor=(1, 0.5))  # fmt: skip
-    return figure
-
-
-def quality(found: Sequence[Mapping[str, Any]]) -> Figure:
-    """Samples against the calls spent on them: likelihood under a judge, variety. The rows of
-    quality.json; dashed lines are held-out data (steps 0).
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    data, drawn = ([q for q in found if (q["steps"] == 0) == held] for held in (True, False))
-    steps = [q["steps"] for q in drawn]
-    with matplotlib.rc_context(settings()):
-        figure = Figure(figsize=(7.2, 2.9), dpi=150, layout="constrained")
-        left, right = figure.subplots(1, 2)
-        nats, errors = ([q[name] for q in drawn] for name in ("nats", "stderr"))
-        left.errorbar(steps, nats, yerr=errors, marker="o", ms=4, lw=1.5, capsize=2)
-        left.set_ylabel("nats per token, by the judge")
-        for k, label in enumerate(("tokens", "pairs", "triples")):
-            shares = [q["distinct"][k] for q in drawn]
-            (line,) = right.plot(steps, shares, marker="os^"[k], ms=4, lw=1.5, label=label)
-            for q in data:
-                right.axhline(q["distinct"][k], color=line.get_color(), ls="--", lw=1)
-        for q in data:
-            left.axhline(q["nats"], color="0.4", ls="--", lw=1, label="held-out data")
-        right.set_ylabel("share of distinct")
-        for ax in (left, right):
-            set_axis(ax, "x", scale="log")
-            set_axis(ax, "y")
-            ax.set_xlabel("calls of the model")
-            ax.legend(frameon=False, fontsize=8)
-    return figure
 
 
 # --- shared -------------------------------------------------------------------------------------

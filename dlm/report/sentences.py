@@ -1,4 +1,4 @@
-"""The sentences behind the verdicts: comparisons in full, what was compared and how."""
+"""The sentences behind the verdicts: full comparisons, the data compared, the kinds of loss."""
 
 from __future__ import annotations
 
@@ -35,11 +35,6 @@ def no_comparison(panel: Panel) -> str:
     return f"No finished run of {missing}, so no comparison yet."
 
 
-def answer(panel: Panel) -> str:
-    """The comparison of one panel in full, as one paragraph."""
-    return " ".join(comparisons(panel))
-
-
 def comparisons(panel: Panel) -> list[str]:
     """Each family of a panel against its reference in full, a paragraph each."""
     finals = cross.finals(panel)
@@ -50,54 +45,56 @@ def comparisons(panel: Panel) -> list[str]:
         )
         missing = no_comparison(panel)
         return [f"On {panel.title}: {missing[0].lower()}{missing[1:]} {sentence(have)}."]
-    equal = {found.challenger: found for found in cross.equal_crossovers(panel)}
+    equal = {crossover.challenger: crossover for crossover in cross.equal_crossovers(panel)}
     paragraphs = []
-    for found, final in zip(cross.crossovers(panel), finals, strict=True):
-        parts = [crossing(equal[found.challenger])] if found.challenger in equal else []
-        parts += [crossing(found), _ending(found, final)]
+    for crossover, final in zip(cross.crossovers(panel), finals, strict=True):
+        parts = [crossing(equal[crossover.challenger])] if crossover.challenger in equal else []
+        parts += [crossing(crossover), _ending(crossover, final)]
         if not paragraphs:
             parts[0] = f"On {panel.title}: {parts[0]}"
         paragraphs.append(" ".join(map(sentence, parts)))
     return paragraphs
 
 
-def crossing(found: Crossover) -> str:
+def crossing(crossover: Crossover) -> str:
     """The crossing of two measured frontiers in sentences, the same at every door."""
-    a, b = name_of(found.reference), name_of(found.challenger)
-    if found.trials > 1 and frontiers.AT_EQUAL not in found.reference:
-        a = f"the best {a} of {found.trials} settings"
-    start = "" if found.basis == frontiers.TRACKED else f"From {found.basis}: "
-    if found.status == crossings.TOO_FEW:
+    a, b = name_of(crossover.reference), name_of(crossover.challenger)
+    if crossover.trials > 1 and frontiers.AT_EQUAL not in crossover.reference:
+        a = f"the best {a} of {crossover.trials} settings"
+    start = "" if crossover.basis == frontiers.TRACKED else f"From {crossover.basis}: "
+    if crossover.status == crossings.TOO_FEW:
         return (
-            f"{start}{b} and {a} are known together at one compute only ({scientific(found.end)} "
-            f"FLOPs): {found.status} to say where they cross."
+            f"{start}{b} and {a} are known together at one compute only ({scientific(crossover.end)} "
+            f"FLOPs): {crossover.status} to say where they cross."
         )
-    if found.compute is None:
-        text = f"{start}{b} does not pass {a} for good within {scientific(found.end)} FLOPs."
-        if found.status == crossings.BETWEEN:
-            ranges = " and ".join(between(*window) for window in found.windows)
+    if crossover.compute is None:
+        text = f"{start}{b} does not pass {a} for good within {scientific(crossover.end)} FLOPs."
+        if crossover.status == crossings.BETWEEN:
+            ranges = " and ".join(between(*window) for window in crossover.windows)
             text += f" It is below from {ranges} FLOPs, and above again at the end."
-        return f"{text} {_gap(found)} {_trend(found)}"
-    epochs = f", after {number(found.epochs, 3)} epochs" if found.epochs is not None else ""
-    if found.status == crossings.FROM_START:
+        return f"{text} {_gap(crossover)} {_trend(crossover)}"
+    epochs = f", after {number(crossover.epochs, 3)} epochs" if crossover.epochs is not None else ""
+    if crossover.status == crossings.FROM_START:
         text = f"{start}{b} is below {a} from the first compute at which both have been evaluated"
-        text += f" ({scientific(found.compute)} FLOPs)"
+        text += f" ({scientific(crossover.compute)} FLOPs)"
     else:
-        text = f"{start}{b} passes {a} for good at C = {scientific(found.compute)} FLOPs{epochs}"
-    if found.low is not None and found.high is not None and found.share is not None:
-        kind = "90% interval" if found.over == "seeds" else "90% spread over settings"
-        text += f" ({kind} {between(found.low, found.high)}; it crosses in "
-        text += f"{100 * found.share:.0f}% of resamples of the {found.over})"
+        text = (
+            f"{start}{b} passes {a} for good at C = {scientific(crossover.compute)} FLOPs{epochs}"
+        )
+    if crossover.low is not None and crossover.high is not None and crossover.share is not None:
+        kind = "90% interval" if crossover.over == "seeds" else "90% spread over settings"
+        text += f" ({kind} {between(crossover.low, crossover.high)}; it crosses in "
+        text += f"{100 * crossover.share:.0f}% of resamples of the {crossover.over})"
     else:
         text += " (one seed each: no interval)"
     text += "."
-    text += _shown(found.kinds, a, b)
-    if found.compute > found.reference_end:
+    text += _shown(crossover.kinds, a, b)
+    if crossover.compute > crossover.reference_end:
         text += (
-            f" {sentence(a)} was trained up to {scientific(found.reference_end)} FLOPs; "
+            f" {sentence(a)} was trained up to {scientific(crossover.reference_end)} FLOPs; "
             "beyond that its best stands."
         )
-    if not found.plateau and found.basis == frontiers.TRACKED:
+    if not crossover.plateau and crossover.basis == frontiers.TRACKED:
         text += (
             f" {sentence(a)} was still improving at its last evaluation: it has not shown its best."
         )
@@ -105,7 +102,7 @@ def crossing(found: Crossover) -> str:
 
 
 def _shown(kinds: tuple[str, str], a: str, b: str) -> str:
-    """What b's losses below a's show of the likelihoods, by the kinds of both."""
+    """What a crossing shows of the likelihoods if a loss is an upper bound."""
     if kinds == ("exact", "upper bound"):
         return f" Since {b} is scored by an upper bound, its likelihood passes there or earlier."
     if kinds == ("upper bound", "exact"):
@@ -115,29 +112,29 @@ def _shown(kinds: tuple[str, str], a: str, b: str) -> str:
     return ""
 
 
-def _gap(found: Crossover) -> str:
-    alone = " (one seed each)" if found.gap_stderr is None else ""
-    gap = with_error(found.gap, found.gap_stderr)
+def _gap(crossover: Crossover) -> str:
+    alone = " (one seed each)" if crossover.gap_stderr is None else ""
+    gap = with_error(crossover.gap, crossover.gap_stderr)
     return f"There its frontier is {gap}{alone} nats per token above."
 
 
-def _trend(found: Crossover) -> str:
-    trend = found.trend
+def _trend(crossover: Crossover) -> str:
+    trend = crossover.trend
     if trend is None or not math.isfinite(trend.compute):
         return f"Its trend does not cross within {crossings.REACH:.0f} times the compute trained."
     text = (
         "Extrapolated, not measured: a power law through the frontier from "
         f"{scientific(trend.start)} FLOPs on (exponent {trend.exponent:.3f}, no floor, so an "
-        f"optimistic guess) would meet the best of {name_of(found.reference)} at "
+        f"optimistic guess) would meet the best of {name_of(crossover.reference)} at "
         f"{scientific(trend.compute)} FLOPs"
     )
     if trend.low is not None and trend.high is not None:
-        text += f" (90% interval over {found.over} {between(trend.low, trend.high)})"
+        text += f" (90% interval over {crossover.over} {between(trend.low, trend.high)})"
     after = f", after {number(trend.epochs, 3)} epochs" if trend.epochs is not None else ""
     return f"{text}{after}."
 
 
-def _ending(found: Crossover, final: Final) -> str:
+def _ending(crossover: Crossover, final: Final) -> str:
     a, b = name_of(final.reference), name_of(final.challenger)
     difference = with_error(final.comparison.difference, final.comparison.stderr, sign=True)
     text = (
@@ -145,7 +142,7 @@ def _ending(found: Crossover, final: Final) -> str:
         f"{measured(final.challenger_estimate)}, against {a} {measured(final.reference_estimate)}; "
         f"difference {difference} nats per token. {sentence(final.comparison.conclusion)}."
     )
-    if (found.gap < 0) != (final.comparison.difference < 0):
+    if (crossover.gap < 0) != (final.comparison.difference < 0):
         text += (
             " The frontiers and the final numbers disagree in sign: the frontiers take the lowest "
             "of all settings on the losses tracked while training, the final numbers the best "
@@ -158,7 +155,7 @@ def _ending(found: Crossover, final: Final) -> str:
 
 
 def nothing(runs: Sequence[Run]) -> str:
-    """What there is when no run has finished."""
+    """The sentence for runs of which none has finished: how many have which status."""
     if not runs:
         return "There is no run here yet."
     counts = [(s, sum(run.status == s for run in runs)) for s in sorted({r.status for r in runs})]
@@ -210,20 +207,20 @@ def _above_truth(panel: Panel) -> list[str]:
 
 
 def compared(panels: Sequence[Panel]) -> list[str]:
-    """What the numbers of the panels share, and what their errors are of."""
-    found = []
+    """How the numbers of each panel were compared, and what their errors hold."""
+    texts = []
     for panel in panels:
         seeds = ", ".join(f"{name_of(f.name)} {f.best.seeds}" for f in panel.families.values())
         tokens = {f.best.runs[0].result["validation_tokens"] for f in panel.families.values()}
-        found.append(
+        texts.append(
             f"{panel.title}: all families train on the same tokens in windows of {panel.seq_len}, "
             f"score the same {panel.seq_len} positions of each window, and are evaluated on the "
             f"same validation windows ({' or '.join(f'{n:,}' for n in sorted(tokens))} tokens). "
             f"Seeds of the best setting: {seeds}."
         )
-        found += [f"{panel.title}: {note}" for note in corpus_notes(panel)]
-        found += [f"{panel.title}: {gap}" for gap in curve_gaps(panel)]
-        found += _above_truth(panel)
+        texts += [f"{panel.title}: {note}" for note in corpus_notes(panel)]
+        texts += [f"{panel.title}: {gap}" for gap in curve_gaps(panel)]
+        texts += _above_truth(panel)
         for final in cross.finals(panel):
             seed = "" if final.stderr_seeds is None else f"{final.stderr_seeds:.4f} over seeds, "
             how = "paired, window by window" if final.paired else "not paired, so too large"
@@ -233,42 +230,42 @@ def compared(panels: Sequence[Panel]) -> list[str]:
                     if final.clustered
                     else "; windows are taken as independent"
                 )
-            found.append(
+            texts.append(
                 f"{panel.title}: the ± of the difference adds in quadrature {seed}"
                 f"{final.stderr_windows:.4f} over validation windows ({how})."
             )
-    found.append(
+    texts.append(
         "Crossovers are read from the losses tracked while training, by straight lines in log compute. "
         f"Their interval resamples seeds ({crossings.RESAMPLES:,} times, widened for few seeds) and "
         "does not hold the noise of validation windows or of settings with one seed. If no setting "
         f"at the crossing has several seeds and each family has {crossings.SPREAD} settings or more, "
         "settings are resampled instead: a spread, not an interval."
     )
-    return found
+    return texts
 
 
 def kinds(panels: Sequence[Panel]) -> list[str]:
     """What kind of number each family's loss is, and what bounds show."""
     pairs = {(f.name, f.kind) for panel in panels for f in panel.families.values()}
     words = {"exact": "the exact", "upper bound": "an upper bound on the"}
-    found = [
+    texts = [
         f"{sentence(name_of(name))}: {words.get(kind, kind)} negative log-likelihood, nats per token."
         for name, kind in sorted(pairs)
     ]
     if any(kind == "upper bound" for _, kind in pairs):
-        found.append(
+        texts.append(
             "A bound that lies below an exact value proves the bounded model better on this data. "
             "A bound that lies above proves nothing: its likelihood may lie anywhere below it."
         )
-    return found
+    return texts
 
 
 def selected(panels: Sequence[Panel]) -> list[str]:
     """Which numbers were chosen on the validation split, and so flatter what was chosen."""
-    found = [
+    texts = [
         "Chosen on validation, for all families alike: the best weights of each run, the best "
         "setting of each family (lowest mean final loss among the settings with the most seeds), "
-        "and the frontier, a minimum over evaluations and settings. More trials find lower minima.",
+        "and the frontier, a minimum over evaluations and settings. More trials find lower minima."
     ]
     for panel in panels:
         tried = {name: family.trials for name, family in panel.families.items()}
@@ -278,5 +275,5 @@ def selected(panels: Sequence[Panel]) -> list[str]:
         more = [name_of(name) for name, count in tried.items() if count > reference]
         if reference and more:
             text += f" {' and '.join(more)} had more trials than {name_of(panel.reference)}."
-        found.append(text)
-    return found
+        texts.append(text)
+    return texts

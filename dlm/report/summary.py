@@ -1,6 +1,7 @@
-"""What a set of runs says: one object, which the terminal, the page and report.json render.
+"""Compares a set of runs once, as one object that the terminal, the page and report.json render.
 
-`summary(runs)` compares and words everything once; what renders a `Summary` computes nothing.
+`summary(runs)` works out every number and sentence; the code that renders a `Summary` computes
+nothing.
 """
 
 from __future__ import annotations
@@ -91,11 +92,11 @@ class PanelSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """Everything that a report says of some runs."""
+    """All numbers and sentences of a report."""
 
     experiments: tuple[str, ...]
     questions: tuple[str, ...]
-    nothing: str  # what there is when no run has finished, else ""
+    nothing: str  # the state of the runs if none has finished, else ""
     remarks: tuple[str, ...]  # what holds for all verdicts
     panels: tuple[PanelSummary, ...]
     compared: tuple[str, ...]
@@ -120,7 +121,7 @@ def summary(runs: Sequence[Run], reference: str = "") -> Summary:
 def numbers(
     runs: Sequence[Run], panels: Sequence[Panel], excluded: Sequence[tuple[Run, str]]
 ) -> dict[str, Any]:
-    """What report.json holds of runs and their panels; see `as_json`."""
+    """The content of report.json for runs and their panels; see `as_json`."""
     return as_json(of(runs, panels, excluded))
 
 
@@ -149,8 +150,8 @@ def of(
 
 def _panel(panel: Panel) -> PanelSummary:
     finals = {final.challenger: final for final in cross.finals(panel)}
-    best = {found.challenger: found for found in cross.crossovers(panel)}
-    equal = {found.challenger: found for found in cross.equal_crossovers(panel)}
+    best = {crossover.challenger: crossover for crossover in cross.crossovers(panel)}
+    equal = {crossover.challenger: crossover for crossover in cross.equal_crossovers(panel)}
     families = [
         _family(family, finals.get(name), best.get(name), equal.get(name))
         for name, family in panel.families.items()
@@ -244,7 +245,7 @@ def _devices(runs: Iterable[Run]) -> list[str]:
 
 
 def as_json(s: Summary) -> dict[str, Any]:
-    """report.json: everything that a summary says, as strict JSON; see `words.plain`."""
+    """The whole summary as strict JSON, for report.json; see `words.plain`."""
     values = {field.name: getattr(s, field.name) for field in dataclasses.fields(s)}
     panels = [
         {field.name: getattr(panel, field.name) for field in dataclasses.fields(panel)}

@@ -28,7 +28,7 @@ def verdict(panel: Panel) -> str:
         return no_comparison(panel)
     leader = finals[0].challenger
     best, equal = (
-        next((found for found in crossovers if found.challenger == leader), None)
+        next((crossover for crossover in crossovers if crossover.challenger == leader), None)
         for crossovers in (cross.crossovers(panel), cross.equal_crossovers(panel))
     )
     assert best is not None  # every challenger has one
@@ -40,7 +40,7 @@ def verdict(panel: Panel) -> str:
 
 
 def outcome(final: Final) -> str:
-    """What the final difference shows of the challenger: one of the words above."""
+    """What the final difference shows about the challenger: one of the words above."""
     if not final.comparison.clear:
         return UNDECIDED
     if final.comparison.proven:
@@ -104,53 +104,57 @@ def overtakes(best: Crossover, equal: Crossover | None, subject: str) -> str:
     return _overtakes(best, subject, many)
 
 
-def _overtakes(found: Crossover, subject: str, many: str = "") -> str:
-    start = "" if found.basis == frontiers.TRACKED else f"from {found.basis}, "
-    if found.status == crossings.TOO_FEW:
-        return f"{start}{found.status} to say where {subject} overtakes"
-    if found.status == crossings.BETWEEN:
-        ranges = " and ".join(between(*window, digits=2) for window in found.windows)
+def _overtakes(crossover: Crossover, subject: str, many: str = "") -> str:
+    start = "" if crossover.basis == frontiers.TRACKED else f"from {crossover.basis}, "
+    if crossover.status == crossings.TOO_FEW:
+        return f"{start}{crossover.status} to say where {subject} overtakes"
+    if crossover.status == crossings.BETWEEN:
+        ranges = " and ".join(between(*window, digits=2) for window in crossover.windows)
         return f"{start}{subject} is ahead in between only, from {ranges} FLOPs"
-    if found.compute is None:
-        return f"{start}{subject} does not overtake{many} within {scientific(found.end)} FLOPs"
-    text = f"{start}{subject} overtakes{many} {_when(found)}"
-    if found.kinds[0] == "upper bound":
+    if crossover.compute is None:
+        return f"{start}{subject} does not overtake{many} within {scientific(crossover.end)} FLOPs"
+    text = f"{start}{subject} overtakes{many} {_when(crossover)}"
+    if crossover.kinds[0] == "upper bound":
         text += ", by bounds, which shows nothing of the likelihoods"
     return text
 
 
-def _when(found: Crossover) -> str:
+def _when(crossover: Crossover) -> str:
     """Writes: after 24.9 epochs, 4.0×10¹¹ FLOPs [90%: 1.9×10¹¹ to 2.2×10¹²]."""
-    after = f"after {number(found.epochs, 3)} epochs, " if found.epochs is not None else "at "
-    if found.status == crossings.FROM_START:
+    after = (
+        f"after {number(crossover.epochs, 3)} epochs, " if crossover.epochs is not None else "at "
+    )
+    if crossover.status == crossings.FROM_START:
         after = "from the start, "
     around = "no interval"
-    if found.low is not None and found.high is not None:
-        kind = "90% spread" if found.over == "settings" else "90%"
-        around = f"{kind}: {between(found.low, found.high, digits=2)}"
-        if found.share is not None and found.share < 0.95:
-            around += f", in {percent(found.share)} of resamples"
-    return f"{after}{scientific(found.compute)} FLOPs [{around}]"
+    if crossover.low is not None and crossover.high is not None:
+        kind = "90% spread" if crossover.over == "settings" else "90%"
+        around = f"{kind}: {between(crossover.low, crossover.high, digits=2)}"
+        if crossover.share is not None and crossover.share < 0.95:
+            around += f", in {percent(crossover.share)} of resamples"
+    return f"{after}{scientific(crossover.compute)} FLOPs [{around}]"
 
 
-def place(found: Crossover | None) -> str:
+def place(crossover: Crossover | None) -> str:
     """Epochs and FLOPs at which the challenger overtakes, for a cell of a table; "" without any."""
-    if found is None:
+    if crossover is None:
         return ""
-    if found.compute is None:
+    if crossover.compute is None:
         return (
-            f"not by {scientific(found.end)}" if found.status == crossings.NEVER else found.status
+            f"not by {scientific(crossover.end)}"
+            if crossover.status == crossings.NEVER
+            else crossover.status
         )
-    after = f"{number(found.epochs, 3)} epochs, " if found.epochs is not None else ""
-    after = "from the start, " if found.status == crossings.FROM_START else after
-    return f"{after}{scientific(found.compute)}"
+    after = f"{number(crossover.epochs, 3)} epochs, " if crossover.epochs is not None else ""
+    after = "from the start, " if crossover.status == crossings.FROM_START else after
+    return f"{after}{scientific(crossover.compute)}"
 
 
 # --- remarks, said once for all panels ----------------------------------------------------------
 
 
 def remarks(panels: Sequence[Panel], excluded: Sequence[tuple[Run, str]]) -> list[str]:
-    """What a reader must know of all verdicts, a sentence each: seeds, runs left out, damage."""
+    """Remarks on all verdicts, one sentence each: seeds, runs left out, damage."""
     texts = [_single_seeds(panels)]
     if excluded:
         statuses = ["double" if run.status == "finished" else run.status for run, _ in excluded]

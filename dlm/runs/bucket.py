@@ -1,9 +1,9 @@
 """A workdir in a bucket: `--workdir gs://BUCKET/FOLDER`, or s3://.
 
-Runs are worked on in a folder of this machine and sent to the bucket after each checkpoint and at the
-end; at the start the small files of all runs are fetched, so that what is done elsewhere is skipped.
-Checkpoints are written to the bucket itself, by every process its shards. Locks hold on one machine:
-one sweep at a time should work on a bucket. Token stores are built on each machine.
+Runs are trained in a folder of this machine and sent to the bucket after each checkpoint and at the
+end. At the start the small files of all runs are fetched, so that runs finished elsewhere are skipped.
+Checkpoints are written to the bucket itself; each process writes its shards. Locks hold on one
+machine only: let one sweep at a time work on a bucket. Token stores are built on each machine.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def run(address: str) -> Path:
 def place(folder: Path) -> Any:
     """Where a folder lies: in its workdir's bucket, or here.
 
-    A mark counts only in the folder that `local` makes for its address: nobody's files are sent
-    where a file inside a workdir from elsewhere says so.
+    A mark counts only in the folder that `local` makes for its address, so that a mark inside a
+    workdir from elsewhere sends nobody's files.
     """
     folder = folder.absolute()
     for parent in (folder, *folder.parents):
@@ -78,7 +78,7 @@ def place(folder: Path) -> Any:
 
 
 def send(folder: Path) -> None:
-    """Copies what lies in a folder to its bucket, if it has one; what it holds is small."""
+    """Copies the files of a folder to its bucket, if it has one, without checkpoints and stores."""
     to = place(folder)
     if to == folder.absolute():
         return
@@ -93,7 +93,7 @@ def send(folder: Path) -> None:
 def try_send(folder: Path) -> str:
     """Sends a folder (see `send`); returns the reason if that fails, else an empty string.
 
-    What could not be sent stays on this machine and goes with the next call that sends.
+    Files that could not be sent stay on this machine; the next call sends them.
     """
     try:
         send(folder)
@@ -103,7 +103,7 @@ def try_send(folder: Path) -> str:
 
 
 def _fetch(there: Any, here: Path) -> None:
-    """Files of the bucket that this machine lacks, or has otherwise, folder by folder."""
+    """Fetches the files that are missing here or differ, folder by folder."""
     if not there.exists():
         return
     for path in there.iterdir():

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dlm.format import fixed, integer, number, scientific, with_error
-from dlm.runs.folder import Run
 from dlm.runs.groups import flatten
+from dlm.runs.load import Run
+from dlm.runs.schema import UNREADABLE
 
 NONE = "-"  # how a field or result that a run has not is shown
 
@@ -49,7 +50,7 @@ RESULTS = (
 
 
 def _cells(run: Run) -> list[str]:
-    readable = run.result if run.status != "unreadable" else {}
+    readable = run.result if run.status != UNREADABLE else {}
     r = {name: value for name, value in readable.items() if value is not None}
 
     def loss(name: str) -> str:

@@ -1,37 +1,22 @@
-"""Runs on disk as plain records, and the groups in which they may be compared.
+"""Groups of runs that may be compared: panels, their families, and the settings of each family.
 
-A run is a folder: copy the folder and you have the run. Nothing here imports JAX, and nothing is
-dropped silently: a run that cannot be used is a record whose `status` and `reason` say why. A
-damaged file of one run costs that run alone.
+Nothing is dropped silently: a run that is in no group is listed with the reason.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from dlm import disk
-from dlm.runs.folder import (
-    COLUMNS,
-    OF_A_RUN,
-    Run,
-    table_row,
-    value_at,
-)
+from dlm.runs.load import Run, value_at
+from dlm.runs.schema import DIVERGED, FINISHED
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-
-# Parts of a config that tell no two settings apart: the seed, what moves no number (see
-# `config.run_id`), and what the fingerprint of the corpus stands for.
+# Parts of a config that do not make two settings different: the seed, fields that change no number
+# (see `config.run_id`), and fields that the fingerprint of the corpus covers.
 NOT_A_SETTING = (
     *("corpus", "tokenizer", "mesh", "train.seed"),
     *("model.remat", "train.microbatches", "train.steps_per_call", "train.checkpoint_every"),
@@ -42,7 +27,7 @@ NOT_A_SETTING = (
 class Setting:
     """Runs that differ in their seed only, by seed."""
 
-    name: str  # what sets it apart within its family, such as "optimizer.lr=0.002"
+    name: str  # how it differs within its family, such as "optimizer.lr=0.002"
     runs: tuple[Run, ...]
 
     def __repr__(self) -> str:
@@ -103,14 +88,14 @@ def panels(runs: Iterable[Run]) -> tuple[list[Panel], list[tuple[Run, str]]]:
     trials: dict[tuple, set[str]] = {}
     excluded: list[tuple[Run, str]] = []
     for run in runs:
-        if run.status != "finished":
+        if run.status != FINISHED:
             excluded.append((run, f"{run.status}: {run.reason}"))
-        if run.status not in ("finished", "diverged"):
+        if run.status not in (FINISHED, DIVERGED):
             continue
         key = panel_key(run)
         setting = json.dumps(setting_of(run.config), sort_keys=True)
         trials.setdefault((key, run.objective), set()).add(setting)
-        if run.status == "diverged":
+        if run.status == DIVERGED:
             continue
         family = chosen.setdefault(key, {}).setdefault(run.objective, {})
         seeds = family.setdefault(setting, {})
@@ -119,19 +104,19 @@ def panels(runs: Iterable[Run]) -> tuple[list[Panel], list[tuple[Run, str]]]:
             excluded.append(
                 (run, f"the same setting and seed as {twin.path.parent.name}/{twin.run}")
             )
-    found = []
+    grouped = []
     for key in sorted(chosen, key=lambda k: (k[0], k[2], k[3], k[1])):
         families = {
             name: _family(name, settings, len(trials[key, name]))
             for name, settings in sorted(chosen[key].items())
         }
         corpus, fingerprint, unique_tokens, seq_len, _ = key
-        found.append(Panel(corpus, fingerprint, unique_tokens, seq_len, families))
-    return found, excluded
+        grouped.append(Panel(corpus, fingerprint, unique_tokens, seq_len, families))
+    return grouped, excluded
 
 
 def panel_key(run: Run) -> tuple[Any, ...]:
-    """What runs share whose losses may be compared."""
+    """Runs with the same key may be compared by their losses."""
     names = ("corpus", "fingerprint", "unique_tokens", "seq_len")
     return (*(run.result.get(name) for name in names), str(value_at(run.config, "data.subset")))
 
@@ -140,12 +125,12 @@ def _family(name: str, settings: dict[str, dict[int, Run]], trials: int) -> Fami
     flat = {text: flatten(json.loads(text)) for text in settings}
     keys = sorted({key for values in flat.values() for key in values})
     differ = [k for k in keys if len({repr(values.get(k)) for values in flat.values()}) > 1]
-    made = []
+    listed = []
     for text, seeds in settings.items():
         label = ", ".join(f"{k}={flat[text].get(k)}" for k in differ)
-        made.append(Setting(label, tuple(seeds[seed] for seed in sorted(seeds))))
-    made.sort(key=lambda s: (-s.seeds, s.values("validation_loss").mean(), s.name))
-    return Family(name, made[0].runs[0].result["kind"], tuple(made), trials)
+        listed.append(Setting(label, tuple(seeds[seed] for seed in sorted(seeds))))
+    listed.sort(key=lambda s: (-s.seeds, s.values("validation_loss").mean(), s.name))
+    return Family(name, listed[0].runs[0].result["kind"], tuple(listed), trials)
 
 
 def setting_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -166,61 +151,3 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         inner = isinstance(value, dict)
         flat |= flatten(value, f"{prefix}{key}.") if inner else {prefix + key: value}
     return flat
-
-
-# --- the table ----------------------------------------------------------------------------------
-
-
-def rows(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """One row per run, of every status, with the columns of COLUMNS; None: no value."""
-    return [
-        dict.fromkeys(COLUMNS)
-        | ({} if run.status == "unreadable" else table_row(run.config, run.start, run.result))
-        | {name: None if (value := getattr(run, name)) == "" else value for name in OF_A_RUN}
-        for run in runs
-    ]
-
-
-def data_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a table row was trained on, but for the number of unique tokens: two rows that differ
-    here share no law. Corpus, fingerprint, sequence length, kind of subset."""
-    return tuple(record[name] for name in ("corpus", "fingerprint", "seq_len", "subset"))
-
-
-def safe(cell: Any) -> Any:
-    """A cell of a table: a text that a spreadsheet would compute gets a ' before it; see `unsafe`."""
-    computed = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r", "'"))
-    return f"'{cell}" if computed else cell
-
-
-def unsafe(text: str) -> str:
-    """The text that `safe` made a cell of."""
-    return text[1:] if text.startswith("'") and safe(text[1:]) == text else text
-
-
-def table(runs: Iterable[Run]) -> pa.Table:
-    """One row per run, of every status, as runs.parquet has it: the columns of COLUMNS."""
-    import pyarrow as pa
-
-    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
-    return pa.Table.from_pylist(_safe_rows(runs), schema=schema)
-
-
-def _safe_rows(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    return [{name: safe(cell) for name, cell in row.items()} for row in rows(runs)]
-
-
-def write_table(runs: Iterable[Run], folder: Path | str) -> tuple[Path, Path]:
-    """Writes runs.csv and runs.parquet, and returns their paths."""
-    import pyarrow.parquet as pq
-
-    folder, runs = Path(folder), list(runs)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(COLUMNS))
-    writer.writeheader()
-    writer.writerows(_safe_rows(runs))
-    disk.write(folder / "runs.csv", text.getvalue())
-    with disk.replacing(folder / "runs.parquet") as draft:
-        pq.write_table(table(runs), draft)
-    return folder / "runs.csv", folder / "runs.parquet"

@@ -20,6 +20,7 @@ from dlm.runs.estimate import KINDS
 VERSION = 1  # of the fields below; raised when one is added, removed or changes its meaning
 LARGEST = 1e30  # of any number in a run's files; the largest training so far took 1e26 FLOPs
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"  # statuses in result.json
+UNREADABLE = "unreadable"  # status of a run whose result, or a file that belongs to it, is damaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,7 @@ class RunResult(Ended):
     best_epoch: float
     best_flops: float
     last_validation_loss: float | None
-    passes: int  # Monte Carlo passes of a bound
+    mc_samples: int  # Monte Carlo samples of a bound
     seconds: float  # of training
     tokens_per_second: float
     mfu: float | None
@@ -164,7 +165,7 @@ def result(values: dict[str, Any]) -> RunResult | RunFailure:
         raise DlmError(f"{file}: kind={short(read.kind)}, must be one of {', '.join(KINDS)}")
     for name in SCORES if status == FINISHED else ():
         if getattr(read, name) is None:
-            raise DlmError(f"{file}: {name}=None, must be a number in a finished run")
+            raise DlmError(f"{file}: {name}=None, must be a finite number")
     for name in POSITIVE:
         value = getattr(read, name)
         if value is not None and not value > 0:
@@ -174,6 +175,12 @@ def result(values: dict[str, Any]) -> RunResult | RunFailure:
             f"{file}: best_flops={read.best_flops:g}, must be at most flops={read.flops:g}"
         )
     return read
+
+
+def headline(result: Ended) -> dict[str, Any]:
+    """The fields that a sweep shows when a run ends; a failed run has its reason alone."""
+    names = ("validation_loss", "validation_stderr", "reason", "warnings")
+    return {name: getattr(result, name) for name in names if hasattr(result, name)}
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -187,17 +194,21 @@ def _record(kind: type[Record], values: dict[str, Any], file: str) -> Record:
         raise DlmError(
             f"{file}: version={short(version)}, must be {VERSION}: written by another version of dlm"
         )
-    return _value(values, kind, file, "")
+    return typed(values, kind, file, "")
 
 
-def _value(value: Any, kind: Any, file: str, name: str) -> Any:
-    """A JSON value as a type: a dataclass, text, number, list, dict, or one of these or None."""
+def typed(value: Any, kind: Any, file: str, name: str) -> Any:
+    """A JSON value as a type: a dataclass, text, number, list, dict, or one of these or None.
+
+    Raises:
+      DlmError: names the file, the field, its value, and what it must be.
+    """
     if kind is Any:
         return value
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
-        return None if value is None else _value(value, inner[0], file, name)
-    if dataclasses.is_dataclass(kind):
+        return None if value is None else typed(value, inner[0], file, name)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise _mistyped(file, name, value, "an object")
         fields = {}
@@ -205,14 +216,16 @@ def _value(value: Any, kind: Any, file: str, name: str) -> Any:
             whole = f"{name}.{field}" if name else field
             if field not in value:
                 raise DlmError(f"{file} has no {whole}")
-            fields[field] = _value(value[field], expected, file, whole)
+            fields[field] = typed(value[field], expected, file, whole)
         return kind(**fields)
-    if origin in (dict, list):
-        if not isinstance(value, origin):
-            raise _mistyped(file, name, value, "an object" if origin is dict else "a list")
-        if origin is list:
-            return [_value(item, inner[0], file, name) for item in value]
-        return {key: _value(item, inner[1], file, name) for key, item in value.items()}
+    if origin is list:
+        if not isinstance(value, list):
+            raise _mistyped(file, name, value, "a list")
+        return [typed(item, inner[0], file, name) for item in value]
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _mistyped(file, name, value, "an object")
+        return {key: typed(item, inner[1], file, name) for key, item in value.items()}
     if kind is str:
         if not isinstance(value, str):
             raise _mistyped(file, name, value, "a text")

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from dlm.config import planning
 from dlm.config.memory import Machine
 from dlm.errors import DlmError
+from dlm.runs import folder as run_folder
 from dlm.sweep.jobs import Job
-from dlm.training import record
+from dlm.training import environment
 
 LIKE = 4.0  # the factor in parameters within which a finished run tells the speed of another
 MOST_READ = 500  # results
@@ -100,9 +101,9 @@ def measured(workdir: Path, machine: Machine) -> list[Speed]:
         return []
     for path in paths:
         try:
-            result = record.read_json(path)
+            result = run_folder.read_json(path)
             rate = result["flops"] / result["tokens"] * result["tokens_per_second"]
-            if (record.processor() in result["device"]) != machine.cpu:
+            if (environment.processor() in result["device"]) != machine.cpu:
                 continue
             speed = Speed(str(result["objective"]), float(result["params"]), float(rate))
         except (DlmError, OSError, KeyError, TypeError, ValueError, ZeroDivisionError):

@@ -12,8 +12,10 @@ from typing import Any
 
 from dlm.data import build
 from dlm.errors import DlmError
+from dlm.runs import folder as run_folder
+from dlm.runs import schema
 from dlm.sweep.jobs import Job
-from dlm.training import distributed, record, run
+from dlm.training import distributed, run
 
 
 def execute(
@@ -30,7 +32,7 @@ def execute(
     """
     ended = {}
     for job in jobs:
-        ended[job.about["run"]] = _one(job, stop, show)
+        ended[job.info.run_id] = _one(job, stop, show)
     return ended
 
 
@@ -39,21 +41,22 @@ def _one(job: Job, stop: Callable[[], bool], show: Callable) -> str:
         show("progress", job, row)
 
     with contextlib.ExitStack() as stack:
-        mine = stack.enter_context(run.claim(job.folder)) if distributed.primary() else True
+        mine = stack.enter_context(run_folder.claim(job.folder)) if distributed.primary() else True
         if not distributed.agreed(mine):
             raise DlmError(f"{job.folder}: another process is training this run")
-        status = record.status(job.folder)
-        if distributed.agreed(status in record.SETTLED):  # perhaps by another process, meanwhile
+        status = run_folder.status(job.folder)
+        if distributed.agreed(
+            status in run_folder.SETTLED
+        ):  # perhaps by another process, meanwhile
             return status
         show("start", job, {})
         if distributed.primary():
-            stack.enter_context(run.recorded(job.folder, job.config, job.about))
+            stack.enter_context(run.recorded(job.folder, job.config, job.info))
         store = build.load(job.store)
         trunk = job.trunk if distributed.alone() else None
-        result = run.run(
-            job.config, store, job.folder, job.about, trunk=trunk, stop=stop, report=report
+        result = run.train_and_score(
+            job.config, store, job.folder, job.info, trunk=trunk, stop=stop, report=report
         )
         distributed.agreed(True)  # the result is written when the primary comes here
-    told = ("validation_loss", "validation_stderr", "reason", "warnings")
-    show(result["status"], job, {name: result[name] for name in told})
-    return result["status"]
+    show(result.status, job, schema.headline(result))
+    return result.status

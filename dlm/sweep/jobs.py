@@ -16,8 +16,9 @@ from dlm.config import experiment, labels, planning
 from dlm.config.memory import Machine
 from dlm.data import build, tokenizers
 from dlm.errors import DlmError
-from dlm.runs import bucket
-from dlm.training import record
+from dlm.runs import bucket, names
+from dlm.runs import folder as run_folder
+from dlm.runs.schema import RunInfo
 
 NO_ID = "----------"  # of a job that is only planned, its corpus being elsewhere
 
@@ -29,9 +30,10 @@ class Job:
     config: config.Config
     store: Path
     folder: Path
-    about: dict[str, Any]  # experiment, run, label, overrides, question
+    info: RunInfo
     plan: planning.Plan
     trunk: Path | None = None  # of states shared with other runs; see `dlm.training.loop.train`
+    source: Path | None = None  # a finished run to go on from; see `dlm.training.extension`
 
     @property
     def flops(self) -> float:
@@ -48,8 +50,9 @@ class Job:
                 config=config.to_json(self.config),
                 store=str(self.store),
                 folder=str(self.folder),
-                about=self.about,
+                info=dataclasses.asdict(self.info),
                 trunk=self.trunk and str(self.trunk),
+                source=self.source and str(self.source),
             )
         )
 
@@ -87,8 +90,9 @@ def plan_jobs(
     name = Path(path).stem + ("" if scale == experiment.SCALES[0] else f"-{scale}")
     found: dict[str, Job] = {}
     for c, run in zip(configs, sweep, strict=True):
-        about = dict(
+        info = RunInfo(
             experiment=name,
+            run_id=NO_ID,
             label=labels.label(c, run, label_keys),
             overrides=run,
             question=_question(path),
@@ -97,7 +101,7 @@ def plan_jobs(
         if not fetch and known and build.to_fetch(c.corpus, c.tokenizer, workdir / "corpora"):
             size = tokenizers.SIZES[c.tokenizer.kind]
             plan = planning.plan(c, train_tokens=c.data.unique_tokens, vocab_size=size)
-            job = Job(c, Path(), workdir / name / NO_ID, about | {"run": NO_ID}, plan)
+            job = Job(c, Path(), workdir / name / NO_ID, info, plan)
             found.setdefault(config.run_id(c, NO_ID), job)
             continue
         on_corpus(c.corpus.name)
@@ -106,11 +110,20 @@ def plan_jobs(
         plan = planning.plan(c, **tokens, vocab_size=store.vocab_size)
         planning.check_length(c, store.document_length, len(store.validation))
         key = config.run_id(c, store.fingerprint)
-        job = Job(c, store.path, workdir / name / key, about | {"run": key}, plan)
-        if record.status(job.folder) not in record.DONE:
-            planning.check(c, plan, machine)
+        info = dataclasses.replace(info, run_id=key)
+        job = Job(c, store.path, workdir / name / key, info, plan)
         found.setdefault(key, job)
-    return _trunks(list(found.values()), workdir / name / "trunks")
+    jobs = _placed(list(found.values()), workdir / name)
+    for job in jobs:
+        if job.info.run_id != NO_ID and run_folder.status(job.folder) not in run_folder.DONE:
+            planning.check(job.config, job.plan, machine)
+    return _trunks(jobs, workdir / name / "trunks")
+
+
+def _placed(jobs: list[Job], folder: Path) -> list[Job]:
+    """Gives each run its folder: the one that it has already, under whatever label, else a new one."""
+    places = names.places(folder, ((job.info.run_id, job.info.label) for job in jobs))
+    return [dataclasses.replace(job, folder=place) for job, place in zip(jobs, places, strict=True)]
 
 
 def _trunks(jobs: list[Job], folder: Path) -> list[Job]:
@@ -119,7 +132,7 @@ def _trunks(jobs: list[Job], folder: Path) -> list[Job]:
         return jobs
     ids = []
     for job in jobs:
-        if job.about["run"] == NO_ID:
+        if job.info.run_id == NO_ID:
             ids.append("")
             continue
         fingerprint = build.load(job.store).fingerprint

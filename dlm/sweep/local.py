@@ -25,10 +25,10 @@ from dlm import format
 from dlm.config import planning
 from dlm.config.memory import Machine
 from dlm.errors import DlmError
+from dlm.runs import folder as run_folder
+from dlm.runs.folder import DONE
 from dlm.sweep.jobs import Job, ordered
 from dlm.sweep.machine import placements
-from dlm.training import record
-from dlm.training.record import DONE
 
 WORKER = (sys.executable, "-m", "dlm.sweep.worker")
 GRACE = 5.0  # seconds that a worker has between closing its output and its end, either one first
@@ -101,7 +101,7 @@ def execute(
             if job is None:
                 continue
             if kind == "exit":
-                kind, row = record.status(job.folder), {}
+                kind, row = run_folder.status(job.folder), {}
                 if kind not in DONE:  # it may have died after its result was written
                     kind, row = "failed", {"reason": _death(worker.process.wait(), log)}
             if kind == "busy":
@@ -112,11 +112,11 @@ def execute(
             if kind == "failed":
                 _retire(worker)
                 if row["reason"] != _recorded_reason(job.folder):  # the worker could not
-                    record.fail(job.folder, job.config, job.about, DlmError(row["reason"]))
+                    run_folder.fail(job.folder, job.config, job.info, DlmError(row["reason"]))
             show(kind, job, row)
             if kind in (*DONE, "failed"):
                 worker.job = None
-                ended[job.about["run"]] = kind
+                ended[job.info.run_id] = kind
     finally:
         _stop(pool)
     return ended
@@ -129,10 +129,10 @@ def _next(waiting: list[Job], ended: dict[str, str], busy: set[Path]) -> Job | N
     while free := [job for job in waiting if job.trunk not in busy]:
         job = free[0]
         waiting.remove(job)
-        status = record.status(job.folder)
-        if status not in record.SETTLED:
+        status = run_folder.status(job.folder)
+        if status not in run_folder.SETTLED:
             return job
-        ended[job.about["run"]] = status
+        ended[job.info.run_id] = status
     return None
 
 
@@ -184,9 +184,9 @@ def _death(code: int, log: Path) -> str:
 
 
 def _recorded_reason(folder: Path) -> str:
-    if record.status(folder) != "failed":
+    if run_folder.status(folder) != "failed":
         return ""
-    return record.read_json(folder / "result.json").get("reason", "")
+    return run_folder.read_result(folder).reason or ""
 
 
 def _retire(worker: Worker) -> None:

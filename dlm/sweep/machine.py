@@ -12,7 +12,7 @@ from typing import Any
 
 from dlm.config.memory import Machine, host_memory
 from dlm.errors import DlmError
-from dlm.training import record
+from dlm.training import environment
 
 # glibc: back large allocations by huge pages and keep them; measured in BUILD_NOTES.md.
 HUGE_PAGES = ":".join(
@@ -45,7 +45,7 @@ def default_workers(devices: int) -> int:
     """One for each `devices` GPUs, what a run's mesh takes; on CPU one per core; one for a TPU host."""
     if gpus := _gpus():
         return max(len(gpus) // devices, 1)
-    return 1 if _tpu() else len(record.cores())
+    return 1 if _tpu() else len(environment.cores())
 
 
 def _gpus() -> list[str]:
@@ -66,7 +66,7 @@ def placements(workers: int, devices: int) -> list[dict[str, Any]]:
     Raises:
       DlmError: there are fewer GPUs than a run's mesh takes.
     """
-    gpus, cores = _gpus(), record.cores()
+    gpus, cores = _gpus(), environment.cores()
     if gpus and devices > len(gpus):
         raise DlmError(
             f"config.mesh: takes {devices} GPUs; this machine shows {len(gpus)}; several machines "

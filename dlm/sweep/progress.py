@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from dlm.format import duration, percent
+from dlm.format import duration, fit_words, percent
 
 if TYPE_CHECKING:
     from dlm.sweep.jobs import Job
@@ -49,9 +49,9 @@ def show(jobs: list[Job]) -> Iterator[Show]:
         whole = progress.add_task(f"runs 0/{len(jobs)}", total=total, note="")
 
         def tell(event: str, job: Job, row: dict[str, Any]) -> None:
-            run = job.about["run"]
+            run = job.info.run_id
             if event == "start":
-                label = _short(job.about["label"], room)
+                label = fit_words(job.info.label.split(), room, gap="…")
                 bars[run] = progress.add_task(label, total=job.flops, note="compiling")
             elif event == "progress" and run in bars:
                 done[run] = row["flops"] if "flops" in row else done.setdefault(run, 0.0)
@@ -77,7 +77,7 @@ def _lines(jobs: list[Job]) -> Show:
     left = _Left(sum(job.flops for job in jobs), time.monotonic())
 
     def tell(event: str, job: Job, row: dict[str, Any]) -> None:
-        run, label = job.about["run"], job.about["label"]
+        run, label = job.info.run_id, job.info.label
         left.tell(event, job, row)
         if event == "start":
             last[run] = time.monotonic()
@@ -105,7 +105,7 @@ class _Left:
         self.done: dict[str, float] = {}
 
     def tell(self, event: str, job: Job, row: dict[str, Any]) -> None:
-        run = job.about["run"]
+        run = job.info.run_id
         if event == "progress" and "flops" in row:
             self.before.setdefault(run, row["flops"])
             self.done[run] = row["flops"]
@@ -123,20 +123,6 @@ class _Left:
         seconds = (self.total - done) / trained * (now - self.began)
         share = percent(done / self.total)
         return f"[{ended}/{runs}] {share} of the training, about {duration(seconds)} left"
-
-
-def _short(label: str, room: int) -> str:
-    """A label in at most `room` columns: words in its middle give way to "…", the last ones stay."""
-    if len(label) <= room:
-        return label
-    words = label.split()
-    head, tail = [*words[:2], "…"], []
-    for word in reversed(words[2:]):
-        if len(" ".join([*head, word, *tail])) > room:
-            break
-        tail.insert(0, word)
-    short = " ".join([*head, *tail])
-    return short if len(short) <= room else label[: room - 1] + "…"
 
 
 def _note(row: dict[str, Any], rate: bool = True) -> str:
@@ -159,4 +145,4 @@ def _ending(event: str, job: Job, row: dict[str, Any]) -> str:
     elif row.get("reason"):
         text = f"{event}: {row['reason']}"
     warnings = [f"\n        warning: {warning}" for warning in row.get("warnings", [])]
-    return "".join([f"{job.about['label']}: {text}", *warnings])
+    return "".join([f"{job.info.label}: {text}", *warnings])

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 from dlm import sealed
 from dlm.config import experiment
 from dlm.errors import DlmError, nearest
+from dlm.runs import folder as run_folder
+from dlm.runs import schema
 from dlm.sweep.jobs import Job
 from dlm.sweep.progress import Show
-from dlm.training import metrics, record
+from dlm.training import metrics
 
 if TYPE_CHECKING:
     import submitit
@@ -148,20 +150,20 @@ def execute(todo: list[Job], slurm: submitit.SlurmExecutor, show: Show) -> dict[
             except DlmError:  # the controller does not answer: nothing is known to be gone
                 queue = dict.fromkeys(ids.values(), "PENDING")
             for job in todo:
-                run = job.about["run"]
+                run = job.info.run_id
                 if run in ended:
                     continue
-                status, state = record.status(job.folder), queue.get(ids[run])
-                over = status in (*record.SETTLED, "failed")
+                status, state = run_folder.status(job.folder), queue.get(ids[run])
+                over = status in (*run_folder.SETTLED, "failed")
                 if run not in started and (over or state not in ("PENDING", None)):
                     started.add(run)
                     show("start", job, {})
-                if status == record.UNREADABLE:  # damaged since it was written
+                if status == run_folder.UNREADABLE:  # damaged since it was written
                     ended[run] = "failed"
-                    show("failed", job, {"reason": record.problem(job.folder)})
+                    show("failed", job, {"reason": run_folder.problem(job.folder)})
                 elif over:
                     ended[run] = status
-                    show(status, job, record.read_json(job.folder / "result.json"))
+                    show(status, job, schema.headline(run_folder.read_result(job.folder)))
                 elif state is None and run in gone:
                     _lost(job, slurm.folder / f"{ids[run]}_0_log.err")
                 elif state is None:
@@ -184,19 +186,19 @@ def _submit(todo: list[Job], slurm: submitit.SlurmExecutor) -> dict[str, str]:
     from submitit.core.utils import FailedJobError
 
     queue = _queue()
-    ids = {job.about["run"]: _job_id(job) for job in todo}
-    new = [job for job in todo if ids[job.about["run"]] not in queue]
+    ids = {job.info.run_id: _job_id(job) for job in todo}
+    new = [job for job in todo if ids[job.info.run_id] not in queue]
     new.sort(key=lambda job: -job.flops)
     for job in new:
         job.folder.mkdir(parents=True, exist_ok=True)
-        if record.status(job.folder) == "failed":
+        if run_folder.status(job.folder) == "failed":
             (job.folder / "result.json").unlink()
     try:
         submitted = slurm.submit_array([Train(job.message()) for job in new]) if new else []
     except FailedJobError as error:
         raise DlmError(f"--executor=slurm: sbatch: {error}") from error
     for job, task in zip(new, submitted, strict=True):
-        ids[job.about["run"]] = task.job_id
+        ids[job.info.run_id] = task.job_id
         sealed.write(job.folder / "job.json", {"slurm": task.job_id})
     print(
         f"{len(new)} jobs submitted, {len(todo) - len(new)} in the queue before; "
@@ -208,7 +210,7 @@ def _submit(todo: list[Job], slurm: submitit.SlurmExecutor) -> dict[str, str]:
 
 def _job_id(job: Job) -> str:
     path = job.folder / "job.json"
-    return record.read_json(path)["slurm"] if path.exists() else ""
+    return run_folder.read_json(path)["slurm"] if path.exists() else ""
 
 
 def _queue() -> dict[str, str]:
@@ -228,12 +230,11 @@ def _queue() -> dict[str, str]:
 
 def _lost(job: Job, log: Path) -> None:
     """Records that a run's job is gone without a result, unless another process trains the run."""
-    from dlm.training import run
 
-    with run.claim(job.folder) as mine:
-        if mine and record.status(job.folder) not in record.DONE:
+    with run_folder.claim(job.folder) as mine:
+        if mine and run_folder.status(job.folder) not in run_folder.DONE:
             error = DlmError(f"its Slurm job ended, or was cancelled, without a result; see {log}")
-            record.fail(job.folder, job.config, job.about, error)
+            run_folder.fail(job.folder, job.config, job.info, error)
 
 
 class Train:

@@ -69,9 +69,11 @@ def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Eve
     from dlm import config
     from dlm.data import build
     from dlm.errors import one_line
-    from dlm.training import loop, record, run
+    from dlm.runs import folder as run_folder
+    from dlm.runs import schema
+    from dlm.training import extension, loop, run
 
-    folder, about = Path(job["folder"]), job["about"]
+    folder, info = Path(job["folder"]), schema.RunInfo(**job["info"])
     c = config.from_json(job["config"])
     last = [0.0]
 
@@ -80,30 +82,34 @@ def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Eve
             last[0] = time.monotonic()
             tell("progress", **row)
 
-    with run.claim(folder) as mine:
+    with run_folder.claim(folder) as mine:
         if not mine:
             tell("busy")
             return True
-        if (status := record.status(folder)) in record.DONE:
+        if (status := run_folder.status(folder)) in run_folder.DONE:
             tell(status)
             return True
         tell("start")
         try:
-            with run.recorded(folder, c, about):
+            with run.recorded(folder, c, info):
                 store = build.load(Path(job["store"]))
+                if job["source"]:
+                    extension.take(Path(job["source"]), folder, c, store)
                 trunk = job["trunk"] and Path(job["trunk"])
-                result = run.run(
-                    c, store, folder, about, trunk=trunk, stop=stopping.is_set, report=report
+                result = run.train_and_score(
+                    c, store, folder, info, trunk=trunk, stop=stopping.is_set, report=report
                 )
         except loop.Interrupted:
             return False
         except Exception as error:
-            result = {"status": "failed", "reason": one_line(error)}
+            result = None
             with contextlib.suppress(Exception):  # it may not have been recorded: a full disk
-                if record.status(folder) in record.DONE:  # it went wrong after its result
-                    result = record.read_json(folder / "result.json")
-    told = ("validation_loss", "validation_stderr", "reason", "warnings")
-    tell(result["status"], **{name: result[name] for name in told if name in result})
+                if run_folder.status(folder) in run_folder.DONE:  # it went wrong after its result
+                    result = run_folder.read_result(folder)
+            if result is None:
+                tell(schema.FAILED, reason=one_line(error))
+                return True
+    tell(result.status, **schema.headline(result))
     return True
 
 

@@ -1,7 +1,7 @@
-"""How fast this device trains, scores and samples a config: `dlm benchmark`.
+"""Measures how fast this device trains, scores and samples a config: `dlm benchmark`.
 
-Tokens are random: speed does not depend on them. Variants are built first and then timed in turn, a
-call each, so that what slows the machine slows all of them; ratios are medians over the rounds.
+Tokens are random, as speed does not depend on them. Variants are built first and then timed in turn,
+one call each, so that other load slows all of them alike; ratios are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ SIZES: dict[str, tuple[int, int, int, int, int, int]] = {
     "1B": (2048, 20, 16, 2048, 8, 50_257),
 }
 
-CALLS = 64  # of a sampler of diffusion
+CALLS = 64  # of the model by a diffusion sampler
 
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """Of one variant. Tokens are those that are scored; `low` and `high` are quartiles over calls."""
+    """The speed of one variant, in scored tokens; `low` and `high` are quartiles over calls."""
 
     name: str
     objective: str
@@ -87,7 +87,7 @@ def default_sizes() -> list[str]:
 
 
 class Bench:
-    """One variant, compiled, with its state; `call` trains one call's steps and times it."""
+    """One variant, compiled, with its state; `call` trains the steps of one call and times them."""
 
     def __init__(self, name: str, c: config.Config, vocab_size: int):
         self.name, self.c, self.vocab_size = name, c, vocab_size
@@ -122,7 +122,7 @@ class Bench:
         return sharding.put_batch(self.mesh, np.stack(tokens), 1, self.c.train.batch_size)
 
     def call(self) -> tuple[float, float]:
-        """Seconds of a call, and of them seconds before it is dispatched."""
+        """Seconds of a call, and how many of them passed before it was dispatched."""
         began = time.perf_counter()
         batches = self._next()
         waited = time.perf_counter() - began
@@ -155,14 +155,14 @@ def speeds(benches: list[Bench], seconds: float, training_only: bool = False) ->
         rounds.append([bench.call() for bench in benches])
     times = np.array(rounds)  # rounds x variants x (seconds, waited)
     rates = np.array([bench.tokens() for bench in benches]) / times[..., 0]
-    found = []
+    measured = []
     for i, bench in enumerate(benches):
         low, median, high = np.quantile(rates[:, i], [0.25, 0.5, 0.75]).tolist()
         rate = median / bench.plan.tokens_per_step * bench.plan.flops_per_step
         peak = evaluate.measured_peak(bench.c.model.dtype) * jax.device_count()
         scored = None if training_only else _scoring(bench)
         sampled = None if training_only else _sampling(bench)
-        found.append(
+        measured.append(
             Speed(
                 name=bench.name,
                 objective=bench.c.objective.name,
@@ -180,7 +180,7 @@ def speeds(benches: list[Bench], seconds: float, training_only: bool = False) ->
                 ratio=float(np.median(rates[:, i] / rates[:, 0])),
             )
         )
-    return found
+    return measured
 
 
 def _scoring(bench: Bench) -> float:
@@ -194,10 +194,10 @@ def _scoring(bench: Bench) -> float:
 
 
 def _sampling(bench: Bench) -> float:
-    """In a call a token, diffusion in at most CALLS."""
+    """Sampled tokens per second: one call a token, or at most CALLS for diffusion."""
     c, count = bench.c, bench.c.train.batch_size
     weights = step.weights(bench.state)
-    calls = sampling.calls(c, min(CALLS, c.data.seq_len))
+    calls = c.objective.sampler_calls(c.data.seq_len, min(CALLS, c.data.seq_len))
 
     def sample() -> None:
         key = keys.key_for(0, "sample")

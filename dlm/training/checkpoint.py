@@ -1,12 +1,13 @@
-"""Checkpoints by Orbax: everything that a run needs to go on, in one step folder with checksums.
+"""Checkpoints by Orbax: everything that a run needs to resume, in one folder a step, with checksums.
 
-`state` (step, parameters, optimizer, average), `best` (the weights with the best validation loss so
-far), `ledger` (exposures) and `progress` (plain JSON beside them, with the place in the data). One
-folder, so a kill between two writes can not leave the best weights ahead of the state. Every process
-saves its shards, and restores those of its devices, however many there were when it was saved.
+A folder holds `state` (step, parameters, optimizer, average), `best` (the weights with the best
+validation loss so far), `ledger` (exposures) and `progress` (JSON, with the place in the data). They
+lie in one folder, so a kill between two writes cannot leave the best weights ahead of the state. Each
+process saves its shards, and restores those of its devices; the number of devices may differ.
 
 When Orbax has finished a folder, the primary process adds SHA256SUMS, the checksums of its files, as
-`sha256sum --check` reads them. A folder without it is a save that was cut short: it does not count.
+`sha256sum --check` reads them. A folder without SHA256SUMS is a save that was cut short, and does not
+count.
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ from dlm.training import distributed
 
 SUMS = "SHA256SUMS"
 KEEP = 2  # checkpoints of a run: the last, and the one before it in case the last gets damaged
+LEAST_SLICE = 1 << 20  # bytes; an array with a smaller share for each device is saved by one
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
-# Copies that no later donation reaches.
+# Copies that stay valid after the originals are donated to the next step.
 copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
 
 class Damaged(DlmError):
-    """No checkpoint of a folder is as it was saved, though there are some."""
+    """A folder has checkpoints, but none is as it was saved."""
 
 
 @dataclasses.dataclass
@@ -50,19 +52,19 @@ class Checkpoints:
     """The checkpoints of one run or trunk, and the save under way."""
 
     folder: epath.Path
-    owner: str  # id of the run or trunk; each checkpoint holds it
-    keep: int | None  # of the latest; None: all
+    owner: str  # the id of the run or trunk, which each checkpoint holds too
+    keep: int | None  # how many of the latest checkpoints to keep; None: all
     finisher: futures.ThreadPoolExecutor
     saving: futures.Future[None] | None = None
 
     def steps(self) -> list[int]:
-        """The steps whose saves were finished, in order; not whether their files are still whole."""
+        """The steps whose saves were finished, in order. Their files may have been damaged since."""
         return [
             step for step in _numbered(self.folder) if (self.folder / f"{step}" / SUMS).exists()
         ]
 
     def wait(self) -> None:
-        """Waits for the save under way; raises what went wrong in it."""
+        """Waits for the save under way. Raises the error that ended it, if there was one."""
         saving, self.saving = self.saving, None
         try:
             if saving:
@@ -76,7 +78,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def open_checkpoints(folder: Path, owner: str, keep: int | None = KEEP) -> Iterator[Checkpoints]:
-    """The checkpoints in a folder, here or in its bucket. Waits for a save under way at the end."""
+    """Opens the checkpoints in a folder, here or in its bucket; at the end waits for the last save."""
     with futures.ThreadPoolExecutor(1, "checkpoint") as finisher:
         checkpoints = Checkpoints(epath.Path(bucket.place(folder)), owner, keep, finisher)
         try:
@@ -95,11 +97,11 @@ def save(
     files: Mapping[str, bytes] | None = None,
     **parts: Any,
 ) -> None:
-    """Starts to save; all may be changed or donated as soon as it returns.
+    """Starts to save; the arrays may be changed or donated as soon as it returns.
 
-    On a CPU a host array is a view of the device's buffer, which the next step would write into
-    while Orbax still writes it out: hence the copy. `progress` too is written later. `files` are
-    added beside the parts, by name.
+    The arrays are copied first: on a CPU a host array is a view of the device's buffer, and the next
+    step would write into it while Orbax still writes it out. `progress` is written later too.
+    `files` (name -> content) are added beside the parts.
 
     Raises:
       OSError, or any exception of Orbax: the save before this one failed.
@@ -109,8 +111,10 @@ def save(
     parts = copied(parts) | {"ledger": {"exposures": ledger.copy()}}
     checkpoints.folder.mkdir(parents=True, exist_ok=True)
     context = ocp.Context()
-    # If one of its threads failed to make the folders, the others would wait for 20 minutes.
+    # Otherwise, if one thread of Orbax fails to make the folders, the others wait for 20 minutes.
     context.asynchronous.create_directories_asynchronously = False
+    # A copy on each device is no reason to cut a small array into one slice for each of them.
+    context.array.saving.min_slice_bytes_for_replica_parallel = LEAST_SLICE
     with context:
         response = ocp.save_checkpointables_async(
             checkpoints.folder / str(step),
@@ -124,7 +128,7 @@ def save(
 
 
 def _finish(checkpoints: Checkpoints, step: int, response: Any, files: Mapping[str, bytes]) -> None:
-    """Waits for Orbax in all processes, writes the checksums, then removes what is not kept."""
+    """Waits for Orbax in all processes, writes the checksums, then removes older checkpoints."""
     response.result()  # also ends the thread and the event loop that Orbax opened for this save
     if not distributed.primary():
         return
@@ -143,7 +147,7 @@ def _finish(checkpoints: Checkpoints, step: int, response: Any, files: Mapping[s
 
 
 def _remove(path: epath.Path) -> None:
-    """Removes a checkpoint, its checksums first: killed in between, what is left does not count."""
+    """Removes a checkpoint, its checksums first, so that one half removed does not count."""
     (path / SUMS).unlink(missing_ok=True)
     if path.is_dir():
         path.rmtree()
@@ -157,15 +161,15 @@ def _remove(path: epath.Path) -> None:
 def restore(
     checkpoints: Checkpoints, at_most: float = math.inf, **abstract: Any
 ) -> dict[str, Any] | None:
-    """The parts of the latest whole checkpoint, placed as `abstract` says, and `progress`; or None.
+    """Restores the latest whole checkpoint up to step `at_most`: its parts and `progress`, or None.
 
-    The latest is that of the last step up to `at_most`. Each file of it is read and compared with
-    its checksum; if one is damaged the checkpoint before it is taken, and a warning that names the
-    file is printed and added to `progress["warnings"]`.
+    The parts are placed as `abstract` says. Each file is read and compared with its checksum; if a
+    file is damaged the checkpoint before is taken, and a warning that names the file is printed and
+    added to `progress["warnings"]`.
 
     Raises:
-      Damaged: none is whole; names the first damaged file of the latest.
-      DlmError: it is a checkpoint of another run, or can not be read.
+      Damaged: no checkpoint is whole; names the first damaged file of the latest one.
+      DlmError: the checkpoint belongs to another run, or cannot be read.
     """
     choice = distributed.from_primary(
         f"checkpoint of {checkpoints.folder}", lambda: _latest_whole(checkpoints, at_most)
@@ -191,13 +195,13 @@ def restore(
         raise
     except Exception as error:
         raise DlmError(
-            f"{where}: can not read this checkpoint ({type(error).__name__}: {reason(error)[:200]}); "
+            f"{where}: cannot read this checkpoint ({type(error).__name__}: {reason(error)[:200]}); "
             f"delete {checkpoints.folder} to start the run again"
         ) from error
 
 
 def _latest_whole(checkpoints: Checkpoints, at_most: float) -> dict[str, Any]:
-    """`step` of the latest checkpoint that is as it was saved, `warnings` on later ones; `error`."""
+    """The `step` of the latest undamaged checkpoint, `warnings` on later ones, and an `error`."""
     problems, error = [], ""
     for step in reversed([step for step in _numbered(checkpoints.folder) if step <= at_most]):
         folder = checkpoints.folder / str(step)
@@ -239,19 +243,19 @@ def damage(folder: epath.Path) -> str:
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-            return f"{folder / name}: can not be read ({reason(error)})"
+            return f"{folder / name}: cannot be read ({reason(error)})"
     return ""
 
 
 def _numbered(folder: epath.Path) -> list[int]:
-    """The steps of the folders in it that are named by one, in order."""
+    """The steps that name subfolders, in order."""
     if not folder.is_dir():
         return []
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
 def _files(folder: epath.Path, within: str = "") -> dict[str, epath.Path]:
-    """The files of a checkpoint but SHA256SUMS, each by its place in the folder."""
+    """The files of a checkpoint except SHA256SUMS, by their paths in its folder."""
     files: dict[str, epath.Path] = {}
     for path in folder.iterdir():
         if path.is_dir():

@@ -1,7 +1,7 @@
-"""Several processes as one: who they are, who writes, when they stop together.
+"""Several processes that train one run: how they join, which one writes, when they stop together.
 
-Every process runs the same command and the same steps of the same runs; `jax.distributed` joins
-them. With one process all of this is free of cost.
+Each process runs the same command and takes the same steps; `jax.distributed` joins them. With one
+process nothing here costs time.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from orbax.checkpoint import multihost
 
 from dlm.errors import DlmError
 
-# Seconds without a sign of life after which a process is taken for dead.
+# Seconds without a heartbeat after which a process is taken for dead.
 PATIENCE = int(os.environ.get("DLM_HOSTS_PATIENCE", "30"))
-JOINING = 300  # seconds in which all processes have to start
+JOINING = 300  # seconds within which all processes have to start
 A_DAY = 86_400_000  # milliseconds: longer than any corpus takes to build
 FORMS = {  # of VARIABLES
     "JAX_COORDINATOR_ADDRESS": (r"\S+:\d+", "HOST:PORT, that of the first process"),
@@ -36,10 +36,10 @@ VARIABLES = tuple(FORMS)
 
 
 def start() -> None:
-    """Joins the processes. A TPU pod, Slurm, MPI and GKE say who they are; elsewhere VARIABLES do.
+    """Joins the processes. A TPU pod, Slurm, MPI or GKE tells each its number; elsewhere VARIABLES do.
 
     Raises:
-      DlmError: nothing says how many there are, or one of VARIABLES is missing or wrong.
+      DlmError: the number of processes is unknown, or one of VARIABLES is missing or wrong.
     """
     given = [os.environ.get(name, "") for name in VARIABLES]
     for (name, (form, right)), value in zip(FORMS.items(), given, strict=True):
@@ -76,16 +76,17 @@ def primary() -> bool:
 
 
 def agreed(value: bool) -> bool:
-    """The primary's answer, in every process. All have to ask."""
+    """Returns the primary's value in every process. Every process has to call it."""
     if alone():
         return value
     return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
 
 
 def from_primary(what: str, compute: Callable[[], Any]) -> Any:
-    """What the primary computes, plain JSON, in every process. All have to ask.
+    """Computes plain JSON in the primary and returns it in every process. Each has to call it.
 
-    It may take hours, so nobody waits for it in a collective. `what` names it, once in a process.
+    `compute` may take hours, so the others wait at a barrier, not in a collective. `what` names the
+    barrier and is used once in a process.
     """
     if alone():
         return compute()
@@ -98,8 +99,10 @@ def from_primary(what: str, compute: Callable[[], Any]) -> Any:
 
 @contextlib.contextmanager
 def primary_first(shared: bool) -> Iterator[None]:
-    """The body runs in the primary process, then in the others; in all at once if what it makes is
-    not shared between them. It may take hours, so nobody waits in a collective.
+    """Runs the body in the primary process, then in the others; in all at once unless `shared`.
+
+    `shared`: all processes see the files that the body makes. It may take hours, so the others wait
+    at a barrier, not in a collective.
     """
     wait = functools.partial(multihost.get_barrier_sync_fn(), timeout_ms=A_DAY)
 
@@ -112,19 +115,19 @@ def primary_first(shared: bool) -> Iterator[None]:
         wait(key="after the primary")
     try:
         yield
-    except Exception:  # the others then find the same; after ctrl-C nobody is waited for
+    except Exception:  # the others then fail likewise; after ctrl-C nobody is waited for
         ready()
         raise
     ready()
 
 
 def preempted() -> Callable[[], bool]:
-    """Asks whether any process was sent SIGTERM; all get the same answer at the same call.
+    """Returns a function that tells whether any process was sent SIGTERM.
 
-    Once it is yes it stays yes. Every process has to ask equally often. The first ctrl-C is taken as
-    SIGTERM; a second one ends the process.
+    All processes get the same answer at the same call, so each has to ask equally often. Once the
+    answer is yes it stays yes. The first ctrl-C counts as SIGTERM; a second one ends the process.
     """
-    calls, found = [0], [False]
+    calls, signalled = [0], [False]
 
     def interrupted(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -135,7 +138,7 @@ def preempted() -> Callable[[], bool]:
 
     def ask() -> bool:
         calls[0] += 1
-        found[0] = found[0] or multihost_utils.reached_preemption_sync_point(calls[0])
-        return found[0]
+        signalled[0] = signalled[0] or multihost_utils.reached_preemption_sync_point(calls[0])
+        return signalled[0]
 
     return ask

@@ -1,7 +1,7 @@
 """What the loop does between calls of the compiled steps, one small object each.
 
 A hook has `at`, the steps at which a call has to end for it; `due`, whether it acts after a call; and
-it is called with the training and that call. The loop calls them in the order of `HOOKS`.
+it is called with the training and that call. `dlm.training.loop.train` lists them in their order.
 """
 
 from __future__ import annotations

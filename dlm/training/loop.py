@@ -18,6 +18,7 @@ from dlm.config import planning
 from dlm.data import windows as data
 from dlm.errors import DlmError
 from dlm.model import Params, keys, sharding
+from dlm.runs.folder import CHECKPOINTS
 from dlm.training import checkpoint, distributed, hooks, metrics, optimizer, shared_prefix, step
 from dlm.training.checkpoint import Checkpoints
 from dlm.training.prepare import Prepared
@@ -61,7 +62,7 @@ def train(
     planning.check(prepared.config, prepared.plan, sharding.machine())
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        opened = checkpoint.open_checkpoints(folder / "checkpoints", prepared.run_id)
+        opened = checkpoint.open_checkpoints(folder / CHECKPOINTS, prepared.run_id)
         checkpoints = stack.enter_context(opened)
         training = resume(prepared, checkpoints, folder, trunk)
         rows = stack.enter_context(contextlib.closing(_open_log(training, folder)))

@@ -1,4 +1,4 @@
-"""The record of a run is metrics.jsonl; TensorBoard event files are a view of it.
+"""The log of a run is metrics.jsonl; TensorBoard event files are a view of it.
 
 Events are written with tensorboard's own writer and protos, so nothing imports TensorFlow.
 """
@@ -19,18 +19,20 @@ from typing import Any
 
 from dlm import config, disk
 from dlm.errors import one_line, reason
+from dlm.runs import folder as run_folder
 
 Row = dict[str, Any]
-# What is written of a record before its first row.
+# What a log holds before its first row.
 NOTHING = {"rows": 0, "sha256": hashlib.sha256().hexdigest()}
 
 
 class Metrics:
-    """Appends rows to metrics.jsonl and to TensorBoard; opened at a step, it forgets later rows.
+    """Appends rows to metrics.jsonl and to TensorBoard; opening it at a step drops later rows.
 
-    A resumed run repeats the steps after its last checkpoint, so their rows are dropped and the
-    event file is written again from the rows that stay. `written` goes into each checkpoint; given
-    back when the run resumes, it tells whether all rows are there: `gap` says if not.
+    A resumed run repeats the steps after its last checkpoint, so their rows are dropped, and the
+    event file is written again from the rows that stay. Each checkpoint keeps `written` (the number
+    of rows and their sha256). When the run resumes, rows that differ from `written` are reported in
+    `gap`, one sentence.
     """
 
     def __init__(
@@ -42,20 +44,20 @@ class Metrics:
         write: bool = True,
     ):
         self.gap, self.written = "", written or dict(NOTHING)
-        self._writes = write  # of several processes one does
+        self._writes = write  # one of several processes does
         if not write:
             return
-        self._path = folder / "metrics.jsonl"
-        rows, problem = _parsed(self._path)
-        kept = [(line, row) for line, row in rows if row["step"] <= step]
+        self._path = folder / run_folder.LOG
+        rows, lines, problem = _rows(self._path)
+        kept = [(line, row) for line, row in zip(lines, rows, strict=True) if row["step"] <= step]
         self._hash = hashlib.sha256("".join(line for line, _ in kept).encode())
         if written is not None:
             self.gap = _gap(len(kept), self._hash.hexdigest(), written, step, problem)
         self.written = {"rows": len(kept), "sha256": self._hash.hexdigest()}
         disk.write(self._path, "".join(line for line, _ in kept))
         self._file = self._path.open("a", encoding="utf-8", buffering=1)
-        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-        self._board = _Board(folder / "tensorboard", hparams)
+        shutil.rmtree(folder / run_folder.TENSORBOARD, ignore_errors=True)
+        self._board = _Board(folder / run_folder.TENSORBOARD, hparams)
         for _, row in kept:
             self._board.scalars(row)
 
@@ -83,35 +85,21 @@ class Metrics:
 
 def read(path: Path) -> list[Row]:
     """The rows of a metrics.jsonl that can be read; none if there is no such file."""
-    return [row for _, row in _parsed(path)[0]]
+    return _rows(path).rows
 
 
-def _parsed(path: Path) -> tuple[list[tuple[str, Row]], str]:
-    """The lines that are rows, each with its row, and what is wrong with the first other one.
-
-    A last line cut short by a kill is wrong in nothing.
-    """
+def _rows(path: Path) -> run_folder.Rows:
+    """The rows that can be read, and what is wrong with the first line that cannot."""
     try:
-        lines = path.read_text("utf-8", errors="replace").splitlines(keepends=True)
+        return run_folder.read_rows(path)
     except FileNotFoundError:
-        return [], "the file was missing"
+        return run_folder.Rows([], [], "the file was missing")
     except OSError as error:
-        return [], f"the file could not be read: {reason(error)}"
-    rows, problem = [], ""
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            if isinstance(row["step"], bool) or not isinstance(row["step"], int):
-                raise TypeError
-            rows.append((line.rstrip("\r\n") + "\n", row))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            torn = number == len(lines) and not line.endswith("\n")
-            problem = problem or ("" if torn else f"line {number} was no row")
-    return rows, problem
+        return run_folder.Rows([], [], f"the file could not be read: {reason(error)}")
 
 
 def _gap(rows: int, sha256: str, written: Row, step: int, problem: str) -> str:
-    """What is missing of the rows up to a step, in one sentence; empty if nothing is."""
+    """One sentence on the rows up to a step that are missing or changed; "" if none is."""
     if (rows, sha256) == (written["rows"], written["sha256"]):
         return ""
     upto = f"of the {written['rows']} rows up to step {step}, from which the run resumed"
@@ -136,13 +124,13 @@ def hparams(c: config.Config) -> dict[str, Any]:
 
 def write_text(folder: Path, tag: str, text: str) -> None:
     """Adds a text to a run's TensorBoard, in an event file of its own."""
-    board = _Board(folder / "tensorboard")
+    board = _Board(folder / run_folder.TENSORBOARD)
     board.text(tag, text, step=0)
     board.close()
 
 
 class _Board:
-    """TensorBoard's events. A failure to write ends the view with a warning; the run goes on."""
+    """Writes TensorBoard's events. If that fails it stops with a warning, and the run goes on."""
 
     def __init__(self, folder: Path, hparams: dict[str, Any] | None = None):
         self._writer: Any = None
@@ -187,7 +175,7 @@ class _Board:
             print(f"warning: no more TensorBoard events: {one_line(error)}", file=sys.stderr)
 
     def _hparams(self, hparams: dict[str, Any]) -> None:
-        """The session start of the HParams plugin; `hparams.summary` itself needs TensorFlow."""
+        """Adds the session start of the HParams plugin; `hparams.summary` would need TensorFlow."""
         Summary = _proto("summary_pb2").Summary
         SummaryMetadata = _proto("summary_pb2").SummaryMetadata
         plugin_data_pb2: Any = importlib.import_module(
@@ -220,7 +208,7 @@ class _Board:
 
 
 def _proto(name: str) -> Any:
-    """A module of protobuf messages; its names exist at run time only."""
+    """A module of protobuf messages, whose names exist only at run time."""
     return importlib.import_module(f"tensorboard.compat.proto.{name}")
 
 

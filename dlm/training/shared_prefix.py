@@ -16,11 +16,10 @@ import filelock
 
 from dlm import disk
 from dlm.config.planning import Plan
+from dlm.runs.folder import LOG
 from dlm.training import checkpoint
 from dlm.training.prepare import Prepared
 from dlm.training.progress import Training
-
-ROWS = "metrics.jsonl"
 
 
 def decay_start(plan: Plan) -> int:
@@ -45,8 +44,8 @@ def take(
         if training is not None:
             progress = training.progress
             progress.shared_steps = progress.step
-            rows = shared.folder / str(progress.step) / ROWS
-            disk.write(folder / ROWS, rows.read_bytes())
+            rows = shared.folder / str(progress.step) / LOG
+            disk.write(folder / LOG, rows.read_bytes())
     return training
 
 
@@ -59,6 +58,6 @@ def leave(trunk: Path, training: Training, folder: Path) -> None:
     ):
         if now in shared.steps() and not checkpoint.damage(shared.folder / str(now)):
             return
-        rows = {ROWS: (folder / ROWS).read_bytes()}
+        rows = {LOG: (folder / LOG).read_bytes()}
         parts = dict(state=training.state, best=training.best)
         checkpoint.save(shared, training.saved(), training.ledger, rows, **parts)

@@ -18,8 +18,9 @@ from dlm import config, disk
 from dlm.cli import main, parser
 from dlm.data import build
 from dlm.report import page as report
+from dlm.runs import folder as run_folder
 from dlm.sweep import local as sweep
-from dlm.training import loop, record
+from dlm.training import loop
 from places import ROOT
 from tolerances import TRAINED
 
@@ -109,7 +110,7 @@ def test_a_damaged_run_is_named_left_alone_and_finished_again_if_asked(
     shutil.copytree(finished / "runs", tmp_path / "runs")
     words = (finished / "tiny_experiment.py", "--workdir", tmp_path / "runs")
     folder = folders(tmp_path)["ar"]
-    loss = record.read_json(folder / "result.json")["validation_loss"]
+    loss = run_folder.read_json(folder / "result.json")["validation_loss"]
     config_file = folder / "config.json"
     config_file.write_text(config_file.read_text().replace('"layers": 1', '"layers": 7'))
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -126,8 +127,8 @@ def test_a_damaged_run_is_named_left_alone_and_finished_again_if_asked(
     assert before == {path: path.read_bytes() for path in before}
     (folder / "result.json").unlink()
     assert dlm("train", *words, "--run", 1) == 0
-    assert record.status(folder) == "finished"
-    result = record.read_json(folder / "result.json")
+    assert run_folder.status(folder) == "finished"
+    result = run_folder.read_json(folder / "result.json")
     assert result["validation_loss"] == pytest.approx(loss, rel=TRAINED) and result["gaps"] == []
 
 
@@ -303,7 +304,7 @@ def test_train_leaves_its_error_in_the_run(experiment, capsys, monkeypatch, at_h
     assert "Traceback" in text and "RuntimeError: planted" in text and "in planted" in text
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "failed" and result["reason"] == "RuntimeError: planted"
-    assert record.status(folder) not in record.DONE  # so the same command tries again
+    assert run_folder.status(folder) not in run_folder.DONE  # so the same command tries again
 
 
 def test_a_train_that_is_interrupted_has_not_failed(
@@ -317,7 +318,7 @@ def test_a_train_that_is_interrupted_has_not_failed(
     workdir = experiment.parent / "runs"
     assert dlm("train", experiment, "--workdir", workdir) == 75
     (folder,) = workdir.glob("tiny_experiment/*")
-    assert record.status(folder) == "started" and not (folder / "error.txt").exists()
+    assert run_folder.status(folder) == "started" and not (folder / "error.txt").exists()
 
 
 def test_other_wrong_words(experiment, capsys, tmp_path) -> None:
@@ -385,7 +386,7 @@ def test_bad_sampling_options(finished, capsys, at_home) -> None:
     assert "--top-p=2" in refused(capsys, "sample", folder, "--top-p", 2)
     assert "--count=0" in refused(capsys, "sample", folder, "--count", 0)
     assert "--prompt" in refused(capsys, "sample", folder, "--prompt", "hello")
-    assert "--order=best" in refused(capsys, "sample", folder, "--order", "best")
+    assert "--sampler=best" in refused(capsys, "sample", folder, "--sampler", "best")
 
 
 def test_a_full_disk_is_one_line(experiment, capsys, tmp_path, monkeypatch) -> None:

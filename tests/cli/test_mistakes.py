@@ -75,8 +75,8 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("sample", ABSENT, "--count", "0"), "--count=0: must be 1 to 1,000,000"),
     (("sample", ABSENT, "--seed", "-1"), "--seed=-1: must be 0 to 4,294,967,295"),
     (("sample", ABSENT, "--temperature", "hot"), "--temperature=hot: must be a number"),
-    (("quality", ABSENT), "dlm quality: needs --judge"),
-    (("quality", ABSENT, "--judge", "x", "--steps", "0"), "--steps=0: must be 1 or more"),
+    (("quality", ABSENT), "dlm quality: needs --reference-model"),
+    (("quality", ABSENT, "--reference-model", "x", "--steps", "0"), "--steps=0: must be 1 or more"),
     (("spectrum",), "dlm spectrum: needs RUN"),
     (("spectrum", ""), "'': no run"),
     # a folder of runs

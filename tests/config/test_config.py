@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
+from typing import Any, get_args
 
 import pytest
 
 from dlm import config
-from dlm.config import experiment, flops, planning, schema
+from dlm.config import experiment, families, fields, flops, planning
 from dlm.errors import DlmError
 
 
@@ -24,19 +26,19 @@ def resolved(**overrides) -> config.Config:
 # --- overrides ----------------------------------------------------------------------------------
 
 
-def test_an_override_sets_a_key_and_keeps_its_type():
+def test_an_override_sets_a_key_and_is_typed_when_resolved():
     c = config.base()
-    experiment.override(c, "model.layers", 6)
     experiment.override(c, "model.layers", 6.0)  # 6e0 on a command line
     experiment.override(c, "optimizer.lr", 1)
     experiment.override(c, "model.dropout.residual", 0.1)
     experiment.override(c, "model.tied", False)
     experiment.override(c, "train.duration", "5 epochs")
     experiment.override(c, "corpus.options.anything", [1, 2])
-    assert c.model.layers == 6 and type(c.model.layers) is int
-    assert c.optimizer.lr == 1.0 and type(c.optimizer.lr) is float
     assert c.corpus.options.anything == [1, 2]
-    assert config.resolve(c).model.dropout.residual == 0.1
+    typed = config.resolve(c)
+    assert typed.model.layers == 6 and type(typed.model.layers) is int
+    assert typed.optimizer.lr == 1.0 and type(typed.optimizer.lr) is float
+    assert typed.model.dropout.residual == 0.1 and not typed.model.tied
 
 
 @pytest.mark.parametrize(
@@ -60,17 +62,16 @@ def test_an_override_sets_a_key_and_keeps_its_type():
         ("evaluation.every", 2.5, "must be a text such as '60 epochs'"),
         ("optimizer.warmup", 60, "must be a text such as '60 epochs'"),
         ("optimizer.decay", 0.2, "must be a text such as '60 epochs'"),
-        ("tokenizer.kind", 3, "must be a word"),
+        ("tokenizer.kind", 3, "must be one of chars, bytes, bpe"),
+        ("objective.shedule", "cosine", "ar has no such option; it has none"),
         ("corpus.name", None, "must be a word"),
     ],
 )
 def test_a_wrong_override_names_the_key_and_what_would_be_right(key, value, names):
-    c = config.base()
     with pytest.raises(DlmError) as error:
-        experiment.override(c, key, value)
+        resolved(**{key: value})
     assert str(error.value).startswith(f"config.{key}") and names in str(error.value)
     assert "\n" not in str(error.value)
-    assert c.to_dict() == config.base().to_dict()  # nothing was set
 
 
 @pytest.mark.parametrize(
@@ -167,8 +168,16 @@ def test_what_is_no_override_is_refused(text):
         (dict(model__layers=100_000), "config.model.layers=100000: must be from 1 to 1,000"),
         (dict(model__width=10**9), "config.model.width=1000000000: must be from 2 to 65,536"),
         (dict(model__init_std=1e300), "config.model.init_std=1e+300: must be from 1e-06 to 10"),
+        (dict(model__loops=0), "config.model.loops=0: must be from 1 to 100"),
+        (
+            dict(optimizer__name="moun"),
+            "config.optimizer.name='moun': must be one of adamw, muon; did",
+        ),
         (dict(train__steps_per_call=10**9), "steps_per_call=1000000000: must be from 1 to 10,000"),
-        (dict(objective__low_noise=1e-300), "low_noise=1e-300: must be from 0.01 to 1"),
+        (
+            dict(objective__name="masked", objective__low_noise=1e-300),
+            "low_noise=1e-300: must be from 0.01 to 1",
+        ),
         (
             dict(optimizer__lr=0.1, optimizer__weight_decay=10),
             "config.optimizer.lr=0.1: must be below 0.1, for optimizer.weight_decay=10: else",
@@ -181,45 +190,84 @@ def test_a_wrong_value_is_an_error_that_names_field_value_and_remedy(overrides, 
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-NUMBERS = [name for name, field in schema.FIELDS.items() if "range" in field.metadata]
+def numbers(record: type, prefix: str = "") -> dict[str, tuple[type, fields.Range]]:
+    """Type and range of each number of a record and its groups, by dotted name."""
+    found = {}
+    for name, hint in fields.hints(record).items():
+        if hasattr(hint, "__dataclass_fields__"):
+            found |= numbers(hint, f"{prefix}{name}.")
+        kind, *marks = get_args(hint) or (hint,)
+        assert hint not in (int, float), f"{prefix}{name} has no range"
+        if kind in (int, float):
+            found[prefix + name] = kind, *marks
+    return found
 
 
-def test_every_number_has_a_range_that_holds_its_default():
-    for name, field in schema.FIELDS.items():
-        assert (field.type in ("int", "float")) == (name in NUMBERS), name
-        assert name not in NUMBERS or field.default in field.metadata["range"], name
-
-
+# By family ("" for all) and dotted name.
+NUMBERS = {("", name): known for name, known in numbers(config.Config).items()} | {
+    (name, key): known
+    for name, family in config.FAMILIES.items()
+    for key, known in numbers(family.options, "objective.").items()
+}
 ABSURD = (math.nan, math.inf, -math.inf, 1e300, -1, -1e-9, 10**400, 10**5000, True, "x", None)
 
 
-@pytest.mark.parametrize("name", NUMBERS)
-def test_an_absurd_number_is_one_line_that_names_the_field(name):
+def refused(family: str, name: str, value) -> str:
+    with pytest.raises(DlmError) as error:
+        resolved(**{"objective.name": family or "ar", name: value})
+    return str(error.value)
+
+
+@pytest.mark.parametrize("family, name", NUMBERS)
+def test_an_absurd_number_is_one_line_that_names_the_field(family, name):
     for value in ABSURD:
         if (name, value) == ("objective.separator_id", -1):  # its default
             continue
-        with pytest.raises(DlmError) as error:
-            resolved(**{name.replace(".", "__"): value})
-        line = str(error.value)
+        line = refused(family, name, value)
         assert line.startswith(f"config.{name}=") and ": must be " in line
         assert "\n" not in line and len(line) < 200
 
 
-@pytest.mark.parametrize("name", NUMBERS)
-def test_both_ends_of_a_range_are_what_they_say(name):
+@pytest.mark.parametrize("family, name", NUMBERS)
+def test_both_ends_of_a_range_are_what_they_say(family, name):
     """One step beyond an end is refused in the words of the range; a value inside passes."""
-    low, high, without = known = schema.FIELDS[name].metadata["range"]
-    whole = schema.FIELDS[name].type == "int"
+    kind, known = NUMBERS[family, name]
+    low, high, without = known.low, known.high, known.without
+    whole = kind is int
     below = low - 1 if whole else low if without in ("low", "both") else math.nextafter(low, -1e9)
     above = high + 1 if whole else high if without in ("high", "both") else high * (1 + 1e-15)
     for value in (below, above):
-        assert value not in known
-        with pytest.raises(DlmError) as error:
-            resolved(**{name.replace(".", "__"): value})
-        assert str(error.value).endswith(f": must be {known}")
-    middle = (low + high) / 2
-    assert (round(middle) if whole else middle) in known
+        assert refused(family, name, value).endswith(f": must be {known}")
     assert str(known).startswith(("from ", "above ", "at least "))
+
+
+def test_every_default_is_one_that_its_field_takes():
+    for name, family in config.FAMILIES.items():
+        c = dataclasses.replace(config.Config(), objective=config.objective(name))
+        assert config.from_json(config.to_json(c)) == c
+        assert type(c.objective) is family.options
+
+
+def test_the_options_of_a_family_are_its_own():
+    c = resolved(objective__schedule="cosine", objective__name="masked")  # in any order
+    assert isinstance(c.objective, families.Masked) and c.objective.schedule == "cosine"
+    with pytest.raises(DlmError) as error:
+        resolved(objective__name="block", objective__schedule="cosine")
+    told = "config.objective.schedule: block has no such option; it has estimator, block"
+    assert str(error.value) == told
+    with pytest.raises(DlmError, match="did you mean schedule[?]; it has schedule, schedule_exp"):
+        resolved(objective__name="flow", objective__shedule="cosine")
+
+
+def test_another_objective_on_a_command_line_leaves_the_options_of_the_experiment_out():
+    c = config.base()
+    c.objective.name, c.objective.schedule = "masked", "cosine"
+    sweep = [{"objective.suffix": 0.5}, {"objective.name": "noise", "objective.noise": 0.2}]
+    by_hand = {"objective.name": "noise", "objective.noise_kind": "replace"}
+    runs = experiment.expand(*experiment.with_overrides(c, sweep, by_hand))
+    assert [run.objective.name for run in runs] == ["noise", "noise"]
+    assert [run.objective.noise for run in runs] == [0.1, 0.2]
+    assert {run.objective.noise_kind for run in runs} == {"replace"}
 
 
 def test_the_defaults_and_every_named_size_resolve():
@@ -293,6 +341,21 @@ def test_a_plan_counts_the_rows_and_positions_of_its_objective(name):
     forward = flops.forward_flops(**sizes, length=positions, attention=attention)
     assert plan.flops_per_step == 16 * 3 * forward
     assert plan.flops_6nd_per_step == 6 * plan.parameters.total * 1024
+    assert plan.flops_per_pass == forward
+
+
+def test_a_plan_counts_loops_and_the_products_of_muon():
+    plain, looped, muon = (
+        planned(data__unique_tokens=UNIQUE, **overrides)
+        for overrides in ({}, dict(model__loops=2), dict(optimizer__name="muon"))
+    )
+    logits = 2 * 64 * 128 * 51
+    assert looped.flops_per_pass - logits == 2 * (plain.flops_per_pass - logits)
+    assert looped.flops_per_step == 16 * 3 * looped.flops_per_pass
+    assert looped.parameters == plain.parameters == muon.parameters
+    products = flops.muon_flops([(8, 128, 128), (6, 320, 128)])
+    assert muon.flops_per_step == plain.flops_per_step + products
+    assert muon.flops_per_pass == plain.flops_per_pass
 
 
 @pytest.mark.parametrize("growth", [1.0, 1.15, 2.0])
@@ -402,6 +465,18 @@ def test_a_broken_experiment_is_one_line_that_says_where(tmp_path, text, message
     assert message in str(error.value)
 
 
+def test_an_experiment_imports_the_files_beside_it_and_no_others(tmp_path):
+    for name, layers in (("a", 5), ("b", 6)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, f"LAYERS = {layers}\n", "shared_by_both.py")
+        text = "import shared_by_both\n" + GOOD.replace("= 3", "= shared_by_both.LAYERS")
+        c, _ = experiment.load(write(tmp_path / name, text), "laptop")
+        assert c.model.layers == layers
+    assert "shared_by_both" not in sys.modules and str(tmp_path / "a") not in sys.path
+    with pytest.raises(DlmError, match="shared_by_both.py: has no get_config"):
+        experiment.load(str(tmp_path / "a" / "shared_by_both.py"), "laptop")
+
+
 def test_an_experiment_that_is_not_there_names_the_nearest(tmp_path):
     path = write(tmp_path, GOOD)
     with pytest.raises(DlmError, match="no such experiment file; did you mean .*question.py"):
@@ -417,7 +492,7 @@ def test_an_experiment_that_is_not_there_names_the_nearest(tmp_path):
     [
         (
             {"objective.name": "any_order", "objective.order_kind": "segments"},
-            "objective.order_kind='segments'.*depends on the tokens is no bound",
+            "objective.order_kind='segments': must be one of jitter, uniform, spans",
         ),
         (
             {"objective.name": "ar", "model.time_conditioning": "adaln"},
@@ -452,3 +527,42 @@ def test_a_mistake_in_an_objective_of_ones_own_is_one_line(tmp_path, text, said)
     edited.objective.file, edited.objective.name = str(path), "mine"
     with pytest.raises(DlmError, match=said):
         _ = config.resolve(edited).objective.family
+
+
+OWN_OPTIONS = """
+from dataclasses import dataclass
+from typing import Annotated
+from dlm import config
+from dlm.config.fields import Range
+
+@dataclass(frozen=True, kw_only=True)
+class Options(config.Objective):
+    depth: Annotated[int, Range(1, 9)] = 3
+
+FAMILY = config.FAMILIES["ar"]._replace(options=Options)
+
+def make(objective, vocab_size): ...
+"""
+
+
+def test_an_objective_of_ones_own_has_its_own_options(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(OWN_OPTIONS)
+    mine = {"objective.file": str(path), "objective.name": "mine"}
+    c: Any = resolved(**mine, **{"objective.depth": 5})
+    assert c.objective.depth == 5 and c.objective.digest and c.objective.family.exact
+    assert config.from_json(json.loads(json.dumps(config.to_json(c)))) == c
+    with pytest.raises(DlmError, match="objective.depth=10: must be from 1 to 9"):
+        resolved(**mine, **{"objective.depth": 10})
+    with pytest.raises(
+        DlmError, match="objective.dept: mine has no such option; did you mean depth"
+    ):
+        resolved(**mine, **{"objective.dept": 5})
+    path.write_text(OWN_OPTIONS.replace("frozen=True, ", ""))
+    with pytest.raises(DlmError, match="TypeError: cannot inherit non-frozen"):
+        resolved(**mine)
+    path.write_text(OWN_OPTIONS.replace("options=Options", "options=dict"))
+    with pytest.raises(
+        DlmError, match="FAMILY.options is a frozen dataclass derived from dlm.conf"
+    ):
+        resolved(**mine)

@@ -284,7 +284,7 @@ def test_the_limit_of_a_control_group_counts(tmp_path):
 
 def test_runs_at_a_time_that_may_not_fit_together_are_warned_of(tmp_path):
     c = resolved()
-    job = Job(c, tmp_path, tmp_path, {}, planned(c))
+    job = Job(c, tmp_path, tmp_path, tiny.INFO, planned(c))
     one = planning.bytes_on_device(c, job.plan, HERE).total
     here = HERE._replace(memory=2.5 * one)
     assert local.memory_warning([job] * 3, 2, here) == ""

@@ -47,8 +47,10 @@ def taken(c: config.Config) -> float:
         dict(objective__name="masked", model__layers=2, data__seq_len=64, train__batch_size=16),
         dict(objective__name="masked", model__scan=True, model__layers=2, model__remat="block"),
         dict(objective__name="ar", model__width=256, mesh__fsdp=4),  # state
+        dict(objective__name="masked", model__loops=2, data__seq_len=64, train__batch_size=16),
+        dict(objective__name="ar", model__width=256, optimizer__name="muon"),  # state and work
     ],
-    ids=["logits", "activations", "remat", "fsdp"],
+    ids=["logits", "activations", "remat", "fsdp", "loops", "muon"],
 )
 def test_the_estimate_is_near_what_xla_takes_and_the_least_below(overrides):
     small = dict(model__layers=1, model__width=32, data__seq_len=32, train__batch_size=8,

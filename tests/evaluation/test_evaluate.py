@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
+import tiny
 from dlm import config
 from dlm.data import windows as data
 from dlm.errors import DlmError
@@ -25,7 +26,7 @@ NAMES = sorted(config.FAMILIES)
 def settings(name: str, seed: int = 0) -> config.Config:
     return config.Config(
         model=MODEL,
-        objective=config.Objective(name=name, block=3),
+        objective=tiny.objective(name, block=3),
         train=config.Train(seed=seed),
         data=config.Data(seq_len=L),
         evaluation=config.Evaluation(batch_size=8),

@@ -56,19 +56,19 @@ def test_what_a_tokenizer_cannot_spell(tokenizer, text, lost) -> None:
 
 
 def test_ids_are_those_of_the_tokenizer_and_masks_are_free() -> None:
-    ids = prompts.encode("--prompt", "The", store())
-    assert CHARS.decode(ids) == "The" and prompts.encode("--prompt", "", store()).size == 0
-    filled = prompts.infill("--infill", "T[MASK*2]e[MASK]", store(), 16)
+    ids = prompts.encode("prompt", "The", store())
+    assert CHARS.decode(ids) == "The" and prompts.encode("prompt", "", store()).size == 0
+    filled = prompts.infill("infill", "T[MASK*2]e[MASK]", store(), 16)
     assert filled.tolist() == [ids[0], -1, -1, ids[2], -1]
-    assert (prompts.infill("--infill", "[MASK*9999999999]", store(), 16) == -1).sum() == 17
-    given = prompts.infill("--infill", "5 [MASK*2] 7", store(None), 16)
+    assert (prompts.infill("infill", "[MASK*9999999999]", store(), 16) == -1).sum() == 17
+    given = prompts.infill("infill", "5 [MASK*2] 7", store(None), 16)
     assert given.tolist() == [5, -1, -1, 7] and given.dtype == np.int32
 
 
 @pytest.mark.parametrize("text", ["T[mask]", "T[MASK*x]", "T[MASK*]", "T[Mask*2]"])
 def test_what_is_nearly_a_mask_is_no_text(text) -> None:
-    with pytest.raises(DlmError, match=r"--infill: \S+ must be \[MASK\], or \[MASK\*N\] for N tok"):
-        prompts.infill("--infill", text, store(BYTES), 16)
+    with pytest.raises(DlmError, match=r"infill: \S+ must be \[MASK\], or \[MASK\*N\] for N tok"):
+        prompts.infill("infill", text, store(BYTES), 16)
 
 
 @pytest.mark.parametrize(

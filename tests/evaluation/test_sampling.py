@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import tiny
 from dlm import config, objectives
 from dlm.errors import DlmError
 from dlm.evaluation import sampling
@@ -26,7 +27,7 @@ NAMES = sorted(config.FAMILIES)
 def settings(name: str) -> config.Config:
     return config.Config(
         model=config.Model(layers=1, width=8, heads=2, ff=16, init_std=0.6),
-        objective=config.Objective(name=name, block=3),
+        objective=tiny.objective(name, block=3),
         data=config.Data(seq_len=L),
     )
 
@@ -57,7 +58,7 @@ def assert_follows(samples: np.ndarray, probabilities: np.ndarray):
 
 @functools.cache
 def ar_probabilities() -> np.ndarray:
-    objective = objectives.make(config.Objective(name="ar"), V)
+    objective = objectives.make(config.objective("ar"), V)
     network, params = toy("ar")
     nll = jax.jit(lambda tokens: objective.nll(network.apply, params, tokens, None, 1).nats)
     found = np.exp(-np.asarray(nll(jnp.array(STRINGS)), np.float64))
@@ -132,26 +133,24 @@ def test_many_steps_come_to_the_mixture_over_orders_that_the_bound_is_for():
 
 def sure(name: str) -> str:
     """The order that takes the surest first, of families that have it."""
-    return (
-        "confidence" if "confidence" in sampling.orders(settings(name).objective) else "ancestral"
-    )
+    return "confidence" if "confidence" in settings(name).objective.samplers else "ancestral"
 
 
 @pytest.mark.parametrize(
     "name, order", sorted({(n, o) for n in NAMES for o in ("ancestral", sure(n))})
 )
 def test_the_prompt_is_kept_and_everything_is_a_symbol(name, order):
-    found = sample(name, count=64, prompt=np.array([2, 0]), order=order)
+    found = sample(name, count=64, prompt=np.array([2, 0]), sampler=order)
     assert found.shape == (64, L) and np.all(found[:, :2] == [2, 0])
     assert found.min() >= 0 and found.max() < V and len(np.unique(found[:, 2])) > 1
     np.testing.assert_array_equal(
-        found, sample(name, count=64, prompt=np.array([2, 0]), order=order)
+        found, sample(name, count=64, prompt=np.array([2, 0]), sampler=order)
     )
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"d3pm", "gaussian"}))  # these start at random
 def test_temperature_zero_takes_the_most_likely(name):
-    options = dict(count=4, temperature=0.0, order=sure(name))
+    options = dict(count=4, temperature=0.0, sampler=sure(name))
     found = sample(name, key=0, **options)
     np.testing.assert_array_equal(found, sample(name, key=1, **options))
     assert np.all(found == found[0])
@@ -170,10 +169,10 @@ def test_greedy_ar_takes_the_best_continuation_of_each_prefix():
 @pytest.mark.parametrize(
     "name, options, said",
     [
-        ("ar", dict(steps=2), "--steps=2: ar runs 3 steps here; pass 3, or 0 for one per to"),
-        ("d3pm", dict(order="confidence"), "must be one of ancestral, for d3pm"),
-        ("masked", dict(order="ddim"), "--order=ddim: must be one of ancestral, left-to-right"),
-        ("masked", dict(temperature=float("nan")), "--temperature=nan"),
+        ("ar", dict(steps=2), "steps=2: ar runs 3 steps here; pass 3, or 0 for one per to"),
+        ("d3pm", dict(sampler="confidence"), "must be one of ancestral, for d3pm"),
+        ("masked", dict(sampler="ddim"), "sampler=ddim: must be one of ancestral, left-to-right"),
+        ("masked", dict(temperature=float("nan")), "temperature=nan"),
     ],
 )
 def test_what_a_family_does_not_read_is_refused(name, options, said):
@@ -190,7 +189,7 @@ def test_confidence_reveals_the_same_number_each_step_the_surest_first():
         surer = 1.0 + jnp.arange(length + 1)[None, :, None]
         return surer * (jnp.arange(length + 3) == hidden)
 
-    objective = objectives.make(config.Objective(name="masked"), length + 1)
+    objective = objectives.make(config.objective("masked"), length + 1)
     network = Transformer(lambda key: {}, apply, lambda batch, length: ())
     prompt = jnp.zeros((2, 0), jnp.int32)
     run = jax.jit(
@@ -231,14 +230,14 @@ def test_top_p_and_temperature_shape_a_draw():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(prompt=np.array([0, 1, 2])), "--prompt: 3 tokens, must be below config.data.seq_len"),
-        (dict(prompt=np.array([0, V])), "--prompt: ids must be 0 to 2"),
-        (dict(prompt=np.array([-1])), "--prompt: ids must be 0 to 2"),
-        (dict(temperature=-1.0), "--temperature=-1.0"),
-        (dict(top_p=0.0), "--top-p=0.0"),
-        (dict(top_p=1.5), "--top-p=1.5"),
-        (dict(order="random"), "--order=random"),
-        (dict(steps=-1), "--steps=-1"),
+        (dict(prompt=np.array([0, 1, 2])), "prompt: 3 tokens, must be below config.data.seq_len"),
+        (dict(prompt=np.array([0, V])), "prompt: ids must be 0 to 2"),
+        (dict(prompt=np.array([-1])), "prompt: ids must be 0 to 2"),
+        (dict(temperature=-1.0), "temperature=-1.0"),
+        (dict(top_p=0.0), "top_p=0.0"),
+        (dict(top_p=1.5), "top_p=1.5"),
+        (dict(sampler="random"), "sampler=random"),
+        (dict(steps=-1), "steps=-1"),
     ],
 )
 def test_a_wrong_option_is_an_error_that_names_it(options, message):

@@ -317,7 +317,7 @@ def recovered(name: str, loss: RobustLoss, starts: int) -> None:
     assert found.objective <= at_truth
     p = fits.problem(found)
     away = p.coordinates(found.coefficients) - p.coordinates(truth)
-    J = verdicts.jacobian(found, runs.N, runs.D, runs.U)
+    J = planted.jacobian(found, runs.N, runs.D, runs.U)
     less_efficient = math.pi / 2  # the absolute value, on Gaussian noise
     limit = less_efficient * stats.chi2.ppf(0.999, len(found.free))
     assert away @ J.T @ J @ away / noise**2 < limit
@@ -431,7 +431,7 @@ def test_a_profile_is_the_best_that_the_others_can_do(name):
     """Of A, whose coordinate is centred by alpha: it is A that is kept."""
     runs = runs_of("data-decay", noise=0.005)
     found = fits.fit(named("data-decay"), runs, loss=GAUSSIAN, starts=4)
-    seen = intervals.profile(found, name)
+    seen = planted.profile(found, name)
     assert seen.low < found.coefficients[name] < seen.high < 3 * seen.low
     assert seen.objective.min() == pytest.approx(found.objective, rel=1e-7)
     inside = np.flatnonzero(seen.deviance < 40)
@@ -460,7 +460,7 @@ def test_profile_and_bootstrap_of_a_mean_are_those_of_the_textbook(count):
     log = np.log(loss)
     assert math.log(found.coefficients["E"]) == pytest.approx(log.mean(), abs=1e-8)
     half = log.std(ddof=1) / math.sqrt(count) * stats.t.ppf(0.95, count - 1)
-    seen = intervals.profile(found, "E")
+    seen = planted.profile(found, "E")
     assert math.log(seen.high / seen.low) / 2 == pytest.approx(half, rel=0.05)
     low, high = intervals.interval(found.samples["E"], intervals.widened(fits.LEVEL, found))
     assert math.log(high / low) / 2 == pytest.approx(half, rel=0.05)
@@ -510,7 +510,7 @@ def test_a_row_twice_in_its_group_narrows_nothing():
     )
     for name, samples in one.samples.items():
         np.testing.assert_allclose(two.samples[name], samples, rtol=1e-2)
-    a, b = (intervals.profile(f, "alpha") for f in (one, two))
+    a, b = (planted.profile(f, "alpha") for f in (one, two))
     assert (b.low, b.high) == (pytest.approx(a.low, rel=1e-3), pytest.approx(a.high, rel=1e-3))
 
 
@@ -519,7 +519,7 @@ def test_profiles_side_by_side_are_each_as_alone():
     together = intervals.profiles(found)
     assert tuple(together) == found.free
     for name in ("B", "R_D"):
-        alone = intervals.profile(found, name)
+        alone = planted.profile(found, name)
         np.testing.assert_array_equal(alone.values, together[name].values)
         np.testing.assert_allclose(alone.objective, together[name].objective, rtol=1e-6)
 
@@ -542,7 +542,7 @@ def test_a_large_table_gets_fewer_resamples_and_keeps_what_was_asked(monkeypatch
     monkeypatch.setattr(intervals, "DRAWN", 750)
     monkeypatch.setattr(intervals, "FEWEST", 4)
     drawn = intervals.bootstrap(found, 1000)
-    assert (len(drawn.samples["E"]), drawn.asked) == (10, 1000)
+    assert (len(drawn.samples["E"]), drawn.requested_resamples) == (10, 1000)
     assert len(intervals.bootstrap(found, 6).samples["E"]) == 6
 
 
@@ -597,7 +597,7 @@ def coverage(
         fit = fits.fit(law, runs, loss=loss, fixed=fixed, starts=starts)
         fit = intervals.bootstrap(fit, resamples, seed=study)
         for name in names:
-            seen = intervals.profile(fit, name)
+            seen = planted.profile(fit, name)
             low, high = intervals.interval(fit.samples[name], intervals.widened(fits.LEVEL, fit))
             hits[name].append((seen.low <= truth[name] <= seen.high, low <= truth[name] <= high))
     return {name: np.mean(hit, axis=0) for name, hit in hits.items()}
@@ -623,7 +623,7 @@ def test_rows_of_one_run_count_for_as_much_as_they_say():
             loss = law.predict(known, N, D, D) * np.exp(0.004 * noise)
             table = tables.make(N, D, D, loss, run=runs)
             fit = fits.fit(law, table, loss=GAUSSIAN, fixed=fixed, starts=2)
-            p = intervals.profile(fit, "B")
+            p = planted.profile(fit, "B")
             widths[name].append(math.log(p.high / p.low))
     wide, named_apart, unnamed = (float(np.mean(widths[k])) for k in widths)
     assert wide / unnamed == pytest.approx(2.0, rel=0.15)
@@ -735,7 +735,7 @@ def test_one_width_does_not_identify_the_exponent_of_size():
         fits.fit(named("chinchilla"), runs)
     each = tables.make(runs.N, runs.D, runs.U, runs.loss)  # even were they all independent
     found = fits.fit(named("chinchilla"), each, starts=16)
-    seen = intervals.profile(found, "alpha")
+    seen = planted.profile(found, "alpha")
     verdict = verdicts._verdict(found, seen, fits.LEVEL)
     assert not verdict.identified and "fits as well, within the noise" in verdict.reason
 

@@ -133,7 +133,7 @@ def test_the_jacobian_is_that_of_finite_differences(identified):
     fit = identified.fit
     p, t = fits.problem(fit), fit.table
     x = p.coordinates(fit.coefficients)
-    J = verdicts.jacobian(fit, t.N, t.D, t.U)
+    J = planted.jacobian(fit, t.N, t.D, t.U)
     for k in range(len(x)):
         step = 1e-6 * np.eye(len(x))[k]
         sides = (p.coefficients(y[None]) for y in (x + step, x - step))
@@ -145,7 +145,7 @@ def test_the_jacobian_is_that_of_finite_differences(identified):
 def test_a_suggested_run_shrinks_the_variance_by_what_it_says(identified, name):
     """The variance of log R_D, and of log B, which is not the coordinate that B is fitted in."""
     fit = identified.fit
-    J = verdicts.jacobian(fit, fit.table.N, fit.table.D, fit.table.U)
+    J = planted.jacobian(fit, fit.table.N, fit.table.D, fit.table.U)
     noise = float(np.median(np.abs(fit.residuals))) * 1.4826
     p, step = fits.problem(fit), 1e-6
     x = p.coordinates(fit.coefficients)
@@ -160,7 +160,7 @@ def test_a_suggested_run_shrinks_the_variance_by_what_it_says(identified, name):
     for s in found:
         assert s.params == fit.table.N[0]  # the law knows no other size
         one = [np.array([v]) for v in (s.params, s.unique_tokens * s.epochs, s.unique_tokens)]
-        after = variance(np.concatenate([J, verdicts.jacobian(fit, *one)]))
+        after = variance(np.concatenate([J, planted.jacobian(fit, *one)]))
         assert s.shrinks == pytest.approx(after / variance(J), rel=1e-5)
     assert found[0].shrinks == min(s.shrinks for s in found) < 1
     assert name == "B" or found[0].epochs > 8  # where repetition has told
@@ -476,7 +476,7 @@ def test_figures_are_saved(study, tmp_path):
     (("fit", "{}/none.csv"), "no such table"),
     (("fit", "{}/runs.csv", "--law", "chinchila"), "did you mean chinchilla?"),
     (("fit", "{}/runs.csv", "--family", "maskd"), "did you mean masked?"),
-    (("fit", "{}/runs.csv", "--loss", "l2"), "must be one of huber, lad, gaussian"),
+    (("fit", "{}/runs.csv", "--robust-loss", "l2"), "must be one of huber, lad, gaussian"),
     (("fit", "{}/runs.csv", "--resamples", "-1"), "--resamples=-1: must be 0 to 1,000,000"),
     (("fit", "{}/runs.csv", "--fixed", "E=two"), "--fixed E=two: must be NAME=NUMBER"),
     (("critical", "--laws", "{}/laws.json"), "--unique-tokens"),
@@ -543,8 +543,8 @@ def test_stages_are_shown_as_they_end_and_not_before_an_error(study, capsys):
     (("--holdout", "flops=nan"), "holdout flops=nan: must be a positive number"),
     (("--fixed", "E=1e300"), "fixed=E=1e+300: must be from 0.001 to 100"),
     (("--fixed", "gamma=1"), "fixed=gamma: data-decay has E, A, B, alpha, beta, R_D"),
-    (("--rivals", "geometri"), "did you mean geometric?"),
-    (("--steps", "three"), "--steps=three: must be one of auto, two, joint"),
+    (("--compare-laws", "geometri"), "did you mean geometric?"),
+    (("--stages", "three"), "--stages=three: must be one of auto, two, joint"),
 ])  # fmt: skip
 def test_a_wrong_option_is_told_once_and_before_any_fit(study, words, told, capsys, monkeypatch):
     monkeypatch.setattr(fits, "fit", lambda *a, **k: pytest.fail("computed first"))

@@ -392,13 +392,10 @@ def test_a_vertex_outside_the_sizes_trained_does_not_count():
     runs = isoflops(0.0)
     middle = optimum.chinchilla_optimum(named("chinchilla").complete(planted.SEEN), runs.flops)[0]
     small = runs.only(runs.N / middle < 0.9)
-    assert all(v.edge for v in optimum.vertices(small))
-    assert not any(v.edge for v in optimum.vertices(runs))
+    assert optimum.isoflop(runs, 0).points == 6
     none = optimum.isoflop(small, 10)
     assert math.isnan(none.value)
     assert none.note == "6 budgets, 0 with an inside minimum, too few points"
-    with pytest.raises(DlmError, match="no compute budget with three model sizes"):
-        optimum.vertices(runs.only(runs.N / runs.N[0] == 1))
 
 
 @pytest.mark.parametrize("step, shake", [
@@ -446,22 +443,19 @@ def test_a_budget_column_is_read_and_may_be_empty_in_a_row(tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("loss, kind", [
-    (lambda z: 3 + 0 * z, "none"), (lambda z: 3 - 1e-3 * z + 1e-9 * z**2, "none"),
-    (lambda z: 3 - 0.1 * z + 1e-3 * z**2, "none"), (lambda z: 3 - 0.1 * z**2, "none"),
-    (lambda z: 3 - 0.1 * z + 0.04 * z**2, "edge"), (lambda z: 3 - 0.1 * z + 0.1 * z**2, "inside"),
+@pytest.mark.parametrize("loss, minimum", [
+    (lambda z: 3 + 0 * z, False), (lambda z: 3 - 1e-3 * z + 1e-9 * z**2, False),
+    (lambda z: 3 - 0.1 * z + 1e-3 * z**2, False), (lambda z: 3 - 0.1 * z**2, False),
+    (lambda z: 3 - 0.1 * z + 0.04 * z**2, False), (lambda z: 3 - 0.1 * z + 0.1 * z**2, True),
 ])  # fmt: skip
-def test_a_parabola_that_hardly_bends_has_no_vertex(loss, kind):
+def test_a_parabola_that_hardly_bends_or_turns_outside_has_no_minimum(loss, minimum):
     z = np.linspace(-1, 1, 7)
     N = 1e8 * np.exp(z)
     runs = tables.make(N, 1e18 / 6 / N, 1e18 / 6 / N, loss(z))
-    at, level, found = optimum._parabolas(runs, np.arange(7), np.ones((1, 7)))
-    assert found[0] == kind and np.isfinite([at, level]).all()
-    assert len(optimum.vertices(runs)) == (kind != "none")
-    if kind == "inside":
-        assert np.exp(at[0]) == pytest.approx(1e8 * np.exp(0.5)) and level[0] == pytest.approx(
-            2.975
-        )
+    log_size, inside = optimum.parabola_vertices(runs, np.arange(7), np.ones((1, 7)))
+    assert inside[0] == minimum and np.isfinite(log_size).all()
+    if minimum:
+        assert np.exp(log_size[0]) == pytest.approx(1e8 * np.exp(0.5))
 
 
 def test_resampled_exponents_are_those_of_each_weighted_table():
@@ -492,22 +486,14 @@ def test_public_isoflop_tables_give_their_known_minima():
         assert (found.value, found.constant) == pytest.approx((exponent, constant), rel=1e-5)
         assert found.note == "5 budgets, 5 with an inside minimum"
     runs = tables.one(planted.public("faults/tables/marin8003.csv"))
-    D = [v.compute / 6 / v.params for v in optimum.vertices(runs)]
+    weights = np.ones((1, len(runs)))
+    D = []
+    for rows in optimum.budgets(runs):
+        log_size, inside = optimum.parabola_vertices(runs, rows, weights)
+        assert inside.all()
+        D.append(np.exp(np.log(runs.flops[rows]).mean() - log_size[0]) / 6)
     assert pytest.approx([2.84e9, 5.08e9], rel=2e-3) == D
-    assert [round(v.loss, 3) for v in optimum.vertices(runs)] == [3.361, 3.198]
     assert optimum.isoflop(runs, 0).note == "2 budgets, 2 with an inside minimum"
-
-
-def test_the_frontier_is_what_nothing_cheaper_beats():
-    rng = np.random.default_rng(0)
-    D = np.exp(rng.uniform(35, 45, 50)) / 6e5
-    runs = tables.make(np.full(50, 1e7), D, np.full(50, 1e6), 3 + rng.random(50))
-    by_hand = [
-        i for i in range(50)
-        if all(runs.loss[i] < runs.loss[j] for j in range(50) if runs.flops[j] < runs.flops[i])
-    ]  # fmt: skip
-    assert sorted(optimum.frontier(runs)) == by_hand
-    assert (np.diff(runs.flops[optimum.frontier(runs)]) > 0).all()
 
 
 def test_a_true_law_predicts_what_was_held_out_and_a_wrong_one_does_not():

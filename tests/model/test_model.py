@@ -84,14 +84,14 @@ def test_the_ladder_is_table_5_of_the_paper():
 
 def test_forward_flops_are_those_xla_counts():
     model = config.Model(layers=2, width=128, heads=2, ff=320)
-    network = transformer(model, 200)
     sizes = dict(layers=2, width=128, ff=320, rows=200)
-    for length in (32, 128):
+    for length, loops in ((32, 1), (128, 1), (32, 3)):
+        network = transformer(dataclasses.replace(model, loops=loops), 200)
         ids = jax.ShapeDtypeStruct((1, length), jnp.int32)
         apply = jax.jit(functools.partial(network.apply, mask="full"))
         counted = apply.lower(shapes(model, 200), ids).cost_analysis()["flops"]
-        ours = flops.forward_flops(**sizes, length=length, attention="full")
-        assert 0.95 < ours / counted <= 1.0, (ours, counted)
+        ours = flops.forward_flops(**sizes, length=length, attention="full", loops=loops)
+        assert 0.95 < ours / counted <= 1.0, (ours, counted, loops)
 
 
 def test_attention_flops_are_four_width_a_pair_that_the_mask_allows():
@@ -238,11 +238,13 @@ def test_rotary_positions_are_relative():
     assert np.abs(still - plain).max() > 0.01
 
 
-@pytest.mark.parametrize("given", [1, 3])
-def test_a_cache_changes_nothing(given):
+@pytest.mark.parametrize(("given", "loops"), [(1, 1), (3, 1), (3, 2)])
+def test_a_cache_changes_nothing(given, loops):
     """A prompt of `given` tokens in one call, then token by token."""
-    params, apply = small()
-    network = transformer(SMALL, ROWS)
+    model = dataclasses.replace(SMALL, loops=loops)
+    params, apply = small(model)
+    network = transformer(model, ROWS)
+    assert len(network.cache(2, T)) == model.layers * loops
     whole = apply(params, IDS, mask="causal")
 
     @jax.jit
@@ -305,6 +307,24 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32():
 # --- layers in a loop, and what the backward pass computes again -----------------------------------
 
 
+@functools.cache
+def gradients(model: config.Model):
+    """Of a loss with dropout: its value and its gradients, layer by layer, of three layers."""
+    network = transformer(model, 9)
+    tokens = jax.random.randint(jax.random.key(1), (2, 6), 0, 9)
+
+    def loss(params):
+        logits = network.apply(params, tokens, mask="causal", key=jax.random.key(2))
+        return jnp.mean(logits**2)
+
+    value, found = jax.jit(jax.value_and_grad(loss))(jax.jit(network.init)(jax.random.key(0)))
+    found = jax.tree.map(np.asarray, found)
+    if "layers" in found:
+        layers = found.pop("layers")
+        found |= {f"block_{i:02d}": jax.tree.map(lambda x, i=i: x[i], layers) for i in range(3)}
+    return value, found
+
+
 @pytest.mark.parametrize(
     "change",
     [dict(scan=True), dict(remat="block"), dict(remat="dots"), dict(scan=True, remat="block")],
@@ -318,21 +338,6 @@ def test_scan_and_remat_change_no_logit_and_no_gradient(change) -> None:
         time_conditioning="adaln",
         dropout=config.Dropout(residual=0.2),
     )
-    tokens = jax.random.randint(jax.random.key(1), (2, 6), 0, 9)
-
-    def gradients(model: config.Model):
-        network = transformer(model, 9)
-
-        def loss(params):
-            logits = network.apply(params, tokens, mask="causal", key=jax.random.key(2))
-            return jnp.mean(logits**2)
-
-        value, found = jax.jit(jax.value_and_grad(loss))(network.init(jax.random.key(0)))
-        if "layers" in found:
-            layers = found.pop("layers")
-            found |= {f"block_{i:02d}": jax.tree.map(lambda x, i=i: x[i], layers) for i in range(3)}
-        return value, found
-
     expected, found = gradients(plain), gradients(dataclasses.replace(plain, **change))
     assert float(found[0]) == pytest.approx(float(expected[0]), rel=NATS)
     for a, b in zip(jax.tree.leaves(expected[1]), jax.tree.leaves(found[1]), strict=True):
@@ -340,20 +345,112 @@ def test_scan_and_remat_change_no_logit_and_no_gradient(change) -> None:
     assert jax.tree.structure(expected[1]) == jax.tree.structure(found[1])
 
 
-def test_a_scanned_model_reads_its_cache_like_any_other() -> None:
-    model = config.Model(layers=2, width=16, heads=2, ff=32, scan=True)
+@pytest.mark.parametrize("loops", [1, 2])
+def test_a_scanned_model_reads_its_cache_like_any_other(loops) -> None:
+    model = config.Model(layers=2, width=16, heads=2, ff=32, scan=True, loops=loops)
     network = transformer(model, 9)
-    params = network.init(jax.random.key(0))
+    params = jax.jit(network.init)(jax.random.key(0))
     tokens = jax.random.randint(jax.random.key(1), (2, 5), 0, 9)
-    whole = network.apply(params, tokens, mask="causal")
-    cached, _ = network.apply(
-        params,
-        tokens,
-        mask=jnp.tri(5, dtype=bool),
-        positions=jnp.arange(5),
-        cache=network.cache(2, 5),
-    )
+
+    @jax.jit
+    def both(params):
+        places = dict(positions=jnp.arange(5), cache=network.cache(2, 5))
+        cached, _ = network.apply(params, tokens, mask=jnp.tri(5, dtype=bool), **places)
+        return network.apply(params, tokens, mask="causal"), cached
+
+    whole, cached = both(params)
     assert_close(cached, whole, LOGITS)
+
+
+# --- looped depth -------------------------------------------------------------------------------
+
+LOOPED = config.Model(
+    layers=2,
+    width=16,
+    heads=2,
+    ff=24,
+    loops=2,
+    init_std=0.3,
+    time_conditioning="adaln",
+    dropout=config.Dropout(embedding=0.1, residual=0.2),
+)
+DEEP = dataclasses.replace(LOOPED, layers=4, loops=1)
+
+
+@functools.cache
+def slopes(model: config.Model):
+    """params -> (logits with dropout on, gradient of a loss), compiled."""
+    network = transformer(model, ROWS)
+
+    def loss(params):
+        logits = network.apply(params, IDS, mask="causal", key=jax.random.key(2))
+        return jnp.sum(jnp.sin(logits)), logits
+
+    def logits_first(params):
+        slope, logits = jax.grad(loss, has_aux=True)(params)
+        return logits, slope
+
+    return jax.jit(logits_first)
+
+
+@functools.cache
+def unrolled():
+    """The parameters of LOOPED, and logits and gradient of DEEP with each block's weights twice.
+
+    The gradients of the two blocks that hold the same weights are added.
+    """
+    params = jax.jit(transformer(LOOPED, ROWS).init)(jax.random.key(0))
+    params |= {
+        f"block_{i:02d}": params[f"block_{i:02d}"] | {"time_mod": jnp.full((16, 4, 16), 0.1 + i)}
+        for i in range(2)
+    }
+    twice = {f"block_{i + 2:02d}": params[f"block_{i:02d}"] for i in range(2)}
+    logits, slope = slopes(DEEP)(params | twice)
+    for i in range(2):
+        again = slope.pop(f"block_{i + 2:02d}")
+        slope[f"block_{i:02d}"] = jax.tree.map(jnp.add, slope[f"block_{i:02d}"], again)
+    return params, logits, slope
+
+
+@pytest.mark.parametrize("change", [{}, dict(scan=True, remat="block")], ids=["plain", "scan"])
+def test_two_loops_are_a_model_of_twice_the_layers_with_the_same_weights_twice(change):
+    """Logits and gradients, with dropout: its keys differ between the loops as between layers."""
+    params, logits, slope = unrolled()
+    blocks = ("block_00", "block_01")
+    stack = lambda x, y: jnp.stack([x, y])  # noqa: E731
+    if change:
+        params, slope = (
+            {name: part for name, part in tree.items() if name not in blocks}
+            | {"layers": jax.tree.map(stack, *(tree[name] for name in blocks))}
+            for tree in (params, slope)
+        )
+    looped_logits, looped_slope = slopes(dataclasses.replace(LOOPED, **change))(params)
+    assert_close(looped_logits, logits, LOGITS)
+    assert jax.tree.structure(looped_slope) == jax.tree.structure(slope)
+    for a, b in zip(jax.tree.leaves(looped_slope), jax.tree.leaves(slope), strict=True):
+        assert_close(a, b, GRADIENTS)
+
+
+def test_loops_add_no_parameter_and_start_output_projections_smaller():
+    once, thrice = (
+        jax.eval_shape(transformer(model, ROWS).init, jax.random.key(0))
+        for model in (SMALL, dataclasses.replace(SMALL, loops=3))
+    )
+    assert jax.tree.structure(once) == jax.tree.structure(thrice)
+    params, _ = small()
+    looped = small(dataclasses.replace(SMALL, loops=2))[0]
+    for name, part in params["block_00"].items():
+        smaller = 2 if name in ("out", "down") else 1
+        assert_close(smaller * looped["block_00"][name], part, LOGITS)
+
+
+def test_flops_of_loops_by_hand():
+    """Two loops of three layers: all but the logits counts twice."""
+    sizes = dict(layers=3, width=8, ff=16, rows=10, length=5)
+    layer = 2 * 5 * (4 * 8**2 + 3 * 8 * 16) + 4 * 8 * 15  # 15 pairs of query and key
+    logits = 2 * 5 * 8 * 10
+    assert flops.forward_flops(**sizes, attention="causal") == 3 * layer + logits
+    assert flops.forward_flops(**sizes, attention="causal", loops=2) == 6 * layer + logits
 
 
 def test_norms_of_stacked_layers_are_not_decayed() -> None:
@@ -361,9 +458,14 @@ def test_norms_of_stacked_layers_are_not_decayed() -> None:
 
     for scan in (False, True):
         model = config.Model(layers=2, width=16, heads=2, ff=32, scan=scan)
-        params = transformer(model, 9).init(jax.random.key(0))
-        rates = jnp.float32(1.0), jnp.float32(0.5)
-        update = optimizer.optimizer(config.Optimizer(), *rates)
-        change, _ = update.update(jax.tree.map(jnp.zeros_like, params), update.init(params), params)
+        params = jax.jit(transformer(model, 9).init)(jax.random.key(0))
+
+        @jax.jit
+        def change_of(params):
+            update = optimizer.optimizer(config.Optimizer(), jnp.float32(1.0), jnp.float32(0.5))
+            zeros = jax.tree.map(jnp.zeros_like, params)
+            return update.update(zeros, update.init(params), params)[0]
+
+        change = change_of(params)
         for path, leaf in jax.tree.leaves_with_path(change):
             assert bool(jnp.any(leaf != 0)) != ("norm" in jax.tree_util.keystr(path)), path

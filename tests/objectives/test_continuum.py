@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import tiny
 from dlm import config, objectives
 from dlm.config import flops
 from dlm.model import transformer
@@ -31,7 +32,7 @@ def params():
 
 
 def make_objective(name, **options):
-    return objectives.make(config.Objective(name=name, **options), V)
+    return objectives.make(tiny.objective(name, **options), V)
 
 
 def shown(objective, tokens, key):
@@ -254,7 +255,7 @@ def test_an_order_moves_inputs_targets_and_positions_alike(monkeypatch):
     objective = objectives.Objective(
         "orders",
         config.FAMILIES["orders"],
-        *orders.make(config.Objective(name="orders", orders=2), 7),
+        *orders.make(config.objective("orders", orders=2), 7),
     )
     nats = objective.loss(apply, {}, tokens, jax.random.key(0)).nats
     inputs, mask, positions = seen[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -13,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import tiny
 from dlm import config, objectives
-from dlm.config import families
+from dlm.config import family
 from dlm.model import keys, transformer
 from dlm.objectives import common
 from tolerances import FLOAT64, FORMULA, NATS, PROBABILITY
@@ -28,7 +30,7 @@ KEYS, TILE = 400, 2  # draws of an estimator for each string, and copies of it i
 
 
 def make_objective(name: str, estimator: str = "time") -> objectives.Objective:
-    return objectives.make(config.Objective(name=name, estimator=estimator), V)
+    return objectives.make(tiny.objective(name, estimator=estimator), V)
 
 
 @functools.cache
@@ -353,9 +355,9 @@ def test_the_file_of_a_family_can_be_used_as_a_file_of_ones_own(name):
     """It gives the same family, parameters and program, and passes the checks of such files."""
     path = Path(str(objectives.OBJECTIVES[name].__file__))
     options: dict[str, Any] = {"learned_schedule": True, "block": 2}
-    built_in = objectives.make(config.Objective(name=name, **options), V)
-    as_own: dict[str, Any] = dict(name="mine", file=str(path), digest=families.digest(path))
-    own = objectives.make(config.Objective(**as_own, **options), V)
+    built_in = objectives.make(tiny.objective(name, **options), V)
+    as_own: dict[str, Any] = dict(name="mine", file=str(path), digest=family.digest(path))
+    own = objectives.make(dataclasses.replace(tiny.objective(name, **options), **as_own), V)
     assert own.family is built_in.family is config.FAMILIES[name]
     network, params = toy(name)
     params = built_in.init(params)

@@ -20,7 +20,7 @@ BOS, MASK = V, V + 1
 
 
 def make_objective(name: str, **options) -> objectives.Objective:
-    return objectives.make(config.Objective(name=name, **options), V)
+    return objectives.make(config.objective(name, **options), V)
 
 
 def holds(law, wrong: objectives.Objective) -> list[bool]:

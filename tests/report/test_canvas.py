@@ -19,7 +19,15 @@ from dlm.laws.critical import Constants, Critical, PowerLaw
 from dlm.laws.crossings import CROSSES, Crossover
 from dlm.laws.forms import law as named
 from dlm.laws.frontiers import TRACKED
-from dlm.report import canvas, curve_figures, law_figures, run_figures, ticks
+from dlm.report import (
+    canvas,
+    critical_figure,
+    curve_figures,
+    fit_figures,
+    law_figures,
+    run_figures,
+    ticks,
+)
 from dlm.runs import load, panels
 from fake_runs import autoregressive, diffusion, quickstart, write_run
 
@@ -121,10 +129,10 @@ LAWS = {
     "figure_3": lambda s: law_figures.data_fraction([runs_table(s)], fits()),
     "figure_4": lambda s: curve_figures.repetition([curves_table(s, "ar")]),
     "figure_5": lambda s: law_figures.worth(fits(), 1e8, 1e7 * s),
-    "figure_6": lambda s: law_figures.gap(*fits().values(), crossings(s)),
+    "figure_6": lambda s: critical_figure.gap(*fits().values(), crossings(s)),
     "figure_7_8": lambda s: curve_figures.variants(tables.settings(curves_table(s, "ar")), 2.5),
-    "profiles": lambda s: law_figures.profiles(analysis(s)),
-    "residuals": lambda s: law_figures.residuals(analysis(s).fit),
+    "profiles": lambda s: fit_figures.profiles(analysis(s)),
+    "residuals": lambda s: fit_figures.residuals(analysis(s).fit),
 }
 
 
@@ -276,7 +284,7 @@ def test_a_map_that_cannot_be_drawn_says_why_and_leaves_the_others():
 
 def test_a_map_of_equal_losses_has_no_lines_to_label():
     same = fits()["ar"]
-    assert_apart(canvas.draw(law_figures.gap(same, same, crossings(9.0)), "gap"))
+    assert_apart(canvas.draw(critical_figure.gap(same, same, crossings(9.0)), "gap"))
 
 
 def test_each_family_has_files_of_its_own():

@@ -14,7 +14,7 @@ import pytest
 from dlm import runs
 from dlm.errors import DlmError
 from dlm.laws import fits
-from dlm.report import canvas, run_figures, summary
+from dlm.report import canvas, run_figures, sample_figures, summary
 from dlm.report import page as report
 from fake_runs import autoregressive, diffusion, edit, quickstart, write_run
 
@@ -169,7 +169,7 @@ def test_a_third_family_and_other_corpora_are_drawn(tmp_path):
 def test_figures_ask_for_a_finished_run_and_draw_digits():
     with pytest.raises(DlmError, match="no finished run"):
         run_figures.frontier([])
-    sheet = run_figures.digits({"real": np.zeros((2, 64)), "AR": np.full((4, 64), 16)})
+    sheet = sample_figures.digits({"real": np.zeros((2, 64)), "AR": np.full((4, 64), 16)})
     assert len(sheet.axes) == 2
 
 
@@ -194,9 +194,9 @@ def test_a_figure_that_fails_costs_neither_the_page_nor_the_others(tmp_path, mon
         raise FloatingPointError("a hole\nin the curve")
 
     monkeypatch.setattr(run_figures, "_epochs_panel", fail)
-    monkeypatch.setattr(run_figures, "digits", fail)
+    monkeypatch.setattr(sample_figures, "digits", fail)
     text = read(report.write(tmp_path).read_text("utf-8"))
-    assert "epochs: not drawn: FloatingPointError: a hole" in text
+    assert "epochs: not drawn: FloatingPointError: a hole in the curve" in text
     assert "The samples are not drawn: a hole" in text and "Bold: the best" in text
     files = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert {"frontier.png", "frontier.svg", "frontier.pdf", "report.json", "runs.csv"} <= files

@@ -48,6 +48,33 @@ def test_a_run_is_its_path_its_id_or_a_unique_beginning(word, folder, workdir) -
     assert addresses.run(word.replace("runs/", f"{absolute}/"), absolute) == absolute / folder
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "digits-ar-s2-9876543210",
+        "two/digits-ar-s2-9876543210",
+        "digits-ar-s2",
+        "98",
+        "two/98",
+        "runs/two/98",
+        "runs/two/digits-ar-s2",
+        "digits ar lr=0.002 seed=2",
+        "seed=2 ar",
+    ],
+)
+def test_a_run_under_a_readable_name_has_its_id_its_name_and_its_label(word, workdir) -> None:
+    place = workdir / "two/digits-ar-s2-9876543210"
+    (workdir / "two/9876543210").rename(place)
+    assert addresses.run(word, workdir) == addresses.folder(word, workdir) == place
+    (place / "run.json").write_text("{")
+    assert "seed" in word or addresses.run(word, workdir) == place  # all but its label
+
+
+def test_words_that_several_labels_hold_are_ambiguous(workdir) -> None:
+    with pytest.raises(DlmError, match=r"ar lr=0.002: may be any of 3 runs: one/0123456789 .dig"):
+        addresses.run("ar lr=0.002", workdir)
+
+
 def test_an_id_is_looked_for_below_the_workdir_of_the_call(workdir, tmp_path) -> None:
     shutil.copytree("runs/two", "elsewhere/two")
     assert addresses.run("98", Path("elsewhere")) == Path("elsewhere/two/9876543210")
@@ -70,7 +97,10 @@ def test_an_ambiguous_beginning_lists_its_runs(workdir) -> None:
     [
         ("9867543210", ["no such run", "did you mean two/9876543210 (digits ar lr=0.002 seed=2)?"]),
         ("987654321x", ["did you mean two/9876543210"]),
-        ("runs/one/99", ["no such run", "an id that begins so below runs, where 3 runs lie"]),
+        (
+            "runs/one/99",
+            ["no such run", "a label that begins so below runs, where 3 runs lie"],
+        ),
         ("", ["'': no run; give its folder"]),
         ("zzzz", ["zzzz: no such run; looked for its folder, and for an id"]),
     ],
@@ -106,7 +136,7 @@ def test_a_folder_of_runs_is_a_path_or_a_name_below_the_workdir(workdir) -> None
     [
         ("evaluate", "0123"),
         ("sample", "0123"),
-        ("quality", "0123", "--judge", "98"),
+        ("quality", "0123", "--reference-model", "98"),
         ("spectrum", "0123", "98"),
     ],
 )
@@ -128,5 +158,8 @@ def test_every_verb_that_takes_a_folder_finds_it(workdir, monkeypatch, capsys) -
     assert "report: runs/two/report.html" in capsys.readouterr().out
     started: list[list[str]] = []
     monkeypatch.setattr(main.os, "execv", lambda path, words: started.append(words))
-    main.main(["tensorboard", "98"])
-    assert started[0][4] == "runs/two/9876543210"
+    main.main(["tensorboard", "98"])  # one run, named by its folder
+    spec = "9876543210:runs/two/9876543210/tensorboard"
+    assert started[0][3:5] == ["--logdir_spec", spec]
+    main.main(["tensorboard", "one"])
+    assert started[1][3:5] == ["--logdir", "runs/one"]

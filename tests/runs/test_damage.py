@@ -15,7 +15,7 @@ from dlm import runs, sealed
 from dlm.cli import main
 from dlm.laws import table as tables
 from dlm.report import page as report
-from dlm.training import record
+from dlm.runs import folder as run_folder
 from fake_runs import autoregressive, diffusion, edit, write_run
 
 AR = autoregressive(1.6, 1.5e11)
@@ -66,7 +66,7 @@ def test_a_bit_flipped_in_any_file_of_a_run_is_told_or_harmless(folder) -> None:
             (after,) = runs.load(run.path)
             if after.status == "unreadable":
                 assert name in after.reason and "\n" not in after.reason
-                assert record.status(run.path) == "unreadable"
+                assert run_folder.status(run.path) == "unreadable"
                 told += 1
             else:  # white space
                 assert name.endswith(".json") and runs.rows([after]) == before
@@ -129,6 +129,33 @@ def test_values_of_any_type_break_no_table_and_no_report(folder, capsys) -> None
     assert all(run.reason and "\n" not in run.reason for run in unreadable)
 
 
+@pytest.mark.parametrize(("name", "field", "value", "words"), [
+    ("result.json", "version", 0, "version=0, must be 1: written by another version of dlm"),
+    ("result.json", "version", None, "version=None, must be 1"),
+    ("run.json", "version", 2, "version=2, must be 1"),
+    ("result.json", "mfu", "fast", "mfu='fast', must be a finite number"),
+    ("result.json", "gaps", [1], "gaps=1, must be a text"),
+    ("result.json", "steps", 1.5, "steps=1.5, must be a whole number"),
+    ("run.json", "plan", {"steps": 1}, "run.json has no plan.epochs"),
+])  # fmt: skip
+def test_a_record_of_another_version_or_type_is_unreadable(
+    folder, name, field, value, words
+) -> None:
+    path = next(run.path for run in runs.load(folder))
+    edit(path / name, lambda values: values.update({field: value}))
+    (run,) = runs.load(path)
+    assert run.status == "unreadable" and words in run.reason and "\n" not in run.reason
+    if name == "result.json":
+        assert run_folder.status(path) == "unreadable"
+        assert words in run_folder.problem(path)
+
+
+def test_a_field_that_is_missing_is_named(folder) -> None:
+    path = next(run.path for run in runs.load(folder))
+    edit(path / "result.json", lambda result: result.pop("shared_steps"))
+    assert runs.load(path)[0].reason == "result.json has no shared_steps"
+
+
 def test_the_loss_of_a_result_is_that_of_its_windows(folder) -> None:
     path = next(run.path for run in runs.load(folder))
     edit(path / "result.json", lambda result: result.update(validation_loss=1.0))
@@ -155,8 +182,8 @@ def test_parts_of_two_runs_make_no_run(folder) -> None:
 
 def test_a_whole_run_of_another_id_is_not_taken_for_this_one(folder) -> None:
     a, b = (run.path for run in runs.load(folder))
-    assert record.status(a) == "finished" and record.problem(a, a.name) == ""
-    assert f"result.json is of run {a.name!r}" in record.problem(a, b.name)
+    assert run_folder.status(a) == "finished" and run_folder.problem(a, a.name) == ""
+    assert f"result.json is of run {a.name!r}" in run_folder.problem(a, b.name)
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root reads every folder")

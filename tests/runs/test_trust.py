@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -12,15 +13,22 @@ import pytest
 import tiny
 from dlm import config, disk, private, runs, sealed
 from dlm.cli import main
-from dlm.config import families
+from dlm.config import family
 from dlm.errors import DlmError
 from dlm.laws import own_runs, sheet
 from dlm.runs import bucket
-from dlm.training import run
+from dlm.runs import folder as run_folder
 from fake_runs import autoregressive, edit, write_run
 
 AR = autoregressive(1.6, 1.5e11)
-CODE = "from pathlib import Path\nPath({mark!r}).touch()\n"
+CODE = """
+from pathlib import Path
+from dlm import config
+FAMILY = config.FAMILIES["masked"]
+Path({mark!r}).touch()
+
+def make(objective, vocab_size): ...
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -35,11 +43,12 @@ def stranger(tmp_path) -> tuple[Path, Path, Path]:
     mark, file = tmp_path / "was run", tmp_path / "theirs.py"
     file.write_text(CODE.format(mark=str(mark)))
     folder = write_run(tmp_path / "runs", AR)
-    values = config.to_json(tiny.resolved())
-    values["objective"] |= dict(name="theirs", file=str(file), digest=families.digest(file))
-    edit(folder / "config.json", lambda theirs: theirs.update(values))
-    run_id = config.run_id(config.from_json(values), "f" * 64)
-    edit(folder / "run.json", lambda start: start.update(run=run_id))
+    c = tiny.resolved()
+    named = dict(name="theirs", file=str(file), digest=family.digest(file))
+    c = dataclasses.replace(c, objective=dataclasses.replace(c.objective, **named))
+    edit(folder / "config.json", lambda theirs: theirs.update(config.to_json(c)))
+    run_id = config.run_id(c, "f" * 64)
+    edit(folder / "run.json", lambda start: start.update(run_id=run_id))
     return folder, file, mark
 
 
@@ -92,14 +101,14 @@ def test_a_link_is_replaced_and_not_written_through(name, tmp_path) -> None:
     assert target.read_text() == "as it was" and not (folder / name).is_symlink()
 
 
-@pytest.mark.parametrize("name", [*run.WRITTEN_INTO, "", ".."])
+@pytest.mark.parametrize("name", [*run_folder.WRITTEN_INTO, "", ".."])
 def test_a_run_is_not_trained_through_a_link(name, tmp_path) -> None:
     folder, elsewhere = tmp_path / "runs" / "experiment" / "0", tmp_path / "elsewhere"
     (elsewhere / "0").mkdir(parents=True)
     link = folder.parent if name == ".." else folder / name
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(elsewhere)
-    with pytest.raises(DlmError, match="is a link"), run.claim(folder):
+    with pytest.raises(DlmError, match="is a link"), run_folder.claim(folder):
         pass
     assert [path.name for path in elsewhere.iterdir()] == ["0"]
 

@@ -13,15 +13,15 @@ import pytest
 import submitit
 
 import tiny
-from dlm import sealed
 from dlm.cli import main
 from dlm.errors import DlmError
 from dlm.report import page
+from dlm.runs import folder as run_folder
 from dlm.sweep import slurm as executor
 from dlm.sweep import worker
 from dlm.sweep.jobs import Job, plan_jobs
-from dlm.training import record, run
 from fake_command import Fakes
+from fake_runs import bare_result
 
 TIME = ["time=30"]
 
@@ -39,7 +39,7 @@ def jobs_of(folder: Path) -> list[Job]:
 
 
 def ids(jobs: list[Job]) -> list[str]:
-    return [record.read_json(job.folder / "job.json")["slurm"] for job in jobs]
+    return [run_folder.read_json(job.folder / "job.json")["slurm"] for job in jobs]
 
 
 # --- what is asked of Slurm -----------------------------------------------------------------------
@@ -168,15 +168,14 @@ def test_a_job_that_leaves_no_result_has_failed_unless_another_trains_it(
     def show(event: str, job: Job, row: dict) -> None:
         told.append((event, job is gone))
         if event == "failed":  # the other process is done, too
-            result = {"status": "finished"}
-            sealed.write(elsewhere.folder / "result.json", result)
+            run_folder.finish(elsewhere.folder, bare_result(elsewhere.config, elsewhere.info))
 
-    with run.claim(elsewhere.folder):
+    with run_folder.claim(elsewhere.folder):
         slurm = executor.cluster(TIME, tmp_path / "slurm", 0)
         ended = executor.execute([gone, elsewhere], slurm, show)
-    assert ended == {gone.about["run"]: "failed", elsewhere.about["run"]: "finished"}
+    assert ended == {gone.info.run_id: "failed", elsewhere.info.run_id: "finished"}
     assert ("failed", True) in told and told[-1] == ("finished", False)
-    reason = record.read_json(gone.folder / "result.json")["reason"]
+    reason = run_folder.read_json(gone.folder / "result.json")["reason"]
     assert "its Slurm job ended, or was cancelled, without a result" in reason
     assert f"{ids([gone])[0]}_0_log.err" in reason
 

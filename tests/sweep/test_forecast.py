@@ -12,7 +12,7 @@ from dlm.config import experiment, memory, planning
 from dlm.sweep import forecast
 from dlm.sweep.forecast import Speed
 from dlm.sweep.jobs import Job
-from dlm.training import record
+from dlm.training import environment
 
 HERE = memory.Machine(1, 8e9, cpu=True)
 
@@ -61,9 +61,9 @@ def test_another_family_or_a_far_size_tells_no_time(speed) -> None:
 def test_finished_runs_of_this_processor_tell_their_speed(tmp_path) -> None:
     result = dict(objective="ar", params=1e6, flops=6e12, tokens=1e6, tokens_per_second=1e3)
     for name, changes in {
-        "here": {"device": f"{record.processor()} (1 core)"},
+        "here": {"device": f"{environment.processor()} (1 core)"},
         "gpu": {"device": "NVIDIA H100"},
-        "failed": {"device": f"{record.processor()} (1 core)", "tokens_per_second": None},
+        "failed": {"device": f"{environment.processor()} (1 core)", "tokens_per_second": None},
     }.items():
         folder = tmp_path / "sweep" / name
         folder.mkdir(parents=True)

@@ -18,7 +18,8 @@ SCORES = dict(validation_loss=1.25, validation_stderr=0.0625)
 
 
 def job(run: str, label: str = "digits ar") -> types.SimpleNamespace:
-    return types.SimpleNamespace(about=dict(run=run, label=f"{label} {run}"), flops=100.0)
+    info = types.SimpleNamespace(run_id=run, label=f"{label} {run}")
+    return types.SimpleNamespace(info=info, flops=100.0)
 
 
 def row(step: int, **more) -> dict:

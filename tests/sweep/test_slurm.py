@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import tiny
+from dlm.runs import names
 from places import ROOT
 
 pytestmark = [
@@ -136,7 +137,7 @@ def run(experiment: Path, workdir: Path, *words: str) -> list[str]:
 
 def folders(workdir: Path) -> dict[str, Path]:
     """Run id -> folder, in the order of the sweep."""
-    found = {path.parent.name: path.parent for path in workdir.glob("*/*/run.json")}
+    found = {names.run_id(path.parent): path.parent for path in workdir.glob("*/*/run.json")}
     return dict(sorted(found.items(), key=lambda item: "masked" not in read(item[1] / "run.json")))
 
 

@@ -25,9 +25,9 @@ from dlm.config import experiment as experiments
 from dlm.data import build
 from dlm.errors import DlmError
 from dlm.report import page
+from dlm.runs import folder as run_folder
 from dlm.sweep import local, machine
 from dlm.sweep.jobs import Job, plan_jobs
-from dlm.training import record
 from places import TESTS
 
 DLM = [sys.executable, str(TESTS / "fake_dlm.py")]
@@ -66,7 +66,7 @@ def execute(jobs: list[Job], workers: int = 1) -> tuple[dict, list]:
         jobs[0].folder.parent / "workers.log",
         lambda event, job, row: events.append((event, job.config.train.seed, row)),
     )
-    return {job.config.train.seed: ended[job.about["run"]] for job in jobs}, events
+    return {job.config.train.seed: ended[job.info.run_id] for job in jobs}, events
 
 
 def starts(job: Job) -> int:
@@ -95,17 +95,18 @@ def alive(pid: int) -> bool:
 def test_an_experiment_expands_into_runs(experiment) -> None:
     masked, ar = jobs_of(experiment)
     assert [masked.config.objective.name, ar.config.objective.name] == ["masked", "ar"]
-    assert masked.about["label"] == "topics masked" and ar.about["label"] == "topics ar"
-    assert masked.about["question"] == "Does a tiny run train?"
-    assert masked.about["experiment"] == "tiny_experiment"
-    assert masked.folder == experiment.parent / "runs" / "tiny_experiment" / masked.about["run"]
-    assert len({masked.about["run"], ar.about["run"]}) == 2
+    assert masked.info.label == "topics masked" and ar.info.label == "topics ar"
+    assert masked.info.question == "Does a tiny run train?"
+    assert masked.info.experiment == "tiny_experiment"
+    name = f"topics-masked-{masked.info.run_id}"
+    assert masked.folder == experiment.parent / "runs" / "tiny_experiment" / name
+    assert len({masked.info.run_id, ar.info.run_id}) == 2
     assert masked.plan.steps == 24 and masked.flops == 24 * masked.plan.flops_per_step
 
 
 def test_the_run_id_hashes_what_determines_the_result(experiment) -> None:
     def ids(*overrides: tuple) -> set[str]:
-        return {job.about["run"] for job in jobs_of(experiment, *overrides)}
+        return {job.info.run_id for job in jobs_of(experiment, *overrides)}
 
     usual = ids()
     assert ids() == usual
@@ -122,8 +123,8 @@ def test_the_run_id_hashes_what_determines_the_result(experiment) -> None:
 def test_an_override_beats_the_sweep_and_twins_become_one(experiment) -> None:
     (job,) = jobs_of(experiment, ("objective.name", "ar"))
     assert job.config.objective.name == "ar"
-    assert job.about["overrides"] == {"objective.name": "ar"}
-    assert job.about["label"] == "topics ar"
+    assert job.info.overrides == {"objective.name": "ar"}
+    assert job.info.label == "topics ar"
 
 
 def test_a_label_names_what_was_overridden_by_hand(tmp_path) -> None:
@@ -131,28 +132,30 @@ def test_a_label_names_what_was_overridden_by_hand(tmp_path) -> None:
     path = seeds_file(tmp_path, 0, 1)
 
     def labels(*overrides: tuple) -> list[str]:
-        return [job.about["label"] for job in jobs_of(path, *overrides)]
+        return [job.info.label for job in jobs_of(path, *overrides)]
 
     assert labels() == ["topics masked seed=0", "topics masked seed=1"]
     four = ["topics masked seed=0 layers=4", "topics masked seed=1 layers=4"]
     assert labels(("model.layers", 4)) == four
     assert labels(("model.layers", 1), ("mesh.fsdp", 2), ("train.microbatches", 2)) == labels()
     assert labels(("train.seed", 0)) == ["topics masked seed=0"]
+    muon = ["topics masked seed=0 optimizer=muon", "topics masked seed=1 optimizer=muon"]
+    assert labels(("optimizer.name", "muon")) == muon
     assert labels(("objective.name", "ar"), ("train.seed", 1)) == ["topics ar seed=1"]
     told = "topics masked seed=0 options.seed=3 lr=0.03333"
     assert labels(("corpus.options.seed", 3), ("optimizer.lr", 0.03333))[0] == told
     (job,) = jobs_of(path, ("train.seed", 0), ("model.layers", 4))
-    assert job.about["overrides"] == {"train.seed": 0, "model.layers": 4}
+    assert job.info.overrides == {"train.seed": 0, "model.layers": 4}
 
 
 def test_a_label_moves_no_run_id(tmp_path) -> None:
     """Ids of before, so that folders of runs go on; the same setting has one id, by hand or not."""
     jobs = jobs_of(seeds_file(tmp_path, 0, 1))
-    ids = [job.about["run"] for job in jobs]
+    ids = [job.info.run_id for job in jobs]
     assert ids == [config.run_id(j.config, build.load(j.store).fingerprint) for j in jobs]
-    assert config.run_id(jobs[0].config, "a fingerprint") == "16babb2f7e"
+    assert config.run_id(jobs[0].config, "a fingerprint") == "9f218e3dbe"
     (again,) = jobs_of(tmp_path / "tiny_experiment.py", ("train.seed", 1))
-    assert again.about["run"] == ids[1] and again.about["label"] == jobs[1].about["label"]
+    assert again.info.run_id == ids[1] and again.info.label == jobs[1].info.label
 
 
 def test_options_of_a_corpus_go_with_it() -> None:
@@ -399,7 +402,7 @@ def test_a_killed_sweep_leaves_its_run_to_the_next(tmp_path) -> None:
     out, err = second.communicate(timeout=120)
     assert second.returncode == 0, out + err
     assert sorted(map(starts, jobs)) == [1, 1, 2]
-    assert {record.status(job.folder) for job in jobs} == {"finished"}
+    assert {run_folder.status(job.folder) for job in jobs} == {"finished"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -466,7 +469,7 @@ def test_a_worker_killed_in_real_training(tmp_path, monkeypatch, cache, capsys) 
     with monkeypatch.context() as patch:
         patch.setattr(local, "WORKER", (sys.executable, str(TESTS / "dying_worker.py")))
         assert main.main(words) == 1
-    assert record.status(killed) == "failed" and record.status(other) == "finished"
+    assert run_folder.status(killed) == "failed" and run_folder.status(other) == "finished"
     reason = json.loads((killed / "result.json").read_text())["reason"]
     assert "its worker process was ended by SIGKILL" in reason and "workers.log" in reason
     assert reason in (killed / "error.txt").read_text()
@@ -475,7 +478,7 @@ def test_a_worker_killed_in_real_training(tmp_path, monkeypatch, cache, capsys) 
     before = (other / "result.json").stat().st_mtime_ns
 
     assert main.main(words) == 0
-    assert record.status(killed) == "finished" and not (killed / "error.txt").exists()
+    assert run_folder.status(killed) == "finished" and not (killed / "error.txt").exists()
     assert (other / "result.json").stat().st_mtime_ns == before  # what was finished is left alone
     rows = [row for row in tiny.rows(killed) if "validation_loss" in row]
     assert [row["step"] for row in rows] == [8, 16, 24]

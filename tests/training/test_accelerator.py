@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -49,7 +50,7 @@ def nats_and_slopes(loss):
 
 @pytest.fixture(scope="module")
 def of_the_product():
-    return nats_and_slopes(objectives.make(config.Objective(name="masked"), VOCAB).loss)
+    return nats_and_slopes(objectives.make(config.objective("masked"), VOCAB).loss)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,8 @@ def test_a_loss_with_cheaper_logits_is_the_products(
 ) -> None:
     monkeypatch.setattr(heads, "CHUNK", 16)
     monkeypatch.setattr(heads, "SHARE", share)
-    nats, slopes = nats_and_slopes(heads.make(config.Objective(name=name, file="x"), VOCAB)[0])
+    options = dataclasses.replace(config.objective("masked"), name=name, file="x")
+    nats, slopes = nats_and_slopes(heads.make(options, VOCAB)[0])
     assert float(nats) == pytest.approx(float(of_the_product[0]), rel=NATS)
     for leaf, slope in of_the_product[1].items():
         np.testing.assert_allclose(slopes[leaf], slope, rtol=1e-4, atol=1e-3)

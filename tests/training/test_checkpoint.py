@@ -17,8 +17,8 @@ from dlm import config
 from dlm.errors import DlmError
 from dlm.training import checkpoint, loop, run
 from dlm.training.prepare import prepare
+from fake_runs import edit
 
-ABOUT = dict(experiment="tiny", run="0", label="tiny", overrides={}, question="?")
 SHORT = dict(train_duration="4 steps", evaluation_every="2 steps", evaluation_samples=0)
 
 
@@ -26,7 +26,7 @@ SHORT = dict(train_duration="4 steps", evaluation_every="2 steps", evaluation_sa
 def finished(tiny_store, tmp_path_factory) -> Path:
     """The folder of a run with checkpoints of steps 12 and 24."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    run.run(tiny.resolved(), tiny_store, folder, ABOUT)
+    run.train_and_score(tiny.resolved(), tiny_store, folder, tiny.INFO)
     return folder
 
 
@@ -93,10 +93,10 @@ def test_the_checkpoint_before_a_damaged_one_is_used_to_the_same_bits(
     metadata = folder / "checkpoints" / "24" / "_CHECKPOINT_METADATA"
     metadata.write_bytes(b"")
     (folder / "result.json").unlink()
-    result = run.run(tiny.resolved(), tiny_store, folder, ABOUT)
+    result = run.train_and_score(tiny.resolved(), tiny_store, folder, tiny.INFO)
     warning = f"{metadata}: is damaged (its sha256 is not that in SHA256SUMS)"
     warning += "; the checkpoint of step 12 is used"
-    assert warning in result["warnings"] and f"warning: {warning}\n" in capsys.readouterr().err
+    assert warning in result.warnings and f"warning: {warning}\n" in capsys.readouterr().err
     assert tiny.result(folder) == tiny.result(finished)
     states = [tiny.final_state(tiny.resolved(), tiny_store, f) for f in (folder, finished)]
     assert tiny.differences(*states) == {}
@@ -125,17 +125,20 @@ def test_a_save_that_was_cut_short_does_not_count(folder, finished, tiny_store) 
     assert {path.name for path in place.iterdir()} == {"12", "24"}
 
 
-def test_best_weights_are_those_of_the_result(folder, tiny_store, monkeypatch) -> None:
-    place = dict(path=str(tiny_store.path), fingerprint=tiny_store.fingerprint)
-    run_id = config.run_id(tiny.resolved(), tiny_store.fingerprint)
-    told = {"run.json": {"run": run_id, "corpus": place}}
-    read = run.record.read_json
-    monkeypatch.setattr(run.record, "read_json", lambda path: told.get(path.name) or read(path))
+def test_best_weights_are_those_of_the_result(folder, tiny_store) -> None:
+    def scored_at(best_step: int) -> None:
+        edit(folder / "result.json", lambda result: result.update(best_step=best_step))
+
+    def elsewhere(start: dict) -> None:
+        start["corpus"]["path"] = str(tiny_store.path)
+        start["run_id"] = config.run_id(tiny.resolved(), tiny_store.fingerprint)
+
+    edit(folder / "run.json", elsewhere)
     run.restore_best(folder)
     flip(folder / "checkpoints" / "24" / "best" / "manifest.ocdbt", 100)
-    told["result.json"] = read(folder / "result.json") | {"best_step": 8}
+    scored_at(8)
     run.restore_best(folder)  # the checkpoint of step 12 has them too
-    told["result.json"] = read(folder / "result.json") | {"best_step": 24}
+    scored_at(24)
     with pytest.raises(DlmError, match="best weights of step 8, its result was scored with.* 24"):
         run.restore_best(folder)
 
@@ -192,7 +195,7 @@ def test_no_handle_or_thread_outlives_a_run(tiny_store, tmp_path, monkeypatch) -
         raise RuntimeError("planted")
 
     def one(name: str) -> None:
-        run.run(c, tiny_store, tmp_path / name, ABOUT)
+        run.train_and_score(c, tiny_store, tmp_path / name, tiny.INFO)
         seen: list[dict] = []
         with pytest.raises(loop.Interrupted):
             loop.train(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,9 +13,15 @@ import pytest
 import tiny
 from dlm.cli import main
 from dlm.data import build
+from dlm.runs import addresses, names
+from dlm.runs import folder as run_folder
+from dlm.sweep import local, worker
+from dlm.sweep.jobs import Job
 from dlm.training import extension, run
 
 LENGTHS = ("--config.train.duration=24 steps", "--config.train.duration=40 steps")
+DECAY = "--config.optimizer.decay=25 percent"  # of which a constant schedule has none
+CONSTANT = ("--config.optimizer.schedule=constant", DECAY)
 
 
 def dlm(*words) -> int:
@@ -27,18 +37,53 @@ def trained(folder: Path, workdir: str, *words: str) -> Path:
     return new
 
 
-@pytest.mark.parametrize(("schedule", "begins"), [
-    ("constant", 24),  # its last state: the longer run evaluates at step 24 too
-    ("wsd", 12),  # decays from step 18; 12 is the last checkpoint before
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What trains one run in a workdir of its own, and the same run once only."""
+    return functools.cache(lambda *words: trained(tmp_path_factory.mktemp("whole"), "runs", *words))
+
+
+def copied(run: Path, folder: Path) -> Path:
+    """A run and its corpus in a workdir in which a test may train."""
+    shutil.copytree(run.parent.parent, folder / "runs")
+    return folder / "runs" / run.parent.name / run.name
+
+
+def in_this_process(todo: list[Job], workers: int, log: Path, show: object) -> dict[str, str]:
+    """Does the work of `dlm.sweep.local.execute` without processes."""
+    for job in todo:
+        worker.work(json.loads(job.message()), lambda event, **row: None, threading.Event())
+    return {job.info.run_id: run_folder.status(job.folder) for job in todo}
+
+
+@pytest.mark.parametrize(("schedule", "begins", "verb"), [
+    ("constant", 24, "train"),  # its last state: the longer run evaluates at step 24 too
+    ("wsd", 12, "run"),  # decays from step 18; 12 is the last checkpoint before
 ])  # fmt: skip
-def test_an_extended_run_ends_in_the_bits_of_a_longer_one(tmp_path, capsys, schedule, begins):
-    words = (f"--config.optimizer.schedule={schedule}", "--config.optimizer.decay=25 percent")
-    short = trained(tmp_path, "runs", *words, LENGTHS[0])
-    fresh = trained(tmp_path, "fresh", *words, LENGTHS[1])
+def test_an_extended_run_ends_in_the_bits_of_a_longer_one(
+    whole, tmp_path, capsys, monkeypatch, schedule, begins, verb
+):
+    words = (f"--config.optimizer.schedule={schedule}", DECAY)
+    short = copied(whole(*words, LENGTHS[0]), tmp_path)
+    fresh = whole(*words, LENGTHS[1])
     capsys.readouterr()
-    assert dlm("train", "--extend", short, LENGTHS[1]) == 0
-    assert f"from step {begins} of 40" in capsys.readouterr().out
-    extended = short.parent / fresh.name  # the id of the fresh run
+    sweep = ("run", tiny.experiment_file(tmp_path), "--workdir", tmp_path / "runs", "--extend")
+    if verb == "train":
+        assert dlm("train", "--extend", short, LENGTHS[1]) == 0
+        assert f"from step {begins} of 40" in capsys.readouterr().out
+    else:  # the one run of the sweep whose family has a finished one
+        monkeypatch.setattr(local, "execute", in_this_process)
+        assert dlm(*sweep, *words, LENGTHS[1]) == 2
+        assert "'topics ar schedule=wsd decay=25 percent duration=40 steps': no finished run" in (
+            capsys.readouterr().err
+        )
+        masked = (*words, "--config.objective.name=masked")
+        assert dlm(*sweep, *masked, LENGTHS[0].replace("24", "16")) == 2
+        assert "must be more than the 24" in capsys.readouterr().err
+        assert dlm(*sweep, *masked, LENGTHS[1], "--dry-run") == 0
+        assert f" from {names.run_id(short)}" in capsys.readouterr().out
+        assert dlm(*sweep, *masked, LENGTHS[1]) == 0
+    extended = addresses.run(names.run_id(fresh), short.parents[1])  # the id of the fresh run
     c, store = run.opened(extended)
     assert build.load(store.path).fingerprint == store.fingerprint
     states = [tiny.final_state(c, store, folder) for folder in (extended, fresh)]
@@ -53,23 +98,23 @@ def test_an_extended_run_ends_in_the_bits_of_a_longer_one(tmp_path, capsys, sche
     assert (extended / "result.json").read_bytes() == before
 
 
-def test_a_last_state_that_an_evaluation_chose_is_not_gone_on_from(tmp_path, capsys):
+def test_a_last_state_that_an_evaluation_chose_is_not_gone_on_from(whole, tmp_path, capsys):
     """A longer run does not evaluate at step 20, so the run goes on from step 12, in the same bits."""
-    words = ("--config.optimizer.schedule=constant",)
-    short = trained(tmp_path, "runs", *words, "--config.train.duration=20 steps")
-    fresh = trained(tmp_path, "fresh", *words, LENGTHS[1])
+    short = trained(tmp_path, "runs", *CONSTANT, "--config.train.duration=20 steps")
+    fresh = whole(*CONSTANT, LENGTHS[1])
     assert dlm("train", "--extend", short, LENGTHS[1]) == 0
     assert "from step 12 of 40" in capsys.readouterr().out
-    extended = short.parent / fresh.name
+    extended = addresses.run(names.run_id(fresh), short.parents[1])
     c, store = run.opened(extended)
     states = [tiny.final_state(c, store, folder) for folder in (extended, fresh)]
     assert tiny.differences(*states) == {}
     assert tiny.evaluations(extended) == tiny.evaluations(fresh)
 
 
-def test_what_cannot_be_extended_is_told_and_leaves_no_run(tmp_path, capsys):
-    cosine = trained(tmp_path, "runs", "--config.optimizer.schedule=cosine", LENGTHS[0])
-    constant = trained(tmp_path, "runs", "--config.optimizer.schedule=constant", LENGTHS[0])
+def test_what_cannot_be_extended_is_told_and_leaves_no_run(whole, tmp_path, capsys):
+    constant = copied(whole(*CONSTANT, LENGTHS[0]), tmp_path)
+    words = ("--config.optimizer.schedule=cosine", "--config.train.duration=8 steps")
+    cosine = trained(tmp_path, "runs", *words)
     runs = sorted(cosine.parent.glob("*"))
     longer = LENGTHS[1]
     for words, told in (
@@ -90,14 +135,13 @@ def test_what_cannot_be_extended_is_told_and_leaves_no_run(tmp_path, capsys):
     assert sorted(cosine.parent.glob("*")) == runs
 
 
-def test_the_label_names_the_new_duration_in_place_of_the_old(tmp_path):
-    words = ("--config.optimizer.schedule=constant", "--config.train.duration=16 steps")
-    short = trained(tmp_path, "runs", *words)
-    job = extension.extend(short, [("train.duration", "24 steps")])
-    assert job.begin == 16
-    assert job.about["label"] == "topics masked schedule=constant duration=24 steps"
-    assert job.about["overrides"]["train.duration"] == "24 steps"
-    assert job.folder.name == job.about["run"] != short.name
+def test_the_label_names_the_new_duration_in_place_of_the_old(whole, tmp_path):
+    short = copied(whole(*CONSTANT, LENGTHS[0]), tmp_path)
+    job = extension.extend(short, [("train.duration", "40 steps")])
+    assert job.begin == 24
+    assert job.info.label == "topics masked schedule=constant decay=25 percent duration=40 steps"
+    assert job.info.overrides["train.duration"] == "40 steps"
+    assert names.run_id(job.folder) == job.info.run_id != names.run_id(short)
 
 
 def test_an_override_with_a_space_is_no_experiment(capsys):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import tiny
+from dlm.cli import main
 from dlm.errors import DlmError
 from dlm.training import distributed
 from tolerances import NATS, TRAINED
@@ -110,22 +111,26 @@ def assert_same(one: Path, other: Path) -> None:
     np.testing.assert_allclose(np.load(a / "nll.npy"), np.load(b / "nll.npy"), rtol=NATS)
 
 
+def train_here(path: Path, workdir: Path) -> None:
+    """`dlm train` in this process, which has eight devices."""
+    assert main.main(["train", str(path), "--workdir", str(workdir), *OPTIONS]) == 0
+
+
 @pytest.fixture(scope="module")
-def one(tmp_path_factory, cache) -> Path:
+def one(tmp_path_factory) -> Path:
     """An undisturbed run of one process with eight devices."""
     folder = tmp_path_factory.mktemp("hosts")
-    path = tiny.experiment_file(folder)
-    finish(start(path, folder / "one", cache, 1, 8, *OPTIONS))
+    train_here(tiny.experiment_file(folder), folder / "one")
     return folder
 
 
-def test_one_of_two_is_killed_and_one_process_goes_on_with_other_devices(one, cache) -> None:
+def test_one_of_two_is_killed_and_one_process_goes_on_with_another_mesh(one, cache) -> None:
     path = disturbed(one, one / "killed", "SIGKILL")
     started = start(path, one / "killed", cache, 2, 4, *OPTIONS, *SPLIT)
     assert started[0].wait(timeout=300) != 0  # it can not go on alone
     assert started[1].wait() == -signal.SIGKILL
     assert saved_steps(one / "killed") == [8]
-    finish(start(one / "tiny_experiment.py", one / "killed", cache, 1, 4, *OPTIONS))
+    train_here(one / "tiny_experiment.py", one / "killed")
     assert_same(one / "one", one / "killed")
 
 

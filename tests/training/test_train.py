@@ -18,17 +18,19 @@ import numpy as np
 import pytest
 
 import tiny
-from dlm import config, runs, sealed
+from dlm import config, runs
 from dlm.config import flops, planning
+from dlm.data import windows
 from dlm.errors import DlmError
 from dlm.evaluation import sampling, score
 from dlm.model import sharding
 from dlm.runs import bucket
+from dlm.runs import folder as run_folder
 from dlm.training import checkpoint, loop, metrics, optimizer, run, step
 from dlm.training.prepare import prepare
+from fake_runs import bare_result
+from places import TESTS
 from tolerances import FORMULA, GRADIENTS, NATS, TRAINED, assert_close
-
-ABOUT = dict(experiment="tiny", run="0", label="tiny", overrides={}, question="?")
 
 
 @dataclasses.dataclass
@@ -115,13 +117,13 @@ def test_nothing_that_follows_the_scores_costs_a_run_its_result(
         patch.setattr(sampling, "sample", broken)
         patch.setattr(bucket, "send", broken)
         patch.setattr("tensorboard.summary.writer.event_file_writer.EventFileWriter", broken)
-        result = run.run(whole.config, tiny_store, tmp_path, ABOUT)
-    assert result["status"] == "finished" and result["mfu"] is None
-    assert len(result["warnings"]) == 3
-    for words, text in zip(("MFU", "no samples", "written"), result["warnings"], strict=True):
+        result = run.train_and_score(whole.config, tiny_store, tmp_path, tiny.INFO)
+    assert result.status == "finished" and result.mfu is None
+    assert len(result.warnings) == 3
+    for words, text in zip(("MFU", "no samples", "written"), result.warnings, strict=True):
         assert words in text
     written = json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)
-    assert written["warnings"] == result["warnings"]
+    assert written["warnings"] == result.warnings
     assert tiny.rows(tmp_path)[-1]["step"] == 24
     assert all(row["mfu"] is None for row in tiny.rows(tmp_path) if "mfu" in row)
     assert tiny.evaluations(tmp_path) == tiny.evaluations(whole.folder)
@@ -130,11 +132,37 @@ def test_nothing_that_follows_the_scores_costs_a_run_its_result(
     assert "no samples: RuntimeError: planted" in runs.rows([record_of])[0]["warnings"]
 
 
+def test_a_run_is_prepared_once(tiny_store, tmp_path, monkeypatch) -> None:
+    """From the start to the final scores: one plan, and the held-out windows gathered once."""
+    calls: list[str] = []
+
+    def count(module, name: str) -> None:
+        actual = getattr(module, name)
+
+        def counted(*arguments, **named):
+            calls.append(name)
+            return actual(*arguments, **named)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(planning, "plan")
+    count(windows, "validation_windows")
+    c = tiny.resolved(train_duration="16 steps", evaluation_samples=0)
+    result = run.train_and_score(c, tiny_store, tmp_path, tiny.INFO)
+    assert calls == ["plan", "validation_windows"]
+    assert len(tiny.evaluations(tmp_path)) == 2
+    assert run_folder.read_result(tmp_path) == result
+    assert run_folder.read_start(tmp_path).plan.steps == 16
+    again = prepare(c, tiny_store)
+    assert again.tracked_windows.validation.tokens is again.tracked_windows.validation.tokens
+
+
 def test_a_result_that_is_there_is_not_turned_into_a_failure(tmp_path) -> None:
     c = tiny.resolved()
     for status, kept in (("finished", True), ("diverged", True), ("failed", False)):
-        sealed.write(tmp_path / "result.json", {"status": status, "reason": "before"})
-        with pytest.raises(OSError), run.recorded(tmp_path, c, ABOUT):
+        result = bare_result(c, tiny.INFO, status=status, reason="before")
+        run_folder.finish(tmp_path, result)
+        with pytest.raises(OSError), run.recorded(tmp_path, c, tiny.INFO):
             raise OSError("a peer died after the result was written")
         reason = json.loads((tmp_path / "result.json").read_text())["reason"]
         assert (reason == "before") is kept
@@ -150,7 +178,7 @@ def test_a_share_above_the_peak_is_unknown(rate, peak, share) -> None:
 # --- interruption ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at", [1, 10, 16])
+@pytest.mark.parametrize("at", [1, 16])  # before and after a checkpoint; between two: see below
 def test_interrupted_and_resumed_is_the_same_bit_for_bit(whole, tiny_store, tmp_path, at) -> None:
     step_saved = interrupt(tiny_store, whole.config, tmp_path, at)
     assert at <= step_saved < 24
@@ -245,7 +273,7 @@ def processes(whole, tiny_store, tmp_path_factory, cache, callers_flags) -> Path
     assert not list(killed.glob("tiny_experiment/*/result.json"))
     tiny.experiment_file(workdir, plain)
     interrupt(tiny_store, whole.config, workdir / "half-on-8", 10)
-    script = Path(__file__).with_name("one_device.py")
+    script = TESTS / "one_device.py"
     done = subprocess.run(
         [sys.executable, str(script), str(workdir)],
         env=environment, capture_output=True, text=True,
@@ -393,21 +421,21 @@ def mesh_of(c: config.Config) -> jax.sharding.Mesh:
 
 def test_a_diverging_run_is_marked_and_stops(tiny_store, tmp_path) -> None:
     c = tiny.resolved(optimizer_lr=9, optimizer_warmup="1 steps", evaluation_diverged=1.5)
-    result = run.run(c, tiny_store, tmp_path, ABOUT)
-    assert result["status"] == "diverged" and "nats/token" in result["reason"]
-    assert result["steps"] < 24 and result["validation_loss"] is None
+    result = run.train_and_score(c, tiny_store, tmp_path, tiny.INFO)
+    assert result.status == "diverged" and "nats/token" in result.reason
+    assert result.steps < 24 and result.validation_loss is None
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "diverged"
-    steps = result["steps"]
+    steps = result.steps
     (tmp_path / "result.json").unlink()  # killed just before it was written
-    again = run.run(c, tiny_store, tmp_path, ABOUT)
-    assert again["status"] == "diverged" and again["steps"] == steps
+    again = run.train_and_score(c, tiny_store, tmp_path, tiny.INFO)
+    assert again.status == "diverged" and again.steps == steps
 
 
 def test_a_loss_that_is_no_number_is_marked_as_diverged(tiny_store, tmp_path) -> None:
     c = tiny.resolved()
     c = dataclasses.replace(c, optimizer=dataclasses.replace(c.optimizer, lr=1e30))
-    result = run.run(c, tiny_store, tmp_path, ABOUT)
-    assert result["status"] == "diverged" and result["steps"] < 24
+    result = run.train_and_score(c, tiny_store, tmp_path, tiny.INFO)
+    assert result.status == "diverged" and result.steps < 24
     json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)
 
 
@@ -526,9 +554,18 @@ def logged(folder: Path, steps: int) -> metrics.Metrics:
         (lambda lines: lines[2:], "2 of the 4 rows up to step 4"),
         (lambda lines: lines[:1], "1 of the 4 rows up to step 4"),
         (lambda lines: None, r"0 of the 4 rows .*\(the file was missing\)"),
-        (lambda lines: [lines[0], "rubbish\n", *lines[2:]], r"3 of .*\(line 2 was no row\)"),
-        (lambda lines: ['{"loss": 1}\n', *lines[1:]], r"3 of .*\(line 1 was no row\)"),
-        (lambda lines: ['{"step": "1"}\n', *lines[1:]], r"3 of .*\(line 1 was no row\)"),
+        (
+            lambda lines: [lines[0], "rubbish\n", *lines[2:]],
+            r"3 of .*\(line 2 is not a JSON object with a step\)",
+        ),
+        (
+            lambda lines: ['{"loss": 1}\n', *lines[1:]],
+            r"3 of .*\(line 1 is not a JSON object with a step\)",
+        ),
+        (
+            lambda lines: ['{"step": "1"}\n', *lines[1:]],
+            r"3 of .*\(line 1 is not a JSON object with a step\)",
+        ),
         (lambda lines: [lines[0].replace("1.0", "7.0"), *lines[1:]], "some of .*were changed"),
     ],
 )
@@ -552,11 +589,11 @@ def test_a_run_resumed_without_its_record_tells_what_its_curve_lacks(
 ) -> None:
     at = interrupt(tiny_store, whole.config, tmp_path, 10)
     (tmp_path / "metrics.jsonl").unlink()
-    result = run.run(whole.config, tiny_store, tmp_path, ABOUT)
-    (gap,) = result["gaps"]
+    result = run.train_and_score(whole.config, tiny_store, tmp_path, tiny.INFO)
+    (gap,) = result.gaps
     assert re.match(rf"metrics.jsonl: 0 of the \d+ rows up to step {at},", gap)
-    assert gap in result["warnings"]
-    assert result["last_validation_loss"] == whole.outcome.progress.last_loss  # nothing else lost
+    assert gap in result.warnings
+    assert result.last_validation_loss == whole.outcome.progress.last_loss  # nothing else lost
     (loaded,) = runs.load(tmp_path)
     assert loaded.status == "finished" and loaded.gaps == [gap]
     assert runs.rows([loaded])[0]["gaps"] == gap

@@ -105,11 +105,18 @@ def test_runs_of_a_trunk_follow_one_another_the_shortest_first(tiny_store, tmp_p
     def job(name: str, steps: int, trunk: str | None) -> Job:
         long = dataclasses.replace(plan, steps=steps)
         where = Path(trunk) if trunk else None
-        return Job(c, tiny_store.path, tmp_path / name, {"run": name}, long, where)
+        return Job(
+            c,
+            tiny_store.path,
+            tmp_path / name,
+            dataclasses.replace(tiny.INFO, run_id=name),
+            long,
+            where,
+        )
 
     jobs = [job("a", 30, "t"), job("b", 20, None), job("c", 10, "t"), job("d", 40, None)]
-    assert [j.about["run"] for j in ordered(jobs)] == ["d", "c", "a", "b"]
+    assert [j.info.run_id for j in ordered(jobs)] == ["d", "c", "a", "b"]
     waiting = ordered(jobs)
     first = [local._next(waiting, {}, busy) for busy in (set(), set(), {Path("t")}, {Path("t")})]
-    assert [j and j.about["run"] for j in first] == ["d", "c", "b", None]
-    assert np.all([j.about["run"] == "a" for j in waiting])
+    assert [j and j.info.run_id for j in first] == ["d", "c", "b", None]
+    assert np.all([j.info.run_id == "a" for j in waiting])
