@@ -111,6 +111,15 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("critical",), "no table"),
     (("critical", "--laws", "none.json"), "none.json"),
     (("figures",), "nothing to draw"),
+    # a plan
+    (("plan",), "dlm plan: needs --unique-tokens"),
+    (("plan", "--unique-tokens", "1e8"), "give one of --hours"),
+    (("plan", "--unique-tokens", "100", "--flops", "1e20"), "write 1e+08 for 100 million"),
+    (("plan", "--unique-tokens", "1e8", "--hours", "9", "--device", "h10"), "did you mean h100?"),
+    (("plan", RUN[1], "--hours", "9"), "--hours: goes without EXPERIMENT"),
+    (("plan", "topics"), "did you mean experiments/topics.py?"),
+    (("optimum", "paper"), "dlm optimum: needs --flops"),
+    (("optimum", "pape", "--flops", "1e20"), "did you mean paper?"),
 ]
 
 

@@ -110,3 +110,12 @@ def test_a_run_of_ones_own_lends_its_recipe_to_the_file(tmp_path) -> None:
     assert {c.data.unique_tokens for c in configs} == {6400}
     tiny = experiment.expand(*experiment.load(written(tmp_path, 6400, 4e5, 1e12, recipe), "smoke"))
     assert {c.model.width for c in tiny} == {32} and {c.train.duration for c in tiny} == {"2 steps"}
+
+
+def test_a_recipe_runs_no_file_of_an_objective() -> None:
+    values = config.to_json(experiment.edited(config.base(), ()))
+    values["objective"] |= {"name": "mine", "file": "/nowhere/mine.py"}
+    with pytest.raises(DlmError, match="built-in objective"):
+        proposal.recipe_of(values, 17)
+    with pytest.raises(DlmError):  # of another version
+        proposal.recipe_of({"corpus": {"name": "digits"}}, 17)
