@@ -117,7 +117,7 @@ def test_scores_and_samples_without_end_are_refused_with_their_size(overrides, w
 
 
 def test_a_trial_of_two_steps_may_cost_less_than_its_scores():
-    two = dict(objective__name="masked", train__duration="2 steps", evaluation__final="orders:2")
+    two = dict(objective__name="masked", train__duration="2 steps", evaluation__final="orders:8")
     c = resolved(**two)
     w = planning.work(c, planned(c))
     assert w.final > planning.MOST_TIMES_TRAINING * w.training
