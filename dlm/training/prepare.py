@@ -20,6 +20,7 @@ from dlm.evaluation import score as evaluation
 from dlm.evaluation.likelihood import Likelihood
 from dlm.model import Params, sharding
 from dlm.runs.estimate import Estimate
+from dlm.runs.likelihoods import spread
 
 
 class Windows(NamedTuple):
@@ -144,5 +145,5 @@ def score_by(
 def chosen(windows: Windows, count: int) -> Windows:
     """`count` windows, spread evenly over all of them; 0: all."""
     total = len(windows.tokens)
-    rows = evaluation.spread(min(count or total, total), total)
+    rows = spread(min(count or total, total), total)
     return Windows(windows.tokens[rows], windows.documents[rows])

@@ -15,9 +15,10 @@ from dlm import config, objectives
 from dlm.config.family import PATHS
 from dlm.config.method import BOUNDS, Method
 from dlm.errors import DlmError
-from dlm.evaluation import likelihood, score
+from dlm.evaluation import likelihood
 from dlm.model import keys, sharding
 from dlm.objectives import checks, common, reveal
+from dlm.runs.likelihoods import spread
 from tolerances import FLOAT64, NATS, PROBABILITY
 
 V, L = checks.VOCABULARY, checks.LENGTH
@@ -376,5 +377,5 @@ def test_members_of_other_objectives_are_no_ensemble():
 
 
 def test_windows_that_are_scored_are_spread_over_the_split():
-    assert score.spread(3, 9).tolist() == [0, 3, 6]
-    assert score.spread(9, 9).tolist() == list(range(9))
+    assert spread(3, 9).tolist() == [0, 3, 6]
+    assert spread(9, 9).tolist() == list(range(9))
