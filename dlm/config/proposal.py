@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dlm.config import LADDER, base, experiment, flops, from_json, paper, planning, to_json
+from dlm.config import LADDER, Config, base, experiment, flops, from_json, paper, planning, to_json
 from dlm.config.memory import Machine
 
 GPT2, CHARACTERS = paper.VOCABULARY["hub"], paper.VOCABULARY["stdlib"]
@@ -64,13 +64,14 @@ def recipe_of(config: Mapping[str, Any], vocabulary: int) -> Recipe:
     Raises:
       DlmError: a key is missing or unknown, as in a config of another version.
     """
-    defaults: Any = base()
-    settings = {}
-    for key, value in _flat(to_json(from_json(dict(config)))):
-        group, _, rest = key.partition(".options.")
-        known = key in DECIDED or (not rest and experiment.value_at(defaults, key) == value)
-        if not known:
-            settings[key] = value
+    c = from_json(dict(config))
+    default = Config(objective=type(c.objective)(name=c.objective.name))
+    known = dict(_flat(to_json(default)))
+    settings = {
+        key: value
+        for key, value in _flat(to_json(c))
+        if key not in DECIDED and (key not in known or value != known[key])
+    }
     return Recipe("own", settings, vocabulary, "those of the best run behind each law")
 
 
