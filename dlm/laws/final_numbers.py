@@ -20,6 +20,7 @@ class Number(NamedTuple):
     estimate: Estimate  # its standard error is over seeds, of one seed over documents
     per_window: np.ndarray | None  # nats per token of each window, mean over seeds; None: not kept
     seeds: int
+    over_documents: float  # standard error of one seed
 
 
 class Pair(NamedTuple):
@@ -41,7 +42,8 @@ def loss(setting: Setting) -> Number:
     over = losses if len(losses) > 1 else setting.values("validation_stderr")
     stderr = over.std(ddof=1) / math.sqrt(len(losses)) if len(losses) > 1 else over[0]
     found = Estimate(float(losses.mean()), float(stderr), first["kind"], first["validation_tokens"])
-    return Number("", found, _losses_of_windows(setting), setting.seeds)
+    over_documents = float(setting.values("validation_stderr").mean())
+    return Number("", found, _losses_of_windows(setting), setting.seeds, over_documents)
 
 
 def compare_best(a: Setting, b: Setting, names: tuple[str, str]) -> Pair:
@@ -55,11 +57,17 @@ def compare_best(a: Setting, b: Setting, names: tuple[str, str]) -> Pair:
     others = [_pair(x, y, a.runs[0], names) for x, y in _same_windows(a, b)]
     decided = [pair for pair in (own, *others) if pair.comparison.proven]
     if decided:
-        return max(decided, key=lambda p: abs(p.comparison.difference) / p.comparison.stderr)
+        return max(decided, key=_clearness)
     above = [
         p for p in others if "lower bound" not in (p.first.estimate.kind, p.second.estimate.kind)
     ]
     return min(above, key=lambda p: _bounds(p), default=own)
+
+
+def _clearness(pair: Pair) -> float:
+    """A difference over its standard error; without one, as far as can be."""
+    error = pair.comparison.stderr
+    return abs(pair.comparison.difference) / error if error > 0 else math.inf
 
 
 def _bounds(pair: Pair) -> float:
@@ -100,7 +108,9 @@ def _kept(setting: Setting) -> list[Number]:
             mean = mean._replace(kind="upper bound")
         lengths = [run.result["seq_len"] for run in setting.runs]
         nats = [s.nats / length for s, length in zip(scored, lengths, strict=True)]
-        numbers.append(Number(key[0], mean, np.mean(nats, axis=0), setting.seeds))
+        over_documents = float(np.mean([s.estimate.stderr for s in scored]))
+        window_nats = np.mean(nats, axis=0)
+        numbers.append(Number(key[0], mean, window_nats, setting.seeds, over_documents))
     return numbers
 
 
@@ -132,7 +142,7 @@ def _pair(x: Number, y: Number, run: Run, names: tuple[str, str]) -> Pair:
     if paired:
         windows = standard_error(y.per_window - x.per_window, documents)  # pyright: ignore
     else:
-        windows = math.hypot(x.estimate.stderr, y.estimate.stderr)
+        windows = math.hypot(x.over_documents, y.over_documents)
     noise = [
         n.estimate.mc_stderr for n in (x, y) if n.estimate.kind == "lower bound"
     ]  # heavy tails
