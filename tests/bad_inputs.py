@@ -587,6 +587,41 @@ OF_A_RUN: Cases = [
     ("spectrum AR --out pipe.txt", "--out pipe.txt: cannot be written (File exists)"),
     ("spectrum AR --out ''", "--out=: must be a path"),
 ]
+OF_PLAN: Cases = [  # each with --unique-tokens 1e8
+    ("", "budget: give one of --hours (with --device), --flops, or --loss"),
+    ("--flops 1e20 --loss 3", "budget: give one of --hours (with --device), --flops, or --loss"),
+    ("--flops 1e300", "flops=1e+300: must be a raw count from 1e+06 to 1e+32"),
+    ("--flops inf", "--flops=inf: must be above 0"),
+    ("--hours 3", "hours=3: needs --device, such as h100 or here"),
+    ("--hours 1e300 --device h100", "hours=1e+300: must be above 0, at most 1e+06"),
+    ("--hours 3 --device h10", "device='h10': must be here, FLOP/s of your training, or one of"),
+    ("--hours 3 --device nan", "device='nan': must be here"),
+    ("--hours 3 --device h100 --devices 0", "--devices=0: must be 1 to 1,000,000"),
+    ("--hours 3 --device h100 --mfu 2", "--mfu=2: must be above 0, at most 1"),
+    ("--loss 1.5", "loss=1.5: no law reaches it on 1e+08 unique tokens at any compute"),
+    ("--loss 30", "loss=30: must be above 0, at most 20"),
+    ("--flops 1e20 --config.model.layers=3", "--config: only with EXPERIMENT"),
+    ("--flops 1e20 --write x.txt", "--write x.txt: must be a Python file"),
+    ("--flops 1e20 --write folder.py", "--write folder.py: must be a Python file"),
+    ("--flops 1e20 --write good.csv/x.py", "--write good.csv: cannot be written (File exists)"),
+    ("--flops 1e20 --write ''", "--write=: must be a path"),
+]
+OF_PLAN_AND_OPTIMUM: Cases = [  # each with --flops 1e20; LAWS: how the verb takes its laws
+    ("LAWS zzz", "laws='zzz': must be paper, muennighoff, a JSON file, a table"),
+    ("LAWS papr", "did you mean paper?"),
+    ("LAWS ''", "laws='': must be paper, muennighoff"),
+    ("LAWS pipe.json", "pipe.json: is a pipe; must be a JSON file with laws"),
+    ("LAWS pipe.csv", "pipe.csv: is a pipe; must be a CSV, a Parquet file or a folder of runs"),
+    ("LAWS params.csv", "params.csv: params runs from 10 to 3e+08"),
+    ("LAWS good.csv --columns zzz=1", "--columns zzz=1: zzz is not one of params"),
+    ("LAWS paper --families maskd", "families=maskd: has no law; must be one of ar, masked; did"),
+    ("LAWS muennighoff --families masked", "families=masked: has no law; must be one of ar"),
+    ("LAWS paper --law zzz", "law='zzz': must be one of chinchilla"),
+    ("LAWS paper --points zzz", "--points=zzz: must be one of best, last, curve"),
+    ("LAWS paper --resamples -1", "--resamples=-1: must be 0 to 100,000"),
+    ("LAWS paper --unique-tokens nan", "--unique-tokens=nan: must be from 1 to 1e30"),
+    ("LAWS paper --out good.csv", "--out good.csv: cannot be written (File exists)"),
+]
 OF_BENCHMARK: Cases = [
     ("--seconds nan", "--seconds=nan: must be above 0"),
     ("--seconds -1", "--seconds=-1: must be above 0"),
@@ -634,4 +669,8 @@ def commands() -> Cases:
     cases += [(f"critical {words}", told) for words, told in OF_CRITICAL]
     cases += [(f"critical --unique-tokens 1e8 --laws {words}", told) for words, told in OF_LAWS]
     cases += [(f"benchmark {words}", told) for words, told in OF_BENCHMARK]
+    cases += [(f"plan --unique-tokens 1e8 {words}", told) for words, told in OF_PLAN]
+    for verb, laws in (("plan --unique-tokens 1e8", "--laws"), ("optimum", "")):
+        cases += [(f"{verb} {words.replace('LAWS', laws)} --flops 1e20", told)
+                  for words, told in OF_PLAN_AND_OPTIMUM]  # fmt: skip
     return cases + OF_FIGURES + OF_A_RUN

@@ -111,6 +111,15 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("critical",), "no table"),
     (("critical", "--laws", "none.json"), "none.json"),
     (("figures",), "nothing to draw"),
+    # a plan
+    (("plan",), "dlm plan: needs --unique-tokens, such as 1e8; dlm plan --help shows examples"),
+    (("plan", "--unique-tokens", "100M"), "--unique-tokens=100M: must be a number"),
+    (("plan", "tiny_experiment"), "did you mean tiny_experiment.py?"),
+    (("plan", RUN[1], "--hours", "3"), "--hours: goes without EXPERIMENT"),
+    (("optimum",), "dlm optimum: needs LAWS, --flops"),
+    (("optimum", "paper"), "dlm optimum: needs --flops"),
+    (("optimum", "paper", "--flops", "0"), "--flops=0: must be above 0"),
+    (("optimum", "paper", "--flops", "1", "--config.model.layers=3"), "takes no overrides"),
 ]
 
 
