@@ -138,7 +138,7 @@ def check_figures(asked: Sequence[str], width: float, names: Sequence[str]) -> N
         raise DlmError(f"--width {width:g}: must be from {NARROWEST:g} to {WIDEST:g} inches")
 
 
-def check_writable(folder: Path | None) -> None:
+def check_writable(folder: Path | None, option: str = "--out") -> None:
     """Refuses a folder that cannot be written, before anything is computed.
 
     Raises:
@@ -151,4 +151,4 @@ def check_writable(folder: Path | None) -> None:
         if not os.access(folder, os.W_OK):
             raise PermissionError(0, "no permission")
     except OSError as error:
-        raise DlmError(f"--out {folder}: cannot be written ({error.strerror})") from None
+        raise DlmError(f"{option} {folder}: cannot be written ({error.strerror})") from None

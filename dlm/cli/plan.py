@@ -127,10 +127,12 @@ def _lines(a: argparse.Namespace, overrides: Overrides) -> Iterator[Any]:
             "dlm plan: needs --unique-tokens, such as 1e8; dlm plan --help shows examples"
         )
     options.check_writable(a.out)
-    if a.write is not None and a.write.suffix != ".py":
+    if a.write is not None and (a.write.suffix != ".py" or a.write.is_dir()):
         raise DlmError(f"--write {a.write}: must be a Python file, such as experiments/mine.py")
     if a.write is not None and a.write.exists() and not _is_written_by_a_plan(a.write):
         raise DlmError(f"--write {a.write}: is there, and no plan wrote it; name another file")
+    if a.write is not None:
+        options.check_writable(a.write.parent, "--write")
     with stages.show() as tell:
         p = planner.plan(
             a.unique_tokens, hours=a.hours or 0.0, flops=a.flops or 0.0, loss=a.loss or 0.0,
@@ -165,7 +167,6 @@ def _write(a: argparse.Namespace, p: Any) -> Path:
 
     text = planning.experiment_text(p, a.write, command(a), plan_page.summary(p))
     try:
-        a.write.parent.mkdir(parents=True, exist_ok=True)
         return disk.write(a.write, text)
     except OSError as error:
         raise DlmError(f"--write {a.write}: cannot be written ({error.strerror})") from None

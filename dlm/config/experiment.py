@@ -206,11 +206,15 @@ def value_at(config: ConfigDict, key: str) -> Any:
 
 
 def edited(config: Config | ConfigDict, overrides: Iterable[tuple[str, Any]]) -> Config:
-    """Changes some keys of a config and resolves it again."""
+    """Changes some keys of a config and resolves it again.
+
+    A `Config` has every option of its objective; if another one is named, these are dropped.
+    """
+    values = dict(overrides)
     if isinstance(config, Config):
-        config = ConfigDict(to_json(config))
+        config, (values,) = with_overrides(ConfigDict(to_json(config)), [{}], values)
     config = copy.deepcopy(config)
-    for key, value in overrides:
+    for key, value in values.items():
         override(config, key, value)
     return resolve(config)
 

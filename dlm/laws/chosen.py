@@ -71,10 +71,12 @@ def read(
     Raises:
       DlmError: no such source or family, or runs that cannot determine a law.
     """
+    if law != AUTO:
+        named(law)  # raises DlmError, also if the source has laws of its own
     if str(source) in PUBLISHED_LAWS:
         return _in_print(PUBLISHED_LAWS[str(source)], families)
     path = Path(source)
-    if not path.exists():
+    if not str(source) or not path.exists():
         known = ", ".join(PUBLISHED_LAWS)
         right = f"{known}, a JSON file, a table (CSV, Parquet) or a folder of runs"
         raise DlmError(

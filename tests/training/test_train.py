@@ -420,7 +420,7 @@ def mesh_of(c: config.Config) -> jax.sharding.Mesh:
 
 
 def test_a_diverging_run_is_marked_and_stops(tiny_store, tmp_path) -> None:
-    c = tiny.resolved(optimizer_lr=9, optimizer_warmup="1 steps", evaluation_diverged=1.5)
+    c = tiny.resolved(optimizer_lr=9, optimizer_warmup="1 steps", evaluation_divergence_factor=1.5)
     result = run.train_and_score(c, tiny_store, tmp_path, tiny.INFO)
     assert result.status == "diverged" and "nats/token" in result.reason
     assert result.steps < 24 and result.validation_loss is None
@@ -440,7 +440,7 @@ def test_a_loss_that_is_no_number_is_marked_as_diverged(tiny_store, tmp_path) ->
 
 
 OVERFIT = dict(objective_name="ar", optimizer_lr=0.1, train_duration="60 steps", data_unique_tokens=128,
-               evaluation_every="1 steps", evaluation_final_passes=1)  # fmt: skip
+               evaluation_every="1 steps")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

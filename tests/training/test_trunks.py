@@ -81,7 +81,7 @@ def test_what_may_share_a_trunk(tiny_store) -> None:
     same = (
         {"train_duration": "99 steps"},
         {"optimizer_decay": "3 steps"},
-        {"optimizer_final": 0.5},
+        {"optimizer_min_lr_ratio": 0.5},
         {"train_steps_per_call": 4},
     )
     other = (
