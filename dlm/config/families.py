@@ -168,7 +168,7 @@ class Dual(Masked):
 
 
 FAMILIES["dual"] = Family(
-    *(False, 2, 1, "full", "as masked or as ar; trained as both"),
+    *(False, 2, 1, "full", "as masked; with scored_as=ar as ar; trained as both"),
     "arXiv 2512.14549",
     uses_time=True,
     title="AR and masked diffusion in one",
