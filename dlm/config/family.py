@@ -92,6 +92,11 @@ class Family(NamedTuple):
     title: str = ""  # the name in sentences; "": the objective's name
     options: type[Objective] = Objective
 
+    @property
+    def kind(self) -> str:
+        """The kind of the number that `nll` gives, in words."""
+        return "exact" if self.exact else "upper bound"
+
 
 FAMILIES: dict[str, Family] = {}  # by name; dlm/config/families.py fills it
 

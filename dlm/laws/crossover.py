@@ -24,12 +24,13 @@ from dlm.runs import Family, Panel, Run, Setting, panel_key, panels, setting_of
 from dlm.runs.estimate import Comparison, Estimate, compare, standard_error
 
 EQUAL = "ar" + frontiers.AT_EQUAL
+OF_KIND = (", exact", ", upper bound")  # see `groups.family_of`
 OTHERS = ", other settings"  # after the reference's name, if one of its settings is the reference
 
 
 def name_of(objective: str) -> str:
     """The family's name in sentences, "AR at equal settings" for "ar at equal settings"."""
-    for suffix in (frontiers.AT_EQUAL, OTHERS):
+    for suffix in (frontiers.AT_EQUAL, OTHERS, *OF_KIND):
         if objective.endswith(suffix):
             return name_of(objective.removesuffix(suffix)) + suffix
     family = FAMILIES.get(objective)

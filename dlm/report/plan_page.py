@@ -208,7 +208,10 @@ def _bounds(a: Advice) -> list[str]:
 
 
 def _is_exact(f: FamilyAdvice) -> bool:
-    known = FAMILIES.get(short(f.family))
+    objective, _, kind = short(f.family).partition(", ")
+    known = FAMILIES.get(objective)
+    if kind:
+        return kind == "exact"
     return is_reference(f.family) if known is None else known.exact
 
 
