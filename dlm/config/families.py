@@ -149,7 +149,7 @@ class Dual(Masked):
 
     @property
     def family(self) -> Family:
-        facts = FAMILIES["dual"]._replace(extra_positions=int(self.ar_share < 1))
+        facts = super().family._replace(extra_positions=int(self.ar_share < 1))
         if self.scored_as == "ar":
             facts = facts._replace(exact=True, attention="causal", formula=FAMILIES["ar"].formula)
         return facts
@@ -171,7 +171,7 @@ FAMILIES["dual"] = Family(
     *(False, 2, 1, "full", "as masked; with scored_as=ar as ar; trained as both"),
     "arXiv 2512.14549",
     uses_time=True,
-    title="AR and masked diffusion in one",
+    title="dual AR-diffusion",
     options=Dual,
 )
 

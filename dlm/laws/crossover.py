@@ -20,19 +20,21 @@ from dlm.errors import DlmError, nearest
 from dlm.laws import crossings, frontiers
 from dlm.laws.crossings import Crossover
 from dlm.laws.frontiers import FamilyLosses, Frontier, RunLosses, SettingLosses
-from dlm.runs import Family, Panel, Run, Setting, panel_key, panels, setting_of
+from dlm.runs import OF_KIND, Family, Panel, Run, Setting, panel_key, panels, setting_of
 from dlm.runs.estimate import Comparison, Estimate, compare, standard_error
 
 EQUAL = "ar" + frontiers.AT_EQUAL
-OF_KIND = (", exact", ", upper bound")  # see `groups.family_of`
 OTHERS = ", other settings"  # after the reference's name, if one of its settings is the reference
 
 
 def name_of(objective: str) -> str:
     """The family's name in sentences, "AR at equal settings" for "ar at equal settings"."""
-    for suffix in (frontiers.AT_EQUAL, OTHERS, *OF_KIND):
+    for suffix in (frontiers.AT_EQUAL, OTHERS):
         if objective.endswith(suffix):
             return name_of(objective.removesuffix(suffix)) + suffix
+    for kind, suffix in OF_KIND.items():
+        if objective.endswith(suffix):
+            return f"{name_of(objective.removesuffix(suffix))} ({kind})"
     family = FAMILIES.get(objective)
     return family.title if family else objective
 

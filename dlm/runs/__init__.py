@@ -1,6 +1,7 @@
 """Runs on disk: their folders, records and groups. Nothing here loads JAX."""
 
 from dlm.runs.groups import (
+    OF_KIND,
     Family,
     Panel,
     Setting,
@@ -25,6 +26,7 @@ __all__ = [
     "COLUMNS",
     "Curve",
     "Family",
+    "OF_KIND",
     "Panel",
     "Run",
     "Setting",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dlm.config import FAMILIES
+from dlm.runs.estimate import KINDS
 from dlm.runs.load import Run, value_at
 from dlm.runs.schema import DIVERGED, FINISHED
 
@@ -22,6 +23,8 @@ NOT_A_SETTING = (
     *("corpus", "tokenizer", "mesh", "train.seed"),
     *("model.remat", "train.microbatches", "train.steps_per_call", "train.checkpoint_every"),
 )
+
+OF_KIND = {kind: f"-{kind.replace(' ', '-')}" for kind in KINDS}  # see `family_of`
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,11 +121,11 @@ def panels(runs: Iterable[Run]) -> tuple[list[Panel], list[tuple[Run, str]]]:
 
 
 def family_of(objective: str, kind: str | None) -> str:
-    """The name of a run's family: its objective, and the kind of its number ("dual, exact") if that
+    """The name of a run's family: its objective, and the kind of its number ("dual-exact") if that
     is another than the objective's own. Losses of two kinds are never those of one family."""
     known = FAMILIES.get(objective)
     own = known.kind if known else kind
-    return objective if kind in (None, own) else f"{objective}, {kind}"
+    return objective if kind is None or kind == own else objective + OF_KIND[kind]
 
 
 def panel_key(run: Run) -> tuple[Any, ...]:

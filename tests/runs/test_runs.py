@@ -125,11 +125,13 @@ def test_one_objective_with_two_kinds_of_number_is_two_families(tmp_path):
     families = one_panel(tmp_path)[0].families
     assert {name: (f.kind, len(f.settings), f.trials) for name, f in families.items()} == {
         "dual": ("upper bound", 1, 1),
-        "dual, exact": ("exact", 1, 1),
+        "dual-exact": ("exact", 1, 1),
     }
     records = runs.rows(runs.load(tmp_path))
-    assert sorted(own_runs.families_of(records)) == ["dual", "dual, exact"]
-    assert cross.name_of("dual, exact") == cross.name_of("dual") + ", exact"
+    assert sorted(own_runs.families_of(records)) == ["dual", "dual-exact"]
+    assert cross.name_of("dual-exact") == cross.name_of("dual") + " (exact)"
+    panel = cross.against([one_panel(tmp_path)[0]], "dual-exact")[0]
+    assert [f.name for f in cross.challengers(panel)] == ["dual"]
 
 
 def test_the_best_setting_is_among_those_with_most_seeds(tmp_path):
