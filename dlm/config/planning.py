@@ -41,7 +41,7 @@ class Plan:
     evaluate_every: int  # steps, at first
     evaluate_at: tuple[int, ...]  # steps, increasing; the last is `steps`
     parameters: flops.Parameters
-    flops_per_pass: float  # one forward pass over one sequence: analytic, by attention kind
+    flops_per_pass: float  # of a score: a forward pass over one sequence, analytic, by attention
     flops_per_step: float  # forward and backward over a batch, and the products of the optimizer
     flops_6nd_per_step: float  # 6 · N · tokens, N with embeddings: the paper's count
 
@@ -91,12 +91,12 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_token
     sizes = dict(layers=model.layers, width=model.width, ff=model.ff, rows=rows)
     count = flops.parameters(**sizes, tied=model.tied, time=model.time_conditioning == "adaln")
     forward: dict[str, Any] = sizes | dict(
-        length=positions,
-        attention=family.attention,
-        block=objective.block_length,
-        loops=model.loops,
+        length=positions, block=objective.block_length, loops=model.loops
     )
-    per_step = batch * flops.training_flops(**forward)
+    per_step = batch * sum(
+        share * flops.training_flops(**forward, attention=kind)
+        for kind, share in objective.training_attention.items()
+    )
     if config.optimizer.name == "muon":
         per_step += flops.muon_flops(memory.matrices(model))
     unit: dict[str, Any] = dict(tokens=batch * length, unique=unique, flops=per_step)
@@ -123,7 +123,7 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_token
         evaluate_every=every,
         evaluate_at=_evaluation_steps(config, steps, every),
         parameters=count,
-        flops_per_pass=flops.forward_flops(**forward),
+        flops_per_pass=flops.forward_flops(**forward, attention=family.attention),
         flops_per_step=per_step,
         flops_6nd_per_step=6.0 * count.total * batch * length,
     )

@@ -19,7 +19,7 @@ from dlm.errors import DlmError, nearest
 from dlm.laws import crossings, final_numbers, frontiers
 from dlm.laws.crossings import Crossover
 from dlm.laws.frontiers import FamilyLosses, Frontier, RunLosses, SettingLosses
-from dlm.runs import Family, Panel, Run, Setting, panel_key, panels, setting_of
+from dlm.runs import OF_KIND, Family, Panel, Run, Setting, panel_key, panels, setting_of
 from dlm.runs.estimate import Comparison, Estimate
 
 EQUAL = "ar" + frontiers.AT_EQUAL
@@ -31,6 +31,9 @@ def name_of(objective: str) -> str:
     for suffix in (frontiers.AT_EQUAL, OTHERS):
         if objective.endswith(suffix):
             return name_of(objective.removesuffix(suffix)) + suffix
+    for kind, suffix in OF_KIND.items():
+        if objective.endswith(suffix):
+            return f"{name_of(objective.removesuffix(suffix))} ({kind})"
     family = FAMILIES.get(objective)
     return family.title if family else objective
 

@@ -15,7 +15,7 @@ from dlm.evaluation import sample_quality
 from dlm.format import with_error
 from dlm.training.run import restore_best
 
-FAMILIES = ("ar", "masked", "block", "d3pm", "flow", "gaussian", "any_order")
+FAMILIES = ("ar", "masked", "dual", "block", "d3pm", "flow", "gaussian", "any_order")
 EXPERIMENT = """
 from dlm import config
 

@@ -60,6 +60,20 @@ def test_work_counts_held_out_and_as_many_training_windows_pass_by_pass():
     assert orders == pytest.approx(forward * 10 * 4 * 64, rel=FLOAT64)  # a call a token
 
 
+def test_training_of_two_directions_costs_by_the_share_of_each():
+    def both(name: str, **options) -> tuple[float, float]:
+        named = {f"objective__{key}": value for key, value in options.items()}
+        p = planned(resolved(objective__name=name, **named))
+        return p.flops_per_step, p.flops_per_pass
+
+    assert both("dual", ar_share=0) == both("masked")  # noise: AR with a row for MASK
+    assert both("dual", ar_share=1, scored_as="ar") == both("noise")
+    step, as_masked = both("dual", ar_share=0.25)
+    as_ar = both("dual", ar_share=0.25, scored_as="ar")[1]
+    mean = 0.25 * as_ar + 0.75 * as_masked
+    assert as_ar < as_masked and step == pytest.approx(3 * 16 * mean, rel=FLOAT64)
+
+
 def test_an_exact_likelihood_takes_one_pass_and_samples_from_a_cache():
     c = resolved(evaluation__final="orders:16", evaluation__samples=3)
     p = planned(c)
@@ -80,6 +94,8 @@ def test_an_exact_likelihood_takes_one_pass_and_samples_from_a_cache():
         (dict(objective__name="flow", objective__path="uniform"), 128),
         (dict(objective__name="block", objective__block=8), 4.5),
         (dict(objective__name="any_order"), 1),
+        (dict(objective__name="dual", objective__ar_share=0), 64),
+        (dict(objective__name="dual", objective__ar_share=1, objective__scored_as="ar"), 1),
     ],
 )
 def test_every_family_samples_in_its_own_number_of_passes(overrides, passes):
