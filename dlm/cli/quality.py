@@ -9,11 +9,17 @@ from dlm.cli import options
 from dlm.cli.options import Overrides
 from dlm.cli.output import show
 from dlm.errors import ArgumentError
+from dlm.format import fixed
 from dlm.runs import addresses
 
 SUMMARY = "steps against quality of samples, scored by an autoregressive run"
 EXAMPLES = """examples:
-  dlm quality 0123456789 --reference-model 9876543210 --steps 4 16 64"""
+  dlm quality 0123456789 --reference-model 9876543210 --steps 4 16 64
+  dlm quality 0123456789 --reference-model 9876543210 --sampler confidence
+
+A sampler along a path (left-to-right, confidence, least-entropy, blocks, entropy) is scored by its own
+exact likelihood of held-out windows too; on corpus markov also with the source's exact posterior in
+place of the model: what the sampler alone gets wrong."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +60,14 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
         seed=a.seed,
         **options.sampling(a),
     )
-    head = ("steps", "nats per token", "perplexity", "entropy of a sample", "distinct 1, 2, 3")
+    lines = [f"{c.objective.name} on {store.manifest.name}, judged by {reference.objective.name}"]
+    head: tuple[str, ...] = (
+        "steps",
+        "nats per token",
+        "perplexity",
+        "entropy of a sample",
+        "distinct 1, 2, 3",
+    )
     rows = [
         [
             str(q.steps) if q.steps else "held-out data",
@@ -65,12 +78,15 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
         ]
         for q in points
     ]
+    for title, name in (("the sampler's own NLL", "sampler_nll"), ("an oracle's", "oracle_nll")):
+        if any(getattr(q, name) is not None for q in points):
+            head = (*head, title)
+            for row, q in zip(rows, points, strict=True):
+                row.append(fixed(getattr(q, name), 3))
+    if store.manifest.entropy is not None:
+        lines.append(f"entropy of the source: {store.manifest.entropy:.3f} nats per token")
     path = folder / "quality.json"
     records = [q._asdict() for q in points]
     disk.write_json(path, records)
     png, *_ = canvas.save(sample_figures.quality(records), folder / "quality")
-    return show([
-        f"{c.objective.name} on {store.manifest.name}, judged by {reference.objective.name}",
-        grid(head, rows),
-        f"written: {path}, {png}",
-    ])  # fmt: skip
+    return show([*lines, grid(head, rows), f"written: {path}, {png}"])

@@ -17,10 +17,10 @@ EXAMPLES = """examples:
   dlm sample 0123456789 --sampler confidence --steps 16
   dlm sample 0123456789 --infill "The [MASK*12] of the"
 
-Samplers of masked tokens: ancestral, confidence, blocks (confidence from left to right, 8 tokens at a
-time), entropy (as many as stay within --entropy-budget nats) and remask. Samplers of Gaussian
-diffusion: ancestral (DDPM) and ddim. In --infill, [MASK] stands for one token and [MASK*N] for N; what
-follows the text is free."""
+Samplers of masked tokens: ancestral, left-to-right, confidence, least-entropy, blocks (confidence from
+left to right, 8 tokens at a time), entropy (as many as stay within --entropy-budget nats), maskgit and
+remask. Samplers of Gaussian diffusion: ancestral (DDPM) and ddim. In --infill, [MASK] stands for one
+token and [MASK*N] for N; what follows the text is free."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -313,7 +313,7 @@ def random_order_nll(
 
 def path_nll(
     known: Conditionals,
-    apply: Callable,
+    apply: Callable | None,
     params: Any,
     tokens: Int[Array, "B L"],
     path: str,

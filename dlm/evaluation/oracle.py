@@ -12,7 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from dlm import config
+from dlm.data.corpora import known
 from dlm.objectives import Conditionals
+
+
+def of_corpus(corpus: config.Corpus, length: int) -> Conditionals | None:
+    """The oracle of windows of `length` tokens of a Markov corpus; None for any other source, or if
+    windows begin within documents of another length."""
+    if corpus.name != "markov":
+        return None
+    options = dict(known.MARKOV | corpus.options)
+    if options.pop("length") % length:
+        return None
+    del options["documents"]
+    return markov(*known.markov_law(**options))
 
 
 def markov(first: Float[np.ndarray, " V"], rows: Float[np.ndarray, "V V"]) -> Conditionals:

@@ -15,10 +15,13 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from dlm import config
+from dlm import config, objectives
+from dlm.config.family import PATHS
+from dlm.config.method import Method
 from dlm.errors import ArgumentError
-from dlm.evaluation import sampling, score
+from dlm.evaluation import likelihood, oracle, sampling, score
 from dlm.model import Params, sharding
+from dlm.objectives import Conditionals
 
 
 class Quality(NamedTuple):
@@ -27,6 +30,10 @@ class Quality(NamedTuple):
     stderr: float
     entropy: float  # of the tokens of one sample, mean, nats
     distinct: tuple[float, ...]  # share of different 1-, 2-, 3-grams over all samples
+    # exact likelihood of the sampler itself on the held-out windows, nats per token, and that of the
+    # same sampler with the source's exact posterior in place of the model; None: not known
+    sampler_nll: float | None = None
+    oracle_nll: float | None = None
 
     @property
     def perplexity(self) -> float:
@@ -76,8 +83,52 @@ def curve(
     for number in steps:
         key = jax.random.key(seed)
         drawn = sampling.sample(c, vocab_size, params, key, count=count, steps=number, **options)
-        found.append(measure(number, drawn))
+        own, oracle = sampler_nll(c, params, vocab_size, held_out[:count], number, **options)
+        found.append(measure(number, drawn)._replace(sampler_nll=own, oracle_nll=oracle))
     return found
+
+
+def sampler_nll(
+    c: config.Config,
+    params: Params,
+    vocab_size: int,
+    windows: Int[np.ndarray, "n L"],
+    steps: int,
+    *,
+    sampler: str = "ancestral",
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    entropy_budget: float = 0.1,
+) -> tuple[float | None, float | None]:
+    """The exact likelihood of a sampler along a path in `steps` calls, nats per token, and that of the
+    same sampler with a Markov source's exact posterior in place of the model (`dlm.evaluation.oracle`).
+
+    None: the sampler has no path, or does not draw from the model's probabilities as they are.
+    """
+    length = windows.shape[1]
+    known = objectives.make(c.objective, vocab_size).conditionals
+    if (
+        sampler not in PATHS
+        or not isinstance(known, Conditionals)
+        or (temperature, top_p) != (1, 1)
+    ):
+        return None, None
+    part = known.part or length
+    tokens_per_call = -(-part // max(steps * part // length, 1))
+    if -(-part // tokens_per_call) * (length // part) != steps:
+        return None, None  # so many calls do not reveal as many tokens each
+    how = Method(
+        "path", path=sampler, tokens_per_call=tokens_per_call, entropy_budget=entropy_budget
+    )
+    member = likelihood.Member(c.model, c.objective, params)
+    where = (np.arange(len(windows)), how, c.evaluation.batch_size, sharding.make_mesh(c))
+    own = likelihood.score_windows([member], vocab_size, windows, *where)["path"].estimate.value
+    exact = oracle.of_corpus(c.corpus, length) if part == length else None
+    if exact is None:
+        return own, None
+    options = (sampler, tokens_per_call, entropy_budget)
+    nats = jax.jit(lambda x: likelihood.path_nll(exact, None, {}, x, *options))(windows)
+    return own, float(np.mean(nats)) / length
 
 
 def entropy(tokens: Int[np.ndarray, " L"]) -> float:

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dlm import config, objectives
 from dlm.config.family import PATHS
 from dlm.data.corpora import known
-from dlm.evaluation import likelihood, oracle
+from dlm.evaluation import likelihood, oracle, sample_quality
+from dlm.objectives import checks
 from tolerances import NATS
 
 V, L = 3, 4
@@ -42,3 +44,26 @@ def test_the_error_of_the_sampler_grows_as_calls_become_fewer():
     p = np.exp(LOG_P)
     excess = [p @ (nats("left-to-right", n) + LOG_P) for n in (1, 2, 4)]
     assert abs(excess[0]) < 1e-4 and excess[0] < excess[1] < excess[2]
+
+
+def test_quality_scores_a_sampler_by_its_own_likelihood_beside_the_oracles():
+    """Untrained, the model is far above the oracle, which is best at a call a token."""
+    options = dict(vocabulary=3, length=4, documents=50)
+    c = config.Config(
+        corpus=config.Corpus(name="markov", options=options),
+        model=checks.MODEL,
+        objective=config.objective("masked"),
+        data=config.Data(seq_len=4),
+    )
+    params = checks.bench(objectives.make(c.objective, V)).params
+    law = known.markov_law(vocabulary=3, concentration=3, seed=0)
+    rng = np.random.default_rng(2)
+    windows = np.stack([known.chain(rng, *law, 4) for _ in range(64)]).astype(np.int32)
+    scores = [
+        sample_quality.sampler_nll(c, params, V, windows, steps, sampler="confidence")
+        for steps in (1, 4)
+    ]
+    (own_one, oracle_one), (own_four, oracle_four) = scores
+    assert oracle_four < oracle_one < own_one and oracle_four < own_four
+    assert sample_quality.sampler_nll(c, params, V, windows, 4) == (None, None)  # ancestral
+    assert sample_quality.sampler_nll(c, params, V, windows, 3, sampler="confidence")[0] is None

@@ -46,12 +46,15 @@ def _source(
 # --- Markov chains ------------------------------------------------------------------------------
 
 
+MARKOV = dict(documents=4000, length=64, vocabulary=16, concentration=3, seed=0)  # its defaults
+
+
 def markov(
-    documents: int = 4000,
-    length: int = 64,
-    vocabulary: int = 16,
-    concentration: int = 3,
-    seed: int = 0,
+    documents: int = MARKOV["documents"],
+    length: int = MARKOV["length"],
+    vocabulary: int = MARKOV["vocabulary"],
+    concentration: int = MARKOV["concentration"],
+    seed: int = MARKOV["seed"],
 ) -> Source:
     """A Markov chain started from its stationary law; each symbol has about `concentration` followers.
 
@@ -59,9 +62,9 @@ def markov(
     """
     check_whole(LIMITS, documents=documents, length=length, vocabulary=vocabulary,
                 concentration=concentration, seed=seed)  # fmt: skip
+    pi, rows = markov_law(vocabulary, concentration, seed)
     rng = np.random.default_rng([seed, 1])
-    rows = rng.dirichlet(np.full(vocabulary, concentration / vocabulary), vocabulary)
-    pi = stationary(rows)
+    rng.dirichlet(np.full(vocabulary, concentration / vocabulary), vocabulary)  # those of the law
 
     def one() -> np.ndarray:
         return chain(rng, pi, rows, length)
@@ -74,6 +77,13 @@ def markov(
         (_entropies(pi[None])[0] + (length - 1) * rate) / length,
         one,
     )
+
+
+def markov_law(vocabulary: int, concentration: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The law of a chain's first symbol, [V], and of the next one given each, [V, V]."""
+    rng = np.random.default_rng([seed, 1])
+    rows = rng.dirichlet(np.full(vocabulary, concentration / vocabulary), vocabulary)
+    return stationary(rows), rows
 
 
 def stationary(rows: np.ndarray) -> np.ndarray:
