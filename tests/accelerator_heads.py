@@ -7,7 +7,8 @@ The product computes the logits of every position at once. Here they are compute
   masked-both       both
 
 `objective.name` chooses. The loss is the product's (estimator "time", linear schedule), with the same
-draws; tests/test_accelerator.py compares them. Gathering moves rows between devices: for one device.
+draws; tests/training/test_accelerator.py compares them. Gathering moves rows between devices: for one
+device.
 Shapes: N = B L positions, D width, R rows of the embedding.
 """
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import planted
+import tiny
 from dlm.cli import forecast, main
 from dlm.config import experiment, planning, proposal
 from dlm.sweep.jobs import Job
@@ -111,7 +112,7 @@ def long_job(unique: float, epochs: int, size: str = "2283m") -> Job:
     run = {"objective.name": "masked", "model.size": size, "train.duration": f"{epochs} epochs"}
     c = experiment.edited(proposal.C4.config(unique), run.items())
     plan = planning.plan(c, train_tokens=c.data.unique_tokens, vocab_size=proposal.GPT2)
-    return Job(c, Path(), Path(), {"run": "", "label": ""}, plan)
+    return Job(c, Path(), Path(), tiny.INFO, plan)
 
 
 def test_a_long_run_below_the_papers_critical_compute_is_warned_of() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
 import pytest
 
+import tiny
 from dlm import sealed
 from dlm.config import experiment, memory, planning
 from dlm.sweep import forecast
@@ -30,7 +32,8 @@ def job(objective: str = "ar", epochs: int = 10, width: int = 128) -> Job:
         }.items(),
     )
     plan = planning.plan(c, train_tokens=6400, vocab_size=17, validation_tokens=640)
-    return Job(c, Path("store"), Path("folder"), {"run": objective, "label": objective}, plan)
+    info = dataclasses.replace(tiny.INFO, run_id=objective, label=objective)
+    return Job(c, Path("store"), Path("folder"), info, plan)
 
 
 def test_runs_take_as_long_as_the_last_of_the_workers() -> None:
