@@ -4,7 +4,7 @@
     runs = dlm.load("runs/quickstart")       # .table() -> pyarrow; .panels; .summary()
     run = runs["bee6"]                       # run.config, run.curve, run.result
     model = run.model()                      # best weights, tokenizer, objective
-    model.log_likelihood(["A sentence."])    # an Estimate of each text, in nats per token
+    model.log_likelihood(["A sentence."], bound="orders", orders=16)  # an Estimate of each text
     model.perplexity("new.txt"); model.sample(3, prompt="The ")
     fit = dlm.fit("table.csv", law="data-constrained", family="masked")
     fit.coefficients, fit.intervals, fit.identified, fit.optimal(flops=1e20, unique_tokens=1e8)
@@ -25,7 +25,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dlm import plot
-    from dlm.api import FittedLaw, Model, Run, Runs, critical, fit, load, objective, plan, train
+    from dlm.api import (
+        FittedLaw,
+        Model,
+        Run,
+        Runs,
+        critical,
+        ensemble,
+        fit,
+        load,
+        objective,
+        plan,
+        train,
+    )
     from dlm.errors import DlmError
     from dlm.runs.estimate import Estimate
 
@@ -37,6 +49,7 @@ __all__ = [
     "Run",
     "Runs",
     "critical",
+    "ensemble",
     "fit",
     "load",
     "objective",

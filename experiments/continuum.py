@@ -24,8 +24,15 @@ FAMILIES = (
     {"objective.name": "block", "objective.block": 8, **COUNT},
     {"objective.name": "masked", **COUNT},
     {"objective.name": "masked", "objective.suffix": 0.5, **COUNT},
+    {"objective.name": "dual", **COUNT},
+    {"objective.name": "dual", "objective.scored_as": "ar", **COUNT},
     {"objective.name": "flow", "objective.path": "uniform", "model.time_conditioning": "adaln"},
     {"objective.name": "d3pm", "model.time_conditioning": "adaln"},
+    {
+        "objective.name": "d3pm",
+        "objective.transition": "mixed",
+        "model.time_conditioning": "adaln",
+    },
     {
         "objective.name": "d3pm",
         "objective.parameterization": "score",

@@ -24,7 +24,6 @@ PROSE = {
     "corpus.name": "stdlib",
     "data.unique_tokens": 10_240,
     "evaluation.sequences": 256,
-    "evaluation.final_mc_samples": 4,
 }
 AR = (
     {"optimizer.schedule": "constant", "optimizer.lr": 2e-3, "optimizer.weight_decay": 1.0},

@@ -22,7 +22,6 @@ def get_config(scale="laptop"):
     c.optimizer.warmup = "4 steps"
     c.optimizer.ema_decay = 0.9
     c.evaluation.every = "2 epochs"
-    c.evaluation.final_mc_samples = 2
     c.evaluation.samples = 2
     return c
 

@@ -587,40 +587,44 @@ OF_A_RUN: Cases = [
     ("spectrum AR --out pipe.txt", "--out pipe.txt: cannot be written (File exists)"),
     ("spectrum AR --out ''", "--out=: must be a path"),
 ]
-OF_PLAN: Cases = [  # each with --unique-tokens 1e8
-    ("", "budget: give one of --hours (with --device), --flops, or --loss"),
-    ("--flops 1e20 --loss 3", "budget: give one of --hours (with --device), --flops, or --loss"),
-    ("--flops 1e300", "flops=1e+300: must be a raw count from 1e+06 to 1e+32"),
-    ("--flops inf", "--flops=inf: must be above 0"),
-    ("--hours 3", "hours=3: needs --device, such as h100 or here"),
-    ("--hours 1e300 --device h100", "hours=1e+300: must be above 0, at most 1e+06"),
-    ("--hours 3 --device h10", "device='h10': must be here, FLOP/s of your training, or one of"),
-    ("--hours 3 --device nan", "device='nan': must be here"),
-    ("--hours 3 --device h100 --devices 0", "--devices=0: must be 1 to 1,000,000"),
-    ("--hours 3 --device h100 --mfu 2", "--mfu=2: must be above 0, at most 1"),
-    ("--loss 1.5", "loss=1.5: no law reaches it on 1e+08 unique tokens at any compute"),
-    ("--loss 30", "loss=30: must be above 0, at most 20"),
-    ("--flops 1e20 --config.model.layers=3", "--config: only with EXPERIMENT"),
-    ("--flops 1e20 --write x.txt", "--write x.txt: must be a Python file"),
-    ("--flops 1e20 --write folder.py", "--write folder.py: must be a Python file"),
-    ("--flops 1e20 --write good.csv/x.py", "--write good.csv: cannot be written (File exists)"),
-    ("--flops 1e20 --write ''", "--write=: must be a path"),
+OF_PLAN: Cases = [  # after a budget that is right
+    ("--laws ''", "--laws=: must be a path"),
+    ("--laws zzz", "laws='zzz': must be paper, muennighoff, a JSON file"),
+    ("--laws LONG", "File name too long"),
+    ("--laws pipe.csv", "pipe.csv: is a pipe"),
+    ("--laws empty.csv", "empty.csv: is empty"),
+    ("--laws l_empty.json", "no laws in it"),
+    ("--laws l_nan.json", "ar: E=nan: must be a finite number above 0"),
+    ("--laws folder.txt", "folder.txt: no run here; must be a folder of runs"),
+    ("--law zzz", "--law=zzz: must be one of auto, chinchilla"),
+    ("--points zzz", "--points=zzz: must be one of best"),
+    ("--columns zzz=1", "zzz is not one of params"),
+    ("--families ''", "families=: has no law; must be one of ar, masked"),
+    ("--families zzz", "families=zzz: has no law; must be one of ar, masked"),
+    ("--resamples -1", "--resamples=-1: must be 0 to 100,000"),
+    ("--out good.csv", "--out good.csv: cannot be written"),
 ]
-OF_PLAN_AND_OPTIMUM: Cases = [  # each with --flops 1e20; LAWS: how the verb takes its laws
-    ("LAWS zzz", "laws='zzz': must be paper, muennighoff, a JSON file, a table"),
-    ("LAWS papr", "did you mean paper?"),
-    ("LAWS ''", "laws='': must be paper, muennighoff"),
-    ("LAWS pipe.json", "pipe.json: is a pipe; must be a JSON file with laws"),
-    ("LAWS pipe.csv", "pipe.csv: is a pipe; must be a CSV, a Parquet file or a folder of runs"),
-    ("LAWS params.csv", "params.csv: params runs from 10 to 3e+08"),
-    ("LAWS good.csv --columns zzz=1", "--columns zzz=1: zzz is not one of params"),
-    ("LAWS paper --families maskd", "families=maskd: has no law; must be one of ar, masked; did"),
-    ("LAWS muennighoff --families masked", "families=masked: has no law; must be one of ar"),
-    ("LAWS paper --law zzz", "law='zzz': must be one of chinchilla"),
-    ("LAWS paper --points zzz", "--points=zzz: must be one of best, last, curve"),
-    ("LAWS paper --resamples -1", "--resamples=-1: must be 0 to 100,000"),
-    ("LAWS paper --unique-tokens nan", "--unique-tokens=nan: must be from 1 to 1e30"),
-    ("LAWS paper --out good.csv", "--out good.csv: cannot be written (File exists)"),
+OF_BUDGETS: Cases = [
+    ("", "budget: give one of --hours (with --device), --flops, or --loss"),
+    ("--flops 2e20 --loss 3", "give one of --hours"),
+    ("--flops nan", "--flops=nan: must be above 0"),
+    ("--flops 20", "flops=20: must be a raw count from 1e+06"),
+    ("--flops 1e300", "flops=1e+300: must be a raw count"),
+    ("--hours 3", "hours=3: needs --device"),
+    ("--hours 1e9 --device h100", "hours=1e+09: must be above 0, at most 1e+06"),
+    ("--hours 3 --device zzz", "device='zzz': must be here"),
+    ("--hours 3 --device nan", "device='nan': must be here"),
+    ("--hours 3 --device -5", "device='-5': must be here"),
+    ("--hours 3 --device h100 --devices 0", "--devices=0: must be 1 to 1,000,000"),
+    ("--hours 3 --device h100 --mfu 1.5", "--mfu=1.5: must be above 0, at most 1"),
+    ("--loss 40", "loss=40: must be above 0, at most 20"),
+    ("--loss 0.5", "loss=0.5: no law reaches it"),
+    ("--unique-tokens inf --flops 2e20", "--unique-tokens=inf: must be from 1"),
+    ("--unique-tokens 100 --flops 2e20", "write 1e+08 for 100 million"),
+    ("--flops 2e20 --write mine.txt", "--write mine.txt: must be a Python file"),
+    ("--flops 2e20 --write good.py", "good.py: is there, and no plan wrote it"),
+    ("--flops 2e20 --write good.csv/x.py", "cannot be written"),
+    ("--flops 2e20 --config.model.layers=2", "--config: only with EXPERIMENT"),
 ]
 OF_BENCHMARK: Cases = [
     ("--seconds nan", "--seconds=nan: must be above 0"),
@@ -669,8 +673,9 @@ def commands() -> Cases:
     cases += [(f"critical {words}", told) for words, told in OF_CRITICAL]
     cases += [(f"critical --unique-tokens 1e8 --laws {words}", told) for words, told in OF_LAWS]
     cases += [(f"benchmark {words}", told) for words, told in OF_BENCHMARK]
-    cases += [(f"plan --unique-tokens 1e8 {words}", told) for words, told in OF_PLAN]
-    for verb, laws in (("plan --unique-tokens 1e8", "--laws"), ("optimum", "")):
-        cases += [(f"{verb} {words.replace('LAWS', laws)} --flops 1e20", told)
-                  for words, told in OF_PLAN_AND_OPTIMUM]  # fmt: skip
+    asked = "plan --unique-tokens 1e8"
+    cases += [(f"{asked} --flops 2e20 {words}", told) for words, told in OF_PLAN]
+    cases += [(f"{asked} {words}", told) for words, told in OF_BUDGETS]
+    cases += [("optimum paper --flops 0", "--flops=0: must be above 0")]
+    cases += [("optimum pipe.csv --flops 1e20", "pipe.csv: is a pipe")]
     return cases + OF_FIGURES + OF_A_RUN

@@ -123,8 +123,8 @@ def write_run(
         best_epoch=float(epoch[best]), best_flops=float(flops[best]),
         last_validation_loss=float(loss[-1]), mc_samples=8, seconds=60.0, tokens_per_second=4e4,
         mfu=0.3, device="cpu", versions=versions, gaps=[], warnings=[], validation_loss=value,
-        validation_stderr=0.02, validation_tokens=64 * windows, bits_per_byte=None,
-        train_loss=1.1, train_stderr=0.01,
+        validation_stderr=0.02, validation_mc_stderr=0.0, validation_tokens=64 * windows,
+        bits_per_byte=None, train_loss=1.1, train_stderr=0.01,
     )  # fmt: skip
     if status == "failed":
         failure = schema.RunFailure(**identity, status=status, reason=reason)

@@ -34,7 +34,7 @@ def get_config(scale="laptop"):
     c.model.layers, c.model.width, c.model.heads, c.model.ff = 1, 16, 2, 32
     c.train.duration, c.train.batch_size = "8 steps", 8
     c.evaluation.every, c.evaluation.samples = "4 steps", 0
-    c.evaluation.final_mc_samples, c.evaluation.batch_size = 4, 16
+    c.evaluation.mc_stderr, c.evaluation.batch_size = 1.0, 16
     return c
 
 def sweep(scale="laptop"):

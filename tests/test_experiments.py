@@ -162,7 +162,7 @@ def test_the_recipe_is_that_of_section_8(path: Path) -> None:
         assert c.data.seq_len * c.train.batch_size == 524_288
         assert (c.data.subset, c.data.mode, c.data.seq_len) == ("documents", "multiset", 2048)
         assert (c.model.init_std, c.model.tied, c.model.dtype) == (0.02, True, "bfloat16")
-        assert c.model.size in config.LADDER and c.evaluation.final_mc_samples == 32
+        assert c.model.size in config.LADDER
         assert c.train.seed == 1234 and o.ema_decay == 0
 
 

@@ -59,7 +59,7 @@ def tiny_experiment() -> Any:
         "optimizer.lr": 0.01, "optimizer.warmup": "4 steps", "optimizer.ema_decay": 0.8,
         "train.duration": "24 steps", "train.batch_size": 8, "train.steps_per_call": 1,
         "train.checkpoint_every": "12 steps", "evaluation.every": "8 steps",
-        "evaluation.interval_growth": 1.0, "evaluation.final_mc_samples": 2,
+        "evaluation.interval_growth": 1.0, "evaluation.mc_stderr": 1.0,
         "evaluation.batch_size": 16, "evaluation.samples": 2,
     }  # fmt: skip
     for key, value in values.items():

@@ -6,7 +6,7 @@ JAX is imported inside the functions that compute with a model.
 """
 
 from dlm.api.laws import CriticalCompute, FittedLaw, critical, fit
-from dlm.api.models import Model, restore
+from dlm.api.models import Model, ensemble, restore
 from dlm.api.planner import plan
 from dlm.api.runs import Run, Runs, load
 from dlm.api.training import chosen, objective, objective_config, train
@@ -19,6 +19,7 @@ __all__ = [
     "Runs",
     "chosen",
     "critical",
+    "ensemble",
     "fit",
     "load",
     "objective",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Sequence
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlm import config, inputs
-from dlm.errors import DlmError
+from dlm.errors import DlmError, nearest
 from dlm.runs.estimate import Estimate
 
 if TYPE_CHECKING:
+    from dlm.config.method import Method
     from dlm.data.store import Store
-    from dlm.evaluation.likelihood import Member
+    from dlm.evaluation.likelihood import Likelihood, Member
     from dlm.evaluation.texts import TextScore
 
 
@@ -26,6 +28,7 @@ class Model:
     config: config.Config
     store: Store
     params: Any
+    others: tuple[Model, ...] = ()  # of an ensemble
 
     def __repr__(self) -> str:
         return f"Model({self.config.objective.name} on {self.store.manifest.name})"
@@ -38,7 +41,7 @@ class Model:
         of the text. Objective block scores whole blocks: `tokens` says how many were scored. The
         standard error is over windows, NaN of a single one.
 
-        `method`: which number, by the fields of `dlm.evaluation.likelihood.Method`: bound="nelbo",
+        `method`: which number, by the fields of `dlm.config.method.Method`: bound="nelbo",
         "orders" (K-order bound, orders=16), "tangent" (a bound from below) or "path" (exact along
         path="confidence", tokens_per_call=1); mc_stderr, the Monte Carlo error to aim for.
 
@@ -50,17 +53,11 @@ class Model:
         Raises:
           DlmError: a text without tokens; without a tokenizer, one that is no list of ids.
         """
-        from dlm.evaluation import likelihood
         from dlm.evaluation import texts as scoring
 
         listed = [texts] if isinstance(texts, str) else list(texts)
-        how = likelihood.Method(**method)
-        return scoring.score_each([self._member()], self.config, self.store, listed, how)
-
-    def _member(self) -> Member:
-        from dlm.evaluation.likelihood import Member
-
-        return Member(self.config.model, self.config.objective, self.params)
+        how = self._method(method)
+        return scoring.score_each(self._members(), self.config, self.store, listed, how)
 
     def perplexity(self, text: str | os.PathLike[str], **method: Any) -> TextScore:
         """The loss on a text, or on the documents of a file (.txt, .jsonl, .csv, .parquet, ...).
@@ -77,12 +74,11 @@ class Model:
         Raises:
           DlmError: no such file, a file of an unknown kind, or a text without tokens.
         """
-        from dlm.evaluation import likelihood
         from dlm.evaluation import texts as scoring
 
         documents = scoring.read(Path(text)) if _is_file(text) else [str(text)]
-        how = likelihood.Method(**method)
-        return scoring.score_together([self._member()], self.config, self.store, documents, how)
+        how = self._method(method)
+        return scoring.score_together(self._members(), self.config, self.store, documents, how)
 
     def sample(
         self,
@@ -125,23 +121,79 @@ class Model:
         )  # fmt: skip
         return [store.decode(ids) for ids in drawn]
 
-    def validation(self, passes: int = 0) -> tuple[Estimate, Estimate]:
-        """The loss on the run's validation split, and on as many training windows, nats per token.
+    def validation(self, part: str = "validation", **method: Any) -> Estimate:
+        """The loss on the run's validation split in nats per token, or on `part` "train": as many of
+        its training windows. `method`: as of `log_likelihood`; also windows=128, spread over the split.
 
         >>> run = dlm.load("runs/tiny")["ar"]
-        >>> run.model().validation()[0].value == run.result["validation_loss"]
+        >>> run.model().validation().value == run.result["validation_loss"]
         True
         """
-        import dataclasses
+        return next(iter(self.likelihoods(part, **method).values())).estimate
 
-        from dlm.training import run
+    def likelihoods(self, part: str = "validation", **method: Any) -> dict[str, Likelihood]:
+        """Every number that a method of `validation` gives, by name, with the nats of each window.
 
-        c = self.config
-        if passes:
-            evaluation = dataclasses.replace(c.evaluation, final_mc_samples=passes)
-            c = dataclasses.replace(c, evaluation=evaluation)
-        (held_out, _), (training, _) = run.final(c, self.store, self.params)
-        return held_out, training
+        Bounds orders and tangent come together, with the NELBO of the same orders.
+
+        >>> model = dlm.load("runs/tiny")["masked"].model()
+        >>> numbers = model.likelihoods(bound="orders", orders=4, windows=8)
+        >>> [(name, number.estimate.kind) for name, number in numbers.items()]
+        [('orders', 'upper bound'), ('nelbo', 'upper bound'), ('tangent', 'lower bound')]
+
+        Raises:
+          DlmError: an unknown part or option, or a number that the objective has not.
+        """
+        from dlm.evaluation import likelihood
+        from dlm.training import prepare
+
+        if part not in ("validation", "train"):
+            raise DlmError(f"part={part!r}: must be validation or train")
+        how = self._method(method)
+        prepared = prepare.prepare(self.config, self.store)
+        windows = prepare.chosen(getattr(prepared.all_windows, part), how.windows)
+        where = (how, self.config.evaluation.batch_size, prepared.mesh)
+        vocab_size = self.store.vocab_size
+        return likelihood.score_windows(self._members(), vocab_size, *windows, *where)
+
+    def _method(self, options: dict[str, Any]) -> Method:
+        from dlm.config.method import Method
+
+        known = [field.name for field in dataclasses.fields(Method)]
+        for name in options:
+            if name not in known:
+                raise DlmError(f"{name}: no such option of a likelihood{nearest(name, known)}")
+        values: dict[str, Any] = {"mc_stderr": self.config.evaluation.mc_stderr} | options
+        return Method(**values)
+
+    def _members(self) -> list[Member]:
+        from dlm.evaluation.likelihood import Member
+
+        models = (self, *self.others)
+        return [Member(m.config.model, m.config.objective, m.params) for m in models]
+
+
+def ensemble(models: Sequence[Model]) -> Model:
+    """Several models as one, whose probability of each token is the mean of theirs. It scores; to
+    sample, take one of them.
+
+    >>> runs = dlm.load("runs/tiny")
+    >>> both = dlm.ensemble([runs["masked"].model(), runs["masked"].model()])
+    >>> abs(both.validation().value - runs["masked"].model().validation().value) < 0.01
+    True
+
+    Raises:
+      DlmError: no model, or models of other tokens or other options of their objective.
+    """
+    if not models:
+        raise DlmError("ensemble: must be one model or more")
+    first, *others = models
+    for other in others:
+        if other.store.fingerprint != first.store.fingerprint:
+            raise DlmError("ensemble: its members were trained on other tokens")
+        if other.config.data.seq_len != first.config.data.seq_len:
+            raise DlmError("ensemble: its members have windows of other lengths")
+    return dataclasses.replace(first, others=tuple(others))
 
 
 def restore(folder: Path, trust: bool = False) -> Model:

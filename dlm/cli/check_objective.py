@@ -30,7 +30,7 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     objective = objectives.make(c.objective, checks.VOCABULARY)
     laws = checks.check(objective)
     rows = [["holds" if p.holds else "BROKEN", p.law, p.found] for p in laws]
-    kind = "exact" if objective.family.exact else "upper bound"
+    kind = objective.family.kind
     head = f"{objective.name} ({kind}), all {checks.VOCABULARY}^{checks.LENGTH} strings"
     if broken := [p for p in laws if not p.holds]:
         raise DlmError("; ".join(f"{objective.name}: {p.law}: {p.found}" for p in broken))

@@ -1,72 +1,198 @@
-"""`dlm evaluate`: scores a run's best weights on the validation split, or on a user's text."""
+"""`dlm evaluate`: scores runs' best weights by any number for a likelihood, on held-out or own text."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dlm import inputs
 from dlm.cli import options
 from dlm.cli.options import Overrides
 from dlm.cli.output import show
-from dlm.errors import DlmError
+from dlm.config.family import PATHS
+from dlm.config.method import BOUNDS, MOST_ORDERS, Method
+from dlm.errors import DlmError, one_line
 from dlm.runs import addresses
 
 if TYPE_CHECKING:
+    from dlm.api import Model
+    from dlm.evaluation.likelihood import Likelihood
     from dlm.evaluation.texts import TextScore
 
-SUMMARY = "score a run's best weights on the whole validation split, or on a text of your own"
+SUMMARY = "score a run's best weights on the validation split, or on a text of your own"
 EXAMPLES = """examples:
   dlm evaluate runs/quickstart/0123456789
   dlm evaluate 0123                      the one run below runs/ whose id begins so
-  dlm evaluate 0123456789 --passes 64    less Monte Carlo noise in a bound
-  dlm evaluate 0123 --text new.txt       nats per token and bits per byte of a text file"""
+  dlm evaluate 0123 --text new.txt       nats per token and bits per byte of a text file
+  dlm evaluate 0123 4567 --bound orders --orders 16 --windows 128
+  dlm evaluate 0123 --bound path --path confidence --tokens-per-call 4
+  dlm evaluate 0123 4567 89ab --ensemble
 
-MOST_PASSES = 10_000
+Bounds of models that reveal tokens in a random order: nelbo, which training lowers; orders, the
+K-order bound, never above it; tangent, from below. path is exact: the likelihood of the sampler that
+reveals along --path. Objectives with an exact likelihood give it, whatever is asked. The report
+compares runs by the numbers that --bound orders and tangent leave in their folders."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_trust(parser)
-    parser.add_argument("run", help=options.RUN)
+    parser.add_argument("run", nargs="+", help=options.RUN)
     parser.add_argument(
         "--text",
         type=inputs.path,
         metavar="FILE",
         help="score this text in place of the validation split (.txt, .md, .jsonl, .csv, ...)",
     )
+    parser.add_argument("--bound", choices=BOUNDS, default="nelbo", help="(default: nelbo)")
     parser.add_argument(
-        "--passes",
-        type=inputs.whole(0, MOST_PASSES),
-        default=0,
-        help="of a bound (default: as the run was scored)",
+        "--orders",
+        type=inputs.whole(2, MOST_ORDERS),
+        help="of --bound orders and tangent (default: 16)",
+    )
+    parser.add_argument("--path", choices=PATHS, help="of --bound path (default: confidence)")
+    parser.add_argument(
+        "--tokens-per-call",
+        type=inputs.whole(1, 1_048_576),
+        metavar="N",
+        help="tokens that a call of the sampler reveals, not of nelbo (default: 1)",
+    )
+    parser.add_argument(
+        "--windows",
+        type=inputs.whole(1, 10**15),
+        metavar="N",
+        help="validation windows, spread over the split (default: all)",
+    )
+    parser.add_argument(
+        "--mc-stderr",
+        type=inputs.above_zero(),
+        metavar="NATS",
+        help="Monte Carlo error to reach, of nelbo (default: a quarter of the error over documents)",
+    )
+    parser.add_argument(
+        "--ensemble", action="store_true", help="score the runs as one: their mean probability"
     )
 
 
 def execute(a: argparse.Namespace, overrides: Overrides) -> int:
-    folder = addresses.run(a.run, a.workdir)  # JAX is loaded after the mistakes
+    method = _method(a)
+    folders = [addresses.run(run, a.workdir) for run in a.run]  # JAX is loaded after the mistakes
     if a.text is not None and (problem := inputs.unreadable(a.text)):
         raise DlmError(f"--text {a.text}: {problem}; must be a file with text")
+    if a.ensemble and len(folders) < 2:
+        raise DlmError("--ensemble: takes two runs or more")
     from dlm import api
+
+    models = [api.restore(folder, a.trust) for folder in folders]
+    if a.ensemble:
+        models, folders = [api.ensemble(models)], []
+    lines: list[str] = []
+    scored: list[tuple[Model, Likelihood]] = []
+    for i, model in enumerate(models):
+        many = f", {1 + len(model.others)} runs as one" if model.others else ""
+        name = f"{model.config.objective.name} on {model.store.manifest.name}, best weights{many}"
+        lines.append(name)
+        if a.text is not None:
+            lines += _text_lines(str(a.text), model.perplexity(a.text, **method))
+            continue
+        numbers = model.likelihoods(**method)
+        lines += _number_lines(model, numbers)
+        if method["bound"] == "nelbo" and not a.windows and not model.others:
+            training = next(iter(model.likelihoods("train", **method).values()))
+            lines.append(_line("training windows", training))
+        scored.append((model, next(iter(numbers.values()))))
+        if folders:
+            lines += _kept(folders[i], numbers, method)
+    lines += _differences(a.run, scored)
+    return show(lines)
+
+
+def _method(a: argparse.Namespace) -> dict[str, Any]:
+    """The options of a likelihood; refuses one that the bound does not read."""
+    reads = {
+        "orders": ("orders", "tangent"),
+        "path": ("path",),
+        "tokens_per_call": BOUNDS[1:],
+        "mc_stderr": ("nelbo",),
+    }
+    for name, bounds in reads.items():
+        if getattr(a, name) is not None and a.bound not in bounds:
+            option = f"--{name.replace('_', '-')}"
+            raise DlmError(f"{option}: only with --bound {' or '.join(bounds)}, not {a.bound}")
+    if a.windows is not None and a.text is not None:
+        raise DlmError("--windows: goes without --text, which is scored whole")
+    names = ("bound", *reads, "windows")
+    method = {name: value for name in names if (value := getattr(a, name)) is not None}
+    Method(**method)  # raises where an option is out of range
+    return method
+
+
+def _number_lines(model: Model, numbers: dict[str, Likelihood]) -> list[str]:
+    """The numbers of a model, a line each, then bits per byte of the first, and what the data lack."""
     from dlm.data import build
     from dlm.evaluation import score
 
-    model = api.restore(folder, a.trust)
-    c, store = model.config, model.store
-    lines = [f"{c.objective.name} on {store.manifest.name}, best weights"]
-    if a.text is not None:
-        lines += _text_lines(str(a.text), model.perplexity(a.text, a.passes))
-    else:
-        held_out, training = model.validation(a.passes)
-        for part, estimate in (("validation", held_out), ("training windows", training)):
-            number = f"{estimate.value:.4f} ± {estimate.stderr:.4f} nats/token"
-            lines.append(f"  {part}: {number} ({estimate.kind}, {estimate.tokens:,} tokens)")
-        if (bits := score.bits_per_byte(held_out, store.bytes_per_token)) is not None:
-            lines.append(f"  validation: {bits:.4f} bits per byte")
-        lines += [f"  note: {sentence}" for sentence in build.notes(store.manifest)]
-    if not c.objective.family.exact:
-        lines.append(f"  Monte Carlo passes: {a.passes or c.evaluation.final_mc_samples}")
-    return show(lines)
+    first = next(iter(numbers.values())).estimate
+    named = {"orders": "K-order bound", "tangent": "tangent bound", "nelbo": "NELBO"}
+    lines = []
+    for name, number in numbers.items():
+        label = "validation" if len(numbers) == 1 else f"validation, {named[name]}"
+        lines.append(_line(label, number))
+    bits = score.bits_per_byte(first, model.store.bytes_per_token)
+    if bits is not None:
+        lines.append(f"  validation: {bits:.4f} bits per byte")
+    if number_of_samples := next(iter(numbers.values())).mc_samples:
+        lines.append(f"  Monte Carlo samples: {number_of_samples} a window")
+    return lines + [f"  note: {sentence}" for sentence in build.notes(model.store.manifest)]
+
+
+def _line(name: str, number: Likelihood) -> str:
+    e = number.estimate
+    noise = f"; Monte Carlo error {e.mc_stderr:.4f}" if e.mc_stderr else ""
+    of = (
+        f" of the sampler {e.sampler}"
+        if e.kind == "exact" and "left to right" not in e.sampler
+        else ""
+    )
+    about = f"{e.kind}{of}, {e.tokens:,} tokens{noise}"
+    return f"  {name}: {e.value:.4f} ± {e.stderr:.4f} nats/token ({about})"
+
+
+def _kept(folder: Path, numbers: dict[str, Likelihood], method: dict[str, Any]) -> list[str]:
+    """Keeps bounds in the run's folder, where the report finds them; says so, or why not."""
+    from dlm.evaluation import likelihood
+    from dlm.runs import folder as run_folder
+    from dlm.runs import likelihoods
+
+    kept = likelihood.to_keep(numbers, Method(**method))
+    if method["bound"] == "nelbo" or not kept or run_folder.status(folder) != "finished":
+        return []
+    try:
+        return [f"  written: {likelihoods.write(folder, kept)}"]
+    except (DlmError, OSError) as error:
+        return [f"  note: not written into the run's folder: {one_line(error)}"]
+
+
+def _differences(names: Sequence[str], scored: Sequence[tuple[Model, Likelihood]]) -> list[str]:
+    """What the numbers of several runs say of each other, each against the first, window by window."""
+    from dlm.runs.estimate import compare, standard_error
+
+    lines = []
+    for name, (model, number) in list(zip(names, scored, strict=False))[1:]:
+        first_model, first = scored[0]
+        if model.store.fingerprint != first_model.store.fingerprint or (
+            number.nats.shape != first.nats.shape
+            or model.config.data.seq_len != first_model.config.data.seq_len
+        ):
+            lines.append(f"{name} and {names[0]}: other data, so their losses are not compared")
+            continue
+        length = model.config.data.seq_len
+        error = standard_error(number.nats - first.nats, number.documents) / length
+        words = compare(number.estimate, first.estimate, error, (name, names[0])).conclusion
+        lines.append(words[0].upper() + words[1:])
+    return lines
 
 
 def _text_lines(name: str, scored: TextScore) -> list[str]:

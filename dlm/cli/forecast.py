@@ -76,21 +76,22 @@ def of_experiment(
 def warnings(jobs: Sequence[Job], seconds: float = math.nan) -> list[str]:
     """Unique tokens on which no planned run of diffusion can pass AR, by the paper's laws, if the runs
     are like the paper's and take a day, or a time that is not known."""
+    most: dict[float, float] = {}
+    for job in jobs:
+        compute = job.plan.steps * job.plan.flops_6nd_per_step
+        like = job.config.objective.name == "masked" and job.config.tokenizer.kind == "gpt2"
+        if like and compute > FAR:
+            most[job.plan.unique_tokens] = max(compute, most.get(job.plan.unique_tokens, 0.0))
+    if not most or seconds < DAY:
+        return []
     from dlm.laws import advice, chosen
 
     laws = chosen.read("paper").by_family
     ranges = laws["masked"].ranges
-    if seconds < DAY or ranges is None:
-        return []
-    most: dict[float, float] = {}
-    for job in jobs:
-        if job.config.objective.name == "masked" and job.config.tokenizer.kind == "gpt2":
-            compute = job.plan.steps * job.plan.flops_6nd_per_step
-            most[job.plan.unique_tokens] = max(compute, most.get(job.plan.unique_tokens, 0.0))
+    assert ranges is not None
     found = []
     for U, compute in most.items():
-        inside = ranges.unique_tokens[0] / 2 < U < ranges.unique_tokens[1] * 10
-        if compute < FAR or not inside:
+        if not ranges.unique_tokens[0] / 2 < U < ranges.unique_tokens[1] * 10:
             continue
         (turn,) = advice.advise(laws, U, compute).turns
         if compute < turn.critical.compute:

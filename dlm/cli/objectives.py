@@ -26,15 +26,13 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     base = flops.forward_flops(**sizes, length=length, attention="causal")
     rows = []
     for name, family in config.FAMILIES.items():
-        positions = length + family.extra_positions
-        cost = flops.forward_flops(
-            **sizes,
-            length=positions,
-            attention=family.attention,
-            block=family.options().block_length,
+        objective = config.objective(name)
+        read = sizes | dict(length=length + family.extra_positions, block=objective.block_length)
+        cost = sum(
+            share * flops.forward_flops(**read, attention=kind)
+            for kind, share in objective.training_attention.items()
         )
-        kind = "exact" if family.exact else "upper bound"
-        rows.append([name, kind, f"{cost / base:.2f}", family.formula, family.source])
+        rows.append([name, family.kind, f"{cost / base:.2f}", family.formula, family.source])
     return show([
         grid(("objective", "number", "FLOPs of AR's", "nats per sequence", "source"), rows),
         f"FLOPs per token over AR's, 6 layers of width 512 at {length} tokens; a bound is a mean over "

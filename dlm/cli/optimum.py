@@ -11,7 +11,7 @@ from dlm import inputs
 from dlm.cli import options
 from dlm.cli.options import Overrides
 from dlm.cli.output import show
-from dlm.laws.forms import POINTS
+from dlm.laws.forms import LAWS, POINTS
 
 SUMMARY = "the best size, tokens and epochs for a compute, by each family's law"
 EXAMPLES = """examples:
@@ -29,7 +29,7 @@ DECADES = (1e-2, 1e-1, 1.0, 1e1, 1e2)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = "a table, a folder of runs, a JSON file of laws, paper or muennighoff"
-    parser.add_argument("laws", help=words)
+    parser.add_argument("laws", type=inputs.path, help=words)
     parser.add_argument(
         "--flops", type=inputs.above_zero(), nargs="+", required=True, help="6ND, N with embeddings"
     )
@@ -43,7 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--families", nargs="+", action="extend", default=[], help="such as ar masked any_order"
     )
-    parser.add_argument("--law", default="auto", help="of a table: see dlm fit --help")
+    parser.add_argument(
+        "--law",
+        type=inputs.one_of(("auto", *LAWS)),
+        default="auto",
+        help="of a table: see dlm fit --help",
+    )
     options.add_columns(parser)
     parser.add_argument(
         "--points",

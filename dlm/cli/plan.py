@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from dlm.cli import options
 from dlm.cli.options import Overrides
 from dlm.cli.output import show
 from dlm.errors import DlmError
-from dlm.laws.forms import POINTS
+from dlm.laws.forms import LAWS, POINTS
 
 SUMMARY = "what to train with so many unique tokens and so much compute: family, size, epochs"
 EXAMPLES = """examples:
@@ -56,11 +59,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the peak that training reaches (default: assumed, 0.4, or 0.25 below 100M)",
     )
     words = "paper, muennighoff, a JSON file, a table or a folder of runs (default: paper)"
-    parser.add_argument("--laws", default="paper", help=words)
+    parser.add_argument("--laws", type=inputs.path, default="paper", help=words)
     parser.add_argument(
         "--families", nargs="+", action="extend", default=[], help="such as ar masked any_order"
     )
-    parser.add_argument("--law", default="auto", help="of a table: see dlm fit --help")
+    parser.add_argument(
+        "--law",
+        type=inputs.one_of(("auto", *LAWS)),
+        default="auto",
+        help="of a table: see dlm fit --help",
+    )
     options.add_columns(parser)
     parser.add_argument(
         "--points",
@@ -92,14 +100,13 @@ def _of_experiment(a: argparse.Namespace, overrides: Overrides) -> Iterator[str]
         if getattr(a, name):
             option = f"--{name.replace('_', '-')}"
             raise DlmError(f"{option}: goes without EXPERIMENT, which says what is trained")
-    planned = jobs.plan_jobs(a, overrides, None, fetch=False)
+    with contextlib.redirect_stdout(sys.stderr if a.json else sys.stdout):  # it names corpora
+        planned = jobs.plan_jobs(a, overrides, None, fetch=False)
     elsewhere = a.device not in ("", "here")
     most = max(job.devices for job in planned)
     workers = a.devices if elsewhere else machine.default_workers(most)
     takes, how = forecast.of_experiment(planned, workers, a.device, a.mfu)
     if a.json:
-        import math
-
         known = {name: None if math.isnan(v) else v for name, v in takes._asdict().items()}
         yield json.dumps(known | {"workers": workers, "speed": how}, indent=1)
         return
@@ -120,9 +127,11 @@ def _lines(a: argparse.Namespace, overrides: Overrides) -> Iterator[Any]:
             "dlm plan: needs --unique-tokens, such as 1e8; dlm plan --help shows examples"
         )
     options.check_writable(a.out)
+    if a.write is not None and (a.write.suffix != ".py" or a.write.is_dir()):
+        raise DlmError(f"--write {a.write}: must be a Python file, such as experiments/mine.py")
+    if a.write is not None and a.write.exists() and not _is_written_by_a_plan(a.write):
+        raise DlmError(f"--write {a.write}: is there, and no plan wrote it; name another file")
     if a.write is not None:
-        if a.write.suffix != ".py" or a.write.is_dir():
-            raise DlmError(f"--write {a.write}: must be a Python file, such as experiments/mine.py")
         options.check_writable(a.write.parent, "--write")
     with stages.show() as tell:
         p = planner.plan(
@@ -131,20 +140,24 @@ def _lines(a: argparse.Namespace, overrides: Overrides) -> Iterator[Any]:
             law=a.law, columns=columns.parse(a.columns), points=a.points, resamples=a.resamples,
             tell=tell,
         )  # fmt: skip
-    if a.json:
-        yield json.dumps(plan_page.as_json(p), indent=1)
-    else:
-        yield from plan_page.terminal(p)
-    written = []
-    if a.write is not None:
-        written.append(_write(a, p))
+    written = [_write(a, p)] if a.write is not None else []
     if a.out is not None:
         from dlm.report import plan_figure
 
         written += plan_figure.write_page(a.out, p)
-    yield from (f"written: {path}" for path in written if not a.json)
-    if not a.json:
-        yield _next(a)
+    if a.json:
+        yield json.dumps(plan_page.as_json(p), indent=1)
+        return
+    yield from plan_page.terminal(p)
+    yield from (f"written: {path}" for path in written)
+    yield _next(a)
+
+
+def _is_written_by_a_plan(path: Path) -> bool:
+    from dlm.config.experiment_file import ORIGIN
+
+    largest = 1 << 20  # bytes, far above any that a plan writes
+    return not inputs.unreadable(path, largest) and ORIGIN in path.read_text("utf-8", "replace")
 
 
 def _write(a: argparse.Namespace, p: Any) -> Path:
@@ -166,7 +179,7 @@ def command(a: argparse.Namespace) -> str:
         words += [f"--{name}", _plain(value)] if (value := getattr(a, name)) else []
     words += ["--device", a.device] if a.device else []
     words += ["--devices", str(a.devices)] if a.devices > 1 else []
-    words += ["--laws", str(a.laws)] if a.laws != "paper" else []
+    words += ["--laws", str(a.laws)] if str(a.laws) != "paper" else []
     words += ["--families", *a.families] if a.families else []
     words += ["--law", a.law] if a.law != "auto" else []
     words += ["--points", a.points] if a.points != "best" else []

@@ -11,6 +11,7 @@ from typing import Any
 from dlm.config.proposal import Recipe, runs_around
 
 WIDTH = 100
+ORIGIN = "Written by `dlm plan"  # what tells a file that a plan may write anew
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,43 @@ FAMILIES["masked"] = Family(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Dual(Masked):
+    """The options beyond these two are of the sequences that are masked."""
+
+    ar_share: Share = 0.5  # share of the training sequences that are trained left to right
+    # how it is scored and sampled: by the bound of masked diffusion, or exactly, left to right
+    scored_as: Literal["masked", "ar"] = "masked"
+
+    @property
+    def family(self) -> Family:
+        facts = super().family._replace(extra_positions=int(self.ar_share < 1))
+        if self.scored_as == "ar":
+            facts = facts._replace(exact=True, attention="causal", formula=FAMILIES["ar"].formula)
+        return facts
+
+    @property
+    def training_attention(self) -> dict[str, float]:
+        shares = {"causal": self.ar_share, "full": 1 - self.ar_share}
+        return {kind: share for kind, share in shares.items() if share}
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        return SAMPLERS if self.scored_as == "masked" else ("ancestral",)
+
+    def sampler_passes(self, length: int) -> float:
+        return length if self.scored_as == "masked" else 1
+
+
+FAMILIES["dual"] = Family(
+    *(False, 2, 1, "full", "as masked; with scored_as=ar as ar; trained as both"),
+    "arXiv 2512.14549",
+    uses_time=True,
+    title="dual AR-diffusion",
+    options=Dual,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Block(Objective):
     # masks of the training loss: time (each token with probability m(t)) or count (exactly k tokens)
     estimator: Literal["time", "count"] = "time"
@@ -175,12 +212,17 @@ FAMILIES["block"] = Family(
 @dataclass(frozen=True, kw_only=True)
 class D3PM(Scheduled):
     timesteps: Annotated[int, Range(0, 10_000)] = 0  # steps of discrete time; 0: continuous time
-    transition: Literal["uniform", "absorbing"] = "uniform"  # jump to a random token, or to MASK
+    # jump to a random token, to MASK, or to either
+    transition: Literal["uniform", "absorbing", "mixed"] = "uniform"
+    mask_share: Share = 0.5  # for transition mixed: share of the jumps that lead to MASK
     # what the model predicts: a distribution over tokens, or ratios of probabilities
     parameterization: Literal["denoising", "score"] = "denoising"
 
     def check(self) -> None:
         if self.parameterization == "score":
+            if self.transition == "mixed":
+                right = "uniform or absorbing, for parameterization='score'"
+                fail("objective.transition", self.transition, right)
             self._needs_no_noise_at_the_start("parameterization='score'")
             if self.timesteps:
                 fail("objective.timesteps", self.timesteps, "0, for parameterization='score'")
@@ -191,7 +233,7 @@ class D3PM(Scheduled):
 
 FAMILIES["d3pm"] = Family(
     *(False, 2, 1, "full", "int rate sum_y [a_p(y) - a(y) + a(y) log(a(y)/a_p(y))] dt"),
-    "D3PM, arXiv 2107.03006; SEDD, arXiv 2310.16834; UDLM, arXiv 2412.10193",
+    "D3PM, arXiv 2107.03006; SEDD, 2310.16834; UDLM, 2412.10193; GIDD, 2503.04482",
     hides_targets=False,
     uses_time=True,
     title="jump diffusion",

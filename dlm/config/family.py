@@ -37,9 +37,15 @@ class Objective(Group):
 
     @property
     def family(self) -> Family:
+        """The facts of the family. An options record overrides it if they depend on its options."""
         if not self.file:
             return FAMILIES[self.name]
         return load_custom(self.file, self.digest).FAMILY
+
+    @property
+    def training_attention(self) -> dict[str, float]:
+        """The share of the training sequences that each kind of attention reads."""
+        return {self.family.attention: 1.0}
 
     @property
     def block_length(self) -> int:
@@ -78,13 +84,18 @@ class Family(NamedTuple):
     exact: bool  # True: `nll` is the exact likelihood; False: an upper bound on -log p
     extra_tokens: int  # embedding rows beyond the vocabulary: BOS, then MASK
     extra_positions: int  # input positions beyond the L tokens that are scored
-    attention: str  # causal, full or block; for counting FLOPs
+    attention: str  # of scores, causal, full or block; for counting FLOPs
     formula: str  # of the score of one sequence, in nats
     source: str
     hides_targets: bool = True  # True if the model never sees a token it is scored on
     uses_time: bool = False  # True if model.time_conditioning tells the model the noise level
     title: str = ""  # the name in sentences; "": the objective's name
     options: type[Objective] = Objective
+
+    @property
+    def kind(self) -> str:
+        """The kind of the number that `nll` gives, in words."""
+        return "exact" if self.exact else "upper bound"
 
 
 FAMILIES: dict[str, Family] = {}  # by name; dlm/config/families.py fills it

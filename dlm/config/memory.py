@@ -143,7 +143,7 @@ def _sequences(c: Config, rows: int, sequences: float, mesh: Mesh, least: bool) 
     scores = FLOAT * sequences * m.heads / mesh.tensor * positions**2
     if m.attention == "cudnn":
         scores = 0.0  # never held whole
-    elif family.attention == "causal":  # by blocks of queries, see `dlm.model`
+    elif set(c.objective.training_attention) == {"causal"}:  # by blocks of queries, see `dlm.model`
         blocks = min(max(length // 128, 1), 8)
         scores *= 1 / blocks if least else (1 + 1 / blocks) / 2
     logits = FLOAT * sequences * (length if least else positions) * rows

@@ -6,7 +6,7 @@ they leave a choice open, it is made so:
 * The text truncates or pads documents, the code packs them: they are packed.
 * A subset is its first documents. Budgets are the code's token counts, below the round numbers.
 * The text names no dropout, the scripts set none, so Megatron's defaults of 0.1 were on: they are.
-* The text scores the whole validation split, the scripts 52M tokens of it: 52M, with 32 passes.
+* The text scores the whole validation split, the scripts 52M tokens of it: 52M.
 * Times are spread over each batch and have no floor of 1e-3: the same bound, with less noise.
 * Both families score the 2048 tokens after BOS; the code starts AR a token later than diffusion.
 * One run of each setting, the code's seed.
@@ -56,7 +56,6 @@ SCALES: dict[str, dict[str, Any]] = {
         "evaluation.every": "1000 steps",
         "evaluation.interval_growth": 1.0,
         "evaluation.sequences": 2560,
-        "evaluation.final_mc_samples": 32,
         "evaluation.batch_size": 16,
         "model.scan": True,
         "model.remat": "block",  # with dropout on its weights attention is written out
@@ -85,7 +84,6 @@ SCALES: dict[str, dict[str, Any]] = {
         "optimizer.ema_decay": 0.9,
         "train.batch_size": 8,
         "evaluation.sequences": 16,
-        "evaluation.final_mc_samples": 1,
         "evaluation.samples": 0,
     },
 }
@@ -96,7 +94,6 @@ FRESH = SCALES | {
         "corpus.name": "stdlib",
         "corpus.validation_fraction": 0.05,
         "evaluation.sequences": 256,
-        "evaluation.final_mc_samples": 4,
     }
 }
 VOCABULARY = {"hub": 50_257, "stdlib": 98, "digits": 17}

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from dlm.config import Config, flops, memory
+from dlm.config import Config, flops, memory, method
 from dlm.config.fields import MOST_STEPS, parse_duration
 from dlm.config.memory import Machine, Memory, Mesh
 from dlm.errors import ArgumentError, DlmError, fail
@@ -21,6 +21,7 @@ MOST_EVENTS = 100_000  # evaluations of a run, and checkpoints
 # and more than FLOOR. The floor allows trials of two steps; it is minutes on an accelerator.
 MOST_TIMES_TRAINING = 100
 FLOOR = 1e17
+LEAST_MC_SAMPLES = 8  # of the final score; more are added until their error is small enough
 MOST_INT32 = 2**31 - 1  # what JAX counts passes with
 
 
@@ -40,7 +41,7 @@ class Plan:
     evaluate_every: int  # steps, at first
     evaluate_at: tuple[int, ...]  # steps, increasing; the last is `steps`
     parameters: flops.Parameters
-    flops_per_pass: float  # one forward pass over one sequence: analytic, by attention kind
+    flops_per_pass: float  # of a score: a forward pass over one sequence, analytic, by attention
     flops_per_step: float  # forward and backward over a batch, and the products of the optimizer
     flops_6nd_per_step: float  # 6 · N · tokens, N with embeddings: the paper's count
 
@@ -90,12 +91,12 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_token
     sizes = dict(layers=model.layers, width=model.width, ff=model.ff, rows=rows)
     count = flops.parameters(**sizes, tied=model.tied, time=model.time_conditioning == "adaln")
     forward: dict[str, Any] = sizes | dict(
-        length=positions,
-        attention=family.attention,
-        block=objective.block_length,
-        loops=model.loops,
+        length=positions, block=objective.block_length, loops=model.loops
     )
-    per_step = batch * flops.training_flops(**forward)
+    per_step = batch * sum(
+        share * flops.training_flops(**forward, attention=kind)
+        for kind, share in objective.training_attention.items()
+    )
     if config.optimizer.name == "muon":
         per_step += flops.muon_flops(memory.matrices(model))
     unit: dict[str, Any] = dict(tokens=batch * length, unique=unique, flops=per_step)
@@ -122,7 +123,7 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_token
         evaluate_every=every,
         evaluate_at=_evaluation_steps(config, steps, every),
         parameters=count,
-        flops_per_pass=flops.forward_flops(**forward),
+        flops_per_pass=flops.forward_flops(**forward, attention=family.attention),
         flops_per_step=per_step,
         flops_6nd_per_step=6.0 * count.total * batch * length,
     )
@@ -186,9 +187,20 @@ def work(c: Config, p: Plan) -> Work:
     return Work(
         training=p.steps * p.flops_per_step,
         tracked=len(p.evaluate_at) * scores(tracked, e.mc_samples),
-        final=scores(p.held_out, e.final_mc_samples),
+        final=scores(p.held_out, LEAST_MC_SAMPLES) + _further(c, p),
         samples=e.samples * forward * c.objective.sampler_passes(c.data.seq_len),
     )
+
+
+def _further(c: Config, p: Plan) -> float:
+    """FLOPs of the number that evaluation.final asks for."""
+    if not c.evaluation.final or c.objective.family.exact:
+        return 0.0
+    how = method.parse(c.evaluation.final)
+    windows, length = min(how.windows or p.held_out, p.held_out), c.data.seq_len
+    blocks = c.objective.block_length if c.objective.family.attention == "block" else length
+    part = 1 if c.objective.family.attention == "causal" else blocks
+    return p.flops_per_pass * windows * how.calls(part)
 
 
 def mesh(c: Config, devices: int) -> Mesh:
@@ -277,9 +289,14 @@ def check_sampling(c: Config, p: Plan, machine: Machine, count: int) -> None:
 def _check_end(c: Config, p: Plan) -> None:
     w, e = work(c, p), c.evaluation
     most = max(MOST_TIMES_TRAINING * w.training, FLOOR)
+    if w.final > most:
+        needs = (
+            f"it needs {scientific(w.final)} FLOPs or more, {number(w.final / w.training, 2)} times"
+        )
+        right = f"of fewer orders or windows: {needs} the training itself"
+        fail("evaluation.final", c.evaluation.final, right)
     for field, value, cost in (
         ("mc_samples", e.mc_samples, w.tracked),
-        ("final_mc_samples", e.final_mc_samples, w.final),
         ("samples", e.samples, w.samples),
     ):
         if cost > most:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from dlm.config import LADDER, base, experiment, flops, from_json, paper, planning, to_json
 from dlm.config.memory import Machine
+from dlm.errors import DlmError
 
 GPT2, CHARACTERS = paper.VOCABULARY["hub"], paper.VOCABULARY["stdlib"]
 PROSE = 1_100_000  # characters of the standard library's prose that can be unique tokens
@@ -62,15 +63,20 @@ def recipe_of(config: Mapping[str, Any], vocabulary: int) -> Recipe:
     """What the config.json of a run sets, but for what a plan decides (DECIDED).
 
     Raises:
-      DlmError: a key is missing or unknown, as in a config of another version.
+      DlmError: a key is missing or unknown, as in a config of another version, or the objective is of a
+        file, which is not run for this.
     """
-    defaults: Any = base()
-    settings = {}
-    for key, value in _flat(to_json(from_json(dict(config)))):
-        group, _, rest = key.partition(".options.")
-        known = key in DECIDED or (not rest and experiment.value_at(defaults, key) == value)
-        if not known:
-            settings[key] = value
+    group = config.get("objective") or {}
+    if group.get("file"):
+        raise DlmError(f"objective.file={group['file']!r}: a recipe is of a built-in objective")
+    c = from_json(dict(config))
+    own = experiment.edited(base(), [("objective.name", c.objective.name)])
+    defaults = dict(_flat(to_json(own)))
+    settings = {
+        key: value
+        for key, value in _flat(to_json(c))
+        if key not in DECIDED and (key not in defaults or defaults[key] != value)
+    }
     return Recipe("own", settings, vocabulary, "those of the best run behind each law")
 
 

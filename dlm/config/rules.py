@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dlm.config import method
 from dlm.config.family import FAMILIES
 from dlm.config.schema import Config
-from dlm.errors import fail
+from dlm.errors import DlmError, fail
 
 
 def check(c: Config) -> None:
@@ -13,7 +14,7 @@ def check(c: Config) -> None:
     Raises:
       DlmError: names the field, its value, and what would be right.
     """
-    for rules in (_data, _model, _objective, _optimizer):
+    for rules in (_data, _model, _objective, _optimizer, _evaluation):
         rules(c)
 
 
@@ -76,3 +77,11 @@ def _optimizer(c: Config) -> None:
     if o.lr * o.weight_decay >= 1:
         right = f"below {1 / o.weight_decay:g}, for optimizer.weight_decay={o.weight_decay:g}"
         fail("optimizer.lr", o.lr, f"{right}: else one step decays more than the whole weight")
+
+
+def _evaluation(c: Config) -> None:
+    if c.evaluation.final:
+        try:
+            method.parse(c.evaluation.final)
+        except DlmError as error:
+            raise DlmError(f"config.evaluation.final={error}") from None

@@ -137,8 +137,12 @@ class Evaluation(Group):
     mc_samples: Annotated[int, Range(1, 10**15)] = (
         1  # Monte Carlo samples per sequence, for a bound
     )
-    # the same for the final score on the whole validation split
-    final_mc_samples: Annotated[int, Range(1, 10**15)] = 8
+    # nats per token: Monte Carlo samples of the final score, on the whole validation split, are added
+    # until their error is below; 0: until it is below a quarter of the error over documents
+    mc_stderr: Annotated[float, Range(0, 10)] = 0.0
+    # another number for the likelihood of the best weights, such as "orders:16 on 128 windows" or
+    # "path:confidence", see dlm/config/method.py; "": none
+    final: str = ""
     batch_size: Annotated[int, Range(1, MOST)] = 64
     # stop after so many evaluations without a new best loss; 0: never
     patience: Annotated[int, Range(0, MOST_STEPS)] = 0

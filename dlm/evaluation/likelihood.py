@@ -19,9 +19,9 @@ An ensemble is the mean of the members' probabilities, token by token, and has t
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -30,64 +30,21 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from dlm import config, objectives
-from dlm.config.family import PATHS
-from dlm.errors import DlmError, nearest
+from dlm.config.method import Method
+from dlm.errors import DlmError
 from dlm.evaluation import score
 from dlm.model import Params, keys, sharding, transformer
 from dlm.objectives import Conditionals, InOrder
 from dlm.objectives.common import cross_entropy
 from dlm.objectives.reveal import next_on_path
 from dlm.runs.estimate import Estimate
+from dlm.runs.likelihoods import Scored
 
-BOUNDS = ("nelbo", "orders", "tangent", "path")
-MOST_ORDERS = 1024
 PASSES = 4  # of a round of the NELBO, whose times are spread evenly; at least 2 rounds
 MOST_ROUNDS = 64
 MC_SHARE = 0.25  # of the error over documents: the Monte Carlo error that is aimed for by itself
+NELBO_OF_ORDERS = "nelbo of the same orders"
 MC_ALONE = 0.01  # nats per token: aimed for if a single window has no error over documents
-
-
-@dataclass(frozen=True)
-class Method:
-    """Which number to score, and how.
-
-    Raises:
-      DlmError: names the option, its value, and what would be right.
-    """
-
-    bound: str = "nelbo"
-    orders: int = 16  # K of (2) and (3)
-    path: str = "confidence"  # of (4)
-    tokens_per_call: int = 1  # of all but the NELBO: a call of the sampler reveals so many
-    entropy_budget: float = 0.1  # nats, of path "entropy"
-    # nats per token: passes of the NELBO are added until its Monte Carlo error is below; 0: until it
-    # is below a quarter of the error over documents
-    mc_stderr: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, value, words in (("bound", self.bound, BOUNDS), ("path", self.path, PATHS)):
-            if value not in words:
-                near = nearest(str(value), words)
-                raise DlmError(f"{name}={value!r}: must be one of {', '.join(words)}{near}")
-        least = 4 if self.bound == "tangent" else 2
-        for name, value, low, high in (
-            ("orders", self.orders, least, MOST_ORDERS),
-            ("tokens_per_call", self.tokens_per_call, 1, 1_048_576),
-        ):
-            if not (isinstance(value, int) and low <= value <= high):
-                raise DlmError(f"{name}={value!r}: must be a whole number from {low} to {high:,}")
-        for name, value in (
-            ("entropy_budget", self.entropy_budget),
-            ("mc_stderr", self.mc_stderr),
-        ):
-            if not 0 <= value < float("inf"):
-                raise DlmError(f"{name}={value!r}: must be 0 or above, in nats")
-
-    def sampler(self, known: Conditionals | InOrder | None = None) -> str:
-        """Whose likelihood the number is, or bounds, in words."""
-        order = self.path if self.bound == "path" else "random order"
-        one = self.tokens_per_call == 1 or isinstance(known, InOrder)
-        return order if one else f"{order}, {self.tokens_per_call} tokens a call"
 
 
 class Member(NamedTuple):
@@ -104,6 +61,8 @@ class Likelihood(NamedTuple):
     estimate: Estimate
     nats: Float[np.ndarray, " n"]
     mc_variance: Float[np.ndarray, " n"]  # 0: nothing is drawn; NaN: not known
+    documents: Int[np.ndarray, " n"]  # in which each window starts
+    mc_samples: int = 0  # Monte Carlo passes over each window
 
 
 def score_windows(
@@ -143,9 +102,9 @@ def score_windows(
     ) -> Likelihood:
         lengths = np.full(nats.size, length)
         value = score.estimate(nats, lengths, documents, kind, mc_variance, sampler)
-        return Likelihood(value, nats, mc_variance)
+        return Likelihood(value, nats, mc_variance, documents)
 
-    sampler = method.sampler(known)
+    sampler = _sampler(method, known)
     if functions.family.exact:
         exact = nats("nll", 1)
         return {"exact": likelihood(exact, np.zeros(exact.size), "exact", "left to right")}
@@ -162,7 +121,7 @@ def score_windows(
             aim = MC_SHARE * of_documents if of_documents == of_documents else MC_ALONE
             aim = method.mc_stderr or aim
             if nelbo.estimate.mc_stderr <= aim or len(rounds) == MOST_ROUNDS:
-                return {"nelbo": nelbo}
+                return {"nelbo": nelbo._replace(mc_samples=PASSES * len(rounds))}
     if not _can(known, method.bound):
         able = [
             name
@@ -192,6 +151,24 @@ def _shared_objective(members: Sequence[Member]) -> config.Objective:
                 f"an ensemble must be of one objective with the same options, not {names}"
             )
     return first
+
+
+def to_keep(numbers: dict[str, Likelihood], method: Method) -> list[Scored]:
+    """The numbers as a run's folder keeps them, each under the name of its own method."""
+    kept = []
+    for name, number in numbers.items():
+        if name == "exact":
+            continue  # which the run's result has
+        own = dataclasses.replace(method, bound=name).name if name != "nelbo" else NELBO_OF_ORDERS
+        kept.append(Scored(own, number.estimate, number.nats.size, number.nats))
+    return kept
+
+
+def _sampler(method: Method, known: Conditionals | InOrder | None) -> str:
+    """Whose likelihood the number is, or bounds, in words."""
+    order = method.path if method.bound == "path" else "random order"
+    one = method.tokens_per_call == 1 or method.bound == "nelbo" or isinstance(known, InOrder)
+    return order if one else f"{order}, {method.tokens_per_call} tokens a call"
 
 
 def _can(known: Conditionals | InOrder | None, bound: str) -> bool:

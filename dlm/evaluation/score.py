@@ -73,11 +73,6 @@ def over_batches(
     return np.concatenate([np.asarray(nats, np.float64) for nats in pending])[: len(windows)]
 
 
-def spread(count: int, of: int) -> Int[np.ndarray, " count"]:
-    """`count` numbers below `of`, spread evenly: windows of all documents, not of the first ones."""
-    return np.arange(count) * of // count
-
-
 def device_peak(dtype: str) -> float:
     """Peak FLOP/s of one device: from the table, or measured where it has none."""
     return flops.peak(jax.devices()[0].device_kind, dtype) or measured_peak(dtype)

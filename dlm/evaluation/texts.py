@@ -15,13 +15,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dlm import config
+from dlm.config.method import Method
 from dlm.data import round_trip, windows
 from dlm.data.corpora.files import files
 from dlm.data.round_trip import RoundTrip
 from dlm.data.store import Store
 from dlm.errors import ArgumentError, DlmError
 from dlm.evaluation import likelihood, prompts, score
-from dlm.evaluation.likelihood import Member, Method
+from dlm.evaluation.likelihood import Member
 from dlm.model import sharding
 from dlm.runs.estimate import Estimate
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,11 +16,11 @@ import numpy as np
 
 from dlm.config import FAMILIES
 from dlm.errors import DlmError, nearest
-from dlm.laws import crossings, frontiers
+from dlm.laws import crossings, final_numbers, frontiers
 from dlm.laws.crossings import Crossover
 from dlm.laws.frontiers import FamilyLosses, Frontier, RunLosses, SettingLosses
-from dlm.runs import Family, Panel, Run, Setting, panel_key, panels, setting_of
-from dlm.runs.estimate import Comparison, Estimate, compare, standard_error
+from dlm.runs import OF_KIND, Family, Panel, Run, Setting, panel_key, panels, setting_of
+from dlm.runs.estimate import Comparison, Estimate
 
 EQUAL = "ar" + frontiers.AT_EQUAL
 OTHERS = ", other settings"  # after the reference's name, if one of its settings is the reference
@@ -32,6 +31,9 @@ def name_of(objective: str) -> str:
     for suffix in (frontiers.AT_EQUAL, OTHERS):
         if objective.endswith(suffix):
             return name_of(objective.removesuffix(suffix)) + suffix
+    for kind, suffix in OF_KIND.items():
+        if objective.endswith(suffix):
+            return f"{name_of(objective.removesuffix(suffix))} ({kind})"
     family = FAMILIES.get(objective)
     return family.title if family else objective
 
@@ -189,7 +191,7 @@ def challengers(panel: Panel) -> list[Family]:
 
 @dataclass(frozen=True)
 class Final:
-    """Best setting against best setting: best weights, whole validation split."""
+    """Best setting against best setting: best weights, by the numbers that say most of the two."""
 
     reference: str
     challenger: str
@@ -200,18 +202,18 @@ class Final:
     stderr_windows: float
     paired: bool  # stderr_windows is of the per-window differences
     clustered: bool  # and the windows of one document were taken together
+    reference_by: str = ""  # how the reference's number was scored; "": the loss in its results
+    challenger_by: str = ""
+
+    @property
+    def tightened(self) -> bool:
+        """Whether a number beyond the losses in the results is compared."""
+        return bool(self.reference_by or self.challenger_by)
 
 
 def estimate(setting: Setting) -> Estimate:
     """Mean final loss over seeds; its standard error is over seeds, of one seed over documents."""
-    losses = setting.values("validation_loss")
-    stderr = (
-        losses.std(ddof=1) / math.sqrt(len(losses))
-        if len(losses) > 1
-        else setting.values("validation_stderr")[0]
-    )
-    first = setting.runs[0].result
-    return Estimate(float(losses.mean()), float(stderr), first["kind"], first["validation_tokens"])
+    return final_numbers.loss(setting).estimate
 
 
 def finals(panel: Panel) -> list[Final]:
@@ -228,57 +230,11 @@ def final(reference: Family, challenger: Family) -> Final:
 
 
 def paired(a: Setting, b: Setting, reference: str, challenger: str) -> Final:
-    """Setting b, of the challenger, minus setting a, of the reference.
-
-    The noise of seeds and of windows is added in quadrature. The seeds of both settings are scored
-    on the same windows, so the noise of windows is that of the per-window differences if both have
-    nll.npy. Else it is the two standard errors in quadrature, which is too large. Windows of one
-    document go together if nll_documents.npy, int [n], numbers the document of each window.
-    """
-    estimates = estimate(a), estimate(b)
-    seeds = None
-    if a.seeds > 1 and b.seeds > 1:
-        seeds = math.hypot(*(each.stderr for each in estimates))
-    x, y = _per_window(a), _per_window(b)
-    is_paired = x is not None and y is not None and len(x) == len(y) and len(x) > 1
-    documents = _documents(a.runs[0], len(x)) if x is not None and is_paired else None
-    if x is not None and y is not None and is_paired:
-        windows = standard_error(y - x, documents)
-    else:
-        windows = math.hypot(*(s.values("validation_stderr").mean() for s in (a, b)))
-    total = math.hypot(seeds or 0.0, windows)
+    """Setting b, of the challenger, minus setting a, of the reference; see
+    `final_numbers.compare_best`."""
+    pair = final_numbers.compare_best(a, b, (name_of(challenger), name_of(reference)))
     return Final(
-        reference,
-        challenger,
-        *estimates,
-        compare(estimates[1], estimates[0], total, (name_of(challenger), name_of(reference))),
-        seeds,
-        windows,
-        is_paired,
-        documents is not None and len(np.unique(documents)) > 1,
-    )
-
-
-def _per_window(setting: Setting) -> np.ndarray | None:
-    """Nats per token of each validation window, mean over seeds, [n]; None if a seed has none."""
-    losses = []
-    for run in setting.runs:
-        nll = _array(run, "nll.npy")
-        if nll is None or not np.isfinite(nll).all() or (losses and len(nll) != len(losses[0])):
-            return None
-        losses.append(nll / run.result["seq_len"])
-    return np.mean(losses, axis=0)
-
-
-def _documents(run: Run, windows: int) -> np.ndarray | None:
-    documents = _array(run, "nll_documents.npy")
-    return documents if documents is not None and len(documents) == windows else None
-
-
-def _array(run: Run, name: str) -> np.ndarray | None:
-    """Reads a one-dimensional array of the run's folder; None if it is missing or damaged."""
-    try:
-        values = np.load(run.path / name, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return values if values.ndim == 1 else None
+        reference, challenger, pair.first.estimate, pair.second.estimate, pair.comparison,
+        pair.stderr_seeds, pair.stderr_windows, pair.paired, pair.clustered,
+        pair.first.name, pair.second.name,
+    )  # fmt: skip

@@ -139,7 +139,7 @@ def families_of(records: Sequence[Mapping[str, Any]]) -> list[str]:
     for d, record in zip(data, records, strict=True):
         near = [names[other] for other in finished if other[0] == d[0]]
         name = names.get(d, near[0] if len(near) == 1 else str(d[0] or "unknown"))
-        objective = record["objective"] or "unknown"
+        objective = runs.family_of(record["objective"] or "unknown", record.get("kind"))
         families.append(f"{name}/{objective}" if len(finished) > 1 else objective)
     return families
 

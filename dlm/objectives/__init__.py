@@ -8,7 +8,19 @@ from dataclasses import dataclass
 
 from dlm import config
 from dlm.model import Params
-from dlm.objectives import any_order, ar, block, custom, d3pm, flow, gaussian, masked, noise, orders
+from dlm.objectives import (
+    any_order,
+    ar,
+    block,
+    custom,
+    d3pm,
+    dual,
+    flow,
+    gaussian,
+    masked,
+    noise,
+    orders,
+)
 from dlm.objectives.common import Conditionals, InOrder, Sum
 
 __all__ = ["OBJECTIVES", "Conditionals", "InOrder", "Objective", "Sum", "make"]
@@ -46,6 +58,7 @@ OBJECTIVES = {
     "any_order": any_order,
     "noise": noise,
     "masked": masked,
+    "dual": dual,
     "block": block,
     "d3pm": d3pm,
     "flow": flow,
@@ -66,4 +79,4 @@ def make(objective: config.Objective, vocab_size: int) -> Objective:
     init = functools.partial(init, objective)
     conditionals = getattr(door, "conditionals", lambda objective, vocab_size: None)
     in_any_order = conditionals(objective, vocab_size)
-    return Objective(objective.name, door.FAMILY, loss, nll, sample, init, in_any_order)
+    return Objective(objective.name, objective.family, loss, nll, sample, init, in_any_order)

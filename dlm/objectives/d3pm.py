@@ -1,8 +1,11 @@
-"""Discrete diffusion by jumps to a limit distribution pi: uniform tokens, or one absorbing mask.
+"""Discrete diffusion by jumps to a limit distribution pi: uniform tokens, a mask, or a mixture of both.
 
 By time t a token x has jumped with probability m; alpha = 1 - m:
 
-  (1) q(y | x) = alpha 1[y = x] + m pi(y)
+  (1) q(y | x) = alpha 1[y = x] + m pi(y),  pi = s MASK + (1 - s) uniform,  s = mask_share
+
+A mask absorbs if s = 1. The mixture is that of GIDD (arXiv 2503.04482, 2512.10858) with an s that is
+the same at all times.
 
 In continuous time a token jumps to y at the rate beta pi(y), beta = -alpha'/alpha. Given the data, the
 reversed process jumps from y to z at the rate beta pi(y) a(z), a(z) = q(z | x)/q(y | x). A model
@@ -20,13 +23,12 @@ arXiv 2107.03006), whose first step is the reconstruction:
 
 `denoising` models predict a distribution over x, and a_p is the mean of q(. | x) under it; `score`
 models predict log a_p. If m(0) > 0 in continuous time, `nll` adds reconstruction_nll and training
-leaves it out. States are the vocabulary and, for the absorbing transition, MASK with number V.
+leaves it out. States are the vocabulary and, if s > 0, MASK with number V.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -34,6 +36,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
+from scipy.special import rel_entr
 
 from dlm import config
 from dlm.config import families
@@ -46,14 +49,18 @@ TINY = 1e-30
 
 
 class Chain(NamedTuple):
-    """The process that a config describes. S states: V tokens, and MASK if it absorbs."""
+    """The process that a config describes. S states: V tokens, and MASK if any jump leads there."""
 
     vocab_size: int
-    absorbing: bool
+    mask_share: float  # of the jumps
     score: bool  # the model gives log-ratios (else a distribution over tokens)
     steps: int  # T; 0: continuous time
     schedule: schedules.Schedule
     limit: Float[np.ndarray, " S"]  # pi
+
+    @property
+    def absorbing(self) -> bool:
+        return self.mask_share == 1
 
     def one_hot(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B S"]:
         return jax.nn.one_hot(tokens, len(self.limit))
@@ -73,11 +80,11 @@ def make(objective: families.D3PM, vocab_size: int) -> tuple[Callable, Callable,
 
 
 def chain(objective: families.D3PM, vocab_size: int) -> Chain:
-    absorbing = objective.transition == "absorbing"
-    limit = np.eye(vocab_size + 1)[-1] if absorbing else np.full(vocab_size, 1 / vocab_size)
+    share = {"uniform": 0.0, "absorbing": 1.0}.get(objective.transition, objective.mask_share)
+    limit = np.full(vocab_size, (1 - share) / vocab_size)
+    limit = np.append(limit, share) if share else limit
     score, schedule = objective.parameterization == "score", schedules.schedule(objective)
-    limit = limit.astype(np.float32)
-    return Chain(vocab_size, absorbing, score, objective.timesteps, schedule, limit)
+    return Chain(vocab_size, share, score, objective.timesteps, schedule, limit.astype(np.float32))
 
 
 # --- the process ----------------------------------------------------------------------------------
@@ -95,9 +102,10 @@ def sample_xt(
     """Draws states from (1)."""
     where, what = draws.split(2)
     length = tokens.shape[1]
-    jumped = where.uniform(length) < mask_prob[:, None]
-    target = c.vocab_size if c.absorbing else what.below(c.vocab_size, length)
-    return jnp.where(jumped, target, tokens)
+    chance, mask_prob = where.uniform(length), mask_prob[:, None]
+    if not c.absorbing:
+        tokens = jnp.where(chance < mask_prob, what.below(c.vocab_size, length), tokens)
+    return jnp.where(chance < mask_prob * c.mask_share, c.vocab_size, tokens)
 
 
 def posterior(c: Chain, x: Float[Array, "B L S"], xt, before, mask_prob) -> Float[Array, "B L S"]:
@@ -145,12 +153,12 @@ def log_ratios(c: Chain, logits, xt, mask_prob) -> Float[Array, "B L S"]:
 
 
 def prior_kl(c: Chain, length: int) -> float:
-    """Returns KL(q(x_1 | x) || pi) in nats; if absorbing, to a prior with some uniform tokens."""
-    m, v = c.schedule.end, c.vocab_size
-    if c.absorbing:
-        return c.schedule.prior_kl(length, v)
-    same = 1 - m + m / v
-    return length * (same * math.log(same * v) + (v - 1) * m / v * math.log(m))
+    """Returns KL(q(x_1 | x) || prior) in nats; 1 - m(1) of the prior's tokens are uniform."""
+    m, v, states = c.schedule.end, c.vocab_size, len(c.limit)
+    jumped = m * c.limit.astype(np.float64)
+    q = (1 - m) * np.eye(states)[0] + jumped  # of any token
+    prior = (1 - m) / v * (np.arange(states) < v) + jumped
+    return length * float(rel_entr(q, prior).sum())
 
 
 def rate_loss(
@@ -237,9 +245,9 @@ def fill_backwards(
     calls = request.steps or c.steps or 2 * length
     denoiser = Denoiser(model.apply, params, None, c.vocab_size)
     start_key, key = jax.random.split(key)
-    start = jnp.full((batch, length), c.vocab_size)
-    if not c.absorbing:
-        start = jax.random.randint(start_key, (batch, length), 0, c.vocab_size)
+    start = jax.random.randint(start_key, (batch, length), 0, c.vocab_size)
+    masks = jax.random.uniform(jax.random.fold_in(start_key, 1), (batch, length)) < c.mask_share
+    start = jnp.where(masks, c.vocab_size, start)
 
     def call(i, xt):
         left = calls - i

@@ -37,34 +37,15 @@ FAMILY = config.FAMILIES["masked"]
 
 def make(objective: families.Masked, vocab_size: int) -> tuple[Callable, Callable, Callable]:
     """Makes loss, nll and sample of `dlm.objectives.Objective`."""
-
-    def prior_kl(length: int) -> float:
-        return schedules.schedule(objective).prior_kl(length, vocab_size)
+    ahead = prior_kl(objective, vocab_size)
 
     def loss(apply, params, tokens, key, step=None) -> Sum:
         batch, length = tokens.shape
         times, masks, dropout = keys.row_keys(key, batch).split(3)
-        u, chance = times.stratified()[:, 0], masks.uniform(length)
-        highest = 1.0
-        if objective.low_noise_steps and step is not None:
-            highest = jnp.where(step < objective.low_noise_steps, objective.low_noise, 1.0)
-        if objective.estimator == "count":
-            masked, weight = exact_count_mask(chance, count_masked(u * highest, length)), None
-        else:
-            mask_prob, weight = time_weight(objective, (1 - u) * highest)  # times in (0, 1]
-            masked = chance < mask_prob[:, None]
-        count = jnp.sum(masked, axis=-1)
-        if objective.suffix:  # as many masks, at the end: none stays none
-            at_end = jnp.arange(length) >= length - count[:, None]
-            chosen = masks.fold_in(1).uniform(1) < objective.suffix
-            masked = jnp.where(chosen, at_end, masked)
-        if objective.weighting == "unweighted":  # of every masked token, at the scale of the bound
-            weight = jnp.full(batch, 2.0)
-        elif weight is None:
-            weight = jnp.asarray(count_weights(objective, length).sum(0), jnp.float32)[count]
+        masked, weight = training_masks(objective, times.stratified()[:, 0], masks, length, step)
         denoiser = Denoiser(apply, params, dropout, vocab_size)
         diffusion = jnp.sum(weight * masked_nll(denoiser, tokens, masked))
-        prior = jnp.float32(batch * prior_kl(length))
+        prior = jnp.float32(batch * ahead(length))
         return common.total({"diffusion": diffusion, "prior": prior}, tokens)
 
     def terms(denoiser, tokens, u, draws: keys.RowKeys) -> Float[Array, "2 B"]:
@@ -74,8 +55,13 @@ def make(objective: families.Masked, vocab_size: int) -> tuple[Callable, Callabl
         masked = exact_count_mask(draws.uniform(length), count)
         return weight * masked_nll(denoiser, tokens, masked)
 
-    nll = common.nll_by_time(("reconstruction", "diffusion"), terms, vocab_size, prior_kl)
+    nll = common.nll_by_time(("reconstruction", "diffusion"), terms, vocab_size, ahead)
     return loss, nll, common.sampler(functools.partial(fill_masks, vocab_size))
+
+
+def prior_kl(objective: families.Masked, vocab_size: int) -> Callable[[int], float]:
+    """Makes the function that returns prior_kl of (1) by the length of a sequence, in nats."""
+    return lambda length: schedules.schedule(objective).prior_kl(length, vocab_size)
 
 
 def conditionals(objective: config.Objective, vocab_size: int) -> common.Conditionals:
@@ -86,6 +72,30 @@ def conditionals(objective: config.Objective, vocab_size: int) -> common.Conditi
         return logits(Denoiser(apply, params, None, vocab_size), xt)
 
     return common.Conditionals(at_hidden)
+
+
+def training_masks(
+    objective: families.Masked, u: Float[Array, " B"], masks: keys.RowKeys, length: int, step=None
+) -> tuple[Bool[Array, "B L"], Float[Array, " B"]]:
+    """Draws the masks of the training loss by u in [0, 1), and their weights of (1), (2) or (3)."""
+    chance, highest = masks.uniform(length), 1.0
+    if objective.low_noise_steps and step is not None:
+        highest = jnp.where(step < objective.low_noise_steps, objective.low_noise, 1.0)
+    if objective.estimator == "count":
+        masked, weight = exact_count_mask(chance, count_masked(u * highest, length)), None
+    else:
+        mask_prob, weight = time_weight(objective, (1 - u) * highest)  # times in (0, 1]
+        masked = chance < mask_prob[:, None]
+    count = jnp.sum(masked, axis=-1)
+    if objective.suffix:  # as many masks, at the end: none stays none
+        at_end = jnp.arange(length) >= length - count[:, None]
+        chosen = masks.fold_in(1).uniform(1) < objective.suffix
+        masked = jnp.where(chosen, at_end, masked)
+    if objective.weighting == "unweighted":  # of every masked token, at the scale of the bound
+        weight = jnp.full(len(u), 2.0)
+    elif weight is None:
+        weight = jnp.asarray(count_weights(objective, length).sum(0), jnp.float32)[count]
+    return masked, weight
 
 
 def logits(denoiser: Denoiser, xt: Int[Array, "B L"]) -> Float[Array, "B L V"]:

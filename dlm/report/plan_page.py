@@ -15,6 +15,7 @@ from dlm.laws.crossover import name_of
 from dlm.laws.plan import TrainingPlan
 from dlm.laws.words import plain
 from dlm.report.terminal import grid, prose
+from dlm.runs import OF_KIND
 
 HEAD = (
     "family",
@@ -209,6 +210,8 @@ def _bounds(a: Advice) -> list[str]:
 
 def _is_exact(f: FamilyAdvice) -> bool:
     known = FAMILIES.get(short(f.family))
+    if f.family.endswith(OF_KIND["exact"]):
+        return True
     return is_reference(f.family) if known is None else known.exact
 
 

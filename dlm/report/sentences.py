@@ -134,12 +134,25 @@ def _trend(crossover: Crossover) -> str:
     return f"{text}{after}."
 
 
+def _where(final: Final) -> str:
+    """The part of the validation split on which two final numbers are compared."""
+    if not final.tightened:
+        return "the whole validation split"
+    return f"{final.challenger_estimate.tokens:,} tokens of the validation split"
+
+
+def _by(name: str) -> str:
+    """How a number was scored, in parentheses; "" of the loss in the results."""
+    return f" ({name})" if name else ""
+
+
 def _ending(crossover: Crossover, final: Final) -> str:
     a, b = name_of(final.reference), name_of(final.challenger)
     difference = with_error(final.comparison.difference, final.comparison.stderr, sign=True)
     text = (
-        f"Final, best weights on the whole validation split: {b} "
-        f"{measured(final.challenger_estimate)}, against {a} {measured(final.reference_estimate)}; "
+        f"Final, best weights on {_where(final)}: {b} "
+        f"{measured(final.challenger_estimate)}{_by(final.challenger_by)}, against {a} "
+        f"{measured(final.reference_estimate)}{_by(final.reference_by)}; "
         f"difference {difference} nats per token. {sentence(final.comparison.conclusion)}."
     )
     if (crossover.gap < 0) != (final.comparison.difference < 0):

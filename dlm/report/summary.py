@@ -28,6 +28,7 @@ class Difference:
     value: float
     stderr: float
     outcome: str  # BETTER, WORSE, UNDECIDED, NOTHING or NO_ORDER of dlm/report/verdict.py
+    by: str  # the numbers beyond the losses that are compared, such as "orders 16"; "": none
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,8 @@ def _difference(final: Final | None) -> Difference | None:
     if final is None:
         return None
     compared = final.comparison
-    return Difference(compared.difference, compared.stderr, verdict.outcome(final))
+    how = verdict.scored_by(final)
+    return Difference(compared.difference, compared.stderr, verdict.outcome(final), how)
 
 
 def _mean(setting: Setting, name: str) -> float | None:
@@ -286,6 +288,7 @@ def table(s: Summary) -> tuple[list[str], list[list[str]]]:
         "kind": lambda p, f: f.kind.removeprefix("upper "),
         f"minus {reference}": lambda p, f: signed(f.difference),
         "shows": lambda p, f: f.difference.outcome if f.difference else "",
+        "by": lambda p, f: f.difference.by if f.difference else "",
         "best epoch": lambda p, f: number(f.best_epoch, 3),
         "overtakes at equal settings": lambda p, f: f.overtakes_equal,
         "overtakes the best": lambda p, f: f.overtakes,

@@ -54,17 +54,23 @@ def lead(final: Final) -> str:
     names = name_of(final.challenger), name_of(final.reference)
     estimates = final.challenger_estimate, final.reference_estimate
     order = slice(None) if final.comparison.difference < 0 else slice(None, None, -1)
-    (low, high), (lower, _) = names[order], estimates[order]
+    low, high = names[order]
     by = f"{with_error(abs(final.comparison.difference), final.comparison.stderr)} nats per token"
     shows = outcome(final)
+    by += f", by {how}" if (how := scored_by(final)) else ""
     if shows == UNDECIDED:
         return f"{low} is ahead by {by}, not decided"
     if shows == NOTHING:
         return f"the upper bound of {high} lies {by} above {low}, which shows nothing"
     if shows == NO_ORDER:
         return f"the upper bound of {low} lies {by} below that of {high}, which does not order them"
-    least = "at least " if lower.kind == "upper bound" else ""
-    return f"{low} is better than {high} by {least}{by}"
+    exact = {e.kind for e in estimates} == {"exact"}
+    return f"{low} is better than {high} by {'' if exact else 'at least '}{by}"
+
+
+def scored_by(final: Final) -> str:
+    """The numbers beyond the losses that are compared: "orders 16"; "" if none are."""
+    return " and ".join(dict.fromkeys(filter(None, (final.challenger_by, final.reference_by))))
 
 
 def _leads(finals: Sequence[Final]) -> list[str]:

@@ -1,9 +1,11 @@
 """Runs on disk: their folders, records and groups. Nothing here loads JAX."""
 
 from dlm.runs.groups import (
+    OF_KIND,
     Family,
     Panel,
     Setting,
+    family_of,
     panel_key,
     panels,
     setting_of,
@@ -24,11 +26,13 @@ __all__ = [
     "COLUMNS",
     "Curve",
     "Family",
+    "OF_KIND",
     "Panel",
     "Run",
     "Setting",
     "best_tokens",
     "data_of",
+    "family_of",
     "folders",
     "is_run",
     "load",

@@ -216,5 +216,5 @@ def identity(c: config.Config, info: RunInfo) -> dict[str, Any]:
         objective=c.objective.name,
         corpus=c.corpus.name,
         seed=c.train.seed,
-        kind="exact" if c.objective.family.exact else "upper bound",
+        kind=c.objective.family.kind,
     )

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from dlm.config import FAMILIES
+from dlm.runs.estimate import KINDS
 from dlm.runs.load import Run, value_at
 from dlm.runs.schema import DIVERGED, FINISHED
 
@@ -21,6 +23,8 @@ NOT_A_SETTING = (
     *("corpus", "tokenizer", "mesh", "train.seed"),
     *("model.remat", "train.microbatches", "train.steps_per_call", "train.checkpoint_every"),
 )
+
+OF_KIND = {kind: f"-{kind.replace(' ', '-')}" for kind in KINDS}  # see `family_of`
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +98,11 @@ def panels(runs: Iterable[Run]) -> tuple[list[Panel], list[tuple[Run, str]]]:
             continue
         key = panel_key(run)
         setting = json.dumps(setting_of(run.config), sort_keys=True)
-        trials.setdefault((key, run.objective), set()).add(setting)
+        name = family_of(run.objective, run.result.get("kind"))
+        trials.setdefault((key, name), set()).add(setting)
         if run.status == DIVERGED:
             continue
-        family = chosen.setdefault(key, {}).setdefault(run.objective, {})
+        family = chosen.setdefault(key, {}).setdefault(name, {})
         seeds = family.setdefault(setting, {})
         twin = seeds.setdefault(run.result["seed"], run)
         if twin is not run:
@@ -113,6 +118,14 @@ def panels(runs: Iterable[Run]) -> tuple[list[Panel], list[tuple[Run, str]]]:
         corpus, fingerprint, unique_tokens, seq_len, _ = key
         grouped.append(Panel(corpus, fingerprint, unique_tokens, seq_len, families))
     return grouped, excluded
+
+
+def family_of(objective: str, kind: str | None) -> str:
+    """The name of a run's family: its objective, and the kind of its number ("dual-exact") if that
+    is another than the objective's own. Losses of two kinds are never those of one family."""
+    known = FAMILIES.get(objective)
+    own = known.kind if known else kind
+    return objective if kind is None or kind == own else objective + OF_KIND[kind]
 
 
 def panel_key(run: Run) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from dlm import disk, sealed
 from dlm.errors import DlmError
@@ -79,6 +79,11 @@ def _scored(folder: Path, entry: dict[str, Any]) -> Scored:
 def file_name(name: str, windows: int) -> str:
     """`nll-orders-16-on-128.npy`: the file of each window's nats."""
     return f"nll-{re.sub(r'[^a-z0-9]+', '-', name.lower())}-on-{windows}.npy"
+
+
+def spread(count: int, of: int) -> Int[np.ndarray, " count"]:
+    """`count` numbers below `of`, spread evenly: windows of all documents, not of the first ones."""
+    return np.arange(count) * of // count
 
 
 def _key(scored: Scored) -> tuple[str, int]:

@@ -112,7 +112,7 @@ class RunResult(Ended):
     best_epoch: float
     best_flops: float
     last_validation_loss: float | None
-    mc_samples: int  # Monte Carlo samples of a bound
+    mc_samples: int | None  # Monte Carlo samples of the final score; 0: it is exact
     seconds: float  # of training
     tokens_per_second: float
     mfu: float | None
@@ -122,6 +122,7 @@ class RunResult(Ended):
     warnings: list[str]  # what went wrong and cost no number
     validation_loss: float | None  # this and what follows: None if the run diverged
     validation_stderr: float | None
+    validation_mc_stderr: float | None  # the part of it that is Monte Carlo noise; 0: it is exact
     validation_tokens: int | None
     bits_per_byte: float | None
     train_loss: float | None

@@ -32,6 +32,7 @@ COLUMNS: dict[str, type] = {
     **{
         "validation_loss": float,
         "validation_stderr": float,
+        "validation_mc_stderr": float,
         "validation_tokens": int,
         "mc_samples": int,
     },

@@ -12,11 +12,15 @@ from jaxtyping import Float, Int
 
 from dlm import config
 from dlm.config import planning
+from dlm.config.method import Method
 from dlm.data import windows as data
 from dlm.data.store import Store
+from dlm.evaluation import likelihood
 from dlm.evaluation import score as evaluation
+from dlm.evaluation.likelihood import Likelihood
 from dlm.model import Params, sharding
 from dlm.runs.estimate import Estimate
+from dlm.runs.likelihoods import spread
 
 
 class Windows(NamedTuple):
@@ -38,6 +42,7 @@ class Scored(NamedTuple):
 
     estimate: Estimate
     nats: Float[np.ndarray, " n"]
+    mc_samples: int  # Monte Carlo samples per window; 0: the loss is exact
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,13 +75,9 @@ class Prepared:
         The validation windows are spread over all documents, not the first ones.
         """
         validation, train = self.all_windows
-        total = len(validation.tokens)
-        count = min(self.config.evaluation.sequences or total, total)
-        spread = np.arange(count) * total // count
-        return Splits(
-            Windows(validation.tokens[spread], validation.documents[spread]),
-            Windows(train.tokens[:count], train.documents[:count]),
-        )
+        tracked = chosen(validation, self.config.evaluation.sequences)
+        count = len(tracked.tokens)
+        return Splits(tracked, Windows(train.tokens[:count], train.documents[:count]))
 
 
 def prepare(c: config.Config, store: Store) -> Prepared:
@@ -104,20 +105,45 @@ def prepare(c: config.Config, store: Store) -> Prepared:
 def score(prepared: Prepared, params: Params, *, final: bool) -> tuple[Scored, Scored]:
     """Scores validation windows and up to as many training windows with one estimator.
 
-    `final`: all windows and `evaluation.final_mc_samples`; otherwise the tracked windows and
-    `evaluation.mc_samples`. An exact likelihood takes one pass, as nothing is drawn.
+    `final`: all windows, with Monte Carlo samples until `evaluation.mc_stderr` is met; otherwise the
+    tracked windows with `evaluation.mc_samples`. An exact likelihood draws nothing.
     """
+    e = prepared.config.evaluation
+    score_part = _score_final if final else _score_tracked
+    validation, train = prepared.all_windows if final else prepared.tracked_windows
+    how = Method(mc_stderr=e.mc_stderr)
+    return score_part(prepared, params, validation, how), score_part(prepared, params, train, how)
+
+
+def _score_final(prepared: Prepared, params: Params, windows: Windows, how: Method) -> Scored:
+    first = next(iter(score_by(prepared, params, windows, how).values()))
+    return Scored(first.estimate, first.nats, first.mc_samples)
+
+
+def _score_tracked(prepared: Prepared, params: Params, windows: Windows, how: Method) -> Scored:
+    c, exact = prepared.config, prepared.config.objective.family.exact
+    passes = 1 if exact else c.evaluation.mc_samples
+    nats = evaluation.score(
+        c, prepared.store.vocab_size, params, windows.tokens, passes, prepared.mesh
+    )
+    kind = "exact" if exact else "upper bound"
+    lengths = np.full(len(nats), c.data.seq_len)
+    estimate = evaluation.estimate(nats, lengths, windows.documents, kind)
+    return Scored(estimate, nats, 0 if exact else passes)
+
+
+def score_by(
+    prepared: Prepared, params: Params, windows: Windows, how: Method
+) -> dict[str, Likelihood]:
+    """Scores windows by any number for a likelihood; see `likelihood.score_windows`."""
     c = prepared.config
-    exact = c.objective.family.exact
-    passes = c.evaluation.final_mc_samples if final else c.evaluation.mc_samples
-    passes = 1 if exact else passes
-    scored = []
-    for windows in prepared.all_windows if final else prepared.tracked_windows:
-        nats = evaluation.score(
-            c, prepared.store.vocab_size, params, windows.tokens, passes, prepared.mesh
-        )
-        kind = "exact" if exact else "upper bound"
-        lengths = np.full(len(nats), c.data.seq_len)
-        estimate = evaluation.estimate(nats, lengths, windows.documents, kind)
-        scored.append(Scored(estimate, nats))
-    return scored[0], scored[1]
+    member = likelihood.Member(c.model, c.objective, params)
+    where = (how, c.evaluation.batch_size, prepared.mesh)
+    return likelihood.score_windows([member], prepared.store.vocab_size, *windows, *where)
+
+
+def chosen(windows: Windows, count: int) -> Windows:
+    """`count` windows, spread evenly over all of them; 0: all."""
+    total = len(windows.tokens)
+    rows = spread(min(count or total, total), total)
+    return Windows(windows.tokens[rows], windows.documents[rows])

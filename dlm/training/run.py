@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from dlm import config, disk, private
+from dlm.config.method import parse
 from dlm.data.store import Store, notes
 from dlm.errors import DlmError, one_line
-from dlm.evaluation import sampling, score
+from dlm.evaluation import likelihood, sampling, score
 from dlm.model import Params, keys, sharding
-from dlm.runs import bucket
+from dlm.runs import bucket, likelihoods
 from dlm.runs import folder as run_folder
 from dlm.runs.load import value_at
 from dlm.runs.schema import (
@@ -70,6 +71,9 @@ def train_and_score(
             disk.write_array(folder / run_folder.NLL, scored[0].nats)
             documents = prepared.all_windows.validation.documents
             disk.write_array(folder / run_folder.NLL_DOCUMENTS, documents)
+        if c.evaluation.final:
+            with _warned(f"not scored by {c.evaluation.final}", warnings):
+                _score_further(prepared, outcome.best, folder)
         with _warned("no samples", warnings):
             samples = _samples(c, store, outcome.best)
             if distributed.primary():
@@ -83,6 +87,15 @@ def train_and_score(
             result = _result(prepared, info, progress, scored, warnings)
             run_folder.finish(folder, result)
     return result
+
+
+def _score_further(prepared: Prepared, params: Params, folder: Path) -> None:
+    """Scores the best weights by the number of evaluation.final, and keeps it in the run's folder."""
+    how = parse(prepared.config.evaluation.final)
+    windows = prepare.chosen(prepared.all_windows.validation, how.windows)
+    numbers = prepare.score_by(prepared, params, windows, how)
+    if distributed.primary():
+        likelihoods.write(folder, likelihood.to_keep(numbers, how))
 
 
 def _start(prepared: Prepared, folder: Path, info: RunInfo) -> RunStart:
@@ -143,7 +156,7 @@ def _result(
         best_epoch=progress.best_step * plan.tokens_per_step / plan.unique_tokens,
         best_flops=progress.best_step * plan.flops_per_step,
         last_validation_loss=progress.last_loss,
-        mc_samples=c.evaluation.final_mc_samples,
+        mc_samples=scored[0].mc_samples if scored else None,
         seconds=progress.seconds,
         tokens_per_second=progress.tokens_per_second,
         mfu=progress.mfu,
@@ -153,6 +166,7 @@ def _result(
         warnings=warnings,
         validation_loss=val_estimate and val_estimate.value,
         validation_stderr=val_estimate and val_estimate.stderr,
+        validation_mc_stderr=val_estimate and val_estimate.mc_stderr,
         validation_tokens=val_estimate and val_estimate.tokens,
         bits_per_byte=val_estimate and score.bits_per_byte(val_estimate, store.bytes_per_token),
         train_loss=train_estimate and train_estimate.value,

@@ -112,14 +112,14 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("critical", "--laws", "none.json"), "none.json"),
     (("figures",), "nothing to draw"),
     # a plan
-    (("plan",), "dlm plan: needs --unique-tokens, such as 1e8; dlm plan --help shows examples"),
-    (("plan", "--unique-tokens", "100M"), "--unique-tokens=100M: must be a number"),
-    (("plan", "tiny_experiment"), "did you mean tiny_experiment.py?"),
-    (("plan", RUN[1], "--hours", "3"), "--hours: goes without EXPERIMENT"),
-    (("optimum",), "dlm optimum: needs LAWS, --flops"),
+    (("plan",), "dlm plan: needs --unique-tokens"),
+    (("plan", "--unique-tokens", "1e8"), "give one of --hours"),
+    (("plan", "--unique-tokens", "100", "--flops", "1e20"), "write 1e+08 for 100 million"),
+    (("plan", "--unique-tokens", "1e8", "--hours", "9", "--device", "h10"), "did you mean h100?"),
+    (("plan", RUN[1], "--hours", "9"), "--hours: goes without EXPERIMENT"),
+    (("plan", "topics"), "did you mean experiments/topics.py?"),
     (("optimum", "paper"), "dlm optimum: needs --flops"),
-    (("optimum", "paper", "--flops", "0"), "--flops=0: must be above 0"),
-    (("optimum", "paper", "--flops", "1", "--config.model.layers=3"), "takes no overrides"),
+    (("optimum", "pape", "--flops", "1e20"), "did you mean paper?"),
 ]
 
 

@@ -77,6 +77,11 @@ def test_the_written_experiment_is_planned_by_dlm_run(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     assert dlm("plan", *WEEK, "--write", "experiments/mine.py") == 0
     assert "written: experiments/mine.py" in capsys.readouterr().out
+    assert dlm("plan", *WEEK, "--write", "experiments/mine.py") == 0  # its own file, written anew
+    Path("experiments/yours.py").write_text("# not a plan's")
+    capsys.readouterr()
+    assert dlm("plan", *WEEK, "--write", "experiments/yours.py") == 2
+    assert "no plan wrote it" in capsys.readouterr().err
     assert dlm("run", "experiments/mine.py", "--dry-run") == 0
     out = capsys.readouterr().out
     assert out.startswith("6 runs") and "masked size=632m" in out and "ar size=1266m" in out
@@ -122,7 +127,7 @@ def test_a_long_run_below_the_papers_critical_compute_is_warned_of() -> None:
 def test_an_experiment_on_named_devices_takes_its_flops_over_their_speed(tmp_path, capsys) -> None:
     words = ("plan", ROOT / "experiments" / "smoke.py", "--workdir", tmp_path)
     assert dlm(*words, "--device", "1e9", "--devices", "1", "--json") == 0
-    found = json.loads(capsys.readouterr().out.partition("\n")[2])
+    found = json.loads(capsys.readouterr().out)
     assert found["runs"] == 2 and found["workers"] == 1
     assert found["seconds"] == pytest.approx((found["training"] + found["after"]) / 1e9)
     assert dlm(*words, "--device", "h100") == 0

@@ -15,7 +15,7 @@ from dlm.evaluation import sample_quality
 from dlm.format import with_error
 from dlm.training.run import restore_best
 
-FAMILIES = ("ar", "masked", "block", "d3pm", "flow", "gaussian", "any_order")
+FAMILIES = ("ar", "masked", "dual", "block", "d3pm", "flow", "gaussian", "any_order")
 EXPERIMENT = """
 from dlm import config
 
@@ -26,7 +26,7 @@ def get_config(scale="laptop"):
     c.data.seq_len = 16
     c.model.layers, c.model.width, c.model.heads = 1, 16, 2
     c.train.duration, c.train.batch_size = "4 steps", 8
-    c.evaluation.final_mc_samples, c.evaluation.samples = 16, 1
+    c.evaluation.samples = 1
     return c
 
 def sweep(scale="laptop"):
@@ -250,7 +250,7 @@ def get_config(scale="laptop"):
     c.train.duration, c.train.batch_size = "2500 steps", 64
     c.optimizer.lr = 4e-3
     c.evaluation.every = "1000 steps"
-    c.evaluation.final_mc_samples = 8
+    c.evaluation.mc_stderr = 1.0
     return c
 
 def sweep(scale="laptop"):

@@ -42,23 +42,40 @@ def refusal(machine: Machine | None = HERE, **overrides) -> str:
 
 
 def test_work_counts_held_out_and_as_many_training_windows_pass_by_pass():
-    c = resolved(objective__name="masked", evaluation__final_mc_samples=5, evaluation__samples=3)
+    c = resolved(objective__name="masked", evaluation__samples=3)
     p = planned(c)
     forward = p.flops_per_step / 3 / 16
     w = planning.work(c, p)
     assert w.training == p.steps * p.flops_per_step
-    assert w.final == pytest.approx(forward * 5 * 2 * (2_000 // 64), rel=FLOAT64)
+    assert w.final == pytest.approx(forward * 8 * 2 * (2_000 // 64), rel=FLOAT64)
     assert w.tracked == pytest.approx(len(p.evaluate_at) * forward * 2 * (2_000 // 64), rel=FLOAT64)
     assert w.samples == pytest.approx(3 * 64 * forward, rel=FLOAT64)  # a call a token
     assert w.after == w.tracked + w.final + w.samples
     some = planning.work(resolved(objective__name="masked", evaluation__sequences=10), p)
     assert some.tracked == pytest.approx(w.tracked * 10 / 31, rel=FLOAT64)
     few = planned(c, validation_tokens=100_000)  # of 312 training windows all
-    assert planning.work(c, few).final == pytest.approx(forward * 5 * (1562 + 312), rel=FLOAT64)
+    assert planning.work(c, few).final == pytest.approx(forward * 8 * (1562 + 312), rel=FLOAT64)
+    more = resolved(objective__name="masked", evaluation__final="orders:4 on 10 windows")
+    orders = planning.work(more, p).final - w.final
+    assert orders == pytest.approx(forward * 10 * 4 * 64, rel=FLOAT64)  # a call a token
+
+
+def test_training_of_two_directions_costs_by_the_share_of_each():
+    def both(name: str, **options) -> tuple[float, float]:
+        named = {f"objective__{key}": value for key, value in options.items()}
+        p = planned(resolved(objective__name=name, **named))
+        return p.flops_per_step, p.flops_per_pass
+
+    assert both("dual", ar_share=0) == both("masked")  # noise: AR with a row for MASK
+    assert both("dual", ar_share=1, scored_as="ar") == both("noise")
+    step, as_masked = both("dual", ar_share=0.25)
+    as_ar = both("dual", ar_share=0.25, scored_as="ar")[1]
+    mean = 0.25 * as_ar + 0.75 * as_masked
+    assert as_ar < as_masked and step == pytest.approx(3 * 16 * mean, rel=FLOAT64)
 
 
 def test_an_exact_likelihood_takes_one_pass_and_samples_from_a_cache():
-    c = resolved(evaluation__final_mc_samples=1000, evaluation__samples=3)
+    c = resolved(evaluation__final="orders:16", evaluation__samples=3)
     p = planned(c)
     w = planning.work(c, p)
     forward = p.flops_per_step / 3 / 16
@@ -77,6 +94,8 @@ def test_an_exact_likelihood_takes_one_pass_and_samples_from_a_cache():
         (dict(objective__name="flow", objective__path="uniform"), 128),
         (dict(objective__name="block", objective__block=8), 4.5),
         (dict(objective__name="any_order"), 1),
+        (dict(objective__name="dual", objective__ar_share=0), 64),
+        (dict(objective__name="dual", objective__ar_share=1, objective__scored_as="ar"), 1),
     ],
 )
 def test_every_family_samples_in_its_own_number_of_passes(overrides, passes):
@@ -91,9 +110,11 @@ def test_every_family_samples_in_its_own_number_of_passes(overrides, passes):
     ("overrides", "words"),
     [
         (
-            dict(objective__name="masked", evaluation__final_mc_samples=10**12),
-            r"evaluation.final_mc_samples=1000000000000: must be at most [\d,]+: it needs 3.4×10²¹ "
-            r"FLOPs or more, .* times the training itself",
+            dict(
+                objective__name="masked", evaluation__final="orders:1024", train__duration="2 steps"
+            ),
+            r"evaluation.final='orders:1024': must be of fewer orders or windows: it needs .* FLOPs or "
+            r"more, .* times the training itself",
         ),
         (
             dict(objective__name="masked", evaluation__samples=10**9),
@@ -104,7 +125,7 @@ def test_every_family_samples_in_its_own_number_of_passes(overrides, passes):
             dict(objective__name="masked", evaluation__mc_samples=10**12),
             r"evaluation.mc_samples=1000000000000: must be at most",
         ),
-        (dict(evaluation__final_mc_samples=10**12), "^$"),  # an exact likelihood takes one
+        (dict(evaluation__final="orders:1024", train__duration="2 steps"), "^$"),  # it is exact
     ],
 )
 def test_scores_and_samples_without_end_are_refused_with_their_size(overrides, words):
@@ -112,9 +133,7 @@ def test_scores_and_samples_without_end_are_refused_with_their_size(overrides, w
 
 
 def test_a_trial_of_two_steps_may_cost_less_than_its_scores():
-    two = dict(
-        objective__name="masked", train__duration="2 steps", evaluation__final_mc_samples=512
-    )
+    two = dict(objective__name="masked", train__duration="2 steps", evaluation__final="orders:8")
     c = resolved(**two)
     w = planning.work(c, planned(c))
     assert w.final > planning.MOST_TIMES_TRAINING * w.training
@@ -248,7 +267,7 @@ import json, sys, pathlib
 from dlm.cli import main as cli
 codes = [cli.main(["run", {str(path)!r}, "--workdir", "runs", "--config." + word])
          for word in ("mesh.fsdp=2", "model.width=1000000000", "train.duration=1e29 steps",
-                      "evaluation.final_mc_samples=1e12")]
+                      "evaluation.mc_samples=1e12")]
 print(json.dumps([codes, "jax" in sys.modules, [p.name for p in pathlib.Path("runs").glob("*")]]))
 """
     done = subprocess.run(

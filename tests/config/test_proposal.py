@@ -92,6 +92,15 @@ def test_the_written_file_is_an_experiment_around_what_is_advised(
     assert all(len(line) <= 100 for line in question.splitlines())
 
 
+def test_a_recipe_holds_the_options_of_its_family_that_are_not_the_defaults() -> None:
+    changes = {"objective.name": "masked", "objective.schedule": "cosine"}
+    c = experiment.edited(config.base(), changes.items())
+    settings = proposal.recipe_of(config.to_json(c), 128).settings
+    assert {k: v for k, v in settings.items() if k.startswith("objective.")} == {
+        "objective.schedule": "cosine"
+    }
+
+
 def test_a_run_of_ones_own_lends_its_recipe_to_the_file(tmp_path) -> None:
     changes = {"corpus.name": "topics", "corpus.options.topics": 8, "optimizer.lr": 1e-3}
     changes |= {"data.seq_len": 32, "train.duration": "7 epochs", "model.layers": 3}
@@ -110,3 +119,12 @@ def test_a_run_of_ones_own_lends_its_recipe_to_the_file(tmp_path) -> None:
     assert {c.data.unique_tokens for c in configs} == {6400}
     tiny = experiment.expand(*experiment.load(written(tmp_path, 6400, 4e5, 1e12, recipe), "smoke"))
     assert {c.model.width for c in tiny} == {32} and {c.train.duration for c in tiny} == {"2 steps"}
+
+
+def test_a_recipe_runs_no_file_of_an_objective() -> None:
+    values = config.to_json(experiment.edited(config.base(), ()))
+    values["objective"] |= {"name": "mine", "file": "/nowhere/mine.py"}
+    with pytest.raises(DlmError, match="built-in objective"):
+        proposal.recipe_of(values, 17)
+    with pytest.raises(DlmError):  # of another version
+        proposal.recipe_of({"corpus": {"name": "digits"}}, 17)

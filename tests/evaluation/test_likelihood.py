@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from dlm import config, objectives
+from dlm.config.family import PATHS
+from dlm.config.method import BOUNDS, Method
 from dlm.errors import DlmError
-from dlm.evaluation import likelihood, score
-from dlm.evaluation.likelihood import Method
+from dlm.evaluation import likelihood
 from dlm.model import keys, sharding
 from dlm.objectives import checks, common, reveal
+from dlm.runs.likelihoods import spread
 from tolerances import FLOAT64, NATS, PROBABILITY
 
 V, L = checks.VOCABULARY, checks.LENGTH
@@ -30,7 +32,7 @@ REVEALING = {
 @functools.cache
 def bench(name: str, seed: int = 0) -> checks.Bench:
     """A random model of a family; other seeds are other models of one family."""
-    b = checks.bench(objectives.make(config.Objective(**REVEALING.get(name, dict(name=name))), V))
+    b = checks.bench(objectives.make(config.objective(**REVEALING.get(name, dict(name=name))), V))
     return b._replace(params=b.network.init(jax.random.key(seed))) if seed else b
 
 
@@ -170,7 +172,7 @@ def path_nats(name: str, path: str, tokens_per_call: int) -> np.ndarray:
     return np.asarray(_path_program(name, path)(tokens_per_call), np.float64)
 
 
-@pytest.mark.parametrize("path", reveal.PATHS)
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", REVEALING)
 def test_along_every_path_the_probabilities_of_all_strings_sum_to_one(name, path):
     for tokens_per_call in (1, 2, 3, 4):
@@ -228,7 +230,7 @@ def test_the_sampler_of_a_path_draws_each_string_as_often_as_its_likelihood_says
 
 def test_left_to_right_is_autoregression_where_a_model_is_one():
     """Blocks of one token, and any order asked from left to right, have the likelihood of AR."""
-    one = objectives.make(config.Objective(name="block", block=1), V)
+    one = objectives.make(config.objective("block", block=1), V)
     b = checks.bench(one)
     known = one.conditionals
     how = (known, b.network.apply, b.params, b.strings, "left-to-right")
@@ -273,7 +275,7 @@ def scored(name: str, method: Method, seeds=(0,), windows=WINDOWS, **options):
     members = []
     for seed in seeds:
         b = bench(name, seed)
-        c = config.Objective(**(REVEALING.get(name, dict(name=name)) | options))
+        c = config.objective(**(REVEALING.get(name, dict(name=name)) | options))
         members.append(likelihood.Member(checks.MODEL, c, b.params))
     mesh = sharding.make_mesh(config.Config())
     documents = DOCUMENTS[: len(windows)]
@@ -308,7 +310,7 @@ def windows_numbers() -> np.ndarray:
 
 
 def test_exact_objectives_give_their_likelihood_whatever_is_asked():
-    for bound in likelihood.BOUNDS:
+    for bound in BOUNDS:
         found = scored("ar", Method(bound))
         assert list(found) == ["exact"] and found["exact"].estimate.kind == "exact"
     b = bench("ar")
@@ -366,9 +368,7 @@ def test_a_method_says_what_is_right(options, words):
 def test_members_of_other_objectives_are_no_ensemble():
     b = bench("masked")
     members = [
-        likelihood.Member(
-            checks.MODEL, config.Objective(name="masked", schedule=schedule), b.params
-        )
+        likelihood.Member(checks.MODEL, config.objective("masked", schedule=schedule), b.params)
         for schedule in ("linear", "cosine")
     ]
     mesh = sharding.make_mesh(config.Config())
@@ -377,5 +377,5 @@ def test_members_of_other_objectives_are_no_ensemble():
 
 
 def test_windows_that_are_scored_are_spread_over_the_split():
-    assert score.spread(3, 9).tolist() == [0, 3, 6]
-    assert score.spread(9, 9).tolist() == list(range(9))
+    assert spread(3, 9).tolist() == [0, 3, 6]
+    assert spread(9, 9).tolist() == list(range(9))

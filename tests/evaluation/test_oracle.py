@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dlm.config.family import PATHS
 from dlm.data.corpora import known
 from dlm.evaluation import likelihood, oracle
-from dlm.objectives import reveal
 from tolerances import NATS
 
 V, L = 3, 4
@@ -28,7 +28,7 @@ def nats(path: str, tokens_per_call: int) -> np.ndarray:
     return np.asarray(jax.jit(lambda: likelihood.path_nll(*how))(), np.float64)
 
 
-@pytest.mark.parametrize("path", reveal.PATHS[:4])
+@pytest.mark.parametrize("path", PATHS[:4])
 def test_one_token_a_call_is_the_chain_itself_along_any_path(path):
     np.testing.assert_allclose(nats(path, 1), -LOG_P, rtol=NATS)
 

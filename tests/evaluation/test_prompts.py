@@ -22,7 +22,8 @@ BYTES = tokenizers.make(config.Tokenizer(kind="bytes"), lambda: [])
 
 def store(tokenizer: Any = CHARS) -> Any:
     manifest = types.SimpleNamespace(name="prose")
-    return types.SimpleNamespace(tokenizer=tokenizer, manifest=manifest, vocab_size=9)
+    train = np.zeros(6400, np.uint16)
+    return types.SimpleNamespace(tokenizer=tokenizer, manifest=manifest, vocab_size=9, train=train)
 
 
 def word_pieces() -> tokenizers.Tokenizer:

@@ -736,7 +736,7 @@ def test_one_width_does_not_identify_the_exponent_of_size():
     each = tables.make(runs.N, runs.D, runs.U, runs.loss)  # even were they all independent
     found = fits.fit(named("chinchilla"), each, starts=16)
     seen = planted.profile(found, "alpha")
-    verdict = verdicts._verdict(found, seen, fits.LEVEL)
+    verdict = verdicts._verdict(found, seen)
     assert not verdict.identified and "fits as well, within the noise" in verdict.reason
 
 

@@ -84,7 +84,7 @@ def test_a_verdict_follows_from_the_wider_of_its_intervals(identified, low, high
     samples = dict(identified.fit.samples) | {"R_D": np.linspace(*boot, 3)}
     fit = dataclasses.replace(identified.fit, samples=samples)
     p = dataclasses.replace(identified.profiles["R_D"], low=low, high=high)
-    found = verdicts._verdict(fit, p, fits.LEVEL)
+    found = verdicts._verdict(fit, p)
     assert (found.identified, found.reason) == (not reason, reason)
 
 
@@ -107,7 +107,7 @@ def test_after_two_steps_the_bootstrap_decides(identified):
         (dataclasses.replace(two, samples={}), "no interval without resamples, as step one has its "
          "own noise"),
     ):  # fmt: skip
-        found = verdicts._verdict(fit, identified.profiles["R_D"], fits.LEVEL)
+        found = verdicts._verdict(fit, identified.profiles["R_D"])
         assert (found.identified, found.reason) == (False, reason)
         assert found.profile == (identified.profiles["R_D"].low, identified.profiles["R_D"].high)
 
@@ -117,7 +117,7 @@ def test_each_kind_of_coefficient_has_its_width(identified):
                                ("E", 1.4, True), ("E", 1.6, False), ("B", 90.0, True)):  # fmt: skip
         p = dataclasses.replace(identified.profiles[name], low=1.0, high=high)
         fit = dataclasses.replace(identified.fit, samples={})
-        assert verdicts._verdict(fit, p, fits.LEVEL).identified == enough
+        assert verdicts._verdict(fit, p).identified == enough
     assert verdicts.rule(identified.fit) == (
         "A coefficient is identified if the wider of its 90% intervals, by profile and by bootstrap, "
         "has two ends within a factor of 1.5 (E); 100 (B); 2 (beta); 10 (R_D)."

@@ -11,12 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import io_callback
+from scipy.special import rel_entr
 
 from dlm import config, objectives
 from dlm.config import family
 from dlm.errors import DlmError
 from dlm.model import keys, transformer
-from dlm.objectives import checks, orders, reveal, schedules
+from dlm.objectives import (
+    ar,
+    checks,
+    common,
+    d3pm,
+    dual,
+    masked,
+    orders,
+    reveal,
+    schedules,
+)
 from tolerances import FLOAT64, FORMULA, NATS, PROBABILITY, ULP
 
 SCHEDULES = ("linear", "cosine", "polynomial", "loglinear", "geometric")
@@ -31,6 +42,7 @@ VARIANTS: list[tuple[str, dict]] = [  # the quick ones
     ("any_order", {"orders": 0, "order_kind": "uniform"}),
     ("noise", {"noise": 0.3, "attention_noise": 0.5}),
     ("masked", {"schedule": "geometric"}),
+    ("dual", {}),
     ("block", {"block": 2}),
     ("d3pm", {}),
     ("flow", {"path": "uniform"}),
@@ -51,6 +63,10 @@ MORE: list[tuple[str, dict]] = [
     ("d3pm", {"transition": "absorbing"}),
     ("d3pm", {"transition": "absorbing", "timesteps": 4}),
     ("d3pm", {"parameterization": "score", "transition": "absorbing"}),
+    ("d3pm", {"transition": "mixed"}),
+    ("d3pm", {"transition": "mixed", "mask_share": 0.2, "timesteps": 4}),
+    ("d3pm", {"transition": "mixed", "mask_share": 0.9, "schedule": "geometric"}),
+    ("dual", {"scored_as": "ar", "ar_share": 0.25, "estimator": "count"}),
     ("flow", {}),
     ("gaussian", {"prediction": "epsilon"}),
 ]
@@ -215,57 +231,63 @@ def test_the_mask_path_of_flow_matching_is_masked_diffusion():
     assert abs(z.mean()) < 0.8
 
 
-@functools.cache
-def leave_one_out() -> np.ndarray:
-    """log p(symbol at i | string noised), of the toy model, at every noised string: [81, L, V]."""
+def leave_one_out(states: np.ndarray) -> np.ndarray:
+    """p(symbol at i | string noised), of the toy model, at noised strings: [strings, L, S]. Symbol V
+    is MASK, which the model never predicts."""
     network, params = toy(2, "none")
-    inputs = jnp.pad(STRINGS, ((0, 0), (1, 0)), constant_values=BOS)
+    ids = jnp.asarray(np.where(states == V, MASK, states))
+    inputs = jnp.pad(ids, ((0, 0), (1, 0)), constant_values=BOS)
     logits = np.asarray(network.apply(params, inputs, mask="full"), np.float64)[:, 1:, :V]
-    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    return np.pad(p, ((0, 0), (0, 0), (0, states.max() + 1 - V)))
 
 
-@pytest.mark.parametrize("steps", [2, 3])
-def test_the_uniform_chain_in_discrete_time_by_enumeration(steps):
+@pytest.mark.parametrize(("steps", "mask_share"), [(2, 0.0), (3, 0.0), (3, 0.3)])
+def test_a_chain_in_discrete_time_by_enumeration(steps, mask_share):
     """Transition by transition: the bound it draws is the exact one, and lies above -log p."""
-    x = np.exp(leave_one_out())  # states, positions, symbols
-    states = np.asarray(STRINGS)
-    index = {tuple(s): i for i, s in enumerate(states.tolist())}
+    S = V + (mask_share > 0)
+    limit = np.append(np.full(V, (1 - mask_share) / V), mask_share)[:S]
+    states = np.array(list(itertools.product(range(S), repeat=L)))
+    x = leave_one_out(states)  # states, positions, symbols
+    strings = [n for n, s in enumerate(states) if s.max() < V]
 
     def kernel(p, m):
-        return (1 - m) * p + m / V
+        return (1 - m) * p + m * limit
 
     def reverse(s: int) -> np.ndarray:
-        """p(x_{s-1} | x_s) between all strings, [81 from, 81 to]."""
+        """p(x_{s-1} | x_s) between all strings, [from, to]."""
         m, before = s / steps, (s - 1) / steps
         stays = (1 - m) / (1 - before)
-        there = stays * np.eye(V)[states] + (1 - stays) / V
+        there = stays * np.eye(S)[states] + (1 - stays) * limit[states][..., None]
         parts = there * kernel(x, before)
         parts /= parts.sum(-1, keepdims=True)
         return np.stack([
             np.prod([parts[:, i, to[i]] for i in range(L)], axis=0) for to in states
         ], axis=1)  # fmt: skip
 
-    p = np.full(len(states), V**-L)
+    p = np.prod(limit[states], axis=-1)
     for s in range(steps, 0, -1):
         p = p @ reverse(s)
+    p = p[strings]  # no MASK is left
     assert p.sum() == pytest.approx(1, rel=FLOAT64)
-    exact = np.zeros(len(states))
-    for n, string in enumerate(states):
+    exact = np.zeros(len(strings))
+    for n, string in enumerate(states[strings]):
         for s in range(1, steps + 1):
             m, before = s / steps, (s - 1) / steps
             here = np.prod(
-                [kernel(np.eye(V)[string[i]], m)[states[:, i]] for i in range(L)], axis=0
+                [kernel(np.eye(S)[string[i]], m)[states[:, i]] for i in range(L)], axis=0
             )
             stays = (1 - m) / (1 - before)
-            there = stays * np.eye(V)[states] + (1 - stays) / V
-            q = there * kernel(np.eye(V)[string], before)[None]
+            there = stays * np.eye(S)[states] + (1 - stays) * limit[states][..., None]
+            q = there * kernel(np.eye(S)[string], before)[None]
             q /= q.sum(-1, keepdims=True)
             model = there * kernel(x, before)
             model /= model.sum(-1, keepdims=True)
-            ratio = np.where(q > 0, q * np.log(np.where(q > 0, q, 1) / model), 0).sum((-1, -2))
+            ratio = rel_entr(q, model).sum((-1, -2))
             exact[n] += here @ ratio
-    assert (exact >= -np.log(p) - 1e-9).all() and index[tuple(states[5])] == 5
-    drawn, error = masked_nll(name="d3pm", timesteps=steps, passes=256, keys=12)
+    assert (exact >= -np.log(p) - 1e-9).all()
+    mixed = {"transition": "mixed", "mask_share": mask_share} if mask_share else {}
+    drawn, error = masked_nll(name="d3pm", timesteps=steps, passes=256, keys=12, **mixed)
     z = (drawn - exact) / error
     assert abs(z.mean()) < 0.6 and np.abs(z).max() < 8
 
@@ -278,6 +300,140 @@ def test_the_uniform_chain_comes_to_continuous_time():
         away.append(abs((found - limit).mean()))
     noise = float(np.hypot(a, b).mean() / math.sqrt(len(STRINGS)))
     assert away[1] < max(0.1 * away[0], LIMIT * noise) and away[1] < away[0]
+
+
+@pytest.mark.parametrize(("mask_share", "transition"), [(0.0, "uniform"), (1.0, "absorbing")])
+def test_a_mixture_at_its_ends_is_the_uniform_or_the_absorbing_chain(mask_share, transition):
+    network, params = toy(2, "none")
+    mixed = make_objective("d3pm", transition="mixed", mask_share=mask_share)
+    end, key = make_objective("d3pm", transition=transition), jax.random.key(4)
+
+    def both(g):
+        loss = functools.partial(g.loss, network.apply)
+        nll = g.nll(network.apply, params, STRINGS, key, 1).nats
+        return nll, jax.value_and_grad(lambda p: loss(p, STRINGS, key).nats)(params)
+
+    jax.tree.map(
+        np.testing.assert_array_equal, *(jax.jit(both, static_argnums=0)(g) for g in (mixed, end))
+    )
+    prompt, m = jnp.zeros((8, 1), jnp.int32), d3pm.chain(config.objective("d3pm"), V).schedule.end
+    assert m == 1
+    samples = [g.sample(network, params, key, prompt, L, steps=2) for g in (mixed, end)]
+    np.testing.assert_array_equal(*samples)
+
+
+def fixed_denoiser(states: int) -> common.Denoiser:
+    """Logits that depend on each position's own state: no network to compile."""
+    table = jax.random.normal(jax.random.key(8), (states, V))
+    return common.Denoiser(lambda _, inputs, **how: table[inputs], {}, None, V)
+
+
+@pytest.mark.parametrize("mask_share", [0.0, 0.3, 1.0])
+def test_the_rate_of_a_chain_is_that_of_its_short_steps(mask_share):
+    """Row by row under the same draws: the KL of a step of 1/T, times T, is the loss of (2)."""
+    c = d3pm.chain(config.objective("d3pm", transition="mixed", mask_share=mask_share), V)
+    t, draws = jnp.full(len(STRINGS), 0.5), keys.row_keys(jax.random.key(5), len(STRINGS))
+    rate = d3pm.rate_loss(c, fixed_denoiser(MASK + 1), STRINGS, t, draws)
+    steps = 1000
+    short = d3pm.discrete_step_kl(
+        c._replace(steps=steps), fixed_denoiser(MASK + 1), STRINGS, t * steps, draws
+    )
+    np.testing.assert_allclose(steps * short, rate, rtol=0.01)
+    assert float(rate.min()) >= 0 and float(rate.max()) > 1
+
+
+@pytest.mark.parametrize("mask_share", [0.0, 0.3, 1.0])
+def test_the_prior_of_a_chain_is_the_last_state_of_uniform_data(mask_share):
+    c = d3pm.chain(
+        config.objective("d3pm", transition="mixed", mask_share=mask_share, schedule="loglinear"), V
+    )
+    m = c.schedule.end
+    pi = np.append(np.full(V, (1 - mask_share) / V), mask_share)
+    q = (1 - m) * np.eye(V + 1)[:V] + m * pi  # of each token
+    expected = L * rel_entr(q, q.mean(0)).sum(-1)
+    np.testing.assert_allclose(d3pm.prior_kl(c, L), expected, rtol=1e-4)
+    ends = {
+        0.0: lambda: (1 - m + m / V) * math.log((1 - m) * V + m) + (V - 1) * m / V * math.log(m)
+    }
+    ends[1.0] = lambda: (1 - m) * math.log(V)
+    if mask_share in ends:
+        np.testing.assert_allclose(d3pm.prior_kl(c, L), L * ends[mask_share](), rtol=1e-3)
+
+
+def test_a_mixture_has_no_score_entropy():
+    c = config.base()
+    c.objective.update(name="d3pm", transition="mixed", parameterization="score")
+    with pytest.raises(DlmError, match="objective.transition='mixed': must be uniform or absorb"):
+        config.resolve(c)
+
+
+# --- two families in one ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("share", "name"), [(1.0, "ar"), (0.0, "masked")])
+def test_a_dual_model_of_one_direction_trains_in_the_bits_of_that_family(share, name):
+    network, params = toy(2)
+    key = jax.random.key(6)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def slope(g):
+        return jax.value_and_grad(lambda p: g.loss(network.apply, p, STRINGS, key).nats)(params)
+
+    one, two = (slope(g) for g in (make_objective("dual", ar_share=share), make_objective(name)))
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+
+
+@pytest.mark.parametrize(("scored_as", "exact"), [("ar", True), ("masked", False)])
+def test_a_dual_model_is_scored_and_sampled_as_either_family(scored_as, exact):
+    network, params = toy(2)
+    dual_, alone, key = make_objective("dual", scored_as=scored_as), make_objective(scored_as), 7
+    assert dual_.family.exact == config.objective("dual", scored_as=scored_as).family.exact == exact
+    assert (dual_.conditionals is None) == exact
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def both(g):
+        prompt, draw = jnp.zeros((8, 1), jnp.int32), jax.random.key(key)
+        nll = g.nll(network.apply, params, STRINGS, draw, 2).nats
+        return nll, g.sample(network, params, draw, prompt, L)
+
+    jax.tree.map(np.testing.assert_array_equal, both(dual_), both(alone))
+
+
+def test_a_batch_of_both_directions_is_the_sum_of_its_rows_losses():
+    """Each row by the family that it was drawn for, which costs what that family alone does."""
+    network, params = toy(2)
+    c = config.objective("dual", ar_share=0.3, suffix=0.5)
+    draws = keys.row_keys(jax.random.key(9), len(STRINGS))
+
+    @jax.jit
+    def both():
+        times, masks, _ = draws.split(3)
+        left_to_right, u = dual.directions(c.ar_share, times)
+        hidden, weight = masked.training_masks(c, u, masks, L)
+        denoiser = common.Denoiser(network.apply, params, None, V)
+        example = ar.left_to_right(STRINGS, V)
+        return (
+            left_to_right,
+            objectives.make(c, V).loss(network.apply, params, STRINGS, draws).terms,
+            ar.token_nll(network.apply, params, example, None, V).sum(-1),
+            weight * masked.masked_nll(denoiser, STRINGS, hidden),
+        )
+
+    rows, terms, exact, bound = both()
+    np.testing.assert_allclose(terms["nll"], exact[rows].sum(), rtol=NATS)
+    np.testing.assert_allclose(terms["diffusion"], bound[~rows].sum(), rtol=NATS)
+    assert terms["prior"] == 0
+
+
+@pytest.mark.parametrize("share", [0.01, 0.25, 0.5, 0.9])
+def test_a_dual_batch_has_its_share_and_evenly_spread_times(share):
+    size = 40
+    for k in range(5):
+        rows, u = dual.directions(share, keys.row_keys(jax.random.key(k), size))
+        assert abs(int(rows.sum()) - share * size) < 1
+        left = np.sort(np.asarray(u)[~np.asarray(rows)])
+        np.testing.assert_allclose(np.diff(left), 1 / (size * (1 - share)), rtol=1e-3)
+        assert left[0] >= 0 and left[-1] < 1
 
 
 # --- any order ----------------------------------------------------------------------------------

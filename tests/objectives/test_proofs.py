@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from dlm import config, objectives
 from dlm.cli import main
 from dlm.model import keys
-from dlm.objectives import checks, common
+from dlm.objectives import checks, common, d3pm
 
 V, L = checks.VOCABULARY, checks.LENGTH
 BOS, MASK = V, V + 1
@@ -66,6 +67,20 @@ def test_masked_counts_weighted_by_another_power_are_caught(power, right):
     assert holds(checks.normalised, dataclasses.replace(make_objective("masked"), nll=nll)) == [
         right
     ]
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_chain_whose_bound_forgets_the_jumps_to_masks_is_caught(right):
+    """Noise of a mixture, scored by posteriors as if jumps led to tokens alone."""
+    mixed = make_objective("d3pm", transition="mixed", timesteps=3)
+    c = d3pm.chain(config.objective("d3pm", transition="mixed", timesteps=3), V)
+
+    def terms(denoiser, tokens, u, draws):
+        scored = c if right else c._replace(limit=np.array([1, 1, 1, 1e-6], np.float32) / V)
+        return d3pm.terms_at(scored, denoiser, tokens, u, draws)
+
+    nll = common.nll_by_time(("reconstruction", "diffusion"), terms, V, None)
+    assert holds(checks.normalised, dataclasses.replace(mixed, nll=nll)) == [right]
 
 
 # --- sums, samples, training ----------------------------------------------------------------------
@@ -188,6 +203,19 @@ def test_a_leak_is_caught_in_an_nll_with_a_loop_of_its_own():
         return common.Sum(nats, tokens.size, {"nll": nats})
 
     assert holds(checks.blind, dataclasses.replace(right, nll=nll)) == [True, False]
+
+
+def test_rows_of_a_dual_batch_that_read_to_their_right_are_caught():
+    """AR rows under the attention of masked rows see what they predict."""
+    right = make_objective("dual", scored_as="ar")
+
+    def ahead(apply, params, inputs, *, mask, **how):
+        return apply(params, inputs, mask="full", **how)
+
+    def loss(apply, params, tokens, key, step=None):
+        return right.loss(functools.partial(ahead, apply), params, tokens, key)
+
+    assert holds(checks.blind, dataclasses.replace(right, loss=loss)) == [False, True]
 
 
 # --- one's own ------------------------------------------------------------------------------------

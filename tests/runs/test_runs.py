@@ -12,7 +12,7 @@ from scipy import stats
 
 from dlm import runs
 from dlm.errors import DlmError
-from dlm.laws import crossings
+from dlm.laws import crossings, own_runs
 from dlm.laws import crossover as cross
 from fake_runs import autoregressive, diffusion, edit, quickstart, write_run
 
@@ -115,6 +115,23 @@ def test_panels_hold_only_what_is_comparable(tmp_path):
         *((6400, "e"), (6400, "f")),
         (12800, "f"),
     ]
+
+
+def test_one_objective_with_two_kinds_of_number_is_two_families(tmp_path):
+    """A dual model's bound and its exact value are not compared as settings of one family."""
+    write_run(tmp_path, AR, objective="dual")
+    exact = write_run(tmp_path, AR, objective="dual", lr=1e-3, shift=-0.1)
+    edit(exact / "result.json", lambda result: result.update(kind="exact"))
+    families = one_panel(tmp_path)[0].families
+    assert {name: (f.kind, len(f.settings), f.trials) for name, f in families.items()} == {
+        "dual": ("upper bound", 1, 1),
+        "dual-exact": ("exact", 1, 1),
+    }
+    records = runs.rows(runs.load(tmp_path))
+    assert sorted(own_runs.families_of(records)) == ["dual", "dual-exact"]
+    assert cross.name_of("dual-exact") == cross.name_of("dual") + " (exact)"
+    panel = cross.against([one_panel(tmp_path)[0]], "dual-exact")[0]
+    assert [f.name for f in cross.challengers(panel)] == ["dual"]
 
 
 def test_the_best_setting_is_among_those_with_most_seeds(tmp_path):

@@ -1,0 +1,180 @@
+"""The final numbers of a setting: its loss, and tighter ones that `dlm evaluate` left in its runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from dlm.errors import DlmError
+from dlm.runs import Run, Setting, likelihoods
+from dlm.runs.estimate import Comparison, Estimate, compare, standard_error
+
+
+class Number(NamedTuple):
+    """A number of a setting, the mean over its seeds."""
+
+    name: str  # how it was scored; "": the loss in the runs' results
+    estimate: Estimate  # its standard error is over seeds, of one seed over documents
+    per_window: np.ndarray | None  # nats per token of each window, mean over seeds; None: not kept
+    seeds: int
+    over_documents: float  # standard error of one seed
+
+
+class Pair(NamedTuple):
+    """Two numbers on the same windows, compared: the second minus the first."""
+
+    first: Number
+    second: Number
+    comparison: Comparison
+    stderr_seeds: float | None
+    stderr_windows: float
+    paired: bool  # stderr_windows is of the per-window differences
+    clustered: bool  # and the windows of one document were taken together
+
+
+def loss(setting: Setting) -> Number:
+    """The final loss: best weights, whole validation split."""
+    losses = setting.values("validation_loss")
+    first = setting.runs[0].result
+    over = losses if len(losses) > 1 else setting.values("validation_stderr")
+    stderr = over.std(ddof=1) / math.sqrt(len(losses)) if len(losses) > 1 else over[0]
+    found = Estimate(float(losses.mean()), float(stderr), first["kind"], first["validation_tokens"])
+    over_documents = float(setting.values("validation_stderr").mean())
+    return Number("", found, _losses_of_windows(setting), setting.seeds, over_documents)
+
+
+def compare_best(a: Setting, b: Setting, names: tuple[str, str]) -> Pair:
+    """Setting b minus setting a, by the numbers that decide between them if any do.
+
+    Those are a number that the one's likelihood cannot exceed, below one that the other's cannot fall
+    below. If none decide, the tightest numbers that both have on the same windows are compared.
+    `names` of b and a stand in the conclusion.
+    """
+    own = _pair(loss(a), loss(b), a.runs[0], names)
+    others = [_pair(x, y, a.runs[0], names) for x, y in _same_windows(a, b)]
+    decided = [pair for pair in (own, *others) if pair.comparison.proven]
+    if decided:
+        return max(decided, key=_clearness)
+    above = [
+        p for p in others if "lower bound" not in (p.first.estimate.kind, p.second.estimate.kind)
+    ]
+    return min(above, key=lambda p: _bounds(p), default=own)
+
+
+def _clearness(pair: Pair) -> float:
+    """A difference over its standard error; without one, as far as can be."""
+    error = pair.comparison.stderr
+    return abs(pair.comparison.difference) / error if error > 0 else math.inf
+
+
+def _bounds(pair: Pair) -> float:
+    return sum(n.estimate.value for n in pair[:2] if n.estimate.kind == "upper bound")
+
+
+def _same_windows(a: Setting, b: Setting) -> Iterator[tuple[Number, Number]]:
+    """Pairs of numbers on the same windows, at least one of them kept beside the results."""
+    kept = [_kept(setting) for setting in (a, b)]
+    for x in kept[0]:
+        yield from ((x, y) for y in kept[1] if _count(x) == _count(y))
+        if (y := _loss_on(b, _count(x))) is not None:
+            yield x, y
+    for y in kept[1]:
+        if (x := _loss_on(a, _count(y))) is not None:
+            yield x, y
+
+
+def _kept(setting: Setting) -> list[Number]:
+    """Numbers that all seeds of a setting keep; none if a file of one is damaged."""
+    try:
+        of_runs = [
+            {(s.name, s.windows): s for s in likelihoods.read(run.path)} for run in setting.runs
+        ]
+    except DlmError:
+        return []
+    numbers = []
+    for key in of_runs[0]:
+        if not all(key in of_run for of_run in of_runs):
+            continue
+        scored = [of_run[key] for of_run in of_runs]
+        values = np.array([s.estimate.value for s in scored])
+        one = scored[0].estimate
+        stderr = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else one.stderr
+        mc = math.sqrt(sum(s.estimate.mc_stderr**2 for s in scored)) / len(scored)
+        mean = one._replace(value=float(values.mean()), stderr=float(stderr), mc_stderr=mc)
+        if key[0].startswith("path"):  # of one sampler: another may be better
+            mean = mean._replace(kind="upper bound")
+        lengths = [run.result["seq_len"] for run in setting.runs]
+        nats = [s.nats / length for s, length in zip(scored, lengths, strict=True)]
+        over_documents = float(np.mean([s.estimate.stderr for s in scored]))
+        window_nats = np.mean(nats, axis=0)
+        numbers.append(Number(key[0], mean, window_nats, setting.seeds, over_documents))
+    return numbers
+
+
+def _loss_on(setting: Setting, windows: int) -> Number | None:
+    """The final loss on as many windows, spread over the split; None if it cannot be had of them."""
+    whole = loss(setting)
+    if whole.per_window is None or windows > len(whole.per_window):
+        return None
+    some = whole.per_window[likelihoods.spread(windows, len(whole.per_window))]
+    tokens = windows * setting.runs[0].result["seq_len"]
+    found = whole.estimate._replace(value=float(some.mean()), tokens=tokens)
+    return whole._replace(estimate=found, per_window=some)
+
+
+def _count(number: Number) -> int:
+    return 0 if number.per_window is None else len(number.per_window)
+
+
+def _pair(x: Number, y: Number, run: Run, names: tuple[str, str]) -> Pair:
+    """The noise of seeds and of windows is added in quadrature. The seeds of both settings are scored
+    on the same windows, so the noise of windows is that of the per-window differences if both have
+    them. Else it is the two standard errors in quadrature, which is too large. Windows of one document
+    go together if nll_documents.npy, int [n], numbers the document of each window."""
+    seeds = None
+    if x.seeds > 1 and y.seeds > 1:
+        seeds = math.hypot(x.estimate.stderr, y.estimate.stderr)
+    paired = _count(x) == _count(y) > 1
+    documents = _documents(run, _count(x)) if paired else None
+    if paired:
+        windows = standard_error(y.per_window - x.per_window, documents)  # pyright: ignore
+    else:
+        windows = math.hypot(x.over_documents, y.over_documents)
+    noise = [
+        n.estimate.mc_stderr for n in (x, y) if n.estimate.kind == "lower bound"
+    ]  # heavy tails
+    total = math.hypot(seeds or 0.0, windows, *noise)
+    comparison = compare(y.estimate, x.estimate, total, names)
+    clustered = documents is not None and len(np.unique(documents)) > 1
+    return Pair(x, y, comparison, seeds, windows, paired, clustered)
+
+
+def _losses_of_windows(setting: Setting) -> np.ndarray | None:
+    """Nats per token of each validation window, mean over seeds, [n]; None if a seed has none."""
+    losses = []
+    for run in setting.runs:
+        nll = _array(run, "nll.npy")
+        if nll is None or not np.isfinite(nll).all() or (losses and len(nll) != len(losses[0])):
+            return None
+        losses.append(nll / run.result["seq_len"])
+    return np.mean(losses, axis=0)
+
+
+def _documents(run: Run, windows: int) -> np.ndarray | None:
+    """The document of each of as many windows, spread over the split; None if it is not known."""
+    documents = _array(run, "nll_documents.npy")
+    if documents is None or windows > len(documents):
+        return None
+    return documents[likelihoods.spread(windows, len(documents))]
+
+
+def _array(run: Run, name: str) -> np.ndarray | None:
+    """Reads a one-dimensional array of the run's folder; None if it is missing or damaged."""
+    try:
+        values = np.load(run.path / name, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return values if values.ndim == 1 else None

@@ -1,0 +1,71 @@
+"""Settings are compared by the numbers that decide between them: planted bounds, one noise for all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dlm import runs
+from dlm.laws import crossover
+from dlm.runs import likelihoods
+from dlm.runs.estimate import Estimate
+from dlm.runs.likelihoods import Scored
+from fake_runs import autoregressive, diffusion, write_run
+
+SOME = 20  # of the 50 windows
+
+
+def final(workdir, **numbers: tuple[float, str]) -> crossover.Final:
+    """AR, exact, 1.5 nats per token, against masked diffusion, NELBO 1.55, with further numbers."""
+    write_run(workdir, autoregressive(1.5, 1e12), objective="ar", final=1.5)
+    masked = write_run(workdir, diffusion(1.2e12, 1.6), objective="masked", final=1.55)
+    nll = np.load(masked / "nll.npy")[likelihoods.spread(SOME, 50)]
+    scored = []
+    for name, (value, kind) in numbers.items():
+        estimate = Estimate(value, 0.03, kind, SOME * 64, 0.002, "random order")
+        scored.append(Scored(name.replace("_", " "), estimate, SOME, nll + 64 * (value - 1.55)))
+    if scored:
+        likelihoods.write(masked, scored)
+    (panel,), _ = runs.panels(runs.load(workdir))
+    (only,) = crossover.finals(panel)
+    return only
+
+
+def test_a_loss_above_an_exact_one_shows_nothing_by_itself(tmp_path):
+    found = final(tmp_path)
+    assert (found.comparison.proven, found.tightened) == ("", False)
+    assert found.comparison.difference == pytest.approx(0.05)
+
+
+def test_a_tighter_bound_below_the_exact_loss_proves_the_model_better(tmp_path):
+    found = final(tmp_path, orders_16=(1.42, "upper bound"), tangent_16=(1.40, "lower bound"))
+    assert (found.comparison.proven, found.challenger_by) == ("first", "orders 16")
+    assert found.challenger_estimate.tokens == found.reference_estimate.tokens == SOME * 64
+
+
+def test_a_bound_from_below_above_the_exact_loss_proves_the_model_worse(tmp_path):
+    found = final(tmp_path, orders_16=(1.62, "upper bound"), tangent_16=(1.58, "lower bound"))
+    assert (found.comparison.proven, found.challenger_by) == ("second", "tangent 16")
+
+
+def test_a_path_that_is_worse_proves_nothing_of_other_samplers_and_one_that_is_better_does(
+    tmp_path,
+):
+    worse = final(tmp_path / "a", path_confidence=(1.70, "exact"))
+    assert worse.comparison.proven == ""
+    better = final(tmp_path / "b", path_confidence=(1.40, "exact"))
+    assert (better.comparison.proven, better.challenger_by) == ("first", "path confidence")
+
+
+def test_if_none_decides_the_tightest_bound_is_compared(tmp_path):
+    found = final(tmp_path, orders_2=(1.54, "upper bound"), orders_16=(1.53, "upper bound"))
+    assert (found.comparison.proven, found.challenger_by) == ("", "orders 16")
+
+
+def test_a_damaged_number_is_left_out(tmp_path):
+    final(tmp_path, orders_16=(1.42, "upper bound"))
+    (path,) = tmp_path.rglob("nll-orders-16-on-20.npy")
+    path.write_bytes(path.read_bytes()[:-8])
+    (panel,), _ = runs.panels(runs.load(tmp_path))
+    (found,) = crossover.finals(panel)
+    assert not found.tightened
