@@ -46,13 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="score this text in place of the validation split (.txt, .md, .jsonl, .csv, ...)",
     )
-    parser.add_argument("--bound", choices=BOUNDS, default="nelbo", help="(default: nelbo)")
+    words = f"{', '.join(BOUNDS)} (default: nelbo)"
+    parser.add_argument("--bound", type=inputs.one_of(BOUNDS), default="nelbo", help=words)
     parser.add_argument(
         "--orders",
         type=inputs.whole(2, MOST_ORDERS),
         help="of --bound orders and tangent (default: 16)",
     )
-    parser.add_argument("--path", choices=PATHS, help="of --bound path (default: confidence)")
+    words = f"of --bound path: {', '.join(PATHS)} (default: confidence)"
+    parser.add_argument("--path", type=inputs.one_of(PATHS), help=words)
     parser.add_argument(
         "--tokens-per-call",
         type=inputs.whole(1, 1_048_576),

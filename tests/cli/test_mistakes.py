@@ -70,7 +70,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("evaluate", ABSENT), f"{ABSENT}: no such run; looked for its folder"),
     (("evaluate", "runs/quickstart/"), "may be any of 2 runs"),
     (("evaluate", "good.csv"), "good.csv: no such run"),
-    (("evaluate", ABSENT, "--passes", "-1"), "--passes=-1: must be 0 to 10,000"),
+    (("evaluate", ABSENT, "--orders", "1"), "--orders=1: must be 2 to "),
     (("evaluate", ABSENT, "--config.model.layers=3"), "takes no overrides of a config"),
     (("sample", ABSENT, "--count", "0"), "--count=0: must be 1 to 1,000,000"),
     (("sample", ABSENT, "--seed", "-1"), "--seed=-1: must be 0 to 4,294,967,295"),
