@@ -187,8 +187,9 @@ def _single_seeds(panels: Sequence[Panel]) -> str:
     if len(single) == len(seeds) and everywhere and len(single) > LISTED:
         who = f"each of {len(single)} families"
     else:
-        who = " and ".join(
+        *first, last = (
             name if len(titles) == len(seeds[name]) else f"{name} ({'; '.join(titles)})"
             for name, titles in single.items()
         )
+        who = f"{', '.join(first)} and {last}" if first else last
     return f"One seed only of {who}: differences between seeds are unknown."
