@@ -15,6 +15,7 @@ from dlm.cli import forecast, main
 from dlm.config import experiment, planning, proposal
 from dlm.sweep.jobs import Job
 from places import ROOT
+from tolerances import FLOAT64
 
 WEEK = ("--unique-tokens", "1e8", "--device", "h100", "--hours", "168")
 
@@ -129,7 +130,9 @@ def test_an_experiment_on_named_devices_takes_its_flops_over_their_speed(tmp_pat
     assert dlm(*words, "--device", "1e9", "--devices", "1", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["runs"] == 2 and found["workers"] == 1
-    assert found["seconds"] == pytest.approx((found["training"] + found["after"]) / 1e9)
+    assert found["seconds"] == pytest.approx(
+        (found["training"] + found["after"]) / 1e9, rel=FLOAT64
+    )
     assert dlm(*words, "--device", "h100") == 0
     assert "2 runs: 2.8×10⁹ FLOPs" in (out := capsys.readouterr().out)
     assert "(H100 at 25% of its peak, assumed)" in out

@@ -112,7 +112,8 @@ def test_every_family_samples_in_its_own_number_of_passes(overrides, passes):
         (
             dict(
                 objective__name="masked", evaluation__final="orders:1024", train__duration="2 steps"
-            ),
+            )
+            | dict(model__width=4096, model__layers=32),
             r"evaluation.final='orders:1024': must be of fewer orders or windows: it needs .* FLOPs or "
             r"more, .* times the training itself",
         ),

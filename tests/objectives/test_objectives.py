@@ -358,7 +358,7 @@ def test_the_file_of_a_family_can_be_used_as_a_file_of_ones_own(name):
     built_in = objectives.make(tiny.objective(name, **options), V)
     as_own: dict[str, Any] = dict(name="mine", file=str(path), digest=family.digest(path))
     own = objectives.make(dataclasses.replace(tiny.objective(name, **options), **as_own), V)
-    assert own.family is built_in.family is config.FAMILIES[name]
+    assert own.family == built_in.family == config.FAMILIES[name]
     network, params = toy(name)
     params = built_in.init(params)
     assert own.init(params).keys() == params.keys()
