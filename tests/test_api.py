@@ -305,3 +305,12 @@ def test_a_figure_is_drawn_on_the_axes_that_are_given(folder) -> None:
     assert ax.lines and ax.get_ylabel() == "loss, nats per token"
     with pytest.raises(DlmError, match="ax: 1 axes; must be 5"):
         dlm.plot.profiles(dlm.fit("other.csv", law="chinchilla", resamples=0), ax=ax)
+
+
+def test_an_ensemble_of_ensembles_has_all_members(folder) -> None:
+    one = dlm.load(folder / "runs" / "tiny")["masked"].model()
+    assert len(dlm.ensemble([dlm.ensemble([one, one]), one]).others) == 2
+    with pytest.raises(DlmError, match="windows: of the validation split alone"):
+        one.log_likelihood("the cat", windows=3)
+    with pytest.raises(DlmError, match="no such option of a likelihood; did you mean orders"):
+        one.validation(order=3)

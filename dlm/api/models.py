@@ -56,7 +56,7 @@ class Model:
         from dlm.evaluation import texts as scoring
 
         listed = [texts] if isinstance(texts, str) else list(texts)
-        how = self._method(method)
+        how = self._text_method(method)
         return scoring.score_each(self._members(), self.config, self.store, listed, how)
 
     def perplexity(self, text: str | os.PathLike[str], **method: Any) -> TextScore:
@@ -77,7 +77,7 @@ class Model:
         from dlm.evaluation import texts as scoring
 
         documents = scoring.read(Path(text)) if _is_file(text) else [str(text)]
-        how = self._method(method)
+        how = self._text_method(method)
         return scoring.score_together(self._members(), self.config, self.store, documents, how)
 
     def sample(
@@ -156,6 +156,11 @@ class Model:
         vocab_size = self.store.vocab_size
         return likelihood.score_windows(self._members(), vocab_size, *windows, *where)
 
+    def _text_method(self, options: dict[str, Any]) -> Method:
+        if "windows" in options:
+            raise DlmError("windows: of the validation split alone; a text is scored whole")
+        return self._method(options)
+
     def _method(self, options: dict[str, Any]) -> Method:
         from dlm.config.method import Method
 
@@ -187,7 +192,9 @@ def ensemble(models: Sequence[Model]) -> Model:
     """
     if not models:
         raise DlmError("ensemble: must be one model or more")
-    first, *others = models
+    first, *others = [
+        dataclasses.replace(m, others=()) for each in models for m in (each, *each.others)
+    ]
     for other in others:
         if other.store.fingerprint != first.store.fingerprint:
             raise DlmError("ensemble: its members were trained on other tokens")

@@ -16,6 +16,7 @@ from dlm.config.family import PATHS
 from dlm.config.method import BOUNDS, MOST_ORDERS, Method
 from dlm.errors import DlmError, one_line
 from dlm.runs import addresses
+from dlm.runs.estimate import OWN_SAMPLERS, Estimate
 
 if TYPE_CHECKING:
     from dlm.api import Model
@@ -152,14 +153,19 @@ def _number_lines(model: Model, numbers: dict[str, Likelihood]) -> list[str]:
 
 def _line(name: str, number: Likelihood) -> str:
     e = number.estimate
-    noise = f"; Monte Carlo error {e.mc_stderr:.4f}" if e.mc_stderr else ""
-    of = (
-        f" of the sampler {e.sampler}"
-        if e.kind == "exact" and "left to right" not in e.sampler
-        else ""
-    )
-    about = f"{e.kind}{of}, {e.tokens:,} tokens{noise}"
-    return f"  {name}: {e.value:.4f} ± {e.stderr:.4f} nats/token ({about})"
+    error = f" ± {e.stderr:.4f}" if math.isfinite(e.stderr) else ""
+    about = f"{_kind(e)}, {e.tokens:,} tokens{_noise(e)}"
+    return f"  {name}: {e.value:.4f}{error} nats/token ({about})"
+
+
+def _kind(e: Estimate) -> str:
+    """The kind of a number, and the sampler that it is of, unless that one defines the model."""
+    of = "" if e.sampler in OWN_SAMPLERS else f" of the sampler {e.sampler}"
+    return f"{e.kind}{of}"
+
+
+def _noise(e: Estimate) -> str:
+    return f"; Monte Carlo error {e.mc_stderr:.4f}" if e.mc_stderr else ""
 
 
 def _kept(folder: Path, numbers: dict[str, Likelihood], method: dict[str, Any]) -> list[str]:
@@ -179,7 +185,7 @@ def _kept(folder: Path, numbers: dict[str, Likelihood], method: dict[str, Any]) 
 
 def _differences(names: Sequence[str], scored: Sequence[tuple[Model, Likelihood]]) -> list[str]:
     """What the numbers of several runs say of each other, each against the first, window by window."""
-    from dlm.runs.estimate import compare, standard_error
+    from dlm.runs.estimate import compare, of_model, standard_error
 
     lines = []
     for name, (model, number) in list(zip(names, scored, strict=False))[1:]:
@@ -190,10 +196,22 @@ def _differences(names: Sequence[str], scored: Sequence[tuple[Model, Likelihood]
         ):
             lines.append(f"{name} and {names[0]}: other data, so their losses are not compared")
             continue
-        length = model.config.data.seq_len
-        error = standard_error(number.nats - first.nats, number.documents) / length
-        words = compare(number.estimate, first.estimate, error, (name, names[0])).conclusion
-        lines.append(words[0].upper() + words[1:])
+        second, reference = of_model(number.estimate), of_model(first.estimate)
+        if len(number.nats) < 2:
+            lines.append(
+                f"{name} and {names[0]}: one window has no standard error, so no comparison"
+            )
+        elif second is None or reference is None:
+            lines.append(
+                f"{name} and {names[0]}: a lower bound of one sampler says nothing of others"
+            )
+        else:
+            differences = (number.nats - first.nats) / model.config.data.seq_len
+            noise = [
+                n.estimate.mc_stderr for n in (number, first) if n.estimate.kind == "lower bound"
+            ]
+            error = math.hypot(standard_error(differences, number.documents), *noise)
+            lines.append(compare(second, reference, error, (name, names[0])).conclusion)
     return lines
 
 
@@ -204,8 +222,10 @@ def _text_lines(name: str, scored: TextScore) -> list[str]:
     error = f" ± {estimate.stderr:.4f}" if math.isfinite(estimate.stderr) else ""
     documents = f"{scored.documents:,} document{'s' * (scored.documents > 1)}"
     counted = f"{estimate.tokens:,} tokens in {documents}"
-    lines = [f"  {name}: {estimate.value:.4f}{error} nats/token ({estimate.kind}, {counted})"]
-    lines.append(f"  perplexity {scored.perplexity:.2f} a token")
+    about = f"{_kind(estimate)}, {counted}{_noise(estimate)}"
+    lines = [f"  {name}: {estimate.value:.4f}{error} nats/token ({about})"]
+    kind = "" if estimate.kind == "exact" else f" ({estimate.kind})"
+    lines.append(f"  perplexity {scored.perplexity:.2f} a token{kind}")
     if scored.bits_per_byte is not None:
         lines.append(f"  {scored.bits_per_byte:.4f} bits per byte ({scored.bytes:,} bytes)")
     if error:

@@ -37,6 +37,7 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     folder, reference_folder = (
         addresses.run(word, a.workdir) for word in (a.run, a.reference_model)
     )
+    options.check_writable(folder, "the run's folder")
     from dlm.data import windows as data
     from dlm.evaluation import sample_quality, sampling
     from dlm.report import canvas, sample_figures

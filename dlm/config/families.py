@@ -71,6 +71,10 @@ class AnyOrder(InOrders):
     # not segments: with an order that depends on the tokens the score is no bound
     order_kind: Literal["jitter", "uniform", "spans"] = "jitter"
 
+    @property
+    def bounds(self) -> tuple[str, ...]:
+        return ("orders", "tangent")
+
 
 FAMILIES["any_order"] = Family(
     *(False, 1, 0, "causal", "E_s[-sum_j log p(x_s(j) | x_s(<j), positions)]"),

@@ -64,6 +64,12 @@ class Objective(Group):
         """Raises DlmError, which names the option, if an option names an unknown token."""
 
     @property
+    def bounds(self) -> tuple[str, ...]:
+        """The numbers beside the NELBO that an inexact family can be scored by: those that reveal
+        tokens have all, see dlm/evaluation/likelihood.py; a file of one's own may."""
+        return ("orders", "tangent", "path") if "confidence" in self.samplers else ()
+
+    @property
     def samplers(self) -> tuple[str, ...]:
         """Lists the orders in which the sampler can reveal tokens, the default first."""
         return (*SAMPLERS, "ddim") if self.file else ("ancestral",)

@@ -46,7 +46,9 @@ class Method:
             ("tokens_per_call", self.tokens_per_call, 1, MOST),
             ("windows", self.windows, 0, 10**15),
         ):
-            if not (isinstance(value, int) and low <= value <= high):
+            if not (
+                isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+            ):
                 raise DlmError(f"{name}={value!r}: must be a whole number from {low} to {high:,}")
         for name, value in (("entropy_budget", self.entropy_budget), ("mc_stderr", self.mc_stderr)):
             if not (isinstance(value, int | float) and 0 <= value < float("inf")):
@@ -58,6 +60,8 @@ class Method:
         if self.bound == "nelbo":
             return self.bound
         what = f"path {self.path}" if self.bound == "path" else f"{self.bound} {self.orders}"
+        if what == "path entropy":
+            what += f" {self.entropy_budget:g} nats"
         return (
             what if self.tokens_per_call == 1 else f"{what}, {self.tokens_per_call} tokens a call"
         )
@@ -75,8 +79,8 @@ def parse(text: str, **options: Any) -> Method:
       DlmError: the text is of another form, or a value is out of range.
     """
     match = SHORT.fullmatch(text.strip())
-    if match is None or match[1] not in BOUNDS[1:]:
-        raise DlmError(f"{text!r}: must be {RIGHT}")
+    if match is None or match[1] not in BOUNDS[1:] or match[3] == "0":
+        raise DlmError(f"must be {RIGHT}")
     words = [word for word in match[2].split(":") if word]
     values: dict[str, Any] = {"bound": match[1], "windows": int(match[3] or 0)}
     if match[1] == "path" and words and not words[0].isdigit():
@@ -85,5 +89,5 @@ def parse(text: str, **options: Any) -> Method:
         count = "tokens_per_call" if match[1] == "path" else "orders"
         values[count] = int(words[0]) if words[0].isdigit() else words[0]
     if len(words) > 1:
-        raise DlmError(f"{text!r}: must be {RIGHT}")
+        raise DlmError(f"must be {RIGHT}")
     return Method(**values, **options)

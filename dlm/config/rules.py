@@ -80,8 +80,13 @@ def _optimizer(c: Config) -> None:
 
 
 def _evaluation(c: Config) -> None:
-    if c.evaluation.final:
-        try:
-            method.parse(c.evaluation.final)
-        except DlmError as error:
-            raise DlmError(f"config.evaluation.final={error}") from None
+    text, o = c.evaluation.final, c.objective
+    if not text:
+        return
+    try:
+        how = method.parse(text)
+    except DlmError as error:
+        raise DlmError(f"config.evaluation.final={text!r}: {error}") from None
+    if not o.family.exact and how.bound not in o.bounds:
+        right = " or ".join(o.bounds) or "empty"
+        fail("evaluation.final", text, f"{right}, for objective {o.name}")

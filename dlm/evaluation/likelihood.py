@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from dlm import config, objectives
-from dlm.config.method import Method
+from dlm.config.method import BOUNDS, Method
 from dlm.errors import DlmError
 from dlm.evaluation import score
 from dlm.model import Params, keys, sharding, transformer
@@ -43,7 +43,6 @@ from dlm.runs.likelihoods import Scored
 PASSES = 4  # of a round of the NELBO, whose times are spread evenly; at least 2 rounds
 MOST_ROUNDS = 64
 MC_SHARE = 0.25  # of the error over documents: the Monte Carlo error that is aimed for by itself
-NELBO_OF_ORDERS = "nelbo of the same orders"
 MC_ALONE = 0.01  # nats per token: aimed for if a single window has no error over documents
 
 
@@ -128,8 +127,12 @@ def score_windows(
             for name in objectives.OBJECTIVES
             if _can(objectives.make(config.objective(name), 2).conditionals, method.bound)
         ]
-        right = f"nelbo, for objective {objective.name}; of use to {', '.join(able)}"
+        has = [bound for bound in BOUNDS if bound == "nelbo" or _can(known, bound)]
+        right = f"{' or '.join(has)}, for objective {objective.name}; of use to {', '.join(able)}"
         raise DlmError(f"bound={method.bound}: must be {right}")
+    if isinstance(known, InOrder) and method.tokens_per_call > 1:
+        right = f"1, for objective {objective.name}: it scores an order in one call"
+        raise DlmError(f"tokens_per_call={method.tokens_per_call}: must be {right}")
     if method.bound == "path":
         exact = nats("path", method.path, method.tokens_per_call, method.entropy_budget)
         return {"path": likelihood(exact, np.zeros(exact.size), "exact", sampler)}
@@ -159,7 +162,8 @@ def to_keep(numbers: dict[str, Likelihood], method: Method) -> list[Scored]:
     for name, number in numbers.items():
         if name == "exact":
             continue  # which the run's result has
-        own = dataclasses.replace(method, bound=name).name if name != "nelbo" else NELBO_OF_ORDERS
+        own = dataclasses.replace(method, bound="orders" if name == "nelbo" else name).name
+        own = f"nelbo of {own}" if name == "nelbo" else own
         kept.append(Scored(own, number.estimate, number.nats.size, number.nats))
     return kept
 

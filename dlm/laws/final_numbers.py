@@ -10,7 +10,9 @@ import numpy as np
 
 from dlm.errors import DlmError
 from dlm.runs import Run, Setting, likelihoods
-from dlm.runs.estimate import Comparison, Estimate, compare, standard_error
+from dlm.runs.estimate import Comparison, Estimate, compare, of_model, standard_error
+
+LEAST_WINDOWS = 16  # of a number beyond the losses that is compared
 
 
 class Number(NamedTuple):
@@ -61,7 +63,8 @@ def compare_best(a: Setting, b: Setting, names: tuple[str, str]) -> Pair:
     above = [
         p for p in others if "lower bound" not in (p.first.estimate.kind, p.second.estimate.kind)
     ]
-    return min(above, key=lambda p: _bounds(p), default=own)
+    # The values of other windows differ: the most windows first, then the tightest bounds.
+    return min(above, key=lambda p: (-_count(p.first), _bounds(p)), default=own)
 
 
 def _clearness(pair: Pair) -> float:
@@ -96,7 +99,7 @@ def _kept(setting: Setting) -> list[Number]:
         return []
     numbers = []
     for key in of_runs[0]:
-        if not all(key in of_run for of_run in of_runs):
+        if not all(key in of_run for of_run in of_runs) or key[1] < LEAST_WINDOWS:
             continue
         scored = [of_run[key] for of_run in of_runs]
         values = np.array([s.estimate.value for s in scored])
@@ -104,14 +107,23 @@ def _kept(setting: Setting) -> list[Number]:
         stderr = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else one.stderr
         mc = math.sqrt(sum(s.estimate.mc_stderr**2 for s in scored)) / len(scored)
         mean = one._replace(value=float(values.mean()), stderr=float(stderr), mc_stderr=mc)
-        if key[0].startswith("path"):  # of one sampler: another may be better
-            mean = mean._replace(kind="upper bound")
+        if (mean := of_model(mean)) is None:
+            continue
         lengths = [run.result["seq_len"] for run in setting.runs]
         nats = [s.nats / length for s, length in zip(scored, lengths, strict=True)]
         over_documents = float(np.mean([s.estimate.stderr for s in scored]))
         window_nats = np.mean(nats, axis=0)
         numbers.append(Number(key[0], mean, window_nats, setting.seeds, over_documents))
     return numbers
+
+
+def damage(run: Run) -> str:
+    """Why the numbers beside a run's result cannot be read; "" if they can or there are none."""
+    try:
+        likelihoods.read(run.path)
+    except DlmError as error:
+        return f"{run.path.name}: {error}"
+    return ""
 
 
 def _loss_on(setting: Setting, windows: int) -> Number | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dlm.format import between, number, percent, scientific, sentence, with_error
-from dlm.laws import crossings, frontiers
+from dlm.laws import crossings, final_numbers, frontiers
 from dlm.laws import crossover as cross
 from dlm.laws.crossover import Crossover, Final, name_of
 from dlm.report.sentences import corpus_notes, curve_gaps, no_comparison
@@ -82,9 +82,10 @@ def _leads(finals: Sequence[Final]) -> list[str]:
         first = better[0]
         least = "at least " if first.challenger_estimate.kind == "upper bound" else ""
         by = with_error(-first.comparison.difference, first.comparison.stderr)
+        how = f", by {scored_by(first)}" if scored_by(first) else ""
         parts.append(
             f"{len(better)} of {len(finals)} families are better than {a}, "
-            f"{name_of(first.challenger)} by most, {least}{by} nats per token"
+            f"{name_of(first.challenger)} by most, {least}{by} nats per token{how}"
         )
     else:
         parts.append(f"none of {len(finals)} families is shown to be better than {a}")
@@ -168,9 +169,18 @@ def remarks(panels: Sequence[Panel], excluded: Sequence[tuple[Run, str]]) -> lis
         texts.append(f"Left out of the comparison: {counts}.")
     if gaps := sum(len(curve_gaps(panel)) for panel in panels):
         texts.append(f"Curves with gaps: {gaps}.")
+    damaged = [words for panel in panels for words in _damaged(panel)]
+    if damaged:
+        texts.append(f"Left out, damaged: {'; '.join(damaged)}.")
     if notes := list(dict.fromkeys(note for panel in panels for note in corpus_notes(panel))):
         texts.append(f"Notes on the data: {len(notes)}.")
     return [text for text in texts if text]
+
+
+def _damaged(panel: Panel) -> list[str]:
+    """Likelihoods beside the results that cannot be read, each with the reason."""
+    runs = (run for f in panel.families.values() for s in f.settings for run in s.runs)
+    return [words for run in runs if (words := final_numbers.damage(run))]
 
 
 def _single_seeds(panels: Sequence[Panel]) -> str:

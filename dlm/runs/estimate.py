@@ -31,6 +31,18 @@ class Estimate(NamedTuple):
     sampler: str = ""  # whose likelihood it is, or bounds
 
 
+OWN_SAMPLERS = ("", "left to right", "random order")  # those that define a model's likelihood
+
+
+def of_model(estimate: Estimate) -> Estimate | None:
+    """What a number says of the model, whatever samples from it: a sampler along a path, or one that
+    reveals several tokens a call, may be worse than others, so its exact value is an upper bound and
+    its lower bound says nothing (None)."""
+    if estimate.sampler in OWN_SAMPLERS:
+        return estimate
+    return None if estimate.kind == "lower bound" else estimate._replace(kind="upper bound")
+
+
 class Comparison(NamedTuple):
     """`difference` is a - b in nats per token: below zero, the first is lower."""
 

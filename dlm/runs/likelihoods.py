@@ -6,6 +6,7 @@ its own, so that runs are compared window by window. NumPy only.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,15 +33,29 @@ class Scored:
 
 
 def write(folder: Path, numbers: list[Scored]) -> Path:
-    """Adds numbers to a run's, or replaces those of the same name and windows; returns the path."""
-    kept = [old for old in read(folder) if all(_key(old) != _key(new) for new in numbers)]
+    """Adds numbers to a run's, or replaces those of the same name and windows; returns the path.
+
+    Arrays get names of their own, so an interrupted write leaves what was there. A damaged file is
+    set aside as likelihoods.damaged.json.
+    """
+    try:
+        old = read(folder)
+    except DlmError:
+        (folder / NAME).replace(folder / "likelihoods.damaged.json")
+        old = []
+    kept = [each for each in old if all(_key(each) != _key(new) for new in numbers)]
     entries, files = [], []
     for scored in [*kept, *numbers]:
-        entries.append({"name": scored.name, "windows": scored.windows} | scored.estimate._asdict())
-        files.append(file_name(scored.name, scored.windows))
-        if scored in numbers:
+        files.append(file_name(scored))
+        if not (folder / files[-1]).exists():
             disk.write_array(folder / files[-1], scored.nats)
-    return sealed.write(folder / NAME, {"numbers": entries}, files)
+        entry = {"name": scored.name, "windows": scored.windows, "file": files[-1]}
+        entries.append(entry | scored.estimate._asdict())
+    path = sealed.write(folder / NAME, {"numbers": entries}, files)
+    for each in old:
+        if file_name(each) not in files:
+            (folder / file_name(each)).unlink(missing_ok=True)
+    return path
 
 
 def read(folder: Path) -> list[Scored]:
@@ -54,12 +69,12 @@ def read(folder: Path) -> list[Scored]:
     value = sealed.read(folder / NAME)
     sealed.check_files(folder, value)
     try:
-        return [_scored(folder, entry) for entry in value["numbers"]]
+        return [_scored(folder, entry, value[sealed.FILES]) for entry in value["numbers"]]
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise DlmError(f"{NAME} is not of this dlm: {error!r}") from None
 
 
-def _scored(folder: Path, entry: dict[str, Any]) -> Scored:
+def _scored(folder: Path, entry: dict[str, Any], files: dict[str, str]) -> Scored:
     def number(key: str) -> float:
         return float("nan") if entry[key] is None else float(entry[key])
 
@@ -69,16 +84,19 @@ def _scored(folder: Path, entry: dict[str, Any]) -> Scored:
     name, windows = str(entry["name"]), int(entry["windows"])
     if kind not in KINDS or not np.isfinite(value):
         raise ValueError(f"{name} has kind {kind!r} and value {value}")
-    path = folder / file_name(name, windows)
+    if entry["file"] not in files:  # whose names and bytes are checked
+        raise ValueError(f"{entry['file']!r} is none of its files")
+    path = folder / entry["file"]
     nats = np.load(path, allow_pickle=False)
     if nats.shape != (windows,) or not np.isfinite(nats).all():
         raise ValueError(f"{path.name} has shape {nats.shape}, must be ({windows},)")
     return Scored(name, estimate, windows, nats)
 
 
-def file_name(name: str, windows: int) -> str:
-    """`nll-orders-16-on-128.npy`: the file of each window's nats."""
-    return f"nll-{re.sub(r'[^a-z0-9]+', '-', name.lower())}-on-{windows}.npy"
+def file_name(scored: Scored) -> str:
+    """`nll-orders-16-on-128-1f0c9a2e.npy`: the file of each window's nats, with a digest of them."""
+    digest = hashlib.sha256(np.ascontiguousarray(scored.nats).tobytes()).hexdigest()[:8]
+    return f"nll-{re.sub(r'[^a-z0-9]+', '-', scored.name.lower())}-on-{scored.windows}-{digest}.npy"
 
 
 def spread(count: int, of: int) -> Int[np.ndarray, " count"]:

@@ -94,8 +94,9 @@ def _score_further(prepared: Prepared, params: Params, folder: Path) -> None:
     how = parse(prepared.config.evaluation.final)
     windows = prepare.chosen(prepared.all_windows.validation, how.windows)
     numbers = prepare.score_by(prepared, params, windows, how)
-    if distributed.primary():
-        likelihoods.write(folder, likelihood.to_keep(numbers, how))
+    kept = likelihood.to_keep(numbers, how)
+    if kept and distributed.primary():
+        likelihoods.write(folder, kept)
 
 
 def _start(prepared: Prepared, folder: Path, info: RunInfo) -> RunStart:

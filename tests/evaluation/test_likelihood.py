@@ -341,7 +341,11 @@ def test_two_models_meet_the_same_orders_and_an_ensemble_of_one_is_that_one():
     "name, method, words",
     [
         ("d3pm", Method("orders"), "bound=orders: must be nelbo, for objective d3pm; of use to"),
-        ("any_order", Method("path"), "bound=path: must be nelbo, for objective any_order"),
+        (
+            "any_order",
+            Method("path"),
+            "bound=path: must be nelbo or orders or tangent, for objective any_order",
+        ),
     ],
 )
 def test_a_number_that_a_family_has_not_is_refused_with_those_that_have_it(name, method, words):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from dlm import runs
 from dlm.laws import crossover
+from dlm.report import verdict
 from dlm.runs import likelihoods
 from dlm.runs.estimate import Estimate
 from dlm.runs.likelihoods import Scored
@@ -15,14 +18,14 @@ from fake_runs import autoregressive, diffusion, write_run
 SOME = 20  # of the 50 windows
 
 
-def final(workdir, **numbers: tuple[float, str]) -> crossover.Final:
+def final(workdir, sampler: str = "random order", **numbers: tuple[float, str]) -> crossover.Final:
     """AR, exact, 1.5 nats per token, against masked diffusion, NELBO 1.55, with further numbers."""
     write_run(workdir, autoregressive(1.5, 1e12), objective="ar", final=1.5)
     masked = write_run(workdir, diffusion(1.2e12, 1.6), objective="masked", final=1.55)
     nll = np.load(masked / "nll.npy")[likelihoods.spread(SOME, 50)]
     scored = []
     for name, (value, kind) in numbers.items():
-        estimate = Estimate(value, 0.03, kind, SOME * 64, 0.002, "random order")
+        estimate = Estimate(value, 0.03, kind, SOME * 64, 0.002, sampler)
         scored.append(Scored(name.replace("_", " "), estimate, SOME, nll + 64 * (value - 1.55)))
     if scored:
         likelihoods.write(masked, scored)
@@ -51,9 +54,9 @@ def test_a_bound_from_below_above_the_exact_loss_proves_the_model_worse(tmp_path
 def test_a_path_that_is_worse_proves_nothing_of_other_samplers_and_one_that_is_better_does(
     tmp_path,
 ):
-    worse = final(tmp_path / "a", path_confidence=(1.70, "exact"))
+    worse = final(tmp_path / "a", "confidence", path_confidence=(1.70, "exact"))
     assert worse.comparison.proven == ""
-    better = final(tmp_path / "b", path_confidence=(1.40, "exact"))
+    better = final(tmp_path / "b", "confidence", path_confidence=(1.40, "exact"))
     assert (better.comparison.proven, better.challenger_by) == ("first", "path confidence")
 
 
@@ -64,8 +67,36 @@ def test_if_none_decides_the_tightest_bound_is_compared(tmp_path):
 
 def test_a_damaged_number_is_left_out(tmp_path):
     final(tmp_path, orders_16=(1.42, "upper bound"))
-    (path,) = tmp_path.rglob("nll-orders-16-on-20.npy")
+    (path,) = tmp_path.rglob("nll-orders-16-on-20-*.npy")
     path.write_bytes(path.read_bytes()[:-8])
     (panel,), _ = runs.panels(runs.load(tmp_path))
     (found,) = crossover.finals(panel)
     assert not found.tightened
+    (remark,) = [line for line in verdict.remarks([panel], []) if "damaged" in line]
+    assert "nll-orders-16-on-20" in remark
+    numbers = likelihoods.write(path.parent, [])  # a later write sets the damaged file aside
+    assert likelihoods.read(numbers.parent) == []
+    assert (path.parent / "likelihoods.damaged.json").exists()
+
+
+def test_few_windows_and_samplers_of_several_tokens_a_call_decide_nothing(tmp_path, monkeypatch):
+    parallel = {"sampler": "random order, 4 tokens a call"}
+    found = final(tmp_path / "a", tangent_4=(1.9, "lower bound"), **parallel)
+    assert not found.tightened
+    monkeypatch.setattr("dlm.laws.final_numbers.LEAST_WINDOWS", SOME + 1)
+    assert not final(tmp_path / "b", orders_16=(1.42, "upper bound")).tightened
+
+
+def test_a_write_that_is_interrupted_leaves_what_was_there(tmp_path, monkeypatch):
+    final(tmp_path, orders_16=(1.42, "upper bound"))
+    (folder,) = {path.parent for path in tmp_path.rglob("likelihoods.json")}
+    (old,) = likelihoods.read(folder)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dlm.sealed.write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        likelihoods.write(folder, [dataclasses.replace(old, nats=old.nats + 1)])
+    (again,) = likelihoods.read(folder)
+    np.testing.assert_array_equal(again.nats, old.nats)
