@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -108,18 +109,12 @@ def score_windows(
         exact = nats("nll", 1)
         return {"exact": likelihood(exact, np.zeros(exact.size), "exact", "left to right")}
     if method.bound == "nelbo":
-        rounds: list[np.ndarray] = []
+        rounds = [nats("nll", PASSES, fold=0)]
         while True:
             rounds.append(nats("nll", PASSES, fold=len(rounds)))
-            if len(rounds) < 2:
-                continue
-            drawn = np.stack(rounds)
-            variance = drawn.var(0, ddof=1) / len(drawn)
-            nelbo = likelihood(drawn.mean(0), variance, "upper bound", sampler)
-            of_documents = nelbo.estimate.stderr
-            aim = MC_SHARE * of_documents if of_documents == of_documents else MC_ALONE
-            aim = method.mc_stderr or aim
-            if nelbo.estimate.mc_stderr <= aim or len(rounds) == MOST_ROUNDS:
+            variance = np.var(rounds, axis=0, ddof=1) / len(rounds)
+            nelbo = likelihood(np.mean(rounds, axis=0), variance, "upper bound", sampler)
+            if _precise(nelbo.estimate, method) or len(rounds) == MOST_ROUNDS:
                 return {"nelbo": nelbo._replace(mc_samples=PASSES * len(rounds))}
     if not _can(known, method.bound):
         able = [
@@ -173,6 +168,13 @@ def _sampler(method: Method, known: Conditionals | InOrder | None) -> str:
     order = method.path if method.bound == "path" else "random order"
     one = method.tokens_per_call == 1 or method.bound == "nelbo" or isinstance(known, InOrder)
     return order if one else f"{order}, {method.tokens_per_call} tokens a call"
+
+
+def _precise(estimate: Estimate, method: Method) -> bool:
+    """Whether the Monte Carlo error is as small as was asked for."""
+    by_documents = math.isfinite(estimate.stderr)  # not with a single window
+    aim = method.mc_stderr or (MC_SHARE * estimate.stderr if by_documents else MC_ALONE)
+    return estimate.mc_stderr <= aim
 
 
 def _can(known: Conditionals | InOrder | None, bound: str) -> bool:

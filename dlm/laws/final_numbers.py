@@ -20,9 +20,14 @@ class Number(NamedTuple):
 
     name: str  # how it was scored; "": the loss in the runs' results
     estimate: Estimate  # its standard error is over seeds, of one seed over documents
-    per_window: np.ndarray | None  # nats per token of each window, mean over seeds; None: not kept
+    # nats per token of each seed on each window, [S, n]; None: not kept
+    per_seed: np.ndarray | None
     seeds: int
     over_documents: float  # standard error of one seed
+
+    @property
+    def windows(self) -> int:
+        return 0 if self.per_seed is None else self.per_seed.shape[1]
 
 
 class Pair(NamedTuple):
@@ -39,13 +44,19 @@ class Pair(NamedTuple):
 
 def loss(setting: Setting) -> Number:
     """The final loss: best weights, whole validation split."""
-    losses = setting.values("validation_loss")
     first = setting.runs[0].result
-    over = losses if len(losses) > 1 else setting.values("validation_stderr")
-    stderr = over.std(ddof=1) / math.sqrt(len(losses)) if len(losses) > 1 else over[0]
-    found = Estimate(float(losses.mean()), float(stderr), first["kind"], first["validation_tokens"])
     over_documents = float(setting.values("validation_stderr").mean())
-    return Number("", found, _losses_of_windows(setting), setting.seeds, over_documents)
+    value, stderr = _over_seeds(setting.values("validation_loss"), over_documents)
+    mc_stderr = float(setting.values("validation_mc_stderr").mean())  # seeds share their noise
+    mean = Estimate(value, stderr, first["kind"], first["validation_tokens"], mc_stderr)
+    return Number("", mean, _losses_of_windows(setting), setting.seeds, over_documents)
+
+
+def _over_seeds(values: np.ndarray, over_documents: float) -> tuple[float, float]:
+    """The mean over seeds, [S], and its standard error: over seeds, of one seed over documents."""
+    if len(values) == 1:
+        return float(values[0]), over_documents
+    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def compare_best(a: Setting, b: Setting, names: tuple[str, str]) -> Pair:
@@ -64,7 +75,7 @@ def compare_best(a: Setting, b: Setting, names: tuple[str, str]) -> Pair:
         p for p in others if "lower bound" not in (p.first.estimate.kind, p.second.estimate.kind)
     ]
     # The values of other windows differ: the most windows first, then the tightest bounds.
-    return min(above, key=lambda p: (-_count(p.first), _bounds(p)), default=own)
+    return min(above, key=lambda p: (-p.first.windows, _bounds(p)), default=own)
 
 
 def _clearness(pair: Pair) -> float:
@@ -81,11 +92,11 @@ def _same_windows(a: Setting, b: Setting) -> Iterator[tuple[Number, Number]]:
     """Pairs of numbers on the same windows, at least one of them kept beside the results."""
     kept = [_kept(setting) for setting in (a, b)]
     for x in kept[0]:
-        yield from ((x, y) for y in kept[1] if _count(x) == _count(y))
-        if (y := _loss_on(b, _count(x))) is not None:
+        yield from ((x, y) for y in kept[1] if x.windows == y.windows)
+        if (y := _loss_on(b, x.windows)) is not None:
             yield x, y
     for y in kept[1]:
-        if (x := _loss_on(a, _count(y))) is not None:
+        if (x := _loss_on(a, y.windows)) is not None:
             yield x, y
 
 
@@ -101,19 +112,17 @@ def _kept(setting: Setting) -> list[Number]:
     for key in of_runs[0]:
         if not all(key in of_run for of_run in of_runs) or key[1] < LEAST_WINDOWS:
             continue
-        scored = [of_run[key] for of_run in of_runs]
-        values = np.array([s.estimate.value for s in scored])
-        one = scored[0].estimate
-        stderr = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else one.stderr
-        mc = math.sqrt(sum(s.estimate.mc_stderr**2 for s in scored)) / len(scored)
-        mean = one._replace(value=float(values.mean()), stderr=float(stderr), mc_stderr=mc)
+        estimates = [of_run[key].estimate for of_run in of_runs]
+        over_documents = float(np.mean([e.stderr for e in estimates]))
+        value, stderr = _over_seeds(np.array([e.value for e in estimates]), over_documents)
+        # All seeds meet the same orders, so their Monte Carlo noise does not average out.
+        mc_stderr = float(np.mean([e.mc_stderr for e in estimates]))
+        mean = estimates[0]._replace(value=value, stderr=stderr, mc_stderr=mc_stderr)
         if (mean := of_model(mean)) is None:
             continue
-        lengths = [run.result["seq_len"] for run in setting.runs]
-        nats = [s.nats / length for s, length in zip(scored, lengths, strict=True)]
-        over_documents = float(np.mean([s.estimate.stderr for s in scored]))
-        window_nats = np.mean(nats, axis=0)
-        numbers.append(Number(key[0], mean, window_nats, setting.seeds, over_documents))
+        length = setting.runs[0].result["seq_len"]
+        per_seed = np.stack([of_run[key].nats for of_run in of_runs]) / length
+        numbers.append(Number(key[0], mean, per_seed, setting.seeds, over_documents))
     return numbers
 
 
@@ -129,16 +138,16 @@ def damage(run: Run) -> str:
 def _loss_on(setting: Setting, windows: int) -> Number | None:
     """The final loss on as many windows, spread over the split; None if it cannot be had of them."""
     whole = loss(setting)
-    if whole.per_window is None or windows > len(whole.per_window):
+    if whole.per_seed is None or windows > whole.windows:
         return None
-    some = whole.per_window[likelihoods.spread(windows, len(whole.per_window))]
+    some = whole.per_seed[:, likelihoods.spread(windows, whole.windows)]
+    documents = _documents(setting.runs[0], windows)
+    over_documents = float(np.mean([standard_error(seed, documents) for seed in some]))
+    value, stderr = _over_seeds(some.mean(axis=1), over_documents)
     tokens = windows * setting.runs[0].result["seq_len"]
-    found = whole.estimate._replace(value=float(some.mean()), tokens=tokens)
-    return whole._replace(estimate=found, per_window=some)
-
-
-def _count(number: Number) -> int:
-    return 0 if number.per_window is None else len(number.per_window)
+    mc_stderr = whole.estimate.mc_stderr * math.sqrt(whole.windows / windows)
+    part = whole.estimate._replace(value=value, stderr=stderr, tokens=tokens, mc_stderr=mc_stderr)
+    return whole._replace(estimate=part, per_seed=some, over_documents=over_documents)
 
 
 def _pair(x: Number, y: Number, run: Run, names: tuple[str, str]) -> Pair:
@@ -149,15 +158,14 @@ def _pair(x: Number, y: Number, run: Run, names: tuple[str, str]) -> Pair:
     seeds = None
     if x.seeds > 1 and y.seeds > 1:
         seeds = math.hypot(x.estimate.stderr, y.estimate.stderr)
-    paired = _count(x) == _count(y) > 1
-    documents = _documents(run, _count(x)) if paired else None
-    if paired:
-        windows = standard_error(y.per_window - x.per_window, documents)  # pyright: ignore
+    paired, documents = x.windows == y.windows > 1, None
+    if paired and x.per_seed is not None and y.per_seed is not None:
+        documents = _documents(run, x.windows)
+        windows = standard_error(y.per_seed.mean(axis=0) - x.per_seed.mean(axis=0), documents)
     else:
         windows = math.hypot(x.over_documents, y.over_documents)
-    noise = [
-        n.estimate.mc_stderr for n in (x, y) if n.estimate.kind == "lower bound"
-    ]  # heavy tails
+    # The tails of a lower bound's noise are heavier than a few windows show.
+    noise = [n.estimate.mc_stderr for n in (x, y) if n.estimate.kind == "lower bound"]
     total = math.hypot(seeds or 0.0, windows, *noise)
     comparison = compare(y.estimate, x.estimate, total, names)
     clustered = documents is not None and len(np.unique(documents)) > 1
@@ -165,14 +173,14 @@ def _pair(x: Number, y: Number, run: Run, names: tuple[str, str]) -> Pair:
 
 
 def _losses_of_windows(setting: Setting) -> np.ndarray | None:
-    """Nats per token of each validation window, mean over seeds, [n]; None if a seed has none."""
+    """Nats per token of each seed on each validation window, [S, n]; None if a seed has none."""
     losses = []
     for run in setting.runs:
         nll = _array(run, "nll.npy")
         if nll is None or not np.isfinite(nll).all() or (losses and len(nll) != len(losses[0])):
             return None
         losses.append(nll / run.result["seq_len"])
-    return np.mean(losses, axis=0)
+    return np.stack(losses)
 
 
 def _documents(run: Run, windows: int) -> np.ndarray | None:

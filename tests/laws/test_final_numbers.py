@@ -100,3 +100,22 @@ def test_a_write_that_is_interrupted_leaves_what_was_there(tmp_path, monkeypatch
         likelihoods.write(folder, [dataclasses.replace(old, nats=old.nats + 1)])
     (again,) = likelihoods.read(folder)
     np.testing.assert_array_equal(again.nats, old.nats)
+
+
+def test_noise_that_seeds_share_is_not_averaged_and_a_part_of_the_split_has_its_own_error(tmp_path):
+    write_run(tmp_path, autoregressive(1.5, 1e12), objective="ar", final=1.5)
+    for seed, value in enumerate((1.40, 1.44)):
+        folder = write_run(
+            tmp_path, diffusion(1.2e12, 1.6), objective="masked", seed=seed, final=1.55
+        )
+        estimate = Estimate(value, 0.03, "upper bound", SOME * 64, 0.02, "random order")
+        nats = np.load(folder / "nll.npy")[likelihoods.spread(SOME, 50)]
+        scored = Scored("orders 16", estimate, SOME, nats + 64 * (value - 1.55))
+        likelihoods.write(folder, [scored])
+    (panel,), _ = runs.panels(runs.load(tmp_path))
+    (found,) = crossover.finals(panel)
+    assert found.challenger_estimate.mc_stderr == pytest.approx(0.02)  # not 0.02 / sqrt(2)
+    assert found.challenger_estimate.stderr == pytest.approx(0.02)  # of 1.40 and 1.44
+    ar = panel.families["ar"].best.runs[0]
+    part = np.load(ar.path / "nll.npy")[likelihoods.spread(SOME, 50)] / 64
+    assert found.reference_estimate.stderr == pytest.approx(part.std(ddof=1) / np.sqrt(SOME))

@@ -62,9 +62,8 @@ def markov(
     """
     check_whole(LIMITS, documents=documents, length=length, vocabulary=vocabulary,
                 concentration=concentration, seed=seed)  # fmt: skip
-    pi, rows = markov_law(vocabulary, concentration, seed)
     rng = np.random.default_rng([seed, 1])
-    rng.dirichlet(np.full(vocabulary, concentration / vocabulary), vocabulary)  # those of the law
+    pi, rows = _markov_law(rng, vocabulary, concentration)
 
     def one() -> np.ndarray:
         return chain(rng, pi, rows, length)
@@ -81,7 +80,12 @@ def markov(
 
 def markov_law(vocabulary: int, concentration: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The law of a chain's first symbol, [V], and of the next one given each, [V, V]."""
-    rng = np.random.default_rng([seed, 1])
+    return _markov_law(np.random.default_rng([seed, 1]), vocabulary, concentration)
+
+
+def _markov_law(
+    rng: np.random.Generator, vocabulary: int, concentration: int
+) -> tuple[np.ndarray, np.ndarray]:
     rows = rng.dirichlet(np.full(vocabulary, concentration / vocabulary), vocabulary)
     return stationary(rows), rows
 
