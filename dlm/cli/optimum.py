@@ -11,7 +11,6 @@ from dlm import inputs
 from dlm.cli import options
 from dlm.cli.options import Overrides
 from dlm.cli.output import show
-from dlm.laws.forms import LAWS, POINTS
 
 SUMMARY = "the best size, tokens and epochs for a compute, by each family's law"
 EXAMPLES = """examples:
@@ -40,28 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="U",
         help="raw tokens that differ (default: no token is repeated)",
     )
-    parser.add_argument(
-        "--families", nargs="+", action="extend", default=[], help="such as ar masked any_order"
-    )
-    parser.add_argument(
-        "--law",
-        type=inputs.one_of(("auto", *LAWS)),
-        default="auto",
-        help="of a table: see dlm fit --help",
-    )
-    options.add_columns(parser)
-    parser.add_argument(
-        "--points",
-        type=inputs.one_of(POINTS),
-        default="best",
-        help="of dlm's own runs: best, or last, which shows over-fitting (default: best)",
-    )
-    parser.add_argument(
-        "--resamples",
-        type=inputs.whole(0, 100_000),
-        default=400,
-        help="of a table, behind the intervals (default: 400; 0: none)",
-    )
+    options.add_fitting(parser)
     parser.add_argument("--out", type=inputs.path, help="a folder for optimum.json and a figure")
     parser.add_argument("--json", action="store_true", help="print JSON, not words")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from dlm import inputs
 from dlm.errors import DlmError, nearest
-from dlm.laws.forms import LAWS
+from dlm.laws.forms import LAWS, POINTS
 
 Overrides = list[tuple[str, Any]]  # (dotted key of the config, value)
 
@@ -152,3 +152,29 @@ def check_writable(folder: Path | None, option: str = "--out") -> None:
             raise PermissionError(0, "no permission")
     except OSError as error:
         raise DlmError(f"{option} {folder}: cannot be written ({error.strerror})") from None
+
+
+def add_fitting(parser: argparse.ArgumentParser) -> None:
+    """How `dlm plan` and `dlm optimum` fit the laws of a table or a folder of runs."""
+    parser.add_argument(
+        "--families", nargs="+", action="extend", default=[], help="such as ar masked any_order"
+    )
+    parser.add_argument(
+        "--law",
+        type=inputs.one_of(("auto", *LAWS)),
+        default="auto",
+        help="of a table: see dlm fit --help",
+    )
+    add_columns(parser)
+    parser.add_argument(
+        "--points",
+        type=inputs.one_of(POINTS),
+        default="best",
+        help="of dlm's own runs: best, or last, which shows over-fitting (default: best)",
+    )
+    parser.add_argument(
+        "--resamples",
+        type=inputs.whole(0, 100_000),
+        default=400,
+        help="of a table, behind the intervals (default: 400; 0: none)",
+    )

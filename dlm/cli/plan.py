@@ -17,7 +17,6 @@ from dlm.cli import options
 from dlm.cli.options import Overrides
 from dlm.cli.output import show
 from dlm.errors import DlmError
-from dlm.laws.forms import LAWS, POINTS
 
 SUMMARY = "what to train with so many unique tokens and so much compute: family, size, epochs"
 EXAMPLES = """examples:
@@ -60,28 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     words = "paper, muennighoff, a JSON file, a table or a folder of runs (default: paper)"
     parser.add_argument("--laws", type=inputs.path, default="paper", help=words)
-    parser.add_argument(
-        "--families", nargs="+", action="extend", default=[], help="such as ar masked any_order"
-    )
-    parser.add_argument(
-        "--law",
-        type=inputs.one_of(("auto", *LAWS)),
-        default="auto",
-        help="of a table: see dlm fit --help",
-    )
-    options.add_columns(parser)
-    parser.add_argument(
-        "--points",
-        type=inputs.one_of(POINTS),
-        default="best",
-        help="of dlm's own runs: best, or last, which shows over-fitting (default: best)",
-    )
-    parser.add_argument(
-        "--resamples",
-        type=inputs.whole(0, 100_000),
-        default=400,
-        help="of a table, behind the intervals (default: 400; 0: none)",
-    )
+    options.add_fitting(parser)
     parser.add_argument("--write", type=inputs.path, help="an experiment file to write")
     parser.add_argument("--out", type=inputs.path, help="a folder for plan.html and figures")
     parser.add_argument("--json", action="store_true", help="print JSON, not words")
