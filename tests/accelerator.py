@@ -47,6 +47,7 @@ STEPS = Path(__file__).with_name("accelerator_steps.py")
 ROOT = STEPS.parent.parent
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 CLOSE = 1e-4  # relative difference of losses between devices, in full float32
+PARTS = ("checks", "peaks", "speeds", "profiles")  # profiles are of rows of the speeds
 FAMILIES = ("ar", "masked")
 LAYERS = {"100M": 14, "400M": 32, "1B": 20}  # of dlm.training.benchmark.SIZES
 TINY = {
@@ -239,7 +240,8 @@ def cells(platform: str) -> list[Cell]:
     by_xla = {"model.attention": "xla"}
     heads = ("masked-positions", "masked-chunks", "masked-both")
     gpu = platform == "gpu"
-    found = each("100M 1B 400M")
+    rows = {"more": {"vocab_size": 50_302}, "note": "50,304 rows of the embedding"}
+    found = each("100M") + each("100M", ["masked"], **rows) + each("1B 400M")
     found += each("100M", changes=by_xla) if gpu else []
     for name in heads:
         found += each("100M", ["masked"], changes={"objective.name": name})
@@ -247,8 +249,6 @@ def cells(platform: str) -> list[Cell]:
     found += each("1B", changes={"model.remat": "block"})
     found += each("100M", changes={"model.scan": False})
     found += each("100M", ["masked"], changes={"data.seq_len": 2047}, note="2,048 positions")
-    rows = {"more": {"vocab_size": 50_302}, "note": "50,304 rows of the embedding"}
-    found += each("100M", ["masked"], **rows)
     found += each("1B 400M", changes=by_xla) if gpu else []
     found += each("100M", changes={"model.remat": "dots"})
     found += each("400M 100M", changes={"model.remat": "block"})
@@ -292,6 +292,7 @@ def speeds(
     out: Path,
     deadline: float,
     results: dict[str, Any],
+    profiled: bool = True,
 ) -> Iterator[None]:
     """Adds each cell's row to `results`, or why there is none, and profiles of plain cells. Yields
     after each cell; closes `process`.
@@ -316,7 +317,7 @@ def speeds(
         answer = ask(process, patience, step="speed", **request(cell, tiny))
         took, guessed = took + time.monotonic() - began, guessed + cell.guess
         results["speeds"].append(row | answer.get("result", answer))
-        if "result" in answer and cell.name == "plain":  # the speed stays if this ends the process
+        if profiled and "result" in answer and cell.name == "plain":  # the speed stays if this ends the process
             folder = out / "profiles" / f"{cell.size}-{cell.family}"
             answer = ask(process, 60, step="profile", folder=str(folder))
             results["profiles"].append(row | answer.get("result", answer))
@@ -346,6 +347,7 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/accelerator"))
     parser.add_argument("--minutes", type=float, default=8.0, help="then no step is begun")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="default: all")
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes, on the CPU")
     a = parser.parse_args()
     began = time.monotonic()
@@ -379,20 +381,23 @@ def main() -> int:
     tell(f"{about['count']} x {about['kind']}" + ("; a rehearsal with tiny shapes" if tiny else ""))
     save(out, results)
 
-    results["checks"] = checks(out, about["platform"], max(60.0, 60 * a.minutes / 3))
+    if "checks" in a.only:
+        results["checks"] = checks(out, about["platform"], max(60.0, 60 * a.minutes / 3))
     save(out, results)
     for check in results["checks"]:
         tell(f"{accelerator_table.VERDICTS[check['holds']]}: {check['name']}: {check['found']}")
 
     process = timing(out)
-    dtypes = [["bfloat16", "default"], ["float32", "default"], ["float32", "highest"]]
-    sizes = [256] if tiny else [2048, 4096, 8192]
-    answer = ask(process, 90, step="peaks", sizes=sizes, dtypes=dtypes)
-    results["peaks"] = answer.get("result", [answer])
-    save(out, results)
+    if "peaks" in a.only:
+        dtypes = [["bfloat16", "default"], ["float32", "default"], ["float32", "highest"]]
+        sizes = [256] if tiny else [2048, 4096, 8192]
+        answer = ask(process, 90, step="peaks", sizes=sizes, dtypes=dtypes)
+        results["peaks"] = answer.get("result", [answer])
+        save(out, results)
 
-    todo = rehearsed() if tiny else cells(about["platform"])
-    for _ in speeds(process, todo, tiny, out, deadline, results):
+    todo = [] if "speeds" not in a.only else rehearsed() if tiny else cells(about["platform"])
+    profiled = "profiles" in a.only
+    for _ in speeds(process, todo, tiny, out, deadline, results, profiled):
         save(out, results)
         tell(accelerator_table.line(results["speeds"][-1]))
     results["seconds"] = round(time.monotonic() - began, 1)

@@ -38,7 +38,7 @@ import tiny
 from dlm.runs import names
 from places import TESTS
 
-DLM = [sys.executable, "-m", "dlm.cli"]
+DLM = [sys.executable, "-m", "dlm"]
 PATIENCE = 180  # seconds without an end after which a call counts as hanging
 FLIPS = 6  # trials that flip a bit for one of the others
 CALLS = 6  # of the same command after a fault, within which it has to finish

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterable
-from importlib import metadata
 from typing import NoReturn, Protocol
 
 from dlm.cli import (
@@ -31,6 +30,7 @@ from dlm.cli import (
 )
 from dlm.cli.options import Overrides
 from dlm.errors import DlmError, nearest
+from dlm.training import environment
 
 
 class Verb(Protocol):
@@ -82,7 +82,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, Overrides]:
         epilog="dlm VERB --help shows examples.",
         formatter_class=help_text.Formatter,
     )
-    parser.add_argument("--version", action="version", version=f"dlm {metadata.version('dlm')}")
+    parser.add_argument("--version", action="version", version=f"dlm {environment.version('dlm')}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     parsers = {name: _add_verb(verbs, name, verb) for name, verb in VERBS.items()}
     # argparse would take an override with a space in it for a positional argument.

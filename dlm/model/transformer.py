@@ -230,21 +230,13 @@ def _attention(
 ) -> Float[Array, "B T H K"]:
     """Scaled dot-product attention; the one place where it is computed.
 
-    cuDNN through `jax.nn.dot_product_attention`; elsewhere written out, heads first and divided by
+    By cuDNN if the config asks for it; elsewhere written out, heads first and divided by
     the sum of weights at the end, which is faster on a CPU (BUILD_NOTES) and lets dropout act on the
     weights.
     """
     dropping = drop is not None and c.dropout.attention > 0
     if c.attention == "cudnn" and not dropping:
-        named = isinstance(mask, str)
-        return jax.nn.dot_product_attention(
-            q,
-            k,
-            v,
-            mask=None if named else mask[None, None] if mask.ndim == 2 else mask[:, None],
-            is_causal=named and mask == "causal",
-            implementation="cudnn",
-        )
+        return _fused(q, k, v, mask)
     q, v = (x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, v))
     mix = functools.partial(_mixed, rate=c.dropout.attention)
     if not isinstance(mask, str):
@@ -259,6 +251,38 @@ def _attention(
             mixed.append(mix(q[:, :, start:end], k[:, :end], v[:, :, :end], seen, own))
         mixed = jnp.concatenate(mixed, axis=2)
     return mixed.swapaxes(1, 2)
+
+
+def _fused(
+    q: Float[Array, "B T H K"],
+    k: Float[Array, "B S H K"],
+    v: Float[Array, "B S H K"],
+    mask: Mask,
+    implementation: str = "cudnn",
+) -> Float[Array, "B T H K"]:
+    """Attention by `jax.nn.dot_product_attention`.
+
+    JAX trains with cuDNN on even lengths only, and BOS makes most lengths odd. So an odd length gets
+    one more position at the end, which no query before it sees.
+    """
+    length, keys = q.shape[1], k.shape[1]
+    q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+    allowed, lengths = None, None
+    if not isinstance(mask, str):
+        allowed = jnp.pad(mask, [(0, 0)] * (mask.ndim - 2) + [(0, length % 2), (0, keys % 2)])
+        allowed = allowed[None, None] if mask.ndim == 2 else allowed[:, None]
+    elif mask == "full" and keys % 2:
+        lengths = jnp.full(len(k), keys, jnp.int32)
+    mixed = jax.nn.dot_product_attention(
+        q,
+        k,
+        v,
+        mask=allowed,
+        is_causal=isinstance(mask, str) and mask == "causal",
+        key_value_seq_lengths=lengths,
+        implementation=implementation,  # pyright: ignore (one of its literals)
+    )
+    return mixed[:, :length]
 
 
 def _blocks(length: int) -> list[tuple[int, int]]:

@@ -11,7 +11,15 @@ from pathlib import Path
 def versions() -> dict[str, str]:
     """The versions of Python, dlm and the libraries that move numbers."""
     names = ("dlm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def version(name: str) -> str:
+    """The version of an installed distribution; of one that is run from its checkout, "not installed"."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def device() -> str:

@@ -35,7 +35,7 @@ def finished(tmp_path_factory, cache) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     path = tiny.experiment_file(folder)
     done = subprocess.run(
-        [sys.executable, "-m", "dlm.cli", "run", str(path), "--workdir", str(folder / "runs")],
+        [sys.executable, "-m", "dlm", "run", str(path), "--workdir", str(folder / "runs")],
         env=os.environ | {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache)},
         capture_output=True, text=True,
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -272,6 +273,31 @@ def test_cudnn_without_a_gpu_is_refused_before_anything_is_computed(monkeypatch)
         assert f"JAX runs on {backend} here" in told and "\n" not in told
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert callable(make(model, ROWS).apply)
+
+
+@pytest.mark.parametrize("queries, keys", [(5, 5), (6, 6), (1, 5), (2, 5)])
+@pytest.mark.parametrize("mask", ["full", "causal", "array", "arrays"])
+def test_fused_attention_of_odd_lengths_is_the_written_out_one(mask, queries, keys):
+    """cuDNN's way with XLA in its place: each value and gradient, with a position more or without."""
+    if mask == "causal" and queries != keys:
+        pytest.skip("a causal mask by name has as many queries as keys")
+    module = importlib.import_module("dlm.model.transformer")
+    drawn = jax.random.split(jax.random.key(2), 4)
+    shapes = [(2, length, 2, 8) for length in (queries, keys, keys, queries)]
+    *parts, slope = (jax.random.normal(*each) for each in zip(drawn, shapes, strict=True))
+    one = jnp.tri(queries, keys, keys - queries, dtype=bool)
+    array = {"array": one, "arrays": jnp.stack([one, one | True])}.get(mask, mask)
+
+    def fused(q, k, v):
+        return module._fused(q, k, v, array, implementation="xla")
+
+    def written(q, k, v):
+        return module._attention(q, k, v, array, SMALL, None)
+
+    values = [jax.vjp(way, *parts) for way in (fused, written)]
+    assert_close(values[0][0], values[1][0], LOGITS)
+    for a, b in zip(*(back(slope) for _, back in values), strict=True):
+        assert_close(a, b, GRADIENTS)
 
 
 # --- dropout and precision ----------------------------------------------------------------------

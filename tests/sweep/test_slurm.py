@@ -100,7 +100,7 @@ def slurm(tmp_path_factory, cache) -> Iterator[Path]:
         CONF.format(folder=folder, ports=free_ports(2), host=socket.gethostname().split(".")[0])
     )
     dlm = folder / "bin/dlm"
-    dlm.write_text(f'#!/bin/sh\nexec {sys.executable} -m dlm.cli "$@"\n')
+    dlm.write_text(f'#!/bin/sh\nexec {sys.executable} -m dlm "$@"\n')
     dlm.chmod(0o755)
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))

@@ -57,7 +57,7 @@ def start(path: Path, workdir: Path, cache: Path, processes: int, devices: int, 
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     base = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "XDG_CACHE_HOME": str(cache)}
     base |= {"DLM_HOSTS_PATIENCE": "6"}  # a kill is noticed sooner
-    command = [sys.executable, "-m", "dlm.cli", "train", str(path), "--workdir", str(workdir)]
+    command = [sys.executable, "-m", "dlm", "train", str(path), "--workdir", str(workdir)]
     started = []
     for number in range(processes):
         env, words = base, []

@@ -267,7 +267,7 @@ def processes(whole, tiny_store, tmp_path_factory, cache, callers_flags) -> Path
     killed = workdir / "killed"
     plain = tiny.EXPERIMENT
     path = tiny.experiment_file(workdir, plain + KILLER.replace("{folder!r}", repr(str(killed))))
-    command = [sys.executable, "-m", "dlm.cli", "train", str(path), "--workdir", str(killed)]
+    command = [sys.executable, "-m", "dlm", "train", str(path), "--workdir", str(killed)]
     died = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert not list(killed.glob("tiny_experiment/*/result.json"))
