@@ -238,10 +238,11 @@ def cells(platform: str) -> list[Cell]:
         return [Cell(size, family, **rest) for size in sizes.split() for family in families]
 
     by_xla = {"model.attention": "xla"}
-    heads = ("masked-positions", "masked-chunks", "masked-both")
+    heads = ("masked-narrow", "masked-aligned", "masked-positions", "masked-chunks", "masked-both")
     gpu = platform == "gpu"
     rows = {"more": {"vocab_size": 50_302}, "note": "50,304 rows of the embedding"}
-    found = each("100M") + each("100M", ["masked"], **rows) + each("1B 400M")
+    found = each("100M 1B 400M")
+    found += each("100M", ["masked"], **rows)
     found += each("100M", changes=by_xla) if gpu else []
     for name in heads:
         found += each("100M", ["masked"], changes={"objective.name": name})
@@ -317,7 +318,8 @@ def speeds(
         answer = ask(process, patience, step="speed", **request(cell, tiny))
         took, guessed = took + time.monotonic() - began, guessed + cell.guess
         results["speeds"].append(row | answer.get("result", answer))
-        if profiled and "result" in answer and cell.name == "plain":  # the speed stays if this ends the process
+        if profiled and "result" in answer and cell.name == "plain":
+            # the speed stays if this ends the process
             folder = out / "profiles" / f"{cell.size}-{cell.family}"
             answer = ask(process, 60, step="profile", folder=str(folder))
             results["profiles"].append(row | answer.get("result", answer))

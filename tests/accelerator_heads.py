@@ -5,6 +5,9 @@ The product computes the logits of every position at once. Here they are compute
   masked-positions  at masked positions only, which are gathered first
   masked-chunks     a few thousand positions at a time, and again in the backward pass
   masked-both       both
+  masked-narrow     at once, their slopes rounded to the type of the model before they are multiplied:
+                    the product's are float32, so two of its three products run in TF32
+  masked-aligned    so, with rows added to a multiple of 128: an odd number of rows takes slow kernels
 
 `objective.name` chooses. The loss is the product's (estimator "time", linear schedule), with the same
 draws; tests/training/test_accelerator.py compares them. Gathering moves rows between devices: for one
@@ -39,6 +42,8 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
         "masked-positions": functools.partial(at_masked, entropy=at_once),
         "masked-chunks": in_chunks,
         "masked-both": functools.partial(at_masked, entropy=in_chunks),
+        "masked-narrow": functools.partial(at_once, product=narrow),
+        "masked-aligned": functools.partial(at_once, product=narrow, multiple=128),
     }[c.name]
     _, nll, sample = masked.make(c, vocab_size)
     bos, mask_id = vocab_size, vocab_size + 1
@@ -61,9 +66,34 @@ def make(c: config.Objective, vocab_size: int) -> tuple[Callable, Callable, Call
     return loss, nll, sample
 
 
-def at_once(table: Array, x: Array, tokens: Array, weights: Array, *, vocab_size: int) -> Array:
+def wide(x: Array, table: Array) -> Array:
+    """Logits [N R] in float32, as the product's."""
+    return jnp.einsum("ND,RD->NR", x, table, preferred_element_type=jnp.float32)
+
+
+narrow = jax.custom_vjp(wide)
+narrow.defvjp(
+    lambda x, table: (wide(x, table), (x, table)), lambda kept, slope: _slopes(*kept, slope)
+)
+
+
+def _slopes(x: Array, table: Array, slope: Array) -> tuple[Array, Array]:
+    slope = slope.astype(x.dtype)
+    return slope @ table, jnp.einsum("NR,ND->RD", slope, x)
+
+
+def at_once(
+    table: Array,
+    x: Array,
+    tokens: Array,
+    weights: Array,
+    *,
+    vocab_size: int,
+    product: Callable[[Array, Array], Array] = wide,
+    multiple: int = 1,
+) -> Array:
     """Weighted sum of cross-entropies, in nats. table [R D], x [N D], tokens [N], weights [N]."""
-    logits = jnp.einsum("ND,RD->NR", x, table, preferred_element_type=jnp.float32)
+    logits = product(x, jnp.pad(table, ((0, -len(table) % multiple), (0, 0))))
     return jnp.sum(weights * cross_entropy(logits[None], tokens[None], vocab_size)[0])
 
 

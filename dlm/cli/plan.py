@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mfu",
         type=inputs.number("above 0, at most 1", lambda share: 0 < share <= 1),
         default=0.0,
-        help="share of the peak that training reaches (default: assumed, 0.4, or 0.25 below 100M)",
+        help="share of the peak that training reaches (default: assumed, 0.21 to 0.35 by size)",
     )
     words = "paper, muennighoff, a JSON file, a table or a folder of runs (default: paper)"
     parser.add_argument("--laws", type=inputs.path, default="paper", help=words)

@@ -38,8 +38,9 @@ DEVICES: dict[str, tuple[str, float]] = {
     "tpu-v6e": ("TPU v6e", 32e9),
 }
 HERE = "here"  # this machine, measured
-# Assumed utilisations, not measured: models below SMALL parameters keep an accelerator less busy.
-SMALL, UTILISATION, UTILISATION_SMALL = 1e8, 0.4, 0.25
+# Parameters, and the share of its data sheet that training of so many reached on an H200 (BUILD_NOTES).
+# Of sizes between and of other devices it is an assumption.
+UTILISATION = ((1e9, 0.35), (4e8, 0.26), (0.0, 0.21))
 MOST_HOURS = 1e6
 
 
@@ -101,4 +102,4 @@ def utilisation(device: Device, params: float, asked: float = 0.0) -> float:
     """The utilisation asked for, else what is assumed of models with so many parameters."""
     if device.measured:
         return 1.0
-    return asked or (UTILISATION if params >= SMALL else UTILISATION_SMALL)
+    return asked or next(share for least, share in UTILISATION if params >= least)

@@ -15,7 +15,7 @@ def versions() -> dict[str, str]:
 
 
 def version(name: str) -> str:
-    """The version of an installed distribution; of one that is run from its checkout, "not installed"."""
+    """The version of an installed distribution; of a checkout that is not, "not installed"."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

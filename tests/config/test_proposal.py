@@ -22,8 +22,8 @@ def test_every_device_that_can_be_named_has_a_peak(name) -> None:
 def test_a_device_is_a_name_or_a_speed() -> None:
     assert devices.device("3e10").peak == 3e10 and devices.device("3e10").measured
     assert devices.utilisation(devices.device("3e10"), 1e6) == 1.0
-    assert devices.utilisation(devices.device("h100"), 1e9) == 0.4
-    assert devices.utilisation(devices.device("h100"), 1e7) == 0.25
+    assert devices.utilisation(devices.device("h100"), 1e9) == 0.35
+    assert devices.utilisation(devices.device("h100"), 1e7) == 0.21
     assert devices.utilisation(devices.device("h100"), 1e7, 0.5) == 0.5
     with pytest.raises(DlmError, match="did you mean h100"):
         devices.device("h10")

@@ -60,6 +60,8 @@ def of_the_product():
         ("masked-positions", 0.1),
         ("masked-chunks", 0.625),
         ("masked-both", 0.625),
+        ("masked-narrow", 0.625),
+        ("masked-aligned", 0.625),
     ],
 )
 def test_a_loss_with_cheaper_logits_is_the_products(
