@@ -66,10 +66,8 @@ def _finished(folder: Path, stores: Sequence[Store]) -> dict[str, list[Finished]
         c = config.from_json(run_folder.read_json(place / "config.json"))
         store = by_fingerprint.get(run_folder.read_json(place / "result.json")["fingerprint"])
         if store is not None:
-            tokens = dict(train_tokens=len(store.train), validation_tokens=len(store.validation))
-            plan = planning.plan(c, **tokens, vocab_size=store.vocab_size)
-            key = _key(c, store.fingerprint)
-            finished.setdefault(key, []).append(Finished(place, c, plan))
+            plan = planning.plan(c, **store.sizes)
+            finished.setdefault(_key(c, store.fingerprint), []).append(Finished(place, c, plan))
     return finished
 
 

@@ -55,7 +55,7 @@ def extend(folder: Path, overrides: Iterable[tuple[str, Any]], trust: bool = Fal
         raise DlmError("--extend: needs the new length, --config.train.duration='400 epochs'")
     c, store = run.opened(folder, trust)
     longer = experiment.edited(c, values.items())
-    before, after = (_plan(each, store) for each in (c, longer))
+    before, after = (planning.plan(each, **store.sizes) for each in (c, longer))
     check(folder, c, longer, before, after)
     planning.check(longer, after, sharding.machine())
     identity = config.run_id(longer, store.fingerprint)
@@ -92,7 +92,7 @@ def take(
       DlmError: see `extend`.
     """
     c, _ = run.opened(folder, trust)
-    before, after = (_plan(each, store) for each in (c, longer))
+    before, after = (planning.plan(each, **store.sizes) for each in (c, longer))
     check(folder, c, longer, before, after)
     own_id, finished_id = (config.run_id(each, store.fingerprint) for each in (longer, c))
     parts = step.saved_parts(c, store.vocab_size, sharding.make_mesh(c))
@@ -112,8 +112,3 @@ def take(
         ledger = saved["ledger"]["exposures"]
         checkpoint.save(own, progress, ledger, state=saved["state"], best=saved["best"])
         return progress["step"]
-
-
-def _plan(c: config.Config, store: Store) -> Plan:
-    tokens = dict(train_tokens=len(store.train), validation_tokens=len(store.validation))
-    return planning.plan(c, **tokens, vocab_size=store.vocab_size)
