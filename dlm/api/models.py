@@ -57,7 +57,7 @@ class Model:
 
         listed = [texts] if isinstance(texts, str) else list(texts)
         how = self._text_method(method)
-        return scoring.score_each(self._members(), self.config, self.store, listed, how)
+        return scoring.score_each(self._members(), self.store, listed, how)
 
     def perplexity(self, text: str | os.PathLike[str], **method: Any) -> TextScore:
         """The loss on a text, or on the documents of a file (.txt, .jsonl, .csv, .parquet, ...).
@@ -78,7 +78,7 @@ class Model:
 
         documents = scoring.read(Path(text)) if _is_file(text) else [str(text)]
         how = self._text_method(method)
-        return scoring.score_together(self._members(), self.config, self.store, documents, how)
+        return scoring.score_together(self._members(), self.store, documents, how)
 
     def sample(
         self,
@@ -151,9 +151,7 @@ class Model:
         how = self._method(method)
         prepared = prepare.prepare(self.config, self.store)
         windows = prepare.chosen(getattr(prepared.all_windows, part), how.windows)
-        where = (how, self.config.evaluation.batch_size, prepared.mesh)
-        vocab_size = self.store.vocab_size
-        return likelihood.score_windows(self._members(), vocab_size, *windows, *where)
+        return likelihood.score_windows(self._members(), self.store.vocab_size, *windows, how)
 
     def _text_method(self, options: dict[str, Any]) -> Method:
         if "windows" in options:
@@ -173,8 +171,7 @@ class Model:
     def _members(self) -> list[Member]:
         from dlm.evaluation.likelihood import Member
 
-        models = (self, *self.others)
-        return [Member(m.config.model, m.config.objective, m.params) for m in models]
+        return [Member(m.config, m.params) for m in (self, *self.others)]
 
 
 def ensemble(models: Sequence[Model]) -> Model:

@@ -16,7 +16,7 @@ from dlm.config.family import PATHS
 from dlm.config.method import BOUNDS, Method
 from dlm.errors import DlmError
 from dlm.evaluation import likelihood
-from dlm.model import keys, sharding
+from dlm.model import keys
 from dlm.objectives import checks, common, reveal
 from dlm.runs.likelihoods import spread
 from tolerances import FLOAT64, NATS, PROBABILITY
@@ -271,15 +271,20 @@ WINDOWS = np.random.default_rng(5).integers(0, V, (24, L), dtype=np.int32)
 DOCUMENTS = np.arange(24) // 2
 
 
+def member(objective: config.Objective, params) -> likelihood.Member:
+    evaluation = config.Evaluation(batch_size=16)
+    c = config.Config(model=checks.MODEL, objective=objective, evaluation=evaluation)
+    return likelihood.Member(c, params)
+
+
 def scored(name: str, method: Method, seeds=(0,), windows=WINDOWS, **options):
     members = []
     for seed in seeds:
         b = bench(name, seed)
         c = config.objective(**(REVEALING.get(name, dict(name=name)) | options))
-        members.append(likelihood.Member(checks.MODEL, c, b.params))
-    mesh = sharding.make_mesh(config.Config())
+        members.append(member(c, b.params))
     documents = DOCUMENTS[: len(windows)]
-    return likelihood.score_windows(members, V, windows, documents, method, 16, mesh)
+    return likelihood.score_windows(members, V, windows, documents, method)
 
 
 def test_windows_get_what_their_strings_have_with_kinds_and_errors():
@@ -372,12 +377,11 @@ def test_a_method_says_what_is_right(options, words):
 def test_members_of_other_objectives_are_no_ensemble():
     b = bench("masked")
     members = [
-        likelihood.Member(checks.MODEL, config.objective("masked", schedule=schedule), b.params)
+        member(config.objective("masked", schedule=schedule), b.params)
         for schedule in ("linear", "cosine")
     ]
-    mesh = sharding.make_mesh(config.Config())
     with pytest.raises(DlmError, match="must be of one objective with the same options"):
-        likelihood.score_windows(members, V, WINDOWS, DOCUMENTS, Method(), 16, mesh)
+        likelihood.score_windows(members, V, WINDOWS, DOCUMENTS, Method())
 
 
 def test_windows_that_are_scored_are_spread_over_the_split():
