@@ -162,11 +162,7 @@ def prior_kl(c: Chain, length: int) -> float:
 
 
 def rate_loss(
-    c: Chain,
-    denoiser: Denoiser,
-    tokens: Int[Array, "B L"],
-    t: Float[Array, " B"],
-    draws: keys.RowKeys,
+    c: Chain, denoiser: Denoiser, tokens: Int[Array, "B L"], t, draws: keys.RowKeys
 ) -> Float[Array, " B"]:
     """Returns (2) at times t."""
     mask_prob = c.schedule.mask_prob(t)[:, None, None]
@@ -182,11 +178,7 @@ def rate_loss(
 
 
 def discrete_step_kl(
-    c: Chain,
-    denoiser: Denoiser,
-    tokens: Int[Array, "B L"],
-    i: Float[Array, " B"],
-    draws: keys.RowKeys,
+    c: Chain, denoiser: Denoiser, tokens: Int[Array, "B L"], i, draws: keys.RowKeys
 ) -> Float[Array, " B"]:
     """Returns the KL of (5) for step i of 1..T, from t = i/T to (i - 1)/T; step 1 reconstructs."""
     t = i / c.steps
@@ -213,11 +205,7 @@ def reconstruction_nll(c: Chain, denoiser: Denoiser, tokens, draws) -> Float[Arr
 
 
 def terms_at(
-    c: Chain,
-    denoiser: Denoiser,
-    tokens: Int[Array, "B L"],
-    u: Float[Array, " B"],
-    draws: keys.RowKeys,
+    c: Chain, denoiser: Denoiser, tokens: Int[Array, "B L"], u, draws: keys.RowKeys
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """Draws reconstruction and diffusion of (3) or (5) at one time for each row, by u in [0, 1)."""
     if c.steps:
