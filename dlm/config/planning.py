@@ -56,12 +56,13 @@ class Work(NamedTuple):
     training: float
     tracked: float  # scores while training
     final: float  # scores of the best weights
+    further: float  # the number that evaluation.final asks for
     samples: float
 
     @property
     def after(self) -> float:
         """FLOPs of everything except training steps."""
-        return self.tracked + self.final + self.samples
+        return self.tracked + self.final + self.further + self.samples
 
 
 def plan(
@@ -189,7 +190,8 @@ def work(c: Config, p: Plan) -> Work:
     return Work(
         training=p.steps * p.flops_per_step,
         tracked=len(p.evaluate_at) * scores(tracked, e.mc_samples),
-        final=scores(p.held_out, LEAST_MC_SAMPLES) + _further(c, p),
+        final=scores(p.held_out, LEAST_MC_SAMPLES),
+        further=_further(c, p),
         samples=e.samples * forward * c.objective.sampler_passes(c.data.seq_len),
     )
 
@@ -291,11 +293,9 @@ def check_sampling(c: Config, p: Plan, machine: Machine, count: int) -> None:
 def _check_end(c: Config, p: Plan) -> None:
     w, e = work(c, p), c.evaluation
     most = max(MOST_TIMES_TRAINING * w.training, FLOOR)
-    if w.final > most:
-        needs = (
-            f"it needs {scientific(w.final)} FLOPs or more, {number(w.final / w.training, 2)} times"
-        )
-        right = f"of fewer orders or windows: {needs} the training itself"
+    if (final := w.final + w.further) > most:
+        times = f"{number(final / w.training, 2)} times the training itself"
+        right = f"of fewer orders or windows: it needs {scientific(final)} FLOPs or more, {times}"
         fail("evaluation.final", c.evaluation.final, right)
     for field, value, cost in (
         ("mc_samples", e.mc_samples, w.tracked),

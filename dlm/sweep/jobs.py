@@ -40,6 +40,11 @@ class Job:
         return self.plan.steps * self.plan.flops_per_step
 
     @property
+    def work(self) -> planning.Work:
+        """FLOPs of its training, its scores and its samples."""
+        return planning.work(self.config, self.plan)
+
+    @property
     def devices(self) -> int:
         """The fewest that its mesh takes."""
         return planning.fewest_devices(self.config)

@@ -88,20 +88,30 @@ def prepare(c: config.Config, store: Store) -> Prepared:
     )
 
 
-def score(prepared: Prepared, params: Params, *, final: bool) -> tuple[Likelihood, Likelihood]:
+def score(
+    prepared: Prepared, params: Params, *, final: bool, tell: evaluation.Tell = evaluation.silent
+) -> tuple[Likelihood, Likelihood]:
     """Scores validation windows and up to as many training windows with one estimator.
 
     `final`: all windows, with Monte Carlo samples until `evaluation.mc_stderr` is met; otherwise the
-    tracked windows with `evaluation.mc_samples`. An exact likelihood draws nothing.
+    tracked windows with `evaluation.mc_samples`. An exact likelihood draws nothing. `tell` is told the
+    share of the final scores that is done.
     """
-    score_part = _score_final if final else _score_tracked
-    validation, train = prepared.all_windows if final else prepared.tracked_windows
-    return score_part(prepared, params, validation), score_part(prepared, params, train)
-
-
-def _score_final(prepared: Prepared, params: Params, windows: Windows) -> Likelihood:
+    if not final:
+        validation, train = (
+            _score_tracked(prepared, params, part) for part in prepared.tracked_windows
+        )
+        return validation, train
+    windows = prepared.all_windows
+    held_out = len(windows.validation.tokens)
+    share = held_out / (held_out + len(windows.train.tokens))
     how = Method(mc_stderr=prepared.config.evaluation.mc_stderr)
-    return next(iter(score_by(prepared, params, windows, how).values()))
+
+    def scored(part: Windows, begin: float, share: float) -> Likelihood:
+        numbers = score_by(prepared, params, part, how, lambda done: tell(begin + share * done))
+        return next(iter(numbers.values()))
+
+    return scored(windows.validation, 0.0, share), scored(windows.train, share, 1 - share)
 
 
 def _score_tracked(prepared: Prepared, params: Params, windows: Windows) -> Likelihood:
@@ -118,11 +128,15 @@ def _score_tracked(prepared: Prepared, params: Params, windows: Windows) -> Like
 
 
 def score_by(
-    prepared: Prepared, params: Params, windows: Windows, how: Method
+    prepared: Prepared,
+    params: Params,
+    windows: Windows,
+    how: Method,
+    tell: evaluation.Tell = evaluation.silent,
 ) -> dict[str, Likelihood]:
     """Scores windows by any number for a likelihood; see `likelihood.score_windows`."""
     member = likelihood.Member(prepared.config, params)
-    return likelihood.score_windows([member], prepared.store.vocab_size, *windows, how)
+    return likelihood.score_windows([member], prepared.store.vocab_size, *windows, how, tell)
 
 
 def chosen(windows: Windows, count: int) -> Windows:
