@@ -86,12 +86,7 @@ def prepare(c: config.Config, store: Store) -> Prepared:
     Raises:
       DlmError: the config does not suit the corpus, or the mesh does not suit the devices.
     """
-    plan = planning.plan(
-        c,
-        train_tokens=len(store.train),
-        validation_tokens=len(store.validation),
-        vocab_size=store.vocab_size,
-    )
+    plan = planning.plan(c, **store.sizes)
     return Prepared(
         config=c,
         store=store,

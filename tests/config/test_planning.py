@@ -23,7 +23,8 @@ HERE = Machine(1, 8e9, cpu=True)
 
 
 def planned(c, **tokens) -> planning.Plan:
-    known = dict(train_tokens=20_000, validation_tokens=2_000, vocab_size=50) | tokens
+    held_out = max(2_000, c.data.seq_len)
+    known = dict(train_tokens=20_000, validation_tokens=held_out, vocab_size=50) | tokens
     return planning.plan(c, **known)
 
 
