@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dlm import runs
+from dlm import inputs, runs
 from dlm.errors import DlmError
 from dlm.format import number
 
@@ -48,6 +48,7 @@ class FittedLaw:
         """Whether the runs determine each fitted coefficient."""
         return {v.name: v.identified for v in self.analysis.verdicts}
 
+    @inputs.checked
     def predict(self, params: Any, tokens: Any, unique_tokens: Any) -> np.ndarray:
         """The loss in nats per token; raw counts, numbers or arrays that broadcast.
 
@@ -58,14 +59,23 @@ class FittedLaw:
         (2,)
 
         Raises:
-          DlmError: a number that is not above 0.
+          DlmError: a number that is not above 0, or shapes that do not broadcast.
         """
         import numpy as np
 
         N, D = _positive("params", params), _positive("tokens", tokens)
-        U = np.minimum(_positive("unique_tokens", unique_tokens), D)
+        U = _positive("unique_tokens", unique_tokens)
+        try:
+            N, D, U = np.broadcast_arrays(N, D, U)
+        except ValueError:
+            shapes = f"{N.shape}, {D.shape} and {U.shape}"
+            raise DlmError(
+                f"params, tokens, unique_tokens: have shapes {shapes}, which do not broadcast"
+            ) from None
+        U = np.minimum(U, D)
         return self.analysis.fit.predict(N, D, U)
 
+    @inputs.checked
     def optimal(self, flops: Any, unique_tokens: Any) -> Optimum:
         """The best use of a compute C = 6 * params * tokens: its `params`, `epochs` and `loss`.
 
@@ -94,6 +104,7 @@ def _positive(name: str, values: Any) -> np.ndarray:
     return array
 
 
+@inputs.checked
 def fit(
     table: str | Path | Iterable[runs.Run],
     law: str = "data-constrained",
@@ -120,7 +131,7 @@ def fit(
     from dlm.laws import table as tables
 
     analysis.check_options(law)
-    if not (isinstance(resamples, int) and resamples >= 0):
+    if resamples < 0:
         raise DlmError(f"resamples={resamples!r}: must be a whole number from 0")
     for meaning, title in (columns or {}).items():
         titles.check_meaning(f"{meaning}={title}", meaning)
@@ -143,6 +154,7 @@ class CriticalCompute(NamedTuple):
     warnings: tuple[str, ...]  # what the number rests on beyond the runs
 
 
+@inputs.checked
 def critical(fit_ar: FittedLaw, fit_other: FittedLaw, unique_tokens: float) -> CriticalCompute:
     """The compute at which two fitted laws meet, each at its best use of C, as `dlm critical` has it.
 
