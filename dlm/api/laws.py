@@ -48,23 +48,30 @@ class FittedLaw:
         """Whether the runs determine each fitted coefficient."""
         return {v.name: v.identified for v in self.analysis.verdicts}
 
-    def predict(self, params: Any, tokens: Any, unique_tokens: Any) -> np.ndarray:
+    def predict(self, params: Any, tokens: Any, unique_tokens: Any, loops: Any = 1.0) -> np.ndarray:
         """The loss in nats per token; raw counts, numbers or arrays that broadcast.
 
         `tokens` are all that are trained on, `unique_tokens` those that differ (at most `tokens`).
+        `loops`: how often the layers run, for a looped law; the share of the parameters that loop is
+        the median of the runs fitted.
 
         >>> fit = dlm.fit("table.csv", law="chinchilla", resamples=0)
         >>> fit.predict(1e8, [1e9, 2e9], 1e9).shape
         (2,)
 
         Raises:
-          DlmError: a number that is not above 0.
+          DlmError: a number that is not above 0, loops below 1, or above 1 under a law that does not
+            know them.
         """
         import numpy as np
 
         N, D = _positive("params", params), _positive("tokens", tokens)
-        U = np.minimum(_positive("unique_tokens", unique_tokens), D)
-        return self.analysis.fit.predict(N, D, U)
+        U, r = np.minimum(_positive("unique_tokens", unique_tokens), D), _positive("loops", loops)
+        fitted = self.analysis.fit
+        if (r < 1).any() or not (fitted.law.looped or (r == 1).all()):
+            right = "1 or more" if fitted.law.looped else f"1, as {fitted.law.name} knows no loops"
+            raise DlmError(f"loops={loops!r}: must be {right}")
+        return fitted.predict(N, D, U, r, np.median(fitted.table.share))
 
     def optimal(self, flops: Any, unique_tokens: Any) -> Optimum:
         """The best use of a compute C = 6 * params * tokens: its `params`, `epochs` and `loss`.
