@@ -36,7 +36,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from scipy.special import rel_entr
 
 from dlm import config
 from dlm.config import families
@@ -154,6 +153,9 @@ def log_ratios(c: Chain, logits, xt, mask_prob) -> Float[Array, "B L S"]:
 
 def prior_kl(c: Chain, length: int) -> float:
     """Returns KL(q(x_1 | x) || prior) in nats; 1 - m(1) of the prior's tokens are uniform."""
+    # 0.2 s to import, which no process of another family should wait for.
+    from scipy.special import rel_entr
+
     m, v, states = c.schedule.end, c.vocab_size, len(c.limit)
     jumped = m * c.limit.astype(np.float64)
     q = (1 - m) * np.eye(states)[0] + jumped  # of any token
