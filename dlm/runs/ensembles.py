@@ -143,7 +143,7 @@ def _read(folder: Path, known: dict[str, Run], not_asked: set[str]) -> list[Ense
     if problems:
         remedy = "score the ensemble again, or delete its folder"
         return [Ensemble(_broken(folder, known, STALE, f"{'; '.join(problems)}; {remedy}"), ())]
-    members = tuple(known[run] for run in score.members)
+    members = tuple(sorted((known[run] for run in score.members), key=lambda run: run.seed or 0))
     return [Ensemble(_as_run(folder, score, members), members)]
 
 
