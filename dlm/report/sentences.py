@@ -64,7 +64,10 @@ def comparisons(panel: Panel) -> list[str]:
 def crossing(crossover: Crossover) -> str:
     """The crossing of two measured frontiers in sentences, the same at every door."""
     a, b = name_of(crossover.reference), name_of(crossover.challenger)
-    if crossover.trials > 1 and frontiers.AT_EQUAL not in crossover.reference:
+    if crossover.reference.endswith(frontiers.WITH_ENSEMBLES):
+        single = name_of(crossover.reference.removesuffix(frontiers.WITH_ENSEMBLES))
+        a = f"the best of {crossover.trials} settings and ensembles of {single}"
+    elif crossover.trials > 1 and frontiers.AT_EQUAL not in crossover.reference:
         a = f"the best {a} of {crossover.trials} settings"
     start = "" if crossover.basis == frontiers.TRACKED else f"From {crossover.basis}: "
     if crossover.status == crossings.TOO_FEW:

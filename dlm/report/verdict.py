@@ -45,7 +45,7 @@ def ensembles(panel: Panel) -> str:
     if not panel.ensembles:
         return ""
     parts = [
-        f"{name_of(f.name)} reaches {measured(cross.estimate(f.best))} with "
+        f"{name_of(f.name)} reaches {measured(cross.estimate(f.best))}, with "
         f"{scientific(f.best.runs[0].result['flops'])} FLOPs"
         for f in panel.ensembles.values()
     ]

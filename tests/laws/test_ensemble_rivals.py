@@ -108,7 +108,7 @@ def test_the_report_has_a_line_a_family_with_its_compute_and_what_it_shows(plant
     monkeypatch.setattr(page, "drawings", lambda panels: {})
     text = page.page(loaded)
     assert "<summary>Ensembles over seeds" in text and "FLOPs of training: the mean over" in text
-    assert "passes the best AR with ensembles" in text
+    assert "passes the best of 2 settings and ensembles of AR" in text
     figure = canvas.draw(run_figures.frontier(loaded.panels))
     notes = [note.get_text() for ax in figure.axes for note in ax.texts]
     assert notes.count("×3") == 2
