@@ -111,8 +111,7 @@ class Model:
         if not (isinstance(count, int) and count >= 1):
             raise DlmError(f"count={count!r}: must be a whole number from 1")
         c, store = self.config, self.store
-        plan = planning.plan(c, train_tokens=len(store.train), vocab_size=store.vocab_size)
-        planning.check_sampling(c, plan, sharding.machine(), count)
+        planning.check_sampling(c, planning.plan(c, **store.sizes), sharding.machine(), count)
         free = prompts.infill("infill", infill, store, c.data.seq_len) if infill else None
         drawn = sampling.sample(
             *(c, store.vocab_size, self.params, keys.key_for(seed, "sample")),

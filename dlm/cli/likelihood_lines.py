@@ -16,7 +16,7 @@ NAMED = {"orders": "K-order bound", "tangent": "tangent bound", "nelbo": "NELBO"
 
 def of_model(model: Model, numbers: dict[str, Likelihood]) -> list[str]:
     """The numbers of a model, a line each, then bits per byte of the first, and what the data lack."""
-    from dlm.data import build
+    from dlm.data import store
     from dlm.evaluation import score
 
     first = next(iter(numbers.values())).estimate
@@ -29,7 +29,7 @@ def of_model(model: Model, numbers: dict[str, Likelihood]) -> list[str]:
         lines.append(f"  validation: {bits:.4f} bits per byte")
     if number_of_samples := next(iter(numbers.values())).mc_samples:
         lines.append(f"  Monte Carlo samples: {number_of_samples} a window")
-    return lines + [f"  note: {sentence}" for sentence in build.notes(model.store.manifest)]
+    return lines + [f"  note: {sentence}" for sentence in store.notes(model.store.manifest)]
 
 
 def line(name: str, number: Likelihood) -> str:

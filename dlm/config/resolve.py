@@ -17,49 +17,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dlm import inputs
-from dlm.config.families import objective
-from dlm.config.family import FAMILIES, Family, Objective, digest, load_custom
+from dlm.config.family import FAMILIES, Objective, digest, load_custom
 from dlm.config.fields import hints, validated
 from dlm.config.rules import check
-from dlm.config.schema import (
-    Config,
-    Corpus,
-    Data,
-    Dropout,
-    Evaluation,
-    Mesh,
-    Model,
-    Optimizer,
-    Tokenizer,
-    Train,
-)
+from dlm.config.schema import Config
 from dlm.errors import DlmError, fail, nearest
-
-__all__ = [
-    "base",
-    "Config",
-    "Corpus",
-    "Data",
-    "Dropout",
-    "Evaluation",
-    "FAMILIES",
-    "Family",
-    "from_json",
-    "LADDER",
-    "load_custom",
-    "Mesh",
-    "Model",
-    "Objective",
-    "objective",
-    "Optimizer",
-    "resolve",
-    "run_id",
-    "SAME_RUN",
-    "to_json",
-    "Tokenizer",
-    "Train",
-    "trunk_id",
-]
 
 
 def _paper_ff(width: int) -> int:

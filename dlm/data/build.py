@@ -20,20 +20,8 @@ from dlm import config, disk, sealed
 from dlm.data import resumable_log, round_trip, split, tokenizer_files, tokenizers
 from dlm.data import store as stores
 from dlm.data.corpora import CORPORA, Source
-from dlm.data.store import FORMAT, Manifest, Split, Store, load, notes, token_dtype
+from dlm.data.store import FORMAT, Manifest, Split, Store, load, token_dtype
 from dlm.errors import DlmError, fail, nearest, reason
-
-__all__ = [
-    "Manifest",
-    "Split",
-    "Store",
-    "build",
-    "load",
-    "notes",
-    "options",
-    "to_fetch",
-    "unique_ngrams",
-]
 
 NGRAM = 13
 NGRAM_TOKENS = 10_000_000  # of the training split, in which n-grams are counted

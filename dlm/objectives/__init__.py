@@ -23,8 +23,6 @@ from dlm.objectives import (
 )
 from dlm.objectives.common import Conditionals, InOrder, Sum
 
-__all__ = ["OBJECTIVES", "Conditionals", "InOrder", "Objective", "Sum", "make"]
-
 
 @dataclass(frozen=True)
 class Objective:

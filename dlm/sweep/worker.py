@@ -75,11 +75,13 @@ def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Eve
 
     folder, info = Path(job["folder"]), schema.RunInfo(**job["info"])
     c = config.from_json(job["config"])
-    last = [0.0]
+    last, phase = 0.0, None
 
     def report(row: dict[str, Any]) -> None:
-        if time.monotonic() - last[0] > 0.2:
-            last[0] = time.monotonic()
+        nonlocal last, phase
+        now = time.monotonic()
+        if now - last > 0.2 or row.get("phase") != phase:  # a phase may be a long one
+            last, phase = now, row.get("phase")
             tell("progress", **row)
 
     with run_folder.claim(folder) as mine:

@@ -86,12 +86,7 @@ def prepare(c: config.Config, store: Store) -> Prepared:
     Raises:
       DlmError: the config does not suit the corpus, or the mesh does not suit the devices.
     """
-    plan = planning.plan(
-        c,
-        train_tokens=len(store.train),
-        validation_tokens=len(store.validation),
-        vocab_size=store.vocab_size,
-    )
+    plan = planning.plan(c, **store.sizes)
     return Prepared(
         config=c,
         store=store,
@@ -102,25 +97,34 @@ def prepare(c: config.Config, store: Store) -> Prepared:
     )
 
 
-def score(prepared: Prepared, params: Params, *, final: bool) -> tuple[Scored, Scored]:
+def score(
+    prepared: Prepared, params: Params, *, final: bool, tell: evaluation.Tell = evaluation.silent
+) -> tuple[Scored, Scored]:
     """Scores validation windows and up to as many training windows with one estimator.
 
     `final`: all windows, with Monte Carlo samples until `evaluation.mc_stderr` is met; otherwise the
-    tracked windows with `evaluation.mc_samples`. An exact likelihood draws nothing.
+    tracked windows with `evaluation.mc_samples`. An exact likelihood draws nothing. `tell` is told the
+    share of the final scores that is done.
     """
-    e = prepared.config.evaluation
-    score_part = _score_final if final else _score_tracked
-    validation, train = prepared.all_windows if final else prepared.tracked_windows
-    how = Method(mc_stderr=e.mc_stderr)
-    return score_part(prepared, params, validation, how), score_part(prepared, params, train, how)
+    if not final:
+        validation, train = (
+            _score_tracked(prepared, params, part) for part in prepared.tracked_windows
+        )
+        return validation, train
+    windows = prepared.all_windows
+    held_out = len(windows.validation.tokens)
+    share = held_out / (held_out + len(windows.train.tokens))
+    how = Method(mc_stderr=prepared.config.evaluation.mc_stderr)
+
+    def scored(part: Windows, begin: float, share: float) -> Scored:
+        numbers = score_by(prepared, params, part, how, lambda done: tell(begin + share * done))
+        first = next(iter(numbers.values()))
+        return Scored(first.estimate, first.nats, first.mc_samples)
+
+    return scored(windows.validation, 0.0, share), scored(windows.train, share, 1 - share)
 
 
-def _score_final(prepared: Prepared, params: Params, windows: Windows, how: Method) -> Scored:
-    first = next(iter(score_by(prepared, params, windows, how).values()))
-    return Scored(first.estimate, first.nats, first.mc_samples)
-
-
-def _score_tracked(prepared: Prepared, params: Params, windows: Windows, how: Method) -> Scored:
+def _score_tracked(prepared: Prepared, params: Params, windows: Windows) -> Scored:
     c, exact = prepared.config, prepared.config.objective.family.exact
     passes = 1 if exact else c.evaluation.mc_samples
     nats = evaluation.score(
@@ -133,12 +137,16 @@ def _score_tracked(prepared: Prepared, params: Params, windows: Windows, how: Me
 
 
 def score_by(
-    prepared: Prepared, params: Params, windows: Windows, how: Method
+    prepared: Prepared,
+    params: Params,
+    windows: Windows,
+    how: Method,
+    tell: evaluation.Tell = evaluation.silent,
 ) -> dict[str, Likelihood]:
     """Scores windows by any number for a likelihood; see `likelihood.score_windows`."""
     c = prepared.config
     member = likelihood.Member(c.model, c.objective, params)
-    where = (how, c.evaluation.batch_size, prepared.mesh)
+    where = (how, c.evaluation.batch_size, prepared.mesh, tell)
     return likelihood.score_windows([member], prepared.store.vocab_size, *windows, *where)
 
 

@@ -15,7 +15,7 @@ from dlm import config, objectives
 from dlm.config.family import PATHS
 from dlm.config.method import BOUNDS, Method
 from dlm.errors import DlmError
-from dlm.evaluation import likelihood
+from dlm.evaluation import likelihood, score
 from dlm.model import keys, sharding
 from dlm.objectives import checks, common, reveal
 from dlm.runs.likelihoods import spread
@@ -291,7 +291,7 @@ WINDOWS = np.random.default_rng(5).integers(0, V, (24, L), dtype=np.int32)
 DOCUMENTS = np.arange(24) // 2
 
 
-def scored(name: str, method: Method, seeds=(0,), windows=WINDOWS, **options):
+def scored(name: str, method: Method, seeds=(0,), windows=WINDOWS, tell=score.silent, **options):
     members = []
     for seed in seeds:
         b = bench(name, seed)
@@ -299,7 +299,23 @@ def scored(name: str, method: Method, seeds=(0,), windows=WINDOWS, **options):
         members.append(likelihood.Member(checks.MODEL, c, b.params))
     mesh = sharding.make_mesh(config.Config())
     documents = np.arange(len(windows)) // 2
-    return likelihood.score_windows(members, V, windows, documents, method, 16, mesh)
+    return likelihood.score_windows(members, V, windows, documents, method, 16, mesh, tell)
+
+
+@pytest.mark.parametrize("name, bound", [("ar", "nelbo"), ("masked", "orders"), ("masked", "path")])
+def test_the_share_of_a_score_that_is_done_is_told_up_to_the_whole(name, bound):
+    shares: list[float] = []
+    scored(name, Method(bound, orders=2), tell=shares.append)
+    whole = 2 if bound == "orders" else 1
+    batches = -(-len(WINDOWS) // 16)
+    steps = [k / (batches * whole) for k in range(1, batches * whole + 1)]
+    assert set(shares) <= set(steps) and shares == sorted(shares) and shares[-1] == 1
+
+
+def test_the_share_of_a_nelbo_follows_the_error_that_is_left():
+    shares: list[float] = []
+    scored("masked", Method("nelbo", mc_stderr=0.02), tell=shares.append)
+    assert all(0 < share <= 1 for share in shares) and 0.8 < shares[-1] <= 1
 
 
 def test_windows_get_what_their_strings_have_with_kinds_and_errors():

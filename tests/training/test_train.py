@@ -117,7 +117,17 @@ def test_nothing_that_follows_the_scores_costs_a_run_its_result(
         patch.setattr(sampling, "sample", broken)
         patch.setattr(bucket, "send", broken)
         patch.setattr("tensorboard.summary.writer.event_file_writer.EventFileWriter", broken)
-        result = run.train_and_score(whole.config, tiny_store, tmp_path, tiny.INFO)
+        rows: list[dict] = []
+        result = run.train_and_score(
+            whole.config, tiny_store, tmp_path, tiny.INFO, report=rows.append
+        )
+    phases = [row for row in rows if "phase" in row]
+    assert list(dict.fromkeys(row["phase"] for row in phases)) == ["final score", "samples"]
+    assert [row["share"] for row in phases].count(0.0) == 2 and phases[-2]["share"] > 0
+    done = [row["work"] for row in phases]
+    planned = planning.work(whole.config, prepare(whole.config, tiny_store).plan)
+    assert done == sorted(done) and done[0] == planned.training + planned.tracked
+    assert done[-1] == planned.training + planned.after - planned.samples
     assert result.status == "finished" and result.mfu is None
     assert len(result.warnings) == 3
     for words, text in zip(("MFU", "no samples", "written"), result.warnings, strict=True):

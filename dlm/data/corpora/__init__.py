@@ -13,8 +13,6 @@ import numpy as np
 from dlm.data.corpora import digits, files, hub, ids, known, stdlib, topics
 from dlm.data.corpora.source import NoText, Source
 
-__all__ = ["CORPORA", "SHOW", "NoText", "Source"]
-
 CORPORA: dict[str, Callable[..., Source]] = {
     "stdlib": stdlib.stdlib,
     "digits": digits.digits,
