@@ -265,6 +265,26 @@ def test_an_ensemble_is_the_mean_probability_of_each_token_and_sums_to_one():
     assert abs(np.exp(-np.asarray(nats, np.float64)).sum() - 1) < PROBABILITY
 
 
+def test_an_ensemble_of_ar_models_is_exact_and_below_the_mean_of_its_members():
+    seeds = (1, 2, 3)
+    strings = np.asarray(bench("ar").strings)
+    nats = scored("ar", Method(), seeds, strings)["exact"].nats
+    assert abs(np.exp(-nats).sum() - 1) < PROBABILITY
+    each = [scored("ar", Method(), (seed,), strings)["exact"].nats for seed in seeds]
+    assert (nats < np.mean(each, axis=0)).all()  # -log is convex
+    first = np.stack([np.exp(-nats.reshape(V, -1)) for nats in (nats, *each)]).sum(-1)
+    np.testing.assert_allclose(first[0], first[1:].mean(0), rtol=NATS)  # the first token alone
+
+
+def test_bounds_of_an_ensemble_lie_below_the_mean_of_its_members_in_the_same_orders():
+    method, seeds = Method("orders", orders=4), (1, 2)
+    both = scored("masked", method, seeds)
+    each = [scored("masked", method, (seed,))["nelbo"].nats for seed in seeds]
+    assert [both[name].estimate.kind for name in ("orders", "nelbo")] == ["upper bound"] * 2
+    assert (both["nelbo"].nats <= np.mean(each, axis=0) * (1 + NATS)).all()
+    assert (both["orders"].nats <= both["nelbo"].nats).all()
+
+
 # --- windows of a split ---------------------------------------------------------------------------
 
 WINDOWS = np.random.default_rng(5).integers(0, V, (24, L), dtype=np.int32)
