@@ -87,9 +87,7 @@ def planned(c: config.Config, corpora: Path) -> planning.Plan:
         tokens = dict(train_tokens=most, validation_tokens=held_out)
         return planning.plan(c, **tokens, vocab_size=50_257)
     assert c.corpus.name in CORPORA
-    store = build.build(c.corpus, c.tokenizer, corpora)
-    tokens = dict(train_tokens=len(store.train), validation_tokens=len(store.validation))
-    return planning.plan(c, **tokens, vocab_size=store.vocab_size)
+    return planning.plan(c, **build.build(c.corpus, c.tokenizer, corpora).sizes)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

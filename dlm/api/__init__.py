@@ -10,21 +10,3 @@ from dlm.api.models import Model, ensemble, restore
 from dlm.api.planner import plan
 from dlm.api.runs import Run, Runs, load
 from dlm.api.training import chosen, objective, objective_config, train
-
-__all__ = [
-    "CriticalCompute",
-    "FittedLaw",
-    "Model",
-    "Run",
-    "Runs",
-    "chosen",
-    "critical",
-    "ensemble",
-    "fit",
-    "load",
-    "objective",
-    "objective_config",
-    "plan",
-    "restore",
-    "train",
-]

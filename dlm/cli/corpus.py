@@ -22,11 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(a: argparse.Namespace, overrides: Overrides) -> int:
-    from dlm.data import build
+    from dlm.data import store
 
     jobs = cli_jobs.plan_jobs(a, overrides, machine=None)
     for path in dict.fromkeys(job.store for job in jobs):
-        manifest = build.load(path).manifest
+        manifest = store.load(path).manifest
         print(f"{manifest.name}: {path}")
         print(f"  fingerprint {manifest.fingerprint}")
         kind = manifest.tokenizer or "ids"
@@ -38,6 +38,6 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
         if manifest.entropy is not None:
             print(f"  entropy of the source: {manifest.entropy:.4f} nats/token of whole documents")
         print(f"  distinct 13-grams of training tokens: {manifest.unique_ngrams:.1%}")
-        for sentence in build.notes(manifest):
+        for sentence in store.notes(manifest):
             print(f"  note: {sentence}")
     return DONE

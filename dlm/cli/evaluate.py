@@ -134,7 +134,7 @@ def _method(a: argparse.Namespace) -> dict[str, Any]:
 
 def _number_lines(model: Model, numbers: dict[str, Likelihood]) -> list[str]:
     """The numbers of a model, a line each, then bits per byte of the first, and what the data lack."""
-    from dlm.data import build
+    from dlm.data import store
     from dlm.evaluation import score
 
     first = next(iter(numbers.values())).estimate
@@ -148,7 +148,7 @@ def _number_lines(model: Model, numbers: dict[str, Likelihood]) -> list[str]:
         lines.append(f"  validation: {bits:.4f} bits per byte")
     if number_of_samples := next(iter(numbers.values())).mc_samples:
         lines.append(f"  Monte Carlo samples: {number_of_samples} a window")
-    return lines + [f"  note: {sentence}" for sentence in build.notes(model.store.manifest)]
+    return lines + [f"  note: {sentence}" for sentence in store.notes(model.store.manifest)]
 
 
 def _line(name: str, number: Likelihood) -> str:

@@ -25,6 +25,8 @@ def words(f: Forecast, workers: int, how: str) -> str:
     if not math.isnan(f.seconds):
         side = f" on {workers} workers" if workers > 1 else ""
         parts.append(f"about {duration(f.seconds)}{side} ({how})")
+    else:
+        parts.append("time told once they train")
     parts += [f"{size(f.memory)} a device", f"{size(f.disk)} of disk"]
     return ", ".join(parts)
 

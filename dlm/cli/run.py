@@ -154,7 +154,7 @@ def _check(a: argparse.Namespace) -> None:
     if a.executor == "slurm":
         from dlm.sweep import slurm
 
-        slurm.check(a.slurm, a.jobs)
+        slurm.parameters(a.slurm, a.jobs)
 
 
 def _machine(a: argparse.Namespace) -> Any:
@@ -193,7 +193,7 @@ def _size(job: Job) -> str:
 
     anywhere = machine.machine()._replace(devices=0)
     held = planning.bytes_on_device(job.config, job.plan, anywhere).total
-    after = planning.work(job.config, job.plan).after
+    after = job.work.after
     scores = f" + {scientific(after)} to score and sample" if job.plan.held_out else ""
     return f"{scientific(job.flops)} FLOPs{scores}, {size(held)} a device"
 

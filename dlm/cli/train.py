@@ -62,14 +62,12 @@ def _extend(a: argparse.Namespace, overrides: Overrides) -> int:
     if a.distributed:
         raise DlmError("--distributed: goes without --extend; extend in one process")
     folder = addresses.run(a.extend, a.workdir)
-    from dlm.sweep.jobs import Job
-    from dlm.training import extension
+    from dlm.sweep import extend
 
     stop = cli_jobs.join(a)
-    longer = extension.extend(folder, overrides, a.trust)
-    job = Job(longer.config, longer.store, longer.folder, longer.info, longer.plan)
-    begin = f"from step {longer.begin:,} of {job.plan.steps:,}"
-    print(f"{job.info.label}: {job.folder}, {begin}", flush=True)
+    job, begin = extend.extend(folder, overrides, a.trust)
+    steps = f"from step {begin:,} of {job.plan.steps:,}"
+    print(f"{job.info.label}: {job.folder}, {steps}", flush=True)
     cli_jobs.train_here([job], stop)
     return _tell(job)
 

@@ -1,53 +1,17 @@
 """Describes experiments: settings and their ranges, objectives, sweeps, run ids, the plan of a run."""
 
-from dlm.config.resolve import (
-    FAMILIES,
-    LADDER,
-    SAME_RUN,
+from dlm.config.families import objective
+from dlm.config.family import FAMILIES, Family, Objective, load_custom
+from dlm.config.resolve import LADDER, SAME_RUN, base, from_json, resolve, run_id, to_json, trunk_id
+from dlm.config.schema import (
     Config,
     Corpus,
     Data,
     Dropout,
     Evaluation,
-    Family,
     Mesh,
     Model,
-    Objective,
     Optimizer,
     Tokenizer,
     Train,
-    base,
-    from_json,
-    load_custom,
-    objective,
-    resolve,
-    run_id,
-    to_json,
-    trunk_id,
 )
-
-__all__ = [
-    "Config",
-    "Corpus",
-    "Data",
-    "Dropout",
-    "Evaluation",
-    "FAMILIES",
-    "Family",
-    "LADDER",
-    "Mesh",
-    "Model",
-    "Objective",
-    "Optimizer",
-    "SAME_RUN",
-    "Tokenizer",
-    "Train",
-    "base",
-    "from_json",
-    "load_custom",
-    "objective",
-    "resolve",
-    "run_id",
-    "to_json",
-    "trunk_id",
-]

@@ -56,27 +56,42 @@ class Work(NamedTuple):
     training: float
     tracked: float  # scores while training
     final: float  # scores of the best weights
+    further: float  # the number that evaluation.final asks for
     samples: float
 
     @property
     def after(self) -> float:
         """FLOPs of everything except training steps."""
-        return self.tracked + self.final + self.samples
+        return self.tracked + self.final + self.further + self.samples
 
 
-def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_tokens: int = 0) -> Plan:
+def plan(
+    config: Config,
+    *,
+    train_tokens: int,
+    vocab_size: int,
+    validation_tokens: int | None = None,
+    document_length: int | None = None,
+) -> Plan:
     """Turns durations into steps, and sizes into parameters and FLOPs, once the corpus is known.
 
-    Without `validation_tokens` the FLOPs of scores are unknown.
+    Without `validation_tokens` the FLOPs of scores are unknown. `document_length`: the tokens of every
+    document, if all have the same number. `Store.sizes` has all four of a corpus.
 
     Raises:
-      DlmError: more unique tokens than the corpus has, a batch larger than the subset, or more steps,
-        evaluations or checkpoints than a run can take.
+      DlmError: more unique tokens than the corpus has, an L that does not suit its documents or splits,
+        a batch larger than the subset, or more steps, evaluations or checkpoints than a run can take.
     """
     length, batch = config.data.seq_len, config.train.batch_size
     available = train_tokens // length * length
     if available == 0:
         fail("data.seq_len", length, f"at most {train_tokens}, the training tokens there are")
+    if document_length and document_length % length:
+        which = f"the length of each document of {config.corpus.name}"
+        fail("data.seq_len", length, f"a divisor of {document_length}, {which}")
+    if validation_tokens is not None and validation_tokens < length:
+        right = f"at most {validation_tokens}, the validation tokens there are"
+        fail("data.seq_len", length, right)
     if config.data.unique_tokens > available:
         split = f"the training split of {config.corpus.name} has {train_tokens:,} tokens"
         fail("data.unique_tokens", config.data.unique_tokens, f"at most {available:,}: {split}")
@@ -114,7 +129,7 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_token
         vocab_size=vocab_size,
         unique_tokens=unique,
         windows=unique // length,
-        held_out=validation_tokens // length,
+        held_out=(validation_tokens or 0) // length,
         steps=steps,
         tokens_per_step=batch * length,
         warmup=to_steps("optimizer.warmup", config.optimizer.warmup, **unit),
@@ -127,18 +142,6 @@ def plan(config: Config, *, train_tokens: int, vocab_size: int, validation_token
         flops_per_step=per_step,
         flops_6nd_per_step=6.0 * count.total * batch * length,
     )
-
-
-def check_length(config: Config, document_length: int | None, validation_tokens: int) -> None:
-    """Raises DlmError if L does not divide the length of the documents, where all have one length, or
-    exceeds the validation split."""
-    length = config.data.seq_len
-    if document_length and document_length % length:
-        which = f"the length of each document of {config.corpus.name}"
-        fail("data.seq_len", length, f"a divisor of {document_length}, {which}")
-    if validation_tokens < length:
-        right = f"at most {validation_tokens}, the validation tokens there are"
-        fail("data.seq_len", length, right)
 
 
 def to_steps(name: str, text: str, *, tokens: int, unique: int, flops: float, steps=0) -> int:
@@ -187,7 +190,8 @@ def work(c: Config, p: Plan) -> Work:
     return Work(
         training=p.steps * p.flops_per_step,
         tracked=len(p.evaluate_at) * scores(tracked, e.mc_samples),
-        final=scores(p.held_out, LEAST_MC_SAMPLES) + _further(c, p),
+        final=scores(p.held_out, LEAST_MC_SAMPLES),
+        further=_further(c, p),
         samples=e.samples * forward * c.objective.sampler_passes(c.data.seq_len),
     )
 
@@ -289,11 +293,9 @@ def check_sampling(c: Config, p: Plan, machine: Machine, count: int) -> None:
 def _check_end(c: Config, p: Plan) -> None:
     w, e = work(c, p), c.evaluation
     most = max(MOST_TIMES_TRAINING * w.training, FLOOR)
-    if w.final > most:
-        needs = (
-            f"it needs {scientific(w.final)} FLOPs or more, {number(w.final / w.training, 2)} times"
-        )
-        right = f"of fewer orders or windows: {needs} the training itself"
+    if (final := w.final + w.further) > most:
+        times = f"{number(final / w.training, 2)} times the training itself"
+        right = f"of fewer orders or windows: it needs {scientific(final)} FLOPs or more, {times}"
         fail("evaluation.final", c.evaluation.final, right)
     for field, value, cost in (
         ("mc_samples", e.mc_samples, w.tracked),

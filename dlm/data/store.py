@@ -89,8 +89,14 @@ class Store:
         return self.manifest.vocab_size
 
     @property
-    def document_length(self) -> int | None:
-        return self.manifest.document_length
+    def sizes(self) -> dict[str, Any]:
+        """What `dlm.config.planning.plan` asks of a corpus."""
+        return dict(
+            train_tokens=len(self.train),
+            validation_tokens=len(self.validation),
+            vocab_size=self.vocab_size,
+            document_length=self.manifest.document_length,
+        )
 
     @property
     def bytes_per_token(self) -> float | None:

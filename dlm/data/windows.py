@@ -18,7 +18,6 @@ from jaxtyping import Int
 
 from dlm import config
 from dlm.data.store import Store
-from dlm.errors import DlmError
 
 ALL = slice(None)
 
@@ -31,15 +30,7 @@ def training_windows(
     subset "windows"    all windows of the training split in one random order: a sample of all of it
     subset "documents"  in the order of the documents: the first K of them, as in the paper; the last
                         is cut where the budget ends
-
-    Raises:
-      DlmError: L does not divide the length of the documents, where they all have one length.
     """
-    if store.document_length and store.document_length % seq_len:
-        raise DlmError(
-            f"config.data.seq_len={seq_len}: must divide {store.document_length}, the length of "
-            f"each document of {store.manifest.name}"
-        )
     chosen = _subset(store, seq_len, unique_tokens, subset)
     return _cut(store.train, seq_len)[chosen].astype(np.int32)
 
@@ -61,13 +52,7 @@ def _subset(store: Store, seq_len: int, unique_tokens: int, subset: str) -> Int[
 
 def validation_windows(store: Store, seq_len: int) -> Int[np.ndarray, "n L"]:
     """The whole validation split, cut into windows of L; a shorter rest is left out."""
-    windows = _cut(store.validation, seq_len).astype(np.int32)
-    if len(windows) == 0:
-        raise DlmError(
-            f"config.data.seq_len={seq_len}: must be at most {len(store.validation)}, the validation "
-            "tokens there are"
-        )
-    return windows
+    return _cut(store.validation, seq_len).astype(np.int32)
 
 
 def validation_documents(store: Store, seq_len: int) -> Int[np.ndarray, " n"]:

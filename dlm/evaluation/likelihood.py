@@ -50,8 +50,7 @@ MC_ALONE = 0.01  # nats per token: aimed for if a single window has no error ove
 class Member(NamedTuple):
     """One model; several are an ensemble, whose probabilities are averaged token by token."""
 
-    model: config.Model
-    objective: config.Objective
+    config: config.Config
     params: Params
 
 
@@ -71,14 +70,15 @@ def score_windows(
     windows: Int[np.ndarray, "n L"],
     documents: Int[np.ndarray, " n"],
     method: Method,
-    size: int,
-    mesh: jax.sharding.Mesh,
+    tell: score.Tell = score.silent,
 ) -> dict[str, Likelihood]:
-    """The numbers of a method by name, `method.bound`'s first; windows in batches of `size`.
+    """The numbers of a method by name, `method.bound`'s first; batches and mesh of the first member.
 
     Of an objective whose `nll` is exact it is that, named "exact", whatever is asked for. Bounds
     orders and tangent come together, with the NELBO of the same orders. Noise depends on the batch
     alone: of two models on the same windows the difference is far less noisy than either.
+
+    `tell` is told the share that is done, of the NELBO by the samples that its error still takes.
 
     Raises:
       DlmError: the members have other objectives, or the objective has no such number.
@@ -86,16 +86,21 @@ def score_windows(
     objective = _shared_objective(members)
     functions = objectives.make(objective, vocab_size)
     known, length = functions.conditionals, windows.shape[1]
-    models = tuple(member.model for member in members)
+    c, mesh = members[0].config, sharding.make_mesh(members[0].config)
+    models = tuple(member.config.model for member in members)
     params = joint([member.params for member in members])
 
-    def nats(name: str, *options, fold: int = 0) -> Float[np.ndarray, " n"]:
+    def nats(name: str, *options, fold: int = 0, rounds: float = 1) -> Float[np.ndarray, " n"]:
         run = _program(models, objective, vocab_size, mesh, name, options)
 
         def of_batch(tokens, key):
             return run(params, tokens, jax.random.fold_in(key, fold) if fold else key)
 
-        return score.over_batches(of_batch, windows, size, mesh)
+        def tell_share(share: float) -> None:
+            tell((fold + share) / max(rounds, fold + 1))
+
+        size = c.evaluation.batch_size
+        return score.over_batches(of_batch, windows, size, mesh, tell_share)
 
     def likelihood(
         nats: np.ndarray, mc_variance: np.ndarray, kind: str, sampler: str
@@ -109,13 +114,16 @@ def score_windows(
         exact = nats("nll", 1)
         return {"exact": likelihood(exact, np.zeros(exact.size), "exact", "left to right")}
     if method.bound == "nelbo":
-        rounds = [nats("nll", PASSES, fold=0)]
+        needed: float = 4  # rounds; a guess until two have told the error
+        rounds = [nats("nll", PASSES, rounds=needed)]
         while True:
-            rounds.append(nats("nll", PASSES, fold=len(rounds)))
+            rounds.append(nats("nll", PASSES, fold=len(rounds), rounds=needed))
             variance = np.var(rounds, axis=0, ddof=1) / len(rounds)
             nelbo = likelihood(np.mean(rounds, axis=0), variance, "upper bound", sampler)
-            if _precise(nelbo.estimate, method) or len(rounds) == MOST_ROUNDS:
+            noise, aim = nelbo.estimate.mc_stderr, _aim(nelbo.estimate, method)
+            if noise <= aim or len(rounds) == MOST_ROUNDS:
                 return {"nelbo": nelbo._replace(mc_samples=PASSES * len(rounds))}
+            needed = min(len(rounds) * (noise / aim) ** 2 if aim else math.inf, MOST_ROUNDS)
     if not _can(known, method.bound):
         able = [
             name
@@ -132,7 +140,8 @@ def score_windows(
         exact = nats("path", method.path, method.tokens_per_call, method.entropy_budget)
         return {"path": likelihood(exact, np.zeros(exact.size), "exact", sampler)}
     options = ("order", method.tokens_per_call)
-    log_p = -np.stack([nats(*options, fold=k) for k in range(method.orders)])
+    orders = range(method.orders)
+    log_p = -np.stack([nats(*options, fold=k, rounds=method.orders) for k in orders])
     bounds = {
         name: likelihood(nats, variance, kind, sampler)
         for name, (nats, variance, kind) in enclose(log_p).items()
@@ -141,10 +150,10 @@ def score_windows(
 
 
 def _shared_objective(members: Sequence[Member]) -> config.Objective:
-    first = members[0].objective
-    for member in members[1:]:
-        if member.objective != first:
-            names = f"{first.name} and {member.objective.name} with other options"
+    first, *others = (member.config.objective for member in members)
+    for other in others:
+        if other != first:
+            names = f"{first.name} and {other.name} with other options"
             raise DlmError(
                 f"an ensemble must be of one objective with the same options, not {names}"
             )
@@ -170,11 +179,10 @@ def _sampler(method: Method, known: Conditionals | InOrder | None) -> str:
     return order if one else f"{order}, {method.tokens_per_call} tokens a call"
 
 
-def _precise(estimate: Estimate, method: Method) -> bool:
-    """Whether the Monte Carlo error is as small as was asked for."""
+def _aim(estimate: Estimate, method: Method) -> float:
+    """The Monte Carlo error that was asked for, in nats per token."""
     by_documents = math.isfinite(estimate.stderr)  # not with a single window
-    aim = method.mc_stderr or (MC_SHARE * estimate.stderr if by_documents else MC_ALONE)
-    return estimate.mc_stderr <= aim
+    return method.mc_stderr or (MC_SHARE * estimate.stderr if by_documents else MC_ALONE)
 
 
 def _can(known: Conditionals | InOrder | None, bound: str) -> bool:

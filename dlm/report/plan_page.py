@@ -47,7 +47,8 @@ def title(p: TrainingPlan) -> str:
     how = ""
     if not b.device.measured:
         how = f" at {percent(b.utilisation)} of its peak{', assumed' if b.assumed else ''}"
-    return f"{words}: {number(b.hours(a.flops), 3)} hours of {devices}{how}"
+    hours = number(b.hours(a.flops), 3)
+    return f"{words}: {hours} {'hour' if hours == '1' else 'hours'} of {devices}{how}"
 
 
 def rows(p: TrainingPlan) -> list[list[str]]:

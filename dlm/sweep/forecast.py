@@ -47,7 +47,7 @@ def forecast(
     """What `jobs` take on `machine`, a worker each until all are done."""
     anywhere = machine._replace(devices=0)
     held = [planning.bytes_on_device(job.config, job.plan, anywhere) for job in jobs]
-    after = [planning.work(job.config, job.plan).after for job in jobs]
+    after = [job.work.after for job in jobs]
     seconds = [
         (job.flops + more) / speed_of(job, speeds) for job, more in zip(jobs, after, strict=True)
     ]

@@ -40,6 +40,11 @@ class Job:
         return self.plan.steps * self.plan.flops_per_step
 
     @property
+    def work(self) -> planning.Work:
+        """FLOPs of its training, its scores and its samples."""
+        return planning.work(self.config, self.plan)
+
+    @property
     def devices(self) -> int:
         """The fewest that its mesh takes."""
         return planning.fewest_devices(self.config)
@@ -106,9 +111,7 @@ def plan_jobs(
             continue
         on_corpus(c.corpus.name)
         store = build.build(c.corpus, c.tokenizer, workdir / "corpora")
-        tokens = dict(train_tokens=len(store.train), validation_tokens=len(store.validation))
-        plan = planning.plan(c, **tokens, vocab_size=store.vocab_size)
-        planning.check_length(c, store.document_length, len(store.validation))
+        plan = planning.plan(c, **store.sizes)
         key = config.run_id(c, store.fingerprint)
         info = dataclasses.replace(info, run_id=key)
         job = Job(c, store.path, workdir / name / key, info, plan)

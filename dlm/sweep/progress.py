@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dlm.format import duration, fit_words, percent
+from dlm.sweep.forecast import Speed, side_by_side, speed_of
 
 if TYPE_CHECKING:
     from dlm.sweep.jobs import Job
@@ -19,6 +21,7 @@ Show = Callable[[str, "Job", dict[str, Any]], None]
 REST, BAR, RATE, WITH_BAR, WITH_RATE, LEAST = 47, 24, 20, 100, 120, 12
 EVERY = 15.0  # seconds between two lines of one run, where there is no terminal
 LEFT_EVERY = 60.0  # seconds between two lines of the time that is left, likewise
+LEAST_TIMED = 5.0  # seconds of training from which on a speed is known
 
 
 @contextlib.contextmanager
@@ -30,7 +33,7 @@ def show(jobs: list[Job]) -> Iterator[Show]:
     if not console.is_terminal:
         yield _lines(jobs)
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
     width = console.width
     bar = [BarColumn(bar_width=BAR)] if width >= WITH_BAR else []
@@ -40,94 +43,172 @@ def show(jobs: list[Job]) -> Iterator[Show]:
         *bar,
         TextColumn("{task.percentage:3.0f}%"),
         TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[left]}"),
     )
-    total = sum(job.flops for job in jobs)
+    left = TimeLeft(jobs)
     bars: dict[str, Any] = {}
-    done: dict[str, float] = {}
-    with Progress(*columns, console=console, speed_estimate_period=120) as progress:
-        whole = progress.add_task(f"runs 0/{len(jobs)}", total=total, note="")
+    ended: set[str] = set()
+    with Progress(*columns, console=console) as progress:
+        whole = progress.add_task(f"runs 0/{len(jobs)}", total=left.total, note="", left="")
 
         def tell(event: str, job: Job, row: dict[str, Any]) -> None:
-            run = job.info.run_id
+            run, now = job.info.run_id, time.monotonic()
+            left.tell(event, job, row, now)
             if event == "start":
                 label = fit_words(job.info.label.split(), room, gap="…")
-                bars[run] = progress.add_task(label, total=job.flops, note="compiling")
+                bars[run] = progress.add_task(
+                    label, total=left.runs[run].work, note="compiling", left=""
+                )
             elif event == "progress" and run in bars:
-                done[run] = row["flops"] if "flops" in row else done.setdefault(run, 0.0)
-                note = _note(row, rate=width >= WITH_RATE)
-                progress.update(bars[run], completed=done[run], note=note)
+                progress.update(
+                    bars[run],
+                    completed=left.runs[run].done,
+                    note=_note(row, rate=width >= WITH_RATE),
+                    left=_about(left.of_run(run, now)),
+                )
             elif event not in ("start", "progress"):
-                done[run] = job.flops
+                ended.add(run)
                 if run in bars:
                     progress.remove_task(bars.pop(run))
                 text = _ending(event, job, row)
                 progress.console.print(text, markup=False, overflow="ignore", crop=False)
-            ended = sum(1 for run in done if run not in bars)
             progress.update(
-                whole, completed=sum(done.values()), description=f"runs {ended}/{len(jobs)}"
+                whole,
+                completed=left.done,
+                description=f"runs {len(ended)}/{len(jobs)}",
+                left=_about(left.seconds(now)),
             )
 
         yield tell
 
 
+def _about(seconds: float) -> str:
+    return "" if math.isnan(seconds) else f"{duration(seconds)} left"
+
+
 def _lines(jobs: list[Job]) -> Show:
     last: dict[str, float] = {}
     ended: set[str] = set()
-    left = _Left(sum(job.flops for job in jobs), time.monotonic())
+    left, told = TimeLeft(jobs), -math.inf  # when the time left was told last
 
     def tell(event: str, job: Job, row: dict[str, Any]) -> None:
-        run, label = job.info.run_id, job.info.label
-        left.tell(event, job, row)
+        nonlocal told
+        run, label, now = job.info.run_id, job.info.label, time.monotonic()
+        left.tell(event, job, row, now)
         if event == "start":
-            last[run] = time.monotonic()
+            last[run] = now
             print(f"[{len(ended) + 1}/{len(jobs)}] {label}: started", flush=True)
         elif event == "progress":
-            if time.monotonic() - last[run] > EVERY and "step" in row:
-                last[run] = time.monotonic()
+            if now - last[run] > EVERY:
+                last[run] = now
                 print(f"        {label}: {_note(row)}", flush=True)
         else:
             ended.add(run)
             print(f"[{len(ended)}/{len(jobs)}] {_ending(event, job, row)}", flush=True)
-            sys.stdout.flush()
-        if line := left.line(time.monotonic(), len(ended), len(jobs)):
-            print(line, flush=True)
+        seconds = left.seconds(now)
+        if now - told >= LEFT_EVERY and len(ended) < len(jobs) and not math.isnan(seconds):
+            told = now
+            share = percent(left.done / left.total)
+            print(f"[{len(ended)}/{len(jobs)}] {share} done, about {_about(seconds)}", flush=True)
 
     return tell
 
 
-class _Left:
-    """The time that is left of a sweep, by the FLOPs of training done since it began."""
+# --- the time that is left ----------------------------------------------------------------------
 
-    def __init__(self, total: float, now: float):
-        self.total, self.began, self.last = total, now, now
-        self.before: dict[str, float] = {}  # FLOPs of each run that an earlier call did
-        self.done: dict[str, float] = {}
 
-    def tell(self, event: str, job: Job, row: dict[str, Any]) -> None:
-        run = job.info.run_id
-        if event == "progress" and "flops" in row:
-            self.before.setdefault(run, row["flops"])
-            self.done[run] = row["flops"]
-        elif event not in ("start", "progress"):
-            self.before.setdefault(run, job.flops)  # it came to an end without a word: no speed
-            self.done[run] = job.flops
+@dataclass
+class _Run:
+    """What one run of a sweep told of itself. Work is FLOPs of training, scores and samples."""
 
-    def line(self, now: float, ended: int, runs: int) -> str:
-        """A line once in LEFT_EVERY seconds, as soon as there is a speed; else ""."""
-        trained = sum(self.done.values()) - sum(self.before.values())
-        if now - self.last < LEFT_EVERY or trained <= 0 or ended == runs:
-            return ""
-        self.last = now
-        done = sum(self.done.values())
-        seconds = (self.total - done) / trained * (now - self.began)
-        share = percent(done / self.total)
-        return f"[{ended}/{runs}] {share} of the training, about {duration(seconds)} left"
+    job: Job
+    work: float  # of the whole run
+    began: float = math.nan  # when it started
+    first: float = math.nan  # when it told of its work first, after it had compiled
+    last: float = math.nan  # when it told of more work last
+    before: float = 0.0  # the work that was done at its first news, by an earlier call
+    told: float = 0.0  # the work that was done at its last news
+    over: bool = False
+
+    @property
+    def done(self) -> float:
+        return self.work if self.over else self.told
+
+
+class TimeLeft:
+    """The time that is left of a sweep, by the speed of its runs since their first news."""
+
+    def __init__(self, jobs: list[Job]):
+        works = {job.info.run_id: (job, job.work) for job in jobs}
+        self.runs = {name: _Run(job, w.training + w.after) for name, (job, w) in works.items()}
+        self.total = sum(run.work for run in self.runs.values())
+        self.workers = 1  # the most runs that were under way at once
+
+    @property
+    def done(self) -> float:
+        return sum(run.done for run in self.runs.values())
+
+    def tell(self, event: str, job: Job, row: dict[str, Any], now: float) -> None:
+        """Takes an event of a run, as `dlm.sweep.local.execute` tells it."""
+        run = self.runs[job.info.run_id]
+        if event == "start":
+            run.began = now
+            under_way = [r for r in self.runs.values() if not (math.isnan(r.began) or r.over)]
+            self.workers = max(self.workers, len(under_way))
+        elif event != "progress":
+            run.over = True  # early, perhaps: its last news says what it did
+        elif math.isnan(run.first):
+            run.first = run.last = now
+            run.before = run.told = _work(job, row)
+        elif (told := _work(job, row)) > run.told:
+            run.last, run.told = now, told
+
+    def seconds(self, now: float) -> float:
+        """Until all runs are done; NaN: no speed is known yet."""
+        rest = [self.of_run(name, now) for name, run in self.runs.items() if not run.over]
+        return side_by_side(rest, self.workers)
+
+    def of_run(self, name: str, now: float) -> float:
+        """Until one run is done, on a worker of its own; NaN: no speed is known yet."""
+        run = self.runs[name]
+        rest = (run.work - run.done) / self._speed(run.job)
+        if math.isnan(run.first):
+            waited = 0.0 if math.isnan(run.began) else now - run.began
+            return rest + max(self._start() - waited, 0.0)
+        return max(rest - (now - run.last), 0.0)
+
+    def _start(self) -> float:
+        """Seconds that a run takes to start and compile: the mean of those that did."""
+        taken = [run.first - run.began for run in self.runs.values() if run.first > run.began]
+        return sum(taken) / max(len(taken), 1)
+
+    def _speed(self, job: Job) -> float:
+        """FLOP/s of the runs that are most like a job, else of all; NaN: not known yet."""
+        kinds: dict[tuple[str, float], list[float]] = {}
+        for run in self.runs.values():
+            if run.last > run.first:
+                kind = run.job.config.objective.name, float(run.job.plan.parameters.total)
+                totals = kinds.setdefault(kind, [0.0, 0.0])
+                totals[0] += run.told - run.before
+                totals[1] += run.last - run.first
+        work, seconds = (sum(column) for column in zip((0.0, 0.0), *kinds.values(), strict=True))
+        if seconds < LEAST_TIMED:
+            return math.nan
+        speeds = [Speed(*kind, w / s) for kind, (w, s) in kinds.items() if s >= LEAST_TIMED]
+        like = speed_of(job, speeds)
+        return work / seconds if math.isnan(like) else like
+
+
+def _work(job: Job, row: dict[str, Any]) -> float:
+    """The work of a run that is done, by a row that it reports: training, with a like share of the
+    scores beside it, or of a phase after the training."""
+    work = job.work
+    return row["work"] if "work" in row else row["flops"] * (1 + work.tracked / work.training)
 
 
 def _note(row: dict[str, Any], rate: bool = True) -> str:
-    if "step" not in row:
-        return row["phase"]
+    if "phase" in row:
+        return f"{row['phase']} {percent(row['share'])}"
     parts = [f"epoch {row['epoch']:.1f}"]
     if "validation_loss" in row:
         parts.append(f"validation {row['validation_loss']:.3f}")

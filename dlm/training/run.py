@@ -6,15 +6,16 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dlm import config, disk, private
+from dlm.config import planning
 from dlm.config.method import parse
 from dlm.data.store import Store, notes
 from dlm.errors import DlmError, one_line
 from dlm.evaluation import likelihood, sampling, score
+from dlm.evaluation.likelihood import Likelihood
 from dlm.model import Params, keys, sharding
 from dlm.runs import bucket, likelihoods
 from dlm.runs import folder as run_folder
@@ -29,7 +30,8 @@ from dlm.runs.schema import (
     RunStart,
 )
 from dlm.training import checkpoint, distributed, environment, loop, metrics, prepare, step
-from dlm.training.prepare import Prepared, Scored
+from dlm.training.hooks import Report
+from dlm.training.prepare import Prepared
 from dlm.training.progress import Progress
 
 
@@ -41,12 +43,13 @@ def train_and_score(
     *,
     trunk: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
-    report: Callable[[dict[str, Any]], None] = lambda row: None,
+    report: Report = lambda row: None,
 ) -> RunResult:
     """Trains and scores one run; returns its result, which is also in result.json.
 
     The caller holds the claim (`dlm.runs.folder.claim`). Of several processes the primary writes.
-    `trunk`, `stop` and `report` are those of `dlm.training.loop.train`.
+    `trunk`, `stop` and `report` are those of `dlm.training.loop.train`; after the training a row that
+    is reported names the phase, the share of it that is done, and `work`, the FLOPs of all that is.
 
     Raises:
       loop.Interrupted: asked to stop; a checkpoint is saved.
@@ -65,15 +68,18 @@ def train_and_score(
         )
     scored = None
     if not progress.reason:
-        report({"phase": "final evaluation"})
-        scored = prepare.score(prepared, outcome.best, final=True)
+        work = planning.work(c, prepared.plan)
+        tell = _phase(report, "final score", work.training + work.tracked, work.final)
+        scored = prepare.score(prepared, outcome.best, final=True, tell=tell)
         if distributed.primary():
             disk.write_array(folder / run_folder.NLL, scored[0].nats)
             documents = prepared.all_windows.validation.documents
             disk.write_array(folder / run_folder.NLL_DOCUMENTS, documents)
         if c.evaluation.final:
             with _warned(f"not scored by {c.evaluation.final}", warnings):
-                _score_further(prepared, outcome.best, folder)
+                _score_further(prepared, outcome.best, folder, report)
+        if c.evaluation.samples:
+            _phase(report, "samples", work.training + work.after - work.samples, work.samples)
         with _warned("no samples", warnings):
             samples = _samples(c, store, outcome.best)
             if distributed.primary():
@@ -89,11 +95,25 @@ def train_and_score(
     return result
 
 
-def _score_further(prepared: Prepared, params: Params, folder: Path) -> None:
+def _phase(report: Report, phase: str, before: float, flops: float) -> score.Tell:
+    """What tells of a part of a run after its training: `before` and `flops` are its FLOPs as
+    `planning.work` counts them, those before it and its own."""
+
+    def tell(share: float) -> None:
+        report({"phase": phase, "share": share, "work": before + share * flops})
+
+    tell(0.0)
+    return tell
+
+
+def _score_further(prepared: Prepared, params: Params, folder: Path, report: Report) -> None:
     """Scores the best weights by the number of evaluation.final, and keeps it in the run's folder."""
     how = parse(prepared.config.evaluation.final)
     windows = prepare.chosen(prepared.all_windows.validation, how.windows)
-    numbers = prepare.score_by(prepared, params, windows, how)
+    work = planning.work(prepared.config, prepared.plan)
+    before = work.training + work.tracked + work.final
+    tell = _phase(report, f"final score by {how.bound}", before, work.further)
+    numbers = prepare.score_by(prepared, params, windows, how, tell)
     kept = likelihood.to_keep(numbers, how)
     if kept and distributed.primary():
         likelihoods.write(folder, kept)
@@ -127,7 +147,7 @@ def _result(
     prepared: Prepared,
     info: RunInfo,
     progress: Progress,
-    scored: tuple[Scored, Scored] | None,
+    scored: tuple[Likelihood, Likelihood] | None,
     warnings: list[str],
 ) -> RunResult:
     """The numbers of a run that ended; `scored` is None if it diverged."""
@@ -214,11 +234,6 @@ def _write_samples(store: Store, folder: Path, samples: np.ndarray) -> None:
 
 
 # --- runs that are there ------------------------------------------------------------------------
-
-
-def final(c: config.Config, store: Store, params: Params) -> tuple[Scored, Scored]:
-    """The final scores of a config's weights: see `dlm.training.prepare.score`."""
-    return prepare.score(prepare.prepare(c, store), params, final=True)
 
 
 def opened(folder: Path, trust: bool = False) -> tuple[config.Config, Store]:

@@ -23,7 +23,8 @@ HERE = Machine(1, 8e9, cpu=True)
 
 
 def planned(c, **tokens) -> planning.Plan:
-    known = dict(train_tokens=20_000, validation_tokens=2_000, vocab_size=50) | tokens
+    held_out = max(2_000, c.data.seq_len)
+    known = dict(train_tokens=20_000, validation_tokens=held_out, vocab_size=50) | tokens
     return planning.plan(c, **known)
 
 
@@ -50,14 +51,15 @@ def test_work_counts_held_out_and_as_many_training_windows_pass_by_pass():
     assert w.final == pytest.approx(forward * 8 * 2 * (2_000 // 64), rel=FLOAT64)
     assert w.tracked == pytest.approx(len(p.evaluate_at) * forward * 2 * (2_000 // 64), rel=FLOAT64)
     assert w.samples == pytest.approx(3 * 64 * forward, rel=FLOAT64)  # a call a token
-    assert w.after == w.tracked + w.final + w.samples
+    assert w.further == 0 and w.after == w.tracked + w.final + w.samples
     some = planning.work(resolved(objective__name="masked", evaluation__sequences=10), p)
     assert some.tracked == pytest.approx(w.tracked * 10 / 31, rel=FLOAT64)
     few = planned(c, validation_tokens=100_000)  # of 312 training windows all
     assert planning.work(c, few).final == pytest.approx(forward * 8 * (1562 + 312), rel=FLOAT64)
     more = resolved(objective__name="masked", evaluation__final="orders:4 on 10 windows")
-    orders = planning.work(more, p).final - w.final
-    assert orders == pytest.approx(forward * 10 * 4 * 64, rel=FLOAT64)  # a call a token
+    orders = planning.work(more, p)
+    assert orders.after == pytest.approx(sum(orders) - orders.training, rel=FLOAT64)
+    assert orders.further == pytest.approx(forward * 10 * 4 * 64, rel=FLOAT64)  # a call a token
 
 
 def test_training_of_two_directions_costs_by_the_share_of_each():
@@ -137,7 +139,7 @@ def test_a_trial_of_two_steps_may_cost_less_than_its_scores():
     two = dict(objective__name="masked", train__duration="2 steps", evaluation__final="orders:8")
     c = resolved(**two)
     w = planning.work(c, planned(c))
-    assert w.final > planning.MOST_TIMES_TRAINING * w.training
+    assert w.final + w.further > planning.MOST_TIMES_TRAINING * w.training
     assert refusal(**two) == ""
 
 

@@ -22,6 +22,7 @@ from dlm import config, sealed
 from dlm.data import build as corpus
 from dlm.data import corpora, resumable_log, tokenizers
 from dlm.data.corpora import Source, stdlib, topics
+from dlm.data.store import notes
 from dlm.errors import DlmError
 from places import ROOT
 from stores import DOCUMENTS, build, expected_split, place_of, register, texts_of
@@ -367,7 +368,7 @@ def test_one_book_is_split_by_passages_within_it(monkeypatch, tmp_path) -> None:
     manifest = store.manifest
     assert (manifest.source_documents, manifest.cut_documents, manifest.both_sides) == (1, 1, 0)
     assert manifest.document_length is None
-    (note,) = corpus.notes(manifest)
+    (note,) = notes(manifest)
     assert note.startswith(
         "1 distinct document, too few to hold out a share of 0.1 of them: passages"
     )
@@ -388,7 +389,7 @@ def test_a_few_short_files_are_split_and_copies_stay_together(monkeypatch, tmp_p
     thrice = build(tmp_path)
     assert set(texts_of(thrice, "validation")) == set(texts_of(store, "validation"))
     assert thrice.manifest.both_sides == 0
-    assert "2 of 3" not in " ".join(corpus.notes(thrice.manifest))
+    assert "2 of 3" not in " ".join(notes(thrice.manifest))
     many = [(f"f{i}", f"{text} {i}") for i, text in enumerate(few * 20)]
     register(monkeypatch, many, state="enough for whole documents")
     assert build(tmp_path).manifest.passage_bytes == 0
@@ -410,15 +411,15 @@ def test_integers_are_cut_unless_their_length_means_something(monkeypatch, tmp_p
     register(monkeypatch, [("one", long)], vocab_size=977)
     store = build(tmp_path)
     assert len(store.train) + len(store.validation) == 20_000
-    assert 1500 < len(store.validation) < 2500 and store.document_length is None
+    assert 1500 < len(store.validation) < 2500 and store.manifest.document_length is None
     rest = np.concatenate([store.train, store.validation])
     assert np.array_equal(np.bincount(rest), np.bincount(long))
     images = [(f"i{i}", np.full(1024, i)) for i in range(8)]
     register(monkeypatch, images, vocab_size=8, state="images")
     store = build(tmp_path)
-    assert store.document_length == 1024
+    assert store.manifest.document_length == 1024
     assert (store.manifest.train.documents, store.manifest.validation.documents) == (7, 1)
-    assert "8 distinct documents, too few" in corpus.notes(store.manifest)[0]
+    assert "8 distinct documents, too few" in notes(store.manifest)[0]
 
 
 # --- what a tokenizer loses -----------------------------------------------------------------------
@@ -430,7 +431,7 @@ def test_bits_per_byte_are_withheld_if_the_tokenizer_alters_text(monkeypatch, tm
     known = build(tmp_path)
     trip = known.manifest.validation.round_trip
     assert trip and (trip.altered, trip.lost, trip.texts) == (0, 0.0, len(validation))
-    assert known.bytes_per_token is not None and corpus.notes(known.manifest) == []
+    assert known.bytes_per_token is not None and notes(known.manifest) == []
     rare = next(t for i in range(999) if place_of(t := f"Жabc {i} é") < 0.1)
     register(monkeypatch, [*DOCUMENTS, ("rare", rare)], state="rare")
     store = build(tmp_path)
@@ -440,7 +441,7 @@ def test_bits_per_byte_are_withheld_if_the_tokenizer_alters_text(monkeypatch, tm
     assert trip.lost == pytest.approx(2 / size)
     assert store.bytes_per_token is None
     assert store.manifest.train.round_trip.altered == 0
-    (note,) = corpus.notes(store.manifest)
+    (note,) = notes(store.manifest)
     assert "1 of 20 validation texts come back altered" in note and "withheld" in note
     assert build(tmp_path, kind="bytes").bytes_per_token is not None
 
@@ -626,7 +627,9 @@ def test_digits_are_the_1797_images(tmp_path) -> None:
     store = build(tmp_path, name="digits")
     manifest = store.manifest
     assert manifest.train.documents + manifest.validation.documents == 1797
-    assert store.document_length == 64 and store.vocab_size == 17 and store.tokenizer is None
+    assert (
+        store.manifest.document_length == 64 and store.vocab_size == 17 and store.tokenizer is None
+    )
     assert manifest.train.unique_documents == manifest.train.documents  # no image is there twice
     everything = np.concatenate([store.train, store.validation])
     assert len(everything) == 1797 * 64 and everything.max() == 16
@@ -641,7 +644,7 @@ def test_topics_follow_their_seed(tmp_path) -> None:
     again = build(tmp_path / "b", name="topics", documents=300)
     other = build(tmp_path, name="topics", documents=300, seed=1)
     assert first.fingerprint == again.fingerprint != other.fingerprint
-    assert first.document_length == 64 and first.vocab_size == 128
+    assert first.manifest.document_length == 64 and first.vocab_size == 128
     few, many = (dict(topics.topics(documents=n).documents) for n in (20, 60))
     assert all(np.array_equal(few[name], many[name]) for name in few)
     assert first.decode([3, 127, 128]) == "3 127 ?"

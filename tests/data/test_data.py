@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dlm import config
+from dlm.config import planning
 from dlm.data import windows as data
 from dlm.data.store import Manifest, Split, Store
 from dlm.errors import DlmError
@@ -86,17 +87,23 @@ def test_each_training_window_knows_its_document(subset: str) -> None:
         assert found.tolist() == expected
 
 
+def plan(store: Store, length: int) -> planning.Plan:
+    base = config.Config(data=config.Data(seq_len=length), train=config.Train(batch_size=1))
+    return planning.plan(base, **store.sizes)
+
+
 def test_a_window_must_divide_documents_of_one_length() -> None:
-    with pytest.raises(DlmError, match=r"config.data.seq_len=3: must divide 8.*numbers"):
-        data.training_windows(numbers([8] * 10), 3, 30)
-    assert data.training_windows(numbers([8, 7]), 3, 15).shape == (5, 3)  # text: any length
+    with pytest.raises(DlmError, match="config.data.seq_len=3: must be a divisor of 8, the length"):
+        plan(numbers([8] * 10), 3)
+    assert plan(numbers([8, 7]), 3).windows == 5  # text: any length
 
 
 def test_validation_windows_and_too_little_of_it() -> None:
-    store = numbers([8], [5, 5])
+    store = numbers([8, 4], [5, 5])
     assert data.validation_windows(store, L).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert plan(store, 10).held_out == 1
     with pytest.raises(DlmError, match="config.data.seq_len=11: must be at most 10"):
-        data.validation_windows(store, 11)
+        plan(store, 11)
 
 
 def test_copies_of_a_validation_document_are_one(monkeypatch) -> None:

@@ -15,9 +15,9 @@ from dlm.cli import main
 from dlm.data import build
 from dlm.runs import addresses, names
 from dlm.runs import folder as run_folder
-from dlm.sweep import local, worker
+from dlm.sweep import extend, local, worker
 from dlm.sweep.jobs import Job
-from dlm.training import extension, run
+from dlm.training import run
 
 LENGTHS = ("--config.train.duration=24 steps", "--config.train.duration=40 steps")
 DECAY = "--config.optimizer.decay=25 percent"  # of which a constant schedule has none
@@ -137,8 +137,8 @@ def test_what_cannot_be_extended_is_told_and_leaves_no_run(whole, tmp_path, caps
 
 def test_the_label_names_the_new_duration_in_place_of_the_old(whole, tmp_path):
     short = copied(whole(*CONSTANT, LENGTHS[0]), tmp_path)
-    job = extension.extend(short, [("train.duration", "40 steps")])
-    assert job.begin == 24
+    job, begin = extend.extend(short, [("train.duration", "40 steps")])
+    assert begin == 24
     assert job.info.label == "topics masked schedule=constant decay=25 percent duration=40 steps"
     assert job.info.overrides["train.duration"] == "40 steps"
     assert names.run_id(job.folder) == job.info.run_id != names.run_id(short)

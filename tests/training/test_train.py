@@ -28,6 +28,7 @@ from dlm.runs import bucket
 from dlm.runs import folder as run_folder
 from dlm.training import checkpoint, loop, metrics, optimizer, run, step
 from dlm.training.prepare import prepare
+from dlm.training.prepare import score as score_splits
 from fake_runs import bare_result
 from places import TESTS
 from tolerances import FORMULA, GRADIENTS, NATS, TRAINED, assert_close
@@ -117,7 +118,17 @@ def test_nothing_that_follows_the_scores_costs_a_run_its_result(
         patch.setattr(sampling, "sample", broken)
         patch.setattr(bucket, "send", broken)
         patch.setattr("tensorboard.summary.writer.event_file_writer.EventFileWriter", broken)
-        result = run.train_and_score(whole.config, tiny_store, tmp_path, tiny.INFO)
+        rows: list[dict] = []
+        result = run.train_and_score(
+            whole.config, tiny_store, tmp_path, tiny.INFO, report=rows.append
+        )
+    phases = [row for row in rows if "phase" in row]
+    assert list(dict.fromkeys(row["phase"] for row in phases)) == ["final score", "samples"]
+    assert [row["share"] for row in phases].count(0.0) == 2 and phases[-2]["share"] > 0
+    done = [row["work"] for row in phases]
+    planned = planning.work(whole.config, prepare(whole.config, tiny_store).plan)
+    assert done == sorted(done) and done[0] == planned.training + planned.tracked
+    assert done[-1] == planned.training + planned.after - planned.samples
     assert result.status == "finished" and result.mfu is None
     assert len(result.warnings) == 3
     for words, text in zip(("MFU", "no samples", "written"), result.warnings, strict=True):
@@ -468,10 +479,10 @@ def test_a_run_that_patience_ended_stays_ended(overfit, tiny_store) -> None:
 
 def test_the_best_weights_are_those_of_the_best_evaluation(overfit, tiny_store) -> None:
     c = overfit.config
-    found = run.final(c, tiny_store, overfit.outcome.best)[0][0]
+    scored, _ = score_splits(prepare(c, tiny_store), overfit.outcome.best, final=True)
     best = overfit.outcome.progress.best_loss
-    assert found.value == pytest.approx(best, rel=NATS)
-    assert found.value < overfit.outcome.progress.last_loss
+    assert scored.estimate.value == pytest.approx(best, rel=NATS)
+    assert scored.estimate.value < overfit.outcome.progress.last_loss
     state = tiny.final_state(c, tiny_store, overfit.folder)
     for path, leaf in jax.tree.leaves_with_path(overfit.outcome.best):
         name = jax.tree_util.keystr(path)
