@@ -54,8 +54,8 @@ class Runs(Sequence[Run]):
     True
     """
 
-    def __init__(self, found: Iterable[Run], name: str = "") -> None:
-        self._runs = tuple(found)
+    def __init__(self, members: Iterable[Run], name: str = "") -> None:
+        self._runs = tuple(members)
         self.name = name
 
     def __len__(self) -> int:
