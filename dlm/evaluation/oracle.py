@@ -41,7 +41,7 @@ def markov(first: Float[np.ndarray, " V"], rows: Float[np.ndarray, "V V"]) -> Co
         """log p(x_i | the tokens that are not hidden), by the forward and backward messages."""
         del apply, params  # no network
         shown = jnp.where(hidden[..., None], 1.0, jax.nn.one_hot(tokens, len(start)))
-        shown = jnp.moveaxis(evidence_of, 1, 0)  # [L, B, V]
+        shown = jnp.moveaxis(shown, 1, 0)  # [L, B, V]
 
         def forward(before, evidence):
             return _normalised(before * evidence) @ step, before
