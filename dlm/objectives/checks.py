@@ -49,12 +49,26 @@ class Bench(NamedTuple):
 
 @functools.lru_cache(maxsize=32)
 def bench(objective: Objective) -> Bench:
-    network = transformer(MODEL, VOCABULARY + objective.family.extra_tokens)
-    params = objective.init(jax.jit(network.init)(jax.random.key(0)))
+    network, params, strings = _start(objective.family.extra_tokens, objective.init)
+    nll, loss = (_compiled(f, network.apply) for f in (objective.nll, objective.loss))
+    return Bench(objective, network, params, strings, nll, loss)
+
+
+# What follows is kept by the one function that it depends on: objectives may share the others.
+
+
+@functools.lru_cache(maxsize=32)
+def _start(extra_tokens: int, init: Callable) -> tuple[Transformer, Params, jax.Array]:
+    """A random model, its parameters, and all strings."""
+    network = transformer(MODEL, VOCABULARY + extra_tokens)
     every = itertools.product(range(VOCABULARY), repeat=LENGTH)
-    apply = network.apply
-    nll, loss = (jax.jit(functools.partial(f, apply)) for f in (objective.nll, objective.loss))
-    return Bench(objective, network, params, jnp.array(list(every), jnp.int32), nll, loss)
+    params = init(jax.jit(network.init)(jax.random.key(0)))
+    return network, params, jnp.array(list(every), jnp.int32)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(function: Callable, apply: Callable) -> Callable:
+    return jax.jit(functools.partial(function, apply))
 
 
 def check(objective: Objective) -> list[Proof]:
@@ -73,17 +87,19 @@ def _scores(b: Bench, params: Params, passes: int, repeats: int) -> np.ndarray:
     ])  # fmt: skip
 
 
-@functools.lru_cache(maxsize=32)
 def _learnt(objective: Objective) -> tuple[Params, Params]:
     """Trains a model on three strings. Returns its parameters and the last gradient."""
-    b = bench(objective)
+    return _descend(objective.loss, objective.family.extra_tokens, objective.init)
+
+
+@functools.lru_cache(maxsize=32)
+def _descend(loss: Callable, extra_tokens: int, init: Callable) -> tuple[Params, Params]:
+    network, start, strings = _start(extra_tokens, init)
 
     @jax.jit
     def descend(params: Params) -> tuple[Params, Params]:
         def slope(p: Params, key: jax.Array) -> Params:
-            return jax.grad(
-                lambda q: objective.loss(b.network.apply, q, b.strings[ALIKE], key).nats
-            )(p)
+            return jax.grad(lambda q: loss(network.apply, q, strings[ALIKE], key).nats)(p)
 
         def one(i, carry):
             p, _ = carry
@@ -94,7 +110,7 @@ def _learnt(objective: Objective) -> tuple[Params, Params]:
 
         return jax.lax.fori_loop(0, STEPS, one, (params, params))
 
-    return descend(b.params)
+    return descend(start)
 
 
 def parts(b: Bench) -> list[Proof]:
@@ -173,46 +189,9 @@ def blind(b: Bench) -> list[Proof]:
     Only for objectives that hide their targets. Noise that may leave a token unchanged shows it by
     design; for those, the sum over all strings is the proof.
     """
-    objective = b.objective
-
-    def look(score: Callable, tokens: jax.Array, key: jax.Array) -> tuple[list, list]:
-        """Returns the logits of every call, and the gradient of the score at other, fixed logits."""
-        logits = []
-
-        def real(*inputs, **how):
-            logits.append(b.network.apply(*inputs, **how))
-            return logits[-1]
-
-        def slope(given: list) -> jax.Array:
-            rest = iter(given)
-            return jnp.sum(score(lambda *_, **__: next(rest), b.params, tokens, key).nats)
-
-        score(real, b.params, tokens, key)
-        fixed = [jax.random.normal(jax.random.key(6), x.shape) for x in logits]
-        return logits, jax.grad(slope)(fixed)
-
-    def count(look: Callable, repeats: int) -> np.ndarray:
-        """Counts rows of logits that saw what they are scored on, and all rows that are scored."""
-        leaks = scored = 0
-        for k in range(repeats):
-            logits, slopes = look(b.strings, jax.random.key(k))
-            for i in range(LENGTH):
-                other = b.strings.at[:, i].set((b.strings[:, i] + 1) % VOCABULARY)
-                moved, turned = look(other, jax.random.key(k))
-                for x, y, s, t in zip(logits, moved, slopes, turned, strict=True):
-                    asked = (s != t).any(-1)
-                    scored += int(asked.sum())
-                    leaks += int((asked & (x != y).any(-1)).sum())
-        return np.array([leaks, scored])
-
-    counts = {}
-    for name, score in (("loss", objective.loss), ("nll", lambda *given: objective.nll(*given, 1))):
-        one = functools.partial(look, score)
-        try:
-            counts[name] = count(jax.jit(one), KEYS)
-        except jax.errors.UnexpectedTracerError:  # it loops; then a step at a time
-            with jax.disable_jit():
-                counts[name] = count(one, 2)
+    o = b.objective
+    start = o.family.extra_tokens, o.init
+    counts = {"loss": _leaks(o.loss, (), *start), "nll": _leaks(o.nll, (1,), *start)}
     return [
         Proof(
             f"{name} scores no logits on a token that reached them",
@@ -221,6 +200,49 @@ def blind(b: Bench) -> list[Proof]:
         )
         for name, (leaks, scored) in counts.items()
     ]
+
+
+@functools.lru_cache(maxsize=64)
+def _leaks(score: Callable, rest: tuple, extra_tokens: int, init: Callable) -> tuple[int, int]:
+    """Counts rows of logits that saw what `score(apply, params, tokens, key, *rest)` scores them on,
+    and all rows that it scores.
+    """
+    network, params, strings = _start(extra_tokens, init)
+
+    def look(tokens: jax.Array, key: jax.Array) -> tuple[list, list]:
+        """Returns the logits of every call, and the gradient of the score at other, fixed logits."""
+        logits = []
+
+        def real(*inputs, **how):
+            logits.append(network.apply(*inputs, **how))
+            return logits[-1]
+
+        def slope(given: list) -> jax.Array:
+            each = iter(given)
+            return jnp.sum(score(lambda *_, **__: next(each), params, tokens, key, *rest).nats)
+
+        score(real, params, tokens, key, *rest)
+        fixed = [jax.random.normal(jax.random.key(6), x.shape) for x in logits]
+        return logits, jax.grad(slope)(fixed)
+
+    def count(look: Callable, repeats: int) -> tuple[int, int]:
+        leaks = scored = 0
+        for k in range(repeats):
+            logits, slopes = look(strings, jax.random.key(k))
+            for i in range(LENGTH):
+                other = strings.at[:, i].set((strings[:, i] + 1) % VOCABULARY)
+                moved, turned = look(other, jax.random.key(k))
+                for x, y, s, t in zip(logits, moved, slopes, turned, strict=True):
+                    asked = (s != t).any(-1)
+                    scored += int(asked.sum())
+                    leaks += int((asked & (x != y).any(-1)).sum())
+        return leaks, scored
+
+    try:
+        return count(jax.jit(look), KEYS)
+    except jax.errors.UnexpectedTracerError:  # it loops; then a step at a time
+        with jax.disable_jit():
+            return count(look, 2)
 
 
 def repeatable(b: Bench) -> list[Proof]:
