@@ -225,7 +225,7 @@ def test_public_runs_of_many_epochs_are_predicted_from_those_of_few() -> None:
         (dict(unique_tokens=100, flops=2e20), "write 1e\\+08 for 100 million"),
         (dict(unique_tokens=1e8, flops=20), "flops=20: must be a raw count"),
         (dict(unique_tokens=1e8, loss=37.0), "give the natural logarithm"),
-        (dict(unique_tokens=1e8, hours=3.0), "needs --device"),
+        (dict(unique_tokens=1e8, hours=3.0), "hours=3: needs a device"),
         (dict(unique_tokens=1e8), "give one of --hours"),
         (dict(unique_tokens=1e8, flops=1e20, loss=3.0), "give one of --hours"),
     ],
