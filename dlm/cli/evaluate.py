@@ -12,6 +12,7 @@ from dlm import inputs
 from dlm.cli import options
 from dlm.cli.options import Overrides
 from dlm.cli.output import show
+from dlm.config.families import SCORED_AS
 from dlm.config.family import PATHS
 from dlm.config.method import BOUNDS, MOST_ORDERS, Method
 from dlm.errors import DlmError, one_line
@@ -31,6 +32,7 @@ EXAMPLES = """examples:
   dlm evaluate 0123 4567 --bound orders --orders 16 --windows 128
   dlm evaluate 0123 --bound path --path confidence --tokens-per-call 4
   dlm evaluate 0123 4567 89ab --ensemble
+  dlm evaluate DUAL_RUN --scored-as ar   its exact likelihood, left to right
 
 Bounds of models that reveal tokens in a random order: nelbo, which training lowers; orders, the
 K-order bound, never above it; tangent, from below. path is exact: the likelihood of the sampler that
@@ -75,6 +77,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Monte Carlo error to reach, of nelbo (default: a quarter of the error over documents)",
     )
     parser.add_argument(
+        "--scored-as",
+        type=inputs.one_of(SCORED_AS),
+        help="of dual runs: masked, a bound, or ar, exact (default: as the run was)",
+    )
+    parser.add_argument(
         "--ensemble", action="store_true", help="score the runs as one: their mean probability"
     )
 
@@ -89,13 +96,17 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     from dlm import api
 
     models = [api.restore(folder, a.trust) for folder in folders]
+    if a.scored_as:  # not kept: a run's folder has the numbers of the one way it was scored
+        models, folders = [model.scored_as(a.scored_as) for model in models], []
     if a.ensemble:
         models, folders = [api.ensemble(models)], []
     lines: list[str] = []
     scored: list[tuple[Model, Likelihood]] = []
     for i, model in enumerate(models):
         many = f", {1 + len(model.others)} runs as one" if model.others else ""
-        name = f"{model.config.objective.name} on {model.store.manifest.name}, best weights{many}"
+        how = f" scored as {a.scored_as}" if a.scored_as else ""
+        corpus = model.store.manifest.name
+        name = f"{model.config.objective.name}{how} on {corpus}, best weights{many}"
         lines.append(name)
         if a.text is not None:
             lines += _text_lines(str(a.text), model.perplexity(a.text, **method))
