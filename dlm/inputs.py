@@ -72,14 +72,8 @@ def check_regular(path: Path, largest: int | None = None) -> None:
 
 def no_folder(path: Path) -> str:
     """Why a path is no folder and cannot become one; "" if it is one, or nothing is there."""
-    problem = unreadable(path)
-    return (
-        "is a file"
-        if not problem
-        else ""
-        if problem in ("is a folder", "no such file")
-        else problem
-    )
+    problem = unreadable(path) or "is a file"
+    return "" if problem in ("is a folder", "no such file") else problem
 
 
 def contents(path: Path, what: str, largest: int = 256 * MIB) -> bytes:
@@ -88,13 +82,10 @@ def contents(path: Path, what: str, largest: int = 256 * MIB) -> bytes:
     Raises:
       DlmError: it is no regular file, too large, or cannot be read.
     """
-    problem = unreadable(path, largest)
     try:
-        if not problem:
-            return path.read_bytes()
+        return read_bytes(path, largest)
     except OSError as error:
-        problem = f"cannot be read: {reason(error)}"
-    raise DlmError(f"{path}: {problem}; must be {what}")
+        raise DlmError(f"{path}: {reason(error)}; must be {what}") from None
 
 
 def json_problem(error: Exception) -> str:

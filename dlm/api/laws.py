@@ -49,31 +49,37 @@ class FittedLaw:
         return {v.name: v.identified for v in self.analysis.verdicts}
 
     @inputs.checked
-    def predict(self, params: Any, tokens: Any, unique_tokens: Any) -> np.ndarray:
+    def predict(self, params: Any, tokens: Any, unique_tokens: Any, loops: Any = 1.0) -> np.ndarray:
         """The loss in nats per token; raw counts, numbers or arrays that broadcast.
 
         `tokens` are all that are trained on, `unique_tokens` those that differ (at most `tokens`).
+        `loops`: how often the layers run, for a looped law; the share of the parameters that loop is
+        the median of the runs fitted.
 
         >>> fit = dlm.fit("table.csv", law="chinchilla", resamples=0)
         >>> fit.predict(1e8, [1e9, 2e9], 1e9).shape
         (2,)
 
         Raises:
-          DlmError: a number that is not above 0, or shapes that do not broadcast.
+          DlmError: a number that is not above 0, shapes that do not broadcast, loops below 1, or above
+            1 under a law that does not know them.
         """
         import numpy as np
 
         N, D = _positive("params", params), _positive("tokens", tokens)
-        U = _positive("unique_tokens", unique_tokens)
+        U, r = _positive("unique_tokens", unique_tokens), _positive("loops", loops)
+        fitted = self.analysis.fit
+        if (r < 1).any() or not (fitted.law.looped or (r == 1).all()):
+            right = "1 or more" if fitted.law.looped else f"1, as {fitted.law.name} knows no loops"
+            raise DlmError(f"loops={loops!r}: must be {right}")
         try:
-            N, D, U = np.broadcast_arrays(N, D, U)
+            N, D, U, r = np.broadcast_arrays(N, D, U, r)
         except ValueError:
-            shapes = f"{N.shape}, {D.shape} and {U.shape}"
+            shapes = f"{N.shape}, {D.shape}, {U.shape} and {r.shape}"
             raise DlmError(
-                f"params, tokens, unique_tokens: have shapes {shapes}, which do not broadcast"
+                f"params, tokens, unique_tokens, loops: have shapes {shapes}, which do not broadcast"
             ) from None
-        U = np.minimum(U, D)
-        return self.analysis.fit.predict(N, D, U)
+        return fitted.predict(N, D, np.minimum(U, D), r, np.median(fitted.table.share))
 
     @inputs.checked
     def optimal(self, flops: Any, unique_tokens: Any) -> Optimum:
@@ -136,12 +142,12 @@ def fit(
     for meaning, title in (columns or {}).items():
         titles.check_meaning(f"{meaning}={title}", meaning)
     if isinstance(table, str | Path):
-        found = tables.one(table, family, columns=columns)
+        rows = tables.one(table, family, columns=columns)
     elif columns:
         raise DlmError(f"columns={dict(columns)!r}: runs have known columns; leave it out")
     else:
-        found = tables.of_family(tables.from_runs(table, "best", "runs"), family)
-    return FittedLaw(analysis.analyse(found, law, resamples=resamples, seed=seed))
+        rows = tables.of_family(tables.from_runs(table, "best", "runs"), family)
+    return FittedLaw(analysis.analyse(rows, law, resamples=resamples, seed=seed))
 
 
 class CriticalCompute(NamedTuple):

@@ -59,7 +59,7 @@ class Model:
 
         listed = [texts] if isinstance(texts, str) else list(texts)
         how = self._text_method(method)
-        return scoring.score_each(self._members(), self.config, self.store, listed, how)
+        return scoring.score_each(self._members(), self.store, listed, how)
 
     @inputs.checked
     def perplexity(self, text: str | os.PathLike[str], **method: Any) -> TextScore:
@@ -81,7 +81,7 @@ class Model:
 
         documents = scoring.read(Path(text)) if _is_file(text) else [str(text)]
         how = self._text_method(method)
-        return scoring.score_together(self._members(), self.config, self.store, documents, how)
+        return scoring.score_together(self._members(), self.store, documents, how)
 
     @inputs.checked
     def sample(
@@ -157,9 +157,7 @@ class Model:
         how = self._method(method)
         prepared = prepare.prepare(self.config, self.store)
         windows = prepare.chosen(getattr(prepared.all_windows, part), how.windows)
-        where = (how, self.config.evaluation.batch_size, prepared.mesh)
-        vocab_size = self.store.vocab_size
-        return likelihood.score_windows(self._members(), vocab_size, *windows, *where)
+        return likelihood.score_windows(self._members(), self.store.vocab_size, *windows, how)
 
     @inputs.checked
     def scored_as(self, family: str) -> Model:
@@ -203,8 +201,7 @@ class Model:
     def _members(self) -> list[Member]:
         from dlm.evaluation.likelihood import Member
 
-        models = (self, *self.others)
-        return [Member(m.config.model, m.config.objective, m.params) for m in models]
+        return [Member(m.config, m.params) for m in (self, *self.others)]
 
 
 @inputs.checked

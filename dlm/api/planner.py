@@ -86,6 +86,5 @@ def measure_this_machine(seconds: float = SECONDS) -> Device:
     c, vocabulary = benchmark.sized("1M" if on_cpu else "100M")
     bench = benchmark.Bench("this machine", experiment.edited(c, ()), vocabulary)
     speed = benchmark.speeds([bench], seconds, training_only=True)[0]
-    rate = speed.tokens_per_second / bench.plan.tokens_per_step * bench.plan.flops_per_step
     free = memory.host_memory() if on_cpu else math.inf
-    return Device("this machine", rate, free, measured=True)
+    return Device("this machine", speed.flops_per_second, free, measured=True)

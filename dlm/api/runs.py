@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from dlm import inputs, runs
+from dlm.api import ensembles
+from dlm.api.ensembles import Scored
 from dlm.api.models import Model, restore
 from dlm.errors import DlmError, nearest
 from dlm.runs import addresses, bucket
@@ -52,8 +54,8 @@ class Runs(Sequence[Run]):
     True
     """
 
-    def __init__(self, found: Iterable[Run], name: str = "") -> None:
-        self._runs = tuple(found)
+    def __init__(self, members: Iterable[Run], name: str = "") -> None:
+        self._runs = tuple(members)
         self.name = name
 
     def __len__(self) -> int:
@@ -121,6 +123,23 @@ class Runs(Sequence[Run]):
         2
         """
         return runs.table(self)
+
+    def score_ensembles(self, members: int = 0, trust: bool = False, **method: Any) -> list[Scored]:
+        """Scores the seeds of each setting as one model, and keeps what it reaches beside the runs, as
+        `dlm evaluate FOLDER --ensemble` does; the report of the folder then compares it.
+
+        `members`: the first so many seeds (0: all). `method`: as of `Model.likelihoods`. Each result
+        has `.loss`, `.further` (other numbers, by name), `.model` and `.path`.
+
+        >>> dlm.load("runs/tiny").score_ensembles()
+        Traceback (most recent call last):
+        dlm.errors.DlmError: members=2: no setting has so many finished seeds; the most is 1
+
+        Raises:
+          DlmError: no setting has so many seeds, or the objective has no such number.
+        """
+        settings = ensembles.over_seeds(self, members)
+        return [ensembles.score(each, trust, **method) for each in settings]
 
     def summary(self) -> dict[str, Any]:
         """Every number and sentence of the report, as report.json has them.

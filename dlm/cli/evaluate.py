@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlm import inputs
-from dlm.cli import options
+from dlm import inputs, runs
+from dlm.cli import likelihood_lines, options
 from dlm.cli.options import Overrides
 from dlm.cli.output import show
 from dlm.config.families import SCORED_AS
@@ -17,7 +17,6 @@ from dlm.config.family import PATHS
 from dlm.config.method import BOUNDS, MOST_ORDERS, Method
 from dlm.errors import DlmError, one_line
 from dlm.runs import addresses
-from dlm.runs.estimate import OWN_SAMPLERS, Estimate
 
 if TYPE_CHECKING:
     from dlm.api import Model
@@ -31,13 +30,17 @@ EXAMPLES = """examples:
   dlm evaluate 0123 --text new.txt       nats per token and bits per byte of a text file
   dlm evaluate 0123 4567 --bound orders --orders 16 --windows 128
   dlm evaluate 0123 --bound path --path confidence --tokens-per-call 4
-  dlm evaluate 0123 4567 89ab --ensemble
-  dlm evaluate DUAL_RUN --scored-as ar   its exact likelihood, left to right
+  dlm evaluate 0123 4567 89ab --ensemble      three seeds as one model
+  dlm evaluate runs/quickstart --ensemble     all seeds of each setting, for dlm report
+  dlm evaluate DUAL_RUN --scored-as ar        its exact likelihood, left to right
 
 Bounds of models that reveal tokens in a random order: nelbo, which training lowers; orders, the
 K-order bound, never above it; tangent, from below. path is exact: the likelihood of the sampler that
 reveals along --path. Objectives with an exact likelihood give it, whatever is asked. The report
-compares runs by the numbers that --bound orders and tangent leave in their folders."""
+compares runs by the numbers that --bound orders and tangent leave in their folders.
+
+Members of an ensemble differ in their seed alone. Its loss, and the number of --bound or else of the
+runs' evaluation.final, are kept in the experiment's folder, where the report finds them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,45 +85,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of dual runs: masked, a bound, or ar, exact (default: as the run was)",
     )
     parser.add_argument(
-        "--ensemble", action="store_true", help="score the runs as one: their mean probability"
+        "--ensemble",
+        action="store_true",
+        help="score runs as one model, their mean probability; of a folder the seeds of each setting",
+    )
+    parser.add_argument(
+        "--members",
+        type=inputs.whole(2, 1000),
+        metavar="N",
+        help="of a folder's ensembles: the first N seeds (default: all)",
     )
 
 
 def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     method = _method(a)
+    if a.members is not None and not (a.ensemble and len(a.run) == 1):
+        raise DlmError("--members: only with --ensemble of a folder of runs")
+    if a.ensemble and a.text is None:
+        if a.scored_as:
+            raise DlmError("--scored-as: goes without --ensemble, unless with --text")
+        from dlm.cli import ensembles
+
+        return ensembles.score(a.run, a.workdir, a.members or 0, a.trust, method)
     folders = [addresses.run(run, a.workdir) for run in a.run]  # JAX is loaded after the mistakes
     if a.text is not None and (problem := inputs.unreadable(a.text)):
         raise DlmError(f"--text {a.text}: {problem}; must be a file with text")
     if a.ensemble and len(folders) < 2:
-        raise DlmError("--ensemble: takes two runs or more")
+        raise DlmError("--ensemble --text: takes two runs or more")
     from dlm import api
 
-    models = [api.restore(folder, a.trust) for folder in folders]
-    if a.scored_as:  # not kept: a run's folder has the numbers of the one way it was scored
-        models, folders = [model.scored_as(a.scored_as) for model in models], []
     if a.ensemble:
-        models, folders = [api.ensemble(models)], []
+        runs.check_seeds([run for folder in folders for run in runs.load(folder)])
+    models = [api.restore(folder, a.trust) for folder in folders]
+    if a.scored_as:
+        models = [model.scored_as(a.scored_as) for model in models]
+    if a.ensemble:
+        models = [api.ensemble(models)]
     lines: list[str] = []
     scored: list[tuple[Model, Likelihood]] = []
     for i, model in enumerate(models):
-        many = f", {1 + len(model.others)} runs as one" if model.others else ""
-        how = f" scored as {a.scored_as}" if a.scored_as else ""
-        corpus = model.store.manifest.name
-        name = f"{model.config.objective.name}{how} on {corpus}, best weights{many}"
-        lines.append(name)
+        lines.append(_heading(model, a.scored_as))
         if a.text is not None:
             lines += _text_lines(str(a.text), model.perplexity(a.text, **method))
             continue
         numbers = model.likelihoods(**method)
-        lines += _number_lines(model, numbers)
-        if method["bound"] == "nelbo" and not a.windows and not model.others:
+        lines += likelihood_lines.of_model(model, numbers)
+        if method["bound"] == "nelbo" and not a.windows:
             training = next(iter(model.likelihoods("train", **method).values()))
-            lines.append(_line("training windows", training))
+            lines.append(likelihood_lines.line("training windows", training))
         scored.append((model, next(iter(numbers.values()))))
-        if folders:
+        if not a.scored_as:  # a run's folder has the numbers of the one way it was scored
             lines += _kept(folders[i], numbers, method)
     lines += _differences(a.run, scored)
     return show(lines)
+
+
+def _heading(model: Model, scored_as: str | None) -> str:
+    how = f" scored as {scored_as}" if scored_as else ""
+    many = f", {1 + len(model.others)} runs as one" if model.others else ""
+    return f"{model.config.objective.name}{how} on {model.store.manifest.name}, best weights{many}"
 
 
 def _method(a: argparse.Namespace) -> dict[str, Any]:
@@ -141,42 +164,6 @@ def _method(a: argparse.Namespace) -> dict[str, Any]:
     method = {name: value for name in names if (value := getattr(a, name)) is not None}
     Method(**method)  # raises where an option is out of range
     return method
-
-
-def _number_lines(model: Model, numbers: dict[str, Likelihood]) -> list[str]:
-    """The numbers of a model, a line each, then bits per byte of the first, and what the data lack."""
-    from dlm.data import store
-    from dlm.evaluation import score
-
-    first = next(iter(numbers.values())).estimate
-    named = {"orders": "K-order bound", "tangent": "tangent bound", "nelbo": "NELBO"}
-    lines = []
-    for name, number in numbers.items():
-        label = "validation" if len(numbers) == 1 else f"validation, {named[name]}"
-        lines.append(_line(label, number))
-    bits = score.bits_per_byte(first, model.store.bytes_per_token)
-    if bits is not None:
-        lines.append(f"  validation: {bits:.4f} bits per byte")
-    if number_of_samples := next(iter(numbers.values())).mc_samples:
-        lines.append(f"  Monte Carlo samples: {number_of_samples} a window")
-    return lines + [f"  note: {sentence}" for sentence in store.notes(model.store.manifest)]
-
-
-def _line(name: str, number: Likelihood) -> str:
-    e = number.estimate
-    error = f" ± {e.stderr:.4f}" if math.isfinite(e.stderr) else ""
-    about = f"{_kind(e)}, {e.tokens:,} tokens{_noise(e)}"
-    return f"  {name}: {e.value:.4f}{error} nats/token ({about})"
-
-
-def _kind(e: Estimate) -> str:
-    """The kind of a number, and the sampler that it is of, unless that one defines the model."""
-    of = "" if e.sampler in OWN_SAMPLERS else f" of the sampler {e.sampler}"
-    return f"{e.kind}{of}"
-
-
-def _noise(e: Estimate) -> str:
-    return f"; Monte Carlo error {e.mc_stderr:.4f}" if e.mc_stderr else ""
 
 
 def _kept(folder: Path, numbers: dict[str, Likelihood], method: dict[str, Any]) -> list[str]:
@@ -233,7 +220,7 @@ def _text_lines(name: str, scored: TextScore) -> list[str]:
     error = f" ± {estimate.stderr:.4f}" if math.isfinite(estimate.stderr) else ""
     documents = f"{scored.documents:,} document{'s' * (scored.documents > 1)}"
     counted = f"{estimate.tokens:,} tokens in {documents}"
-    about = f"{_kind(estimate)}, {counted}{_noise(estimate)}"
+    about = f"{likelihood_lines.kind(estimate)}, {counted}{likelihood_lines.noise(estimate)}"
     lines = [f"  {name}: {estimate.value:.4f}{error} nats/token ({about})"]
     kind = "" if estimate.kind == "exact" else f" ({estimate.kind})"
     lines.append(f"  perplexity {scored.perplexity:.2f} a token{kind}")

@@ -16,6 +16,9 @@ Overrides = list[tuple[str, Any]]  # (dotted key of the config, value)
 
 RUN = "a run's folder or its address in a bucket; below the workdir its id, a beginning, its label"
 
+unique_tokens = inputs.number("from 1 to 1e30, a number of raw tokens", lambda u: 1 <= u <= 1e30)
+some_share = inputs.number("above 0, at most 1", lambda share: 0 < share <= 1)
+
 
 def refuse(a: argparse.Namespace, names: Sequence[str], words: str) -> None:
     """Refuses options that a command would not read, if they were typed with another value than their
@@ -82,7 +85,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--top-p",
-        type=inputs.number("above 0, at most 1", lambda share: 0 < share <= 1),
+        type=some_share,
         default=1.0,
         help="nucleus: 0 to 1 (default: 1)",
     )

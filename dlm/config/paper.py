@@ -100,7 +100,7 @@ VOCABULARY = {"hub": 50_257, "stdlib": 98, "digits": 17}
 
 
 def base_config(settings: dict[str, Any], unique_tokens: float = 0) -> ConfigDict:
-    """The setting of a scale, and a corpus with as many documents as the budget needs."""
+    """The setting of a scale, with as many documents of C4 as the budget needs."""
     c: Any = config.base()
     for key, value in settings.items():
         experiment.override(c, key, value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from dlm.config import (
     planning,
     to_json,
 )
+from dlm.config.fields import flat
 from dlm.config.memory import Machine
 from dlm.errors import DlmError
 
@@ -89,21 +90,13 @@ def recipe_of(config: Mapping[str, Any], vocabulary: int) -> Recipe:
         raise DlmError(f"objective.file={group['file']!r}: a recipe is of a built-in objective")
     c = from_json(dict(config))
     own = experiment.edited(base(), [("objective.name", c.objective.name)])
-    defaults = dict(_flat(to_json(own)))
+    defaults = flat(to_json(own))
     settings = {
         key: value
-        for key, value in _flat(to_json(c))
+        for key, value in flat(to_json(c)).items()
         if key not in DECIDED and (key not in defaults or defaults[key] != value)
     }
     return Recipe("own", settings, vocabulary, "those of the best run behind each law")
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def without_objective(recipe: Recipe) -> Recipe:

@@ -79,13 +79,13 @@ def curve(
         shares = tuple(distinct(tokens, n) for n in (1, 2, 3))
         return Quality(number, float(nats.mean()), stderr, spread, shares)
 
-    found = [measure(0, held_out[:count])]
+    points = [measure(0, held_out[:count])]
     for number in steps:
         key = jax.random.key(seed)
         drawn = sampling.sample(c, vocab_size, params, key, count=count, steps=number, **options)
         own, oracle = sampler_nll(c, params, vocab_size, held_out[:count], number, **options)
-        found.append(measure(number, drawn)._replace(sampler_nll=own, oracle_nll=oracle))
-    return found
+        points.append(measure(number, drawn)._replace(sampler_nll=own, oracle_nll=oracle))
+    return points
 
 
 def sampler_nll(
@@ -120,9 +120,9 @@ def sampler_nll(
     how = Method(
         "path", path=sampler, tokens_per_call=tokens_per_call, entropy_budget=entropy_budget
     )
-    member = likelihood.Member(c.model, c.objective, params)
-    where = (np.arange(len(windows)), how, c.evaluation.batch_size, sharding.make_mesh(c))
-    own = likelihood.score_windows([member], vocab_size, windows, *where)["path"].estimate.value
+    scored = (windows, np.arange(len(windows)), how)
+    numbers = likelihood.score_windows([likelihood.Member(c, params)], vocab_size, *scored)
+    own = numbers["path"].estimate.value
     exact = oracle.of_corpus(c.corpus, length) if part == length else None
     if exact is None:
         return own, None

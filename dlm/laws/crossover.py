@@ -19,7 +19,18 @@ from dlm.errors import DlmError, nearest
 from dlm.laws import crossings, final_numbers, frontiers
 from dlm.laws.crossings import Crossover
 from dlm.laws.frontiers import FamilyLosses, Frontier, RunLosses, SettingLosses
-from dlm.runs import OF_KIND, Family, Panel, Run, Setting, panel_key, panels, setting_of
+from dlm.runs import (
+    ENSEMBLE,
+    OF_KIND,
+    Family,
+    Panel,
+    Run,
+    Setting,
+    base_of,
+    panel_key,
+    panels,
+    setting_of,
+)
 from dlm.runs.estimate import Comparison, Estimate
 
 EQUAL = "ar" + frontiers.AT_EQUAL
@@ -28,9 +39,12 @@ OTHERS = ", other settings"  # after the reference's name, if one of its setting
 
 def name_of(objective: str) -> str:
     """The family's name in sentences, "AR at equal settings" for "ar at equal settings"."""
-    for suffix in (frontiers.AT_EQUAL, OTHERS):
+    for suffix in (frontiers.AT_EQUAL, frontiers.WITH_ENSEMBLES, OTHERS):
         if objective.endswith(suffix):
             return name_of(objective.removesuffix(suffix)) + suffix
+    base, of, count = objective.rpartition(ENSEMBLE)
+    if of:
+        return f"{name_of(base)}{of}{count}"
     for kind, suffix in OF_KIND.items():
         if objective.endswith(suffix):
             return f"{name_of(objective.removesuffix(suffix))} ({kind})"
@@ -174,6 +188,28 @@ def equal_crossovers(panel: Panel, axis: str = "flops") -> list[Crossover]:
     return [crossings.crossover(a, b, axis) for a, b in pairs if a]
 
 
+def ensemble_crossovers(panel: Panel, axis: str = "flops") -> list[Crossover]:
+    """The same with ensembles over seeds on the frontiers of both, each at its members' FLOPs added
+    up; only of pairs of which one has ensembles."""
+    pairs = [
+        (_with_ensembles(panel, a, axis), _with_ensembles(panel, b, axis), a, b)
+        for a, b in _pairs(panel, axis)
+    ]
+    return [crossings.crossover(x, y, axis) for x, y, a, b in pairs if (x, y) != (a, b)]
+
+
+@functools.lru_cache(maxsize=64)  # panels and losses are records compared by identity
+def _with_ensembles(panel: Panel, losses: FamilyLosses, axis: str) -> FamilyLosses:
+    """A family's losses and those of ensembles of its runs; the same if there are none."""
+    added = [losses_of(f, axis) for f in ensembles(panel, losses.family)]
+    if not added:
+        return losses
+    settings = (*losses.settings, *(setting for each in added for setting in each.settings))
+    trials = losses.trials + sum(each.trials for each in added)
+    name = losses.family + frontiers.WITH_ENSEMBLES
+    return dataclasses.replace(losses, family=name, settings=settings, trials=trials)
+
+
 def _pairs(panel: Panel, axis: str) -> list[tuple[FamilyLosses, FamilyLosses]]:
     reference = panel.families.get(panel.reference)
     if reference is None:
@@ -184,6 +220,11 @@ def _pairs(panel: Panel, axis: str) -> list[tuple[FamilyLosses, FamilyLosses]]:
 def challengers(panel: Panel) -> list[Family]:
     """All families of a panel but its reference."""
     return [family for name, family in panel.families.items() if name != panel.reference]
+
+
+def ensembles(panel: Panel, family: str) -> list[Family]:
+    """The ensembles over seeds of a family of a panel, the fewest members first."""
+    return [each for name, each in panel.ensembles.items() if base_of(name) == family]
 
 
 # --- the final numbers --------------------------------------------------------------------------
@@ -220,6 +261,27 @@ def finals(panel: Panel) -> list[Final]:
     """The best setting of each family against that of the reference."""
     reference = panel.families.get(panel.reference)
     return [final(reference, family) for family in challengers(panel)] if reference else []
+
+
+def ensemble_finals(panel: Panel) -> list[Final]:
+    """Each ensemble against the best setting of its own family; each challenger and its ensembles
+    against the reference and its ensembles, except the pairs of `finals`."""
+    gains = [
+        final(family, each)
+        for family in panel.families.values()
+        for each in ensembles(panel, family.name)
+    ]
+    reference = panel.families.get(panel.reference)
+    if reference is None:
+        return gains
+    rivals = [reference, *ensembles(panel, reference.name)]
+    return gains + [
+        final(a, b)
+        for family in challengers(panel)
+        for b in (family, *ensembles(panel, family.name))
+        for a in rivals
+        if (a, b) != (reference, family)
+    ]
 
 
 def final(reference: Family, challenger: Family) -> Final:

@@ -155,9 +155,8 @@ def _pair(x: Number, y: Number, run: Run, names: tuple[str, str]) -> Pair:
     on the same windows, so the noise of windows is that of the per-window differences if both have
     them. Else it is the two standard errors in quadrature, which is too large. Windows of one document
     go together if nll_documents.npy, int [n], numbers the document of each window."""
-    seeds = None
-    if x.seeds > 1 and y.seeds > 1:
-        seeds = math.hypot(x.estimate.stderr, y.estimate.stderr)
+    over_seeds = [number.estimate.stderr for number in (x, y) if number.seeds > 1]
+    seeds = math.hypot(*over_seeds) if over_seeds else None
     paired, documents = x.windows == y.windows > 1, None
     if paired and x.per_seed is not None and y.per_seed is not None:
         documents = _documents(run, x.windows)

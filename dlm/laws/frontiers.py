@@ -19,6 +19,7 @@ import numpy as np
 # What the losses of a family are.
 TRACKED, FINAL, LISTED = "every tracked loss", "final losses only", "the losses of the table"
 AT_EQUAL = " at equal settings"  # after the reference's name
+WITH_ENSEMBLES = " with ensembles"  # after a family's name, if ensembles over its seeds count too
 
 Line = tuple[np.ndarray, np.ndarray]  # log compute and loss, [G] each
 

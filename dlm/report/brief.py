@@ -35,7 +35,8 @@ def lines(s: Summary, width: int) -> list[str]:
     verdicts = [
         line
         for panel in s.panels
-        for line in wrap(f"{panel.corpus}, {panel.unique_tokens:,} tokens: {panel.verdict}", width)
+        for text in filter(None, (panel.verdict, panel.ensembled))
+        for line in wrap(f"{panel.corpus}, {panel.unique_tokens:,} tokens: {text}", width)
     ]
     remarks = wrap(" ".join(filter(None, [s.nothing, *s.remarks])), width)
     remarks = remarks if any(remarks) else []

@@ -25,6 +25,7 @@ from dlm.report import canvas, html, law_page, run_figures, sample_figures
 from dlm.report import summary as findings
 from dlm.report.brief import Brief
 from dlm.report.canvas import Drawing, Drawn
+from dlm.report.sentences import measured
 from dlm.report.summary import PanelSummary, Summary
 from dlm.runs import Panel, Run
 
@@ -135,7 +136,10 @@ def page(loaded: Loaded, problems: Sequence[str] = (), drawn: Sequence[Drawn] = 
 
 
 def _verdict(p: PanelSummary) -> str:
-    return f'<p class="answer"><b>{escape(p.title)}.</b> {html.text(p.verdict)}</p>'
+    texts = filter(None, (p.verdict, p.ensembled))
+    return "".join(
+        f'<p class="answer"><b>{escape(p.title)}.</b> {html.text(text)}</p>' for text in texts
+    )
 
 
 def _compared(loaded: Loaded, problems: Sequence[str], whole: Mapping[str, Drawn]) -> list[str]:
@@ -153,6 +157,7 @@ def _compared(loaded: Loaded, problems: Sequence[str], whole: Mapping[str, Drawn
         *html.fold("The comparison in full", *map(html.paragraph, in_full)),
         *html.fold("Critical compute", _critical(s)),
         *html.fold("Best of each family", _best(s)),
+        *(html.fold("Ensembles over seeds", _ensembles(s)) if _has_ensembles(s) else ()),
         *html.fold(f"Every setting against the reference ({tried})", _settings(s)),
         *(part for name in drawn if name != FIGURES[0] for part in html.fold(*drawn[name][:2])),
         *html.fold("Scaling laws", *law_page.of_runs(loaded.runs, panels)),
@@ -193,9 +198,36 @@ def _best(s: Summary) -> str:
             *(str(f.settings_tried), ", ".join(map(str, f.seeds))),
         ]
         for p in s.panels
-        for f in p.families
+        for f in (*p.families, *p.ensembles)
     ]
     return html.table((*head, *more), rows)
+
+
+def _has_ensembles(s: Summary) -> bool:
+    return any(p.ensembles for p in s.panels)
+
+
+def _ensembles(s: Summary) -> str:
+    """Each ensemble against its own family, the reference and its ensembles, with the FLOPs of each."""
+    head = ("data", "family", "FLOPs", "nats/token", "against", "FLOPs", "nats/token")
+    rows = []
+    for p in s.panels:
+        flops = {f.objective: scientific(f.flops) for f in (*p.families, *p.ensembles)}
+        for final in p.ensemble_finals:
+            sides = (final.challenger, final.challenger_estimate), (
+                final.reference, final.reference_estimate,
+            )  # fmt: skip
+            cells = [(name_of(name), flops[name], measured(e)) for name, e in sides]
+            shows = findings.difference_of(final)
+            rows.append(
+                [p.title, *cells[0], *cells[1], findings.signed(shows), shows.outcome, shows.by]
+            )
+    note = (
+        "FLOPs of training: the mean over the seeds of a family, the sum over the members of an "
+        "ensemble. An ensemble has no error over seeds: ± is over documents."
+    )
+    table = html.table((*head, "difference", "shows", "by"), rows)
+    return table + html.paragraph(note, "soft")
 
 
 def _settings(s: Summary) -> str:

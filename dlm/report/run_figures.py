@@ -74,6 +74,8 @@ def _frontier_caption(panels: Sequence[Panel], axis: str) -> str:
         "settings, with one standard error; dotted on from where a family's runs end. Faint: each "
         "seed of each setting."
     ]
+    if any(panel.ensembles for panel in panels):
+        parts.append("Star: an ensemble of so many seeds, at the FLOPs of all its members.")
     if equal:
         parts.append(f"Thin and dashed: {a} at the settings of the other family.")
     if any(crossing.compute is not None for crossing in equal):
@@ -101,7 +103,8 @@ def _frontier_caption(panels: Sequence[Panel], axis: str) -> str:
 
 def _frontier_panel(ax: Axes, panel: Panel, families: list[str], axis: str) -> None:
     lows, highs, tops = [], [], []
-    end = max(cross.frontier(family, axis).compute[-1] for family in panel.families.values())
+    drawn = (*panel.families.values(), *panel.ensembles.values())
+    end = max(cross.frontier(family, axis).compute[-1] for family in drawn)
     for family in panel.families.values():
         colour, marker, line = style(families, family.name)
         for setting in family.settings:
@@ -141,6 +144,9 @@ def _frontier_panel(ax: Axes, panel: Panel, families: list[str], axis: str) -> N
             x, y = np.append(edge.compute, end), np.append(edge.loss, edge.loss[-1])
             ax.plot(x, y, color=colour, lw=1.3, ls=(0, (5, 2)), label=equal)
             highs.append(np.nanmin(edge.loss))
+    for family in panel.families.values():
+        for ensemble in cross.ensembles(panel, family.name):
+            lows.append(_star(ax, families, family, ensemble, axis))
     set_axis(ax, "x", power, "log")
     set_axis(ax, "y")
     # The frontiers end close together far below where they start: cut the axis so that the
@@ -161,6 +167,18 @@ def _frontier_panel(ax: Axes, panel: Panel, families: list[str], axis: str) -> N
     for number, crossing in enumerate(challengers):
         name = f"{shown(cross.name_of(crossing.challenger))}: " if len(challengers) > 1 else ""
         _mark(ax, families, crossing, 0.03 + 0.155 * number, name)
+
+
+def _star(ax: Axes, families: list[str], family: Family, ensemble: Family, axis: str) -> float:
+    """Marks the best ensemble of so many seeds of a family; returns its loss."""
+    run = ensemble.best.runs[0]
+    x, y = float(cross.compute_of(run, axis)[0]), float(run.curve.validation_loss[0])
+    colour = style(families, family.name)[0]
+    marks = keywords(color=colour, marker="*", ms=11, ls="", mec=INK, mew=0.6, zorder=6)
+    ax.plot([x], [y], **marks, label=f"{shown(cross.name_of(family.name))}, ensembles")
+    beside = keywords(xytext=(6, -3), textcoords="offset points", fontsize="small", zorder=6)
+    ax.annotate(f"×{len(run.result['seeds'])}", (x, y), **beside).set_in_layout(False)
+    return y
 
 
 def _mark_equal(ax: Axes, panel: Panel, crossing: cross.Crossover, axis: str) -> None:

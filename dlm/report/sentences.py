@@ -11,14 +11,18 @@ from dlm.format import between, number, scientific, sentence, with_error
 from dlm.laws import crossings, frontiers
 from dlm.laws import crossover as cross
 from dlm.laws.crossover import Crossover, Final, name_of
-from dlm.runs import Panel, Run
+from dlm.runs import Panel, Run, Setting
 from dlm.runs.estimate import Estimate
 
 # --- the comparison in full ---------------------------------------------------------------------
 
 
-def stderr_over(seeds: int) -> str:
-    return f"{seeds} seeds" if seeds > 1 else "validation documents, one seed"
+def stderr_over(setting: Setting) -> str:
+    """What the error of a setting's loss is over."""
+    if setting.seeds > 1:
+        return f"{setting.seeds} seeds"
+    one = "ensemble" if setting.runs[0].result.get("seeds") else "seed"
+    return f"validation documents, one {one}"
 
 
 def measured(estimate: Estimate) -> str:
@@ -53,13 +57,17 @@ def comparisons(panel: Panel) -> list[str]:
         if not paragraphs:
             parts[0] = f"On {panel.title}: {parts[0]}"
         paragraphs.append(" ".join(map(sentence, parts)))
+    paragraphs += [sentence(crossing(each)) for each in cross.ensemble_crossovers(panel)]
     return paragraphs
 
 
 def crossing(crossover: Crossover) -> str:
     """The crossing of two measured frontiers in sentences, the same at every door."""
     a, b = name_of(crossover.reference), name_of(crossover.challenger)
-    if crossover.trials > 1 and frontiers.AT_EQUAL not in crossover.reference:
+    if crossover.reference.endswith(frontiers.WITH_ENSEMBLES):
+        single = name_of(crossover.reference.removesuffix(frontiers.WITH_ENSEMBLES))
+        a = f"the best of {crossover.trials} settings and ensembles of {single}"
+    elif crossover.trials > 1 and frontiers.AT_EQUAL not in crossover.reference:
         a = f"the best {a} of {crossover.trials} settings"
     start = "" if crossover.basis == frontiers.TRACKED else f"From {crossover.basis}: "
     if crossover.status == crossings.TOO_FEW:
@@ -270,6 +278,12 @@ def kinds(panels: Sequence[Panel]) -> list[str]:
             "A bound that lies below an exact value proves the bounded model better on this data. "
             "A bound that lies above proves nothing: its likelihood may lie anywhere below it."
         )
+    if any(panel.ensembles for panel in panels):
+        texts.append(
+            "Ensemble over seeds: one model, whose probability of each token is the mean of its "
+            "members'. Its number is of the kind of theirs: exact if each member's is, else an upper "
+            "bound on the negative log-likelihood of the ensemble. Its FLOPs are theirs added up."
+        )
     return texts
 
 
@@ -288,5 +302,8 @@ def selected(panels: Sequence[Panel]) -> list[str]:
         more = [name_of(name) for name, count in tried.items() if count > reference]
         if reference and more:
             text += f" {' and '.join(more)} had more trials than {name_of(panel.reference)}."
+        if panel.ensembles:
+            words = ", ".join(f"{name_of(n)} {f.trials}" for n, f in panel.ensembles.items())
+            text += f" Ensembles scored, of which the lowest loss counts: {words}."
         texts.append(text)
     return texts

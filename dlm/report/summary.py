@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlm.format import number, with_error
+from dlm.format import number, scientific, with_error
 from dlm.laws import crossover as cross
 from dlm.laws.crossover import Crossover, Final, name_of
 from dlm.laws.words import plain
@@ -87,6 +87,11 @@ class PanelSummary:
     settings: tuple[SettingRow, ...]
     crossovers: dict[str, tuple[Crossover, ...]]  # by the name of AXES
     finals: tuple[Final, ...]
+    ensembled: str  # what ensembles over seeds reach, in one line; "": none are kept
+    ensembles: tuple[
+        FamilyRow, ...
+    ]  # FLOPs, parameters and seconds are those of all members together
+    ensemble_finals: tuple[Final, ...]  # each against its own family, the reference, its ensembles
     corpus_notes: tuple[str, ...]
     curve_gaps: tuple[str, ...]
 
@@ -153,6 +158,8 @@ def _panel(panel: Panel) -> PanelSummary:
     finals = {final.challenger: final for final in cross.finals(panel)}
     best = {crossover.challenger: crossover for crossover in cross.crossovers(panel)}
     equal = {crossover.challenger: crossover for crossover in cross.equal_crossovers(panel)}
+    ensemble_finals = cross.ensemble_finals(panel)
+    to_reference = {f.challenger: f for f in ensemble_finals if f.reference == panel.reference}
     families = [
         _family(family, finals.get(name), best.get(name), equal.get(name))
         for name, family in panel.families.items()
@@ -173,10 +180,20 @@ def _panel(panel: Panel) -> PanelSummary:
             for setting in family.settings
         ),
         crossovers={
-            axis: tuple(cross.equal_crossovers(panel, axis) + cross.crossovers(panel, axis))
+            axis: (
+                *cross.equal_crossovers(panel, axis),
+                *cross.crossovers(panel, axis),
+                *cross.ensemble_crossovers(panel, axis),
+            )
             for axis in AXES
         },
         finals=tuple(finals.values()),
+        ensembled=verdict.ensembles(panel),
+        ensembles=tuple(
+            _family(family, to_reference.get(name), None, None)
+            for name, family in panel.ensembles.items()
+        ),
+        ensemble_finals=tuple(ensemble_finals),
         corpus_notes=tuple(sentences.corpus_notes(panel)),
         curve_gaps=tuple(sentences.curve_gaps(panel)),
     )
@@ -192,10 +209,12 @@ def _family(
         kind=family.kind,
         settings_tried=family.trials,
         best_setting=setting.name,
-        seeds=tuple(run.result["seed"] for run in setting.runs),
+        seeds=tuple(
+            setting.runs[0].result.get("seeds") or [run.result["seed"] for run in setting.runs]
+        ),
         loss=estimate.value,
         stderr=estimate.stderr,
-        stderr_over=sentences.stderr_over(setting.seeds),
+        stderr_over=sentences.stderr_over(setting),
         validation_tokens=estimate.tokens,
         losses=tuple(setting.values("validation_loss").tolist()),
         **{name: _mean(setting, name) for name in (*names, "seconds")},
@@ -218,8 +237,11 @@ def _setting(panel: Panel, family: Family, setting: Setting) -> SettingRow:
 
 
 def _difference(final: Final | None) -> Difference | None:
-    if final is None:
-        return None
+    return difference_of(final) if final else None
+
+
+def difference_of(final: Final) -> Difference:
+    """A final comparison as a row of a table shows it."""
     compared = final.comparison
     how = verdict.scored_by(final)
     return Difference(compared.difference, compared.stderr, verdict.outcome(final), how)
@@ -259,6 +281,8 @@ def as_json(s: Summary) -> dict[str, Any]:
                 for axis, each_axis in panel.crossovers.items()
             },
             "finals": [_final(final) for final in panel.finals],
+            "ensembles": [dataclasses.asdict(row) for row in panel.ensembles],
+            "ensemble_finals": [_final(final) for final in panel.ensemble_finals],
         }
         for panel in s.panels
     ]
@@ -289,11 +313,16 @@ def table(s: Summary) -> tuple[list[str], list[list[str]]]:
         f"minus {reference}": lambda p, f: signed(f.difference),
         "shows": lambda p, f: f.difference.outcome if f.difference else "",
         "by": lambda p, f: f.difference.by if f.difference else "",
+        "FLOPs": lambda p, f: scientific(f.flops) if p.ensembles else "",
         "best epoch": lambda p, f: number(f.best_epoch, 3),
         "overtakes at equal settings": lambda p, f: f.overtakes_equal,
         "overtakes the best": lambda p, f: f.overtakes,
     }
-    cells = [[cell(p, f) for cell in columns.values()] for p in s.panels for f in p.families]
+    cells = [
+        [cell(p, f) for cell in columns.values()]
+        for p in s.panels
+        for f in (*p.families, *p.ensembles)
+    ]
     kept = [k for k in range(len(columns)) if any(row[k] for row in cells)]
     head = list(columns)
     return [head[k] for k in kept], [[row[k] for k in kept] for row in cells]
@@ -301,7 +330,8 @@ def table(s: Summary) -> tuple[list[str], list[list[str]]]:
 
 def legend(s: Summary) -> str:
     """What the columns of the table mean."""
-    over = dict.fromkeys(row.stderr_over for panel in s.panels for row in panel.families)
+    rows = (row for panel in s.panels for row in (*panel.families, *panel.ensembles))
+    over = dict.fromkeys(row.stderr_over for row in rows)
     return (
         f"± is over {' or over '.join(over)}; a difference is paired on the same windows. Shows: "
         f"what the difference proves; a bound above an exact value proves {verdict.NOTHING}. "

@@ -8,7 +8,7 @@ from dlm.format import between, number, percent, scientific, sentence, with_erro
 from dlm.laws import crossings, final_numbers, frontiers
 from dlm.laws import crossover as cross
 from dlm.laws.crossover import Crossover, Final, name_of
-from dlm.report.sentences import corpus_notes, curve_gaps, no_comparison
+from dlm.report.sentences import corpus_notes, curve_gaps, measured, no_comparison
 from dlm.runs import Panel, Run
 
 LISTED = 3  # families that a verdict names; more are counted
@@ -37,6 +37,34 @@ def verdict(panel: Panel) -> str:
     subject = "it" if ahead and name_of(leader) in first else name_of(leader)
     parts = [first, overtakes(best, equal, subject), *others]
     return f"{sentence('; '.join(parts))}."
+
+
+def ensembles(panel: Panel) -> str:
+    """What ensembles over seeds reach, with how many FLOPs, and how they compare with the family that
+    is ahead of all challengers, or with the reference; "" if none are kept."""
+    if not panel.ensembles:
+        return ""
+    parts = [
+        f"{name_of(f.name)} reaches {measured(cross.estimate(f.best))}, with "
+        f"{scientific(f.best.runs[0].result['flops'])} FLOPs"
+        for f in panel.ensembles.values()
+    ]
+    leaders = sorted(cross.finals(panel), key=lambda f: f.comparison.difference)
+    of_pair = {(f.reference, f.challenger): f for f in cross.ensemble_finals(panel)}
+    if leaders:
+        a, b = (
+            _with_best_ensemble(panel, name) for name in (panel.reference, leaders[0].challenger)
+        )
+        pairs = ((x, y) for x in a for y in b)
+        parts += [lead(of_pair[pair]) for pair in pairs if pair in of_pair]
+    return f"Ensembles over seeds: {'; '.join(parts)}."
+
+
+def _with_best_ensemble(panel: Panel, family: str) -> list[str]:
+    """The names of a family and of its ensemble of the lowest loss, if it has one."""
+    known = cross.ensembles(panel, family)
+    best = min(known, key=lambda f: cross.estimate(f.best).value, default=None)
+    return [family, best.name] if best else [family]
 
 
 def outcome(final: Final) -> str:
@@ -179,7 +207,8 @@ def remarks(panels: Sequence[Panel], excluded: Sequence[tuple[Run, str]]) -> lis
 
 def _damaged(panel: Panel) -> list[str]:
     """Likelihoods beside the results that cannot be read, each with the reason."""
-    runs = (run for f in panel.families.values() for s in f.settings for run in s.runs)
+    families = (*panel.families.values(), *panel.ensembles.values())
+    runs = (run for f in families for s in f.settings for run in s.runs)
     return [words for run in runs if (words := final_numbers.damage(run))]
 
 

@@ -1,10 +1,13 @@
 """Runs on disk: their folders, records and groups. Nothing here loads JAX."""
 
 from dlm.runs.groups import (
+    ENSEMBLE,
     OF_KIND,
     Family,
     Panel,
     Setting,
+    base_of,
+    check_seeds,
     family_of,
     panel_key,
     panels,
@@ -25,12 +28,15 @@ from dlm.runs.table import (
 __all__ = [
     "COLUMNS",
     "Curve",
+    "ENSEMBLE",
     "Family",
     "OF_KIND",
     "Panel",
     "Run",
     "Setting",
+    "base_of",
     "best_tokens",
+    "check_seeds",
     "data_of",
     "family_of",
     "folders",

@@ -16,7 +16,7 @@ from dlm.config.family import PATHS
 from dlm.config.method import BOUNDS, Method
 from dlm.errors import DlmError
 from dlm.evaluation import likelihood, score
-from dlm.model import keys, sharding
+from dlm.model import keys
 from dlm.objectives import checks, common, reveal
 from dlm.runs.likelihoods import spread
 from tolerances import FLOAT64, NATS, PROBABILITY
@@ -265,10 +265,36 @@ def test_an_ensemble_is_the_mean_probability_of_each_token_and_sums_to_one():
     assert abs(np.exp(-np.asarray(nats, np.float64)).sum() - 1) < PROBABILITY
 
 
+def test_an_ensemble_of_ar_models_is_exact_and_below_the_mean_of_its_members():
+    seeds = (1, 2, 3)
+    strings = np.asarray(bench("ar").strings)
+    nats = scored("ar", Method(), seeds, strings)["exact"].nats
+    assert abs(np.exp(-nats).sum() - 1) < PROBABILITY
+    each = [scored("ar", Method(), (seed,), strings)["exact"].nats for seed in seeds]
+    assert (nats < np.mean(each, axis=0)).all()  # -log is convex
+    first = np.stack([np.exp(-nats.reshape(V, -1)) for nats in (nats, *each)]).sum(-1)
+    np.testing.assert_allclose(first[0], first[1:].mean(0), rtol=NATS)  # the first token alone
+
+
+def test_bounds_of_an_ensemble_lie_below_the_mean_of_its_members_in_the_same_orders():
+    method, seeds = Method("orders", orders=4), (1, 2)
+    both = scored("masked", method, seeds)
+    each = [scored("masked", method, (seed,))["nelbo"].nats for seed in seeds]
+    assert [both[name].estimate.kind for name in ("orders", "nelbo")] == ["upper bound"] * 2
+    assert (both["nelbo"].nats <= np.mean(each, axis=0) * (1 + NATS)).all()
+    assert (both["orders"].nats <= both["nelbo"].nats).all()
+
+
 # --- windows of a split ---------------------------------------------------------------------------
 
 WINDOWS = np.random.default_rng(5).integers(0, V, (24, L), dtype=np.int32)
 DOCUMENTS = np.arange(24) // 2
+
+
+def member(objective: config.Objective, params) -> likelihood.Member:
+    evaluation = config.Evaluation(batch_size=16)
+    c = config.Config(model=checks.MODEL, objective=objective, evaluation=evaluation)
+    return likelihood.Member(c, params)
 
 
 def scored(name: str, method: Method, seeds=(0,), windows=WINDOWS, tell=score.silent, **options):
@@ -276,10 +302,9 @@ def scored(name: str, method: Method, seeds=(0,), windows=WINDOWS, tell=score.si
     for seed in seeds:
         b = bench(name, seed)
         c = config.objective(**(REVEALING.get(name, dict(name=name)) | options))
-        members.append(likelihood.Member(checks.MODEL, c, b.params))
-    mesh = sharding.make_mesh(config.Config())
+        members.append(member(c, b.params))
     documents = DOCUMENTS[: len(windows)]
-    return likelihood.score_windows(members, V, windows, documents, method, 16, mesh, tell)
+    return likelihood.score_windows(members, V, windows, documents, method, tell)
 
 
 @pytest.mark.parametrize("name, bound", [("ar", "nelbo"), ("masked", "orders"), ("masked", "path")])
@@ -388,12 +413,11 @@ def test_a_method_says_what_is_right(options, words):
 def test_members_of_other_objectives_are_no_ensemble():
     b = bench("masked")
     members = [
-        likelihood.Member(checks.MODEL, config.objective("masked", schedule=schedule), b.params)
+        member(config.objective("masked", schedule=schedule), b.params)
         for schedule in ("linear", "cosine")
     ]
-    mesh = sharding.make_mesh(config.Config())
     with pytest.raises(DlmError, match="must be of one objective with the same options"):
-        likelihood.score_windows(members, V, WINDOWS, DOCUMENTS, Method(), 16, mesh)
+        likelihood.score_windows(members, V, WINDOWS, DOCUMENTS, Method())
 
 
 def test_windows_that_are_scored_are_spread_over_the_split():
