@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import dlm
+import tiny
 from dlm import inputs
 from dlm.errors import DlmError
 
@@ -85,7 +87,9 @@ def test_every_public_function_checks_its_arguments() -> None:
         (lambda: dlm.plan("1e8", flops=1e20), "unique_tokens='1e8'"),
         (lambda: dlm.plan(1e8, flops=[1e20]), "flops=[1e+20]"),
         (lambda: dlm.plan(1e8, flops=1e20, families="ar"), "families='ar': must be a list"),
-        (lambda: dlm.plan(1e8, hours=1, device="h100", device_count=0), "device_count=0"),
+        (lambda: dlm.plan(1e8, hours=1, device="h100", devices=0), "devices=0: must be"),
+        (lambda: dlm.plan(1e8, flops=1e20, mfu=0.4), "mfu=0.4: only with a device"),
+        (lambda: dlm.plan(1e8, flops=1e20, resamples=7), "resamples: only of a table"),
         (lambda: dlm.plan(1e8, hours=1, device=-3.0), "device=-3.0: must be"),
         (lambda: dlm.fit([1, 2]), "table=[1, 2]: must be a path or a list of dlm.Run"),
         (lambda: dlm.critical("a", "b", 1e8), "fit_ar='a': must be a dlm.FittedLaw"),
@@ -100,6 +104,19 @@ def test_every_public_function_checks_its_arguments() -> None:
 )
 def test_each_door_of_the_api_tells_it_before_it_works(call, words) -> None:
     assert words in refusal(call)
+
+
+def test_a_dual_model_is_scored_the_other_way_and_back() -> None:
+    store: Any = None
+    model = dlm.Model(tiny.resolved(objective_name="dual"), store, {}, others=())
+    pair = dlm.Model(model.config, store, {}, others=(model,))
+    exact = pair.scored_as("ar")
+    kinds = [m.config.objective.family.kind for m in (pair, exact, *exact.others)]
+    assert kinds == ["upper bound", "exact", "exact"]
+    assert exact.scored_as("masked").config == model.config
+    assert "must be masked or ar" in refusal(lambda: model.scored_as("block"))
+    ar = dlm.Model(tiny.resolved(objective_name="ar"), store, {})
+    assert "only of a dual run; this is one of ar" in refusal(lambda: ar.scored_as("masked"))
 
 
 def test_a_kind_that_no_check_knows_is_an_error_of_the_function() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlm import config, inputs
-from dlm.errors import DlmError, nearest
+from dlm.config.families import SCORED_AS
+from dlm.errors import ArgumentError, DlmError, nearest
 from dlm.runs.estimate import Estimate
 
 if TYPE_CHECKING:
@@ -157,6 +158,30 @@ class Model:
         prepared = prepare.prepare(self.config, self.store)
         windows = prepare.chosen(getattr(prepared.all_windows, part), how.windows)
         return likelihood.score_windows(self._members(), self.store.vocab_size, *windows, how)
+
+    @inputs.checked
+    def scored_as(self, family: str) -> Model:
+        """A dual model that is scored and sampled as "ar" or "masked", however its run was scored.
+
+        >>> dual = dlm.load("runs/tiny")["ar"].model().scored_as("masked")
+        Traceback (most recent call last):
+        dlm.errors.DlmError: scored_as=masked: only of a dual run; this is one of ar
+
+        Raises:
+          DlmError: the model is of another objective, or `family` is neither.
+        """
+        from dlm.config import experiment
+
+        objective = self.config.objective
+        if objective.name != "dual":
+            raise ArgumentError(
+                "scored_as", f"={family}: only of a dual run; this is one of {objective.name}"
+            )
+        if family not in SCORED_AS:
+            raise ArgumentError("scored_as", f"={family}: must be {' or '.join(SCORED_AS)}")
+        others = tuple(other.scored_as(family) for other in self.others)
+        c = experiment.edited(self.config, [("objective.scored_as", family)])
+        return dataclasses.replace(self, config=c, others=others)
 
     def _text_method(self, options: dict[str, Any]) -> Method:
         if "windows" in options:

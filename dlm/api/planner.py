@@ -24,7 +24,7 @@ def plan(
     flops: float = 0.0,
     loss: float = 0.0,
     device: str | float = "",
-    device_count: int = 1,
+    devices: int = 1,
     mfu: float = 0.0,
     laws: str | Path = "paper",
     families: Sequence[str] = (),
@@ -37,7 +37,7 @@ def plan(
 ) -> TrainingPlan:
     """What to train on `unique_tokens` within a budget: family, size, epochs, and the loss to expect.
 
-    The budget is one of `hours` (of `device_count` devices, such as "h100", "here", or FLOP/s of
+    The budget is one of `hours` (of `devices` such as "h100", "here", or FLOP/s of
     training), `flops` (6ND, N with embeddings) and `loss` (nats per token, to reach). `laws`: "paper",
     "muennighoff", the fit.json of `dlm fit`, or a table or folder of runs, which is fitted; `points`
     "last" takes the end of dlm's own runs in place of their best weights. As `dlm plan`; losses in
@@ -46,7 +46,7 @@ def plan(
     >>> plan = dlm.plan(1e8, hours=168, device="h100")
     >>> best = plan.advice.best
     >>> best.family, round(best.loss, 2), round(best.epochs)
-    ('masked', 3.34, 537)
+    ('masked', 3.4, 440)
     >>> plan.advice.decided is None  # laws in print have no intervals
     True
 
@@ -62,7 +62,7 @@ def plan(
         tell=tell,
     )  # fmt: skip
     budget = dict(hours=hours, flops=flops, loss=loss, mfu=mfu)
-    return planning.plan(read, unique_tokens, device=where, device_count=device_count, **budget)
+    return planning.plan(read, unique_tokens, device=where, device_count=devices, **budget)
 
 
 def read_device(name: str | float) -> Device | None:

@@ -81,6 +81,8 @@ def _check(a: argparse.Namespace) -> None:
     if a.experiment and a.size:
         named = a.size[0]
         raise DlmError(f"--size {named}: goes without an experiment, whose model has a size")
+    if not a.experiment:
+        options.refuse(a, ["run", "scale"], "only with an experiment")
     options.check_writable(a.out and a.out.parent)
     if a.out is not None and a.out.exists() and (problem := inputs.unreadable(a.out)):
         raise DlmError(f"--out {a.out}: {problem}; must be a JSON file")

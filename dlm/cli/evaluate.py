@@ -12,6 +12,7 @@ from dlm import inputs, runs
 from dlm.cli import likelihood_lines, options
 from dlm.cli.options import Overrides
 from dlm.cli.output import show
+from dlm.config.families import SCORED_AS
 from dlm.config.family import PATHS
 from dlm.config.method import BOUNDS, MOST_ORDERS, Method
 from dlm.errors import DlmError, one_line
@@ -31,6 +32,7 @@ EXAMPLES = """examples:
   dlm evaluate 0123 --bound path --path confidence --tokens-per-call 4
   dlm evaluate 0123 4567 89ab --ensemble      three seeds as one model
   dlm evaluate runs/quickstart --ensemble     all seeds of each setting, for dlm report
+  dlm evaluate DUAL_RUN --scored-as ar        its exact likelihood, left to right
 
 Bounds of models that reveal tokens in a random order: nelbo, which training lowers; orders, the
 K-order bound, never above it; tangent, from below. path is exact: the likelihood of the sampler that
@@ -78,6 +80,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Monte Carlo error to reach, of nelbo (default: a quarter of the error over documents)",
     )
     parser.add_argument(
+        "--scored-as",
+        type=inputs.one_of(SCORED_AS),
+        help="of dual runs: masked, a bound, or ar, exact (default: as the run was)",
+    )
+    parser.add_argument(
         "--ensemble",
         action="store_true",
         help="score runs as one model, their mean probability; of a folder the seeds of each setting",
@@ -95,6 +102,8 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     if a.members is not None and not (a.ensemble and len(a.run) == 1):
         raise DlmError("--members: only with --ensemble of a folder of runs")
     if a.ensemble and a.text is None:
+        if a.scored_as:
+            raise DlmError("--scored-as: goes without --ensemble, unless with --text")
         from dlm.cli import ensembles
 
         return ensembles.score(a.run, a.workdir, a.members or 0, a.trust, method)
@@ -108,12 +117,14 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     if a.ensemble:
         runs.check_seeds([run for folder in folders for run in runs.load(folder)])
     models = [api.restore(folder, a.trust) for folder in folders]
+    if a.scored_as:
+        models = [model.scored_as(a.scored_as) for model in models]
     if a.ensemble:
         models = [api.ensemble(models)]
     lines: list[str] = []
     scored: list[tuple[Model, Likelihood]] = []
     for i, model in enumerate(models):
-        lines.append(_heading(model))
+        lines.append(_heading(model, a.scored_as))
         if a.text is not None:
             lines += _text_lines(str(a.text), model.perplexity(a.text, **method))
             continue
@@ -123,14 +134,16 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
             training = next(iter(model.likelihoods("train", **method).values()))
             lines.append(likelihood_lines.line("training windows", training))
         scored.append((model, next(iter(numbers.values()))))
-        lines += _kept(folders[i], numbers, method)
+        if not a.scored_as:  # a run's folder has the numbers of the one way it was scored
+            lines += _kept(folders[i], numbers, method)
     lines += _differences(a.run, scored)
     return show(lines)
 
 
-def _heading(model: Model) -> str:
+def _heading(model: Model, scored_as: str | None) -> str:
+    how = f" scored as {scored_as}" if scored_as else ""
     many = f", {1 + len(model.others)} runs as one" if model.others else ""
-    return f"{model.config.objective.name} on {model.store.manifest.name}, best weights{many}"
+    return f"{model.config.objective.name}{how} on {model.store.manifest.name}, best weights{many}"
 
 
 def _method(a: argparse.Namespace) -> dict[str, Any]:

@@ -38,8 +38,26 @@ class LawOptions:
         return {"loss": loss, "steps": self.stages, "drop_outliers": self.drop_outliers}
 
 
+READING = ("points", "columns")  # how a table is read; the other options say how it is fitted
+
+
 def from_arguments(a: argparse.Namespace) -> LawOptions:
-    return LawOptions(**{field.name: getattr(a, field.name) for field in fields(LawOptions)})
+    """The options that were typed.
+
+    Raises:
+      DlmError: one that is not read beside another: a fit's with --laws, a table's without a table.
+    """
+    names = [field.name for field in fields(LawOptions)]
+    if getattr(a, "laws", None) is not None:
+        fitting = [name for name in names if name not in READING]
+        options.refuse(a, fitting, "goes without --laws, which are not fitted")
+        if a.table is None:
+            options.refuse(a, READING, "only with a table of runs")
+    if a.robust_loss != "huber":
+        options.refuse(a, ["delta"], f"only with --robust-loss huber, not {a.robust_loss}")
+    if not a.resamples:
+        options.refuse(a, ["seed"], "goes without --resamples 0, which draws nothing")
+    return LawOptions(**{name: getattr(a, name) for name in names})
 
 
 def add_arguments(parser: argparse.ArgumentParser, table_needed: bool = False) -> None:

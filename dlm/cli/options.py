@@ -20,6 +20,18 @@ unique_tokens = inputs.number("from 1 to 1e30, a number of raw tokens", lambda u
 some_share = inputs.number("above 0, at most 1", lambda share: 0 < share <= 1)
 
 
+def refuse(a: argparse.Namespace, names: Sequence[str], words: str) -> None:
+    """Refuses options that a command would not read, if they were typed with another value than their
+    default; `words` say why.
+
+    Raises:
+      DlmError: names the first of them.
+    """
+    for name in names:
+        if name in a.typed:
+            raise DlmError(f"--{name.replace('_', '-')}: {words}")
+
+
 def add_experiment(parser: argparse.ArgumentParser, needed: bool = True) -> None:
     """EXPERIMENT and --scale; the verb takes --config overrides."""
     words = "a Python file with get_config(scale)"
@@ -87,6 +99,13 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def sampling(a: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `Model.sample` that say how to draw.
+
+    Raises:
+      DlmError: an option of a sampler that is not asked for.
+    """
+    if a.sampler != "entropy":
+        refuse(a, ["entropy_budget"], f"only with --sampler entropy, not {a.sampler}")
     names = ("temperature", "top_p", "sampler", "entropy_budget")
     return {name: getattr(a, name) for name in names}
 

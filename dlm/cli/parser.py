@@ -60,6 +60,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, Overrides]:
     chosen, takes_config = parsers[arguments.verb], getattr(arguments, "takes_config", False)
     if wrong := rest if takes_config else [*rest, *words]:
         chosen.error(_unknown(wrong[0], chosen._option_string_actions, takes_config))
+    values = vars(arguments).items()
+    arguments.typed = {name for name, value in values if value != chosen.get_default(name)}
     if not arguments.workdir:
         chosen.error("--workdir='': must be a folder, or its address in a bucket")
     from dlm.config import experiment

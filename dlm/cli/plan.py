@@ -35,6 +35,13 @@ embeddings. A device is h100, a100, tpu-v5e and others, here (measured in five s
 that your training reaches."""
 
 
+# Options of a plan for a budget, which the runs of an experiment do not read.
+OF_BUDGETS = (
+    *("unique_tokens", "hours", "flops", "loss", "write", "out"),
+    *("laws", "families", "law", "columns", "points", "resamples"),
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_experiment(parser, needed=False)
     words = "raw tokens that differ"
@@ -54,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the peak that training reaches (default: assumed, 0.21 to 0.35 by size)",
     )
     words = "paper, muennighoff, a JSON file, a table or a folder of runs (default: paper)"
-    parser.add_argument("--laws", type=inputs.path, default="paper", help=words)
+    parser.add_argument("--laws", type=inputs.path, default=Path("paper"), help=words)
     options.add_fitting(parser)
     parser.add_argument("--write", type=inputs.path, help="an experiment file to write")
     parser.add_argument("--out", type=inputs.path, help="a folder for plan.html and figures")
@@ -70,13 +77,12 @@ def _of_experiment(a: argparse.Namespace, overrides: Overrides) -> Iterator[str]
     from dlm.cli import forecast, jobs
     from dlm.sweep import machine
 
-    for name in ("unique_tokens", "hours", "flops", "loss", "write", "out"):
-        if getattr(a, name):
-            option = f"--{name.replace('_', '-')}"
-            raise DlmError(f"{option}: goes without EXPERIMENT, which says what is trained")
+    options.refuse(a, OF_BUDGETS, "goes without EXPERIMENT, which says what is trained")
+    elsewhere = a.device not in ("", "here")
+    if not elsewhere:
+        options.refuse(a, ["devices", "mfu"], "only with --device, such as h100")
     with contextlib.redirect_stdout(sys.stderr if a.json else sys.stdout):  # it names corpora
         planned = jobs.plan_jobs(a, overrides, None, fetch=False)
-    elsewhere = a.device not in ("", "here")
     most = max(job.devices for job in planned)
     workers = a.devices if elsewhere else machine.default_workers(most)
     takes, how = forecast.of_experiment(planned, workers, a.device, a.mfu)
@@ -96,6 +102,7 @@ def _lines(a: argparse.Namespace, overrides: Overrides) -> Iterator[Any]:
 
     if overrides:
         raise DlmError("--config: only with EXPERIMENT; a plan of data and compute has no config")
+    options.refuse(a, ["scale"], "only with EXPERIMENT")
     if a.unique_tokens is None:
         raise DlmError(
             "dlm plan: needs --unique-tokens, such as 1e8; dlm plan --help shows examples"
@@ -110,7 +117,7 @@ def _lines(a: argparse.Namespace, overrides: Overrides) -> Iterator[Any]:
     with stages.show() as tell:
         p = planner.plan(
             a.unique_tokens, hours=a.hours or 0.0, flops=a.flops or 0.0, loss=a.loss or 0.0,
-            device=a.device, device_count=a.devices, mfu=a.mfu, laws=a.laws, families=a.families,
+            device=a.device, devices=a.devices, mfu=a.mfu, laws=a.laws, families=a.families,
             law=a.law, columns=columns.parse(a.columns), points=a.points, resamples=a.resamples,
             tell=tell,
         )  # fmt: skip

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(a: argparse.Namespace, overrides: Overrides) -> int:
+    how = options.sampling(a)
     folder, reference_folder = (
         addresses.run(word, a.workdir) for word in (a.run, a.reference_model)
     )
@@ -57,7 +58,7 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
         sorted({c.objective.sampler_calls(c.data.seq_len, n) for n in a.steps}),  # those made
         count=a.count,
         seed=a.seed,
-        **options.sampling(a),
+        **how,
     )
     lines = [
         f"{c.objective.name} on {store.manifest.name}, judged by {reference.config.objective.name}"

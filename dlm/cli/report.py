@@ -47,6 +47,7 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
         return show(figures.draw(request))
     if a.columns:
         raise DlmError("--columns: only with a table; the runs of a folder have known columns")
+    options.refuse(a, ["law"], "only with a table; dlm fit fits laws to a folder of runs")
     options.check_figures(a.figure, a.width, page.FIGURES)
     loaded = page.load(a.folder, a.reference)
     path = page.write(a.folder, a.figure, a.width, loaded)

@@ -36,9 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(a: argparse.Namespace, overrides: Overrides) -> int:
+    how = options.sampling(a)
     folder = addresses.run(a.run, a.workdir)
     from dlm import api
 
     words = (a.count, a.prompt, a.infill, a.steps, a.seed)
-    drawn = api.restore(folder, a.trust).sample(*words, **options.sampling(a))
+    drawn = api.restore(folder, a.trust).sample(*words, **how)
     return show(["\n-----\n".join(drawn)])

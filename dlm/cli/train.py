@@ -43,6 +43,7 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
 
     if a.extend:
         return _extend(a, overrides)
+    options.refuse(a, ["trust"], "only with --extend; an experiment's own files are yours")
     if not a.experiment:
         raise DlmError("dlm train: needs EXPERIMENT; dlm train --help shows examples")
     stop = cli_jobs.join(a)
@@ -59,6 +60,7 @@ def _extend(a: argparse.Namespace, overrides: Overrides) -> int:
     for name, value in (("EXPERIMENT", a.experiment), ("--run", a.run)):
         if value is not None:
             raise DlmError(f"{name} {value}: goes without --extend, which takes all from its run")
+    options.refuse(a, ["scale"], "goes without --extend, which takes all from its run")
     if a.distributed:
         raise DlmError("--distributed: goes without --extend; extend in one process")
     folder = addresses.run(a.extend, a.workdir)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dlm.config import flops
-from dlm.errors import DlmError, nearest
+from dlm.errors import ArgumentError, nearest
 
 # Name -> the device as JAX names it (`dlm.config.flops.PEAKS`), and bytes of its memory. Sources:
 # NVIDIA data sheets, Google Cloud TPU pages.
@@ -91,7 +91,7 @@ def device(name: str | float) -> Device:
     key = str(name).lower().replace(" ", "-").replace("_", "-")
     if key not in DEVICES:
         right = f"{HERE}, FLOP/s of your training, or one of {', '.join(DEVICES)}"
-        raise DlmError(f"device={name!r}: must be {right}{nearest(key, DEVICES)}")
+        raise ArgumentError("device", f"={name!r}: must be {right}{nearest(key, DEVICES)}")
     kind, memory = DEVICES[key]
     peak = flops.peak(kind, "bfloat16")
     assert peak is not None  # a test asks every name

@@ -18,7 +18,7 @@ ORIGIN = "Written by `dlm plan"  # what tells a file that a plan may write anew
 class Advised:
     """One run that is advised: its sizes around it spend the same compute C = 6 N D."""
 
-    objective: str
+    family: str
     params: float
     flops: float
     recipe: Recipe
@@ -54,13 +54,16 @@ def sweep(scale="laptop"):
     if scale != "smoke":
         yield from RUNS
         return
-    for objective in dict.fromkeys(run["objective.name"] for run in RUNS):
-        yield paper.run(objective, 32, 1) | {{"train.duration": "2 steps"}}
+    tiny = []
+    for run in RUNS:
+        options = {{key: value for key, value in run.items() if key.startswith("objective.")}}
+        small = paper.run(run["objective.name"], 32, 1) | options | {{"train.duration": "2 steps"}}
+        tiny += [small] if small not in tiny else []
+    yield from tiny
 """
 OWN = """
 from dlm import config
 
-UNIQUE_TOKENS = {unique}  # U
 SETTINGS = {{
 {settings}
 }}
@@ -75,9 +78,8 @@ def get_config(scale="laptop"):
 
 
 def sweep(scale="laptop"):
-    for run in RUNS:
-        base = SETTINGS[run["objective.name"]] | {{"data.unique_tokens": UNIQUE_TOKENS}}
-        yield base | run | (TINY if scale == "smoke" else {{}})
+    for family, run in RUNS:
+        yield SETTINGS[family] | run | (TINY if scale == "smoke" else {{}})
 """
 PAPERS = {"c4": 'paper.SCALES["paper"]', "prose": 'paper.FRESH["laptop"]'}
 
@@ -93,41 +95,44 @@ def experiment_text(
     expected: str,
 ) -> str:
     """The text of the file. `cost` and `expected`: a line each, of compute and of losses."""
-    recipe = advised[0].recipe
-    names = " or ".join(dict.fromkeys(each.objective for each in advised))
+    recipes = [each.recipe for each in advised]
+    own = any(recipe.name == "own" for recipe in recipes)
+    names = " or ".join(dict.fromkeys(each.family for each in advised))
     question = (
         f"What loss does {names} reach on {unique_tokens:,.0f} unique tokens at this compute?"
     )
+    words = " and ".join(dict.fromkeys(recipe.words for recipe in recipes))
     origin = (
         f"Written by `{command}`, with the law of each family: {source}. The middle size of each "
         "family is the one that is advised; the others spend the same compute. Corpus, tokenizer and "
-        f"recipe are {recipe.words}: change them to yours, and keep U."
+        f"recipe are {words}: change them to yours, and keep U."
     )
     outlook = f"Cost of training: {cost}. Expected, in nats per token: {expected}."
     head = HEAD.format(
         question=_wrapped(question), origin=_wrapped(origin), outlook=_wrapped(outlook), path=path
     )
     runs = [
-        run
+        (each.family, run)
         for each in advised
-        for run in runs_around(each.objective, each.params, each.flops, unique_tokens, each.recipe)
+        for run in runs_around(each.family, each.params, each.flops, unique_tokens, each.recipe)
     ]
-    lines = "\n".join(f"    {_python(run)}," for run in runs)
-    unique = f"{recipe.config(unique_tokens).data.unique_tokens:_}"
-    if recipe.name != "own":
-        unique = f"{int(unique_tokens):_}"
-        return head + PAPER.format(unique=unique, runs=lines, settings=PAPERS[recipe.name])
-    settings = "\n".join(_family(each) for each in advised)
-    return head + OWN.format(unique=unique, runs=lines, settings=settings)
+    if not own:  # all have the default one
+        lines = "\n".join(f"    {_python(run)}," for _, run in runs)
+        unique, settings = f"{int(unique_tokens):_}", PAPERS[recipes[0].name]
+        return head + PAPER.format(unique=unique, runs=lines, settings=settings)
+    lines = "\n".join(f"    ({_python(family)}, {_python(run)})," for family, run in runs)
+    settings = "\n".join(_family(each, unique_tokens) for each in advised)
+    return head + OWN.format(runs=lines, settings=settings)
 
 
 def _wrapped(text: str) -> str:
     return "\n".join(textwrap.wrap(text, WIDTH, break_long_words=False))
 
 
-def _family(each: Advised) -> str:
-    lines = [f"        {json.dumps(k)}: {_python(v)}," for k, v in each.recipe.settings.items()]
-    return "\n".join([f"    {json.dumps(each.objective)}: {{", *lines, "    },"])
+def _family(each: Advised, unique_tokens: float) -> str:
+    settings = each.recipe.overrides(unique_tokens)
+    lines = [f"        {json.dumps(k)}: {_python(v)}," for k, v in settings.items()]
+    return "\n".join([f"    {json.dumps(each.family)}: {{", *lines, "    },"])
 
 
 def _python(value: Any) -> str:

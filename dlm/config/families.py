@@ -7,7 +7,7 @@ FAMILIES. Its maths stands in `dlm/objectives/NAME.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from dlm.config.family import FAMILIES, Family, Objective
 from dlm.config.fields import MOST, MOST_STEPS, Flag, PartShare, Range, Share
@@ -140,13 +140,17 @@ FAMILIES["masked"] = Family(
 )
 
 
+ScoredAs = Literal["masked", "ar"]
+SCORED_AS: tuple[str, ...] = get_args(ScoredAs)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dual(Masked):
     """The options beyond these two are of the sequences that are masked."""
 
     ar_share: Share = 0.5  # share of the training sequences that are trained left to right
     # how it is scored and sampled: by the bound of masked diffusion, or exactly, left to right
-    scored_as: Literal["masked", "ar"] = "masked"
+    scored_as: ScoredAs = "masked"
 
     @property
     def family(self) -> Family:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dlm.config import LADDER, base, experiment, flops, from_json, paper, planning, to_json
+from dlm.config import (
+    FAMILIES,
+    LADDER,
+    base,
+    experiment,
+    flops,
+    from_json,
+    paper,
+    planning,
+    to_json,
+)
 from dlm.config.fields import flat
 from dlm.config.memory import Machine
 from dlm.errors import DlmError
@@ -18,6 +29,8 @@ GPT2, CHARACTERS = paper.VOCABULARY["hub"], paper.VOCABULARY["stdlib"]
 PROSE = 1_100_000  # characters of the standard library's prose that can be unique tokens
 AROUND = (0.5, 1.0, 2.0)  # sizes of a sweep, over the size that is advised
 HEAD, WIDEST = 32, 16_384  # widths of models that no table lists are multiples of a head of 32
+# Families whose kind of number is not that of their objective's defaults, see `runs.family_of`.
+SCORED_OTHERWISE = {"dual-exact": {"objective.name": "dual", "objective.scored_as": "ar"}}
 KEPT = 3  # states of a run on disk: two checkpoints, and a third while it is saved
 # What a plan decides, beside the recipe of a run: it is not taken over from a run of one's own.
 DECIDED = (
@@ -37,7 +50,18 @@ class Recipe:
 
     def config(self, unique_tokens: float) -> ConfigDict:
         """The base config with the recipe, on so many unique tokens in whole windows."""
-        return paper.base_config(self.settings, unique_tokens, by_budget=self.name != "own")
+        c: Any = base()
+        for key, value in self.overrides(unique_tokens).items():
+            experiment.override(c, key, value)
+        return c
+
+    def overrides(self, unique_tokens: float) -> dict[str, Any]:
+        """What it sets in the base config, by key, on so many unique tokens in whole windows."""
+        length = self.settings.get("data.seq_len", base().data.seq_len)
+        data = {"data.unique_tokens": paper.windows(unique_tokens, length)}
+        if self.name == C4.name:
+            data["corpus.options.documents"] = paper.documents(unique_tokens)
+        return self.settings | data
 
 
 C4 = Recipe("c4", paper.SCALES["paper"], GPT2, "the paper's on C4 (dlm/config/paper.py)")
@@ -75,11 +99,29 @@ def recipe_of(config: Mapping[str, Any], vocabulary: int) -> Recipe:
     return Recipe("own", settings, vocabulary, "those of the best run behind each law")
 
 
+def without_objective(recipe: Recipe) -> Recipe:
+    """A recipe for another family: the options of the objective are left out."""
+    kept = {k: v for k, v in recipe.settings.items() if not k.startswith("objective.")}
+    return dataclasses.replace(recipe, settings=kept)
+
+
+def objective_of(family: str) -> dict[str, Any]:
+    """What a config sets to train a family of a table of runs: also of `dual`, scored as ar.
+
+    Raises:
+      DlmError: no such family.
+    """
+    settings = SCORED_OTHERWISE.get(family, {"objective.name": family})
+    if settings["objective.name"] not in FAMILIES:
+        raise DlmError(f"{family} is no family that dlm trains")
+    return settings
+
+
 @dataclass(frozen=True)
 class Proposal:
     """One run that is advised, as a config would train it."""
 
-    objective: str
+    family: str
     size: dict[str, Any]  # overrides of the model's shape
     params: int  # with embeddings
     tokens: float  # trained on, repeats included
@@ -123,7 +165,7 @@ def _count(width: int, vocabulary_size: int) -> int:
 
 
 def propose(
-    objective: str,
+    family: str,
     params: float,
     tokens: float,
     unique_tokens: float,
@@ -134,11 +176,12 @@ def propose(
     """A run of one family: the nearest size, on as many tokens as keep C = 6 N D.
 
     Raises:
-      DlmError: no such objective, or fewer unique tokens than one batch.
+      DlmError: no such family, fewer unique tokens than one batch, or more of anything than a config
+        takes.
     """
     recipe = recipe or default_recipe(unique_tokens)
     size = sized(params, recipe.vocabulary)
-    run = run_of(objective, size, 6 * params * tokens, unique_tokens, recipe)
+    run = run_of(family, size, 6 * params * tokens, unique_tokens, recipe)
     c = experiment.edited(recipe.config(unique_tokens), run.items())
     p = planning.plan(
         c,
@@ -149,7 +192,7 @@ def propose(
     machine = Machine(devices, device_memory, cpu=False, whole=False)
     held = planning.bytes_on_device(c, p, machine)
     return Proposal(
-        objective=objective,
+        family=family,
         size=size,
         params=p.parameters.total,
         tokens=float(p.steps * p.tokens_per_step),
@@ -162,11 +205,12 @@ def propose(
 
 
 def run_of(
-    objective: str, size: Mapping[str, Any], compute: float, unique_tokens: float, recipe: Recipe
+    family: str, size: Mapping[str, Any], compute: float, unique_tokens: float, recipe: Recipe
 ) -> dict[str, Any]:
     """Overrides of one run that spends C = 6 N D; below one epoch on as many tokens as it sees."""
     base_config = recipe.config(unique_tokens)
-    c = experiment.edited(base_config, ({"objective.name": objective} | dict(size)).items())
+    run = objective_of(family) | dict(size)
+    c = experiment.edited(base_config, run.items())
     m = c.model
     count = flops.paper_parameters(
         layers=m.layers, width=m.width, ff=m.ff, vocabulary=recipe.vocabulary
@@ -174,15 +218,14 @@ def run_of(
     tokens = compute / (6 * count)
     unique = min(c.data.unique_tokens, tokens // c.data.seq_len * c.data.seq_len)
     unique = max(int(unique), c.train.batch_size * c.data.seq_len)
-    run = {"objective.name": objective} | dict(size)
     run["train.duration"] = f"{max(tokens / unique, 1.0):.4g} epochs"
     return run | ({"data.unique_tokens": unique} if unique < c.data.unique_tokens else {})
 
 
 def runs_around(
-    objective: str, params: float, compute: float, unique_tokens: float, recipe: Recipe
+    family: str, params: float, compute: float, unique_tokens: float, recipe: Recipe
 ) -> list[dict[str, Any]]:
     """Overrides of the advised run, and of the sizes AROUND it at the same compute."""
     sizes = [sized(params * factor, recipe.vocabulary) for factor in AROUND]
     distinct = [size for i, size in enumerate(sizes) if size not in sizes[:i]]
-    return [run_of(objective, size, compute, unique_tokens, recipe) for size in distinct]
+    return [run_of(family, size, compute, unique_tokens, recipe) for size in distinct]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dlm.errors import DlmError
+from dlm.errors import ArgumentError, DlmError
 from dlm.format import number
 from dlm.laws import critical as crossing
 from dlm.laws.compute_optimal import optimal, rises
@@ -160,7 +160,7 @@ def check_units(
     ):
         if not (math.isfinite(value) and low <= value <= high):
             right = f"a raw count from {low:g} to {high:g}, such as {1e8 if low == 1 else 2e20:g}"
-            raise DlmError(f"{name}={value:g}: must be {right}")
+            raise ArgumentError(name, f"={value:g}: must be {right}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the text is raised, not warned of
         if text := crossing.millions(U, *laws.values()):
@@ -295,9 +295,10 @@ def flops_for_loss(laws: Mapping[str, Fitted], unique_tokens: float, loss: float
         found.append(_first_below(computes, losses, loss))
         limits.append(f"{family} {losses[-1]:.3f}")
     if np.isnan(found).all():
-        raise DlmError(
-            f"loss={loss:g}: no law reaches it on {U:g} unique tokens at any compute; their limits "
-            f"are {', '.join(limits)} nats per token"
+        raise ArgumentError(
+            "loss",
+            f"={loss:g}: no law reaches it on {U:g} unique tokens at any compute; their limits "
+            f"are {', '.join(limits)} nats per token",
         )
     return float(np.nanmin(found))
 

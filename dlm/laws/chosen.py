@@ -17,7 +17,7 @@ import numpy as np
 from dlm import runs
 from dlm.config import proposal
 from dlm.config.proposal import Recipe
-from dlm.errors import DlmError, nearest
+from dlm.errors import ArgumentError, DlmError, nearest
 from dlm.laws import advice, analysis, holdout, intervals, law_files, own_runs, stages
 from dlm.laws import table as tables
 from dlm.laws.critical import Constants, Fitted
@@ -27,7 +27,7 @@ from dlm.laws.holdout import Prediction
 from dlm.laws.published import PUBLISHED_LAWS, PublishedLaws
 from dlm.laws.table import Ranges, Table
 
-AUTO = "auto"
+AUTO, BEST, RESAMPLES = "auto", "best", 400
 REPEATED = (
     "data-constrained",
     "over-fitting-one",
@@ -62,8 +62,8 @@ def read(
     *,
     law: str = AUTO,
     columns: Mapping[str, str] | None = None,
-    points: str = "best",
-    resamples: int = 400,
+    points: str = BEST,
+    resamples: int = RESAMPLES,
     seed: int = 0,
     tell: stages.Tell = stages.silent,
 ) -> Laws:
@@ -73,19 +73,25 @@ def read(
     own runs, best (at the best weights) or last, which shows over-fitting; see `dlm.laws.table.read`.
 
     Raises:
-      DlmError: no such source or family, or runs that cannot determine a law.
+      DlmError: no such source or family, runs that cannot determine a law, or an option of a fit for
+        laws that are not fitted.
     """
     if law != AUTO:
-        named(law)  # raises DlmError, also if the source has laws of its own
+        named(law)  # raises DlmError
+    own = str(source) in PUBLISHED_LAWS or str(source).endswith(".json")
+    asked = {"law": law != AUTO, "columns": bool(columns), "points": points != BEST}
+    asked["resamples"] = resamples != RESAMPLES
+    if own and (name := next((name for name, typed in asked.items() if typed), "")):
+        words = f"only of a table or a folder of runs, which is fitted; {source} has its own laws"
+        raise ArgumentError(name, f": {words}")
     if str(source) in PUBLISHED_LAWS:
         return _in_print(PUBLISHED_LAWS[str(source)], families)
     path = Path(source)
     if not str(source) or not path.exists():
         known = ", ".join(PUBLISHED_LAWS)
         right = f"{known}, a JSON file, a table (CSV, Parquet) or a folder of runs"
-        raise DlmError(
-            f"laws={str(source)!r}: must be {right}{nearest(str(source), [*PUBLISHED_LAWS])}"
-        )
+        near = nearest(str(source), [*PUBLISHED_LAWS])
+        raise ArgumentError("laws", f"={str(source)!r}: must be {right}{near}")
     if path.suffix == ".json":
         found = law_files.read(path)
         laws: dict[str, Fitted] = {name: found[name] for name in chosen(list(found), families)}
@@ -141,9 +147,10 @@ def chosen(names: Sequence[str], families: Sequence[str]) -> list[str]:
             same = same or [n for n in names if short(n) == key]
             if len(same) != 1:
                 problem = "is there more than once" if same else "has no law"
-                raise DlmError(
-                    f"families={family}: {problem}; must be one of {', '.join(names)}"
-                    f"{'' if same else nearest(family, names)}"
+                raise ArgumentError(
+                    "families",
+                    f"={family}: {problem}; must be one of {', '.join(names)}"
+                    f"{'' if same else nearest(family, names)}",
                 )
             found.append(same[0])
         return found
@@ -179,7 +186,7 @@ def _in_print(known: PublishedLaws, families: Sequence[str]) -> Laws:
 def fit(
     table: Table,
     law: str = AUTO,
-    resamples: int = 400,
+    resamples: int = RESAMPLES,
     seed: int = 0,
     tell: stages.Tell = stages.silent,
 ) -> tuple[Fit, Prediction | None]:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlm.config import FAMILIES, devices, experiment_file, proposal
+from dlm.config import devices, experiment_file, proposal
 from dlm.config.devices import Budget, Device
 from dlm.config.experiment_file import Advised
-from dlm.config.proposal import Proposal
-from dlm.errors import DlmError
+from dlm.config.proposal import Proposal, Recipe
+from dlm.errors import ArgumentError, DlmError
 from dlm.format import number, scientific
 from dlm.laws import advice, chosen
 from dlm.laws.advice import Advice
@@ -24,7 +24,8 @@ class TrainingPlan:
     laws: Laws
     budget: Budget
     advice: Advice
-    proposals: dict[str, Proposal]  # by family; none of one that this product does not train
+    proposals: dict[str, Proposal]  # by family
+    not_proposed: dict[str, str]  # why there is none, by family
     target_loss: float = math.nan  # what was asked for in place of a budget
 
     def __repr__(self) -> str:
@@ -59,25 +60,36 @@ def plan(
             "budget: give one of --hours (with --device), --flops, or --loss, the loss to reach"
         )
     _check_range("loss", loss, 20, "nats per token; of a perplexity give the natural logarithm")
-    if device_count < 1:
-        raise DlmError(f"device_count={device_count}: must be a whole number from 1")
+    _check_devices(device, device_count, mfu)
     _check_range("hours", hours, devices.MOST_HOURS, "wall-clock hours")
     _check_range("mfu", mfu, 1, "the share of the peak that training reaches")
     if hours and device is None:
-        raise DlmError(f"hours={hours:g}: needs --device, such as h100 or here")
+        raise ArgumentError("hours", f"={hours:g}: needs a device, such as h100 or here")
     if loss:
         flops = advice.flops_for_loss(laws.by_family, unique_tokens, loss)
     advice.check_units(laws.by_family, unique_tokens, flops or advice.LEAST_FLOPS)
     budget = _budget(laws, unique_tokens, flops, hours, device, device_count, mfu)
     found = advice.advise(laws.by_family, unique_tokens, budget.flops, laws.spread)
     sizes = {f.family: (f.params, f.tokens) for f in found.families}
-    proposals = _proposals(laws, sizes, unique_tokens, budget)
-    return TrainingPlan(laws, budget, found, proposals, target_loss=loss or math.nan)
+    proposals, refused = _proposals(laws, sizes, unique_tokens, budget)
+    return TrainingPlan(laws, budget, found, proposals, refused, target_loss=loss or math.nan)
+
+
+def _check_devices(device: Device | None, count: int, mfu: float) -> None:
+    if count < 1:
+        raise ArgumentError("devices", f"={count}: must be a whole number from 1")
+    if device is None:
+        for name, value, default in (("devices", count, 1), ("mfu", mfu, 0.0)):
+            if value != default:
+                raise ArgumentError(name, f"={value:g}: only with a device, such as h100")
+    elif mfu and device.measured:
+        words = "goes without a measured device, whose FLOP/s are those of training"
+        raise ArgumentError("mfu", f"={mfu:g}: {words}")
 
 
 def _check_range(name: str, value: float, most: float, words: str) -> None:
     if not 0 <= value <= most:
-        raise DlmError(f"{name}={value:g}: must be above 0, at most {most:g}: {words}")
+        raise ArgumentError(name, f"={value:g}: must be above 0, at most {most:g}: {words}")
 
 
 def _budget(
@@ -100,7 +112,7 @@ def _budget(
         budget = dataclasses.replace(budget, flops=compute)
         uses = {f: advice.best_use(law, U, compute) for f, law in laws.by_family.items()}
         sizes = {family: (N, D) for family, (N, D, _, _) in uses.items()}
-        proposals = _proposals(laws, sizes, U, budget).values()
+        proposals = _proposals(laws, sizes, U, budget)[0].values()
         overheads = [1.0, *(p.flops / (6 * p.params * p.tokens) for p in proposals)]
         smallest = min(N for N, _ in sizes.values())
         share = min(budget.utilisation, devices.utilisation(device, smallest, mfu))
@@ -110,17 +122,29 @@ def _budget(
 
 def _proposals(
     laws: Laws, sizes: Mapping[str, tuple[float, float]], unique_tokens: float, budget: Budget
-) -> dict[str, Proposal]:
-    """A run of each family that this product trains, from its parameters and tokens."""
+) -> tuple[dict[str, Proposal], dict[str, str]]:
+    """A run of each family from its parameters and tokens, or why no config trains that."""
     memory = budget.device.memory if budget.device else math.inf
-    proposals = {}
+    proposals, refused = {}, {}
     for family, (params, tokens) in sizes.items():
-        if (objective := chosen.short(family)) in FAMILIES:
+        try:
             proposals[family] = proposal.propose(
-                *(objective, params, tokens, unique_tokens, memory, budget.devices),
-                recipe=laws.recipes.get(family),
+                *(chosen.short(family), params, tokens, unique_tokens, memory, budget.devices),
+                recipe=_recipe(laws, family, unique_tokens),
             )
-    return proposals
+        except DlmError as error:
+            refused[family] = str(error)
+    return proposals, refused
+
+
+def _recipe(laws: Laws, family: str, unique_tokens: float) -> Recipe:
+    """That of the family's own best run, else of another family's without the options of its
+    objective, so that all train on the same data; without any the default one."""
+    if (own := laws.recipes.get(family)) is not None:
+        return own
+    for other in laws.recipes.values():
+        return proposal.without_objective(other)
+    return proposal.default_recipe(unique_tokens)
 
 
 def experiment_text(p: TrainingPlan, path: Path | str, command: str, summary: Sequence[str]) -> str:
@@ -130,20 +154,14 @@ def experiment_text(p: TrainingPlan, path: Path | str, command: str, summary: Se
       DlmError: no family of the plan is one that this product trains.
     """
     U = p.advice.unique_tokens
-    default = proposal.default_recipe(U)
     advised = [
-        Advised(
-            p.proposals[f.family].objective,
-            f.params,
-            f.flops,
-            p.laws.recipes.get(f.family, default),
-        )
+        Advised(chosen.short(f.family), f.params, f.flops, _recipe(p.laws, f.family, U))
         for f in p.advice.families
         if f.family in p.proposals
     ]
     if not advised:
-        names = ", ".join(f.family for f in p.advice.families)
-        raise DlmError(f"--write {path}: none of {names} is a family that dlm trains")
+        reasons = "; ".join(f"{family}: {words}" for family, words in p.not_proposed.items())
+        raise DlmError(f"--write {path}: no run is proposed: {reasons}")
     cost, expected = summary
     return experiment_file.experiment_text(
         advised,

@@ -15,6 +15,7 @@ import numpy as np
 from dlm.errors import DlmError
 from dlm.format import count, file_stems, power, scientific, tick
 from dlm.laws import frontiers, measured
+from dlm.laws.chosen import short
 from dlm.laws.critical import Fitted
 from dlm.laws.crossings import CROSSES, Crossover
 from dlm.laws.crossover import name_of
@@ -27,7 +28,6 @@ from dlm.report.canvas import INK, Drawing, keywords, set_axis, shown, style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ALSO = {"mdm": "masked", "diffusion": "masked", "autoregressive": "ar"}
 COMPUTE, LOSS = "training compute, FLOPs", "validation loss, nats per token"
 
 
@@ -47,8 +47,7 @@ def named(family: str) -> str:
 
 def parted(family: str) -> tuple[str, str]:
     """The corpus, where the name has one, and the family's key."""
-    corpus, _, last = family.rpartition("/")
-    return corpus, ALSO.get(last.lower(), last.lower())
+    return family.rpartition("/")[0], short(family).lower()
 
 
 def by_family(tables: Sequence[Table], paint: Any) -> dict[str, Any]:

@@ -192,6 +192,9 @@ def _cautions(p: TrainingPlan) -> list[str]:
                 f"The difference is smaller than that error, {worst:.3f} nats here, which no interval "
                 "holds: it is of the laws' form."
             )
+    words += [
+        f"No run of {named(family)} is proposed: {why}." for family, why in p.not_proposed.items()
+    ]
     words += _bounds(a)
     words += _memory(p)
     return [*words, *p.laws.notes]
@@ -269,6 +272,7 @@ def as_json(p: TrainingPlan) -> dict[str, Any]:
             "preferred": p.advice.best.family if p.advice.decided else None,
             "advice": dataclasses.asdict(p.advice),
             "proposals": {name: dataclasses.asdict(run) for name, run in p.proposals.items()},
+            "not_proposed": p.not_proposed,
             "held_out": {name: dataclasses.asdict(e) for name, e in p.laws.predictions.items()},
             "sentences": sentences(p),
         }

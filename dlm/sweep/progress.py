@@ -175,7 +175,10 @@ class TimeLeft:
         if math.isnan(run.first):
             waited = 0.0 if math.isnan(run.began) else now - run.began
             return rest + max(self._start() - waited, 0.0)
-        return max(rest - (now - run.last), 0.0)
+        silent = now - run.last
+        return (
+            rest - silent if silent < rest else rest
+        )  # slower than it was: nothing better is known
 
     def _start(self) -> float:
         """Seconds that a run takes to start and compile: the mean of those that did."""

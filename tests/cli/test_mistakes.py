@@ -111,6 +111,29 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("critical",), "no table"),
     (("critical", "--laws", "none.json"), "none.json"),
     (("figures",), "nothing to draw"),
+    # an option that nothing reads beside another
+    (
+        (*FIT, "--robust-loss", "lad", "--delta", "0.1"),
+        "--delta: only with --robust-loss huber, not",
+    ),
+    ((*FIT, "--resamples", "0", "--seed", "3"), "--seed: goes without --resamples 0"),
+    (
+        ("critical", "good.csv", "--laws", "x.json", "--law", "chinchilla"),
+        "--law: goes without --l",
+    ),
+    (
+        ("figures", "--laws", "x.json", "--columns", "loss=x"),
+        "--columns: only with a table of runs",
+    ),
+    (
+        ("sample", ABSENT, "--entropy-budget", "0.3"),
+        "--entropy-budget: only with --sampler entropy",
+    ),
+    (("train", RUN[1], "--trust"), "--trust: only with --extend"),
+    (("train", "--extend", ABSENT, "--scale", "smoke"), "--scale: goes without --extend"),
+    (("benchmark", "--run", "1"), "--run: only with an experiment"),
+    (("report", "--law", "chinchilla"), "--law: only with a table"),
+    (("optimum", "paper", "--flops", "1e20", "--points", "last"), "--points: only of a table"),
     # a plan
     (("plan",), "dlm plan: needs --unique-tokens"),
     (("plan", "--unique-tokens", "1e8"), "give one of --hours"),

@@ -47,7 +47,7 @@ def test_a_week_on_one_device_is_answered_in_one_screen(capsys, monkeypatch) -> 
     assert all(len(line) <= 80 for line in lines[:-1])  # the last is a command, to be copied
     assert len(lines) < 45
     text = " ".join(" ".join(lines).split())
-    assert "168 hours of 1 x H100 at 40% of its peak, assumed" in text
+    assert "168 hours of 1 x H100 at 26% of its peak, assumed" in text
     assert "By these laws: masked diffusion" in text and "no intervals" in text
     assert "recovered from the paper's figures" in text
     assert "knows no over-fitting" in text
@@ -74,6 +74,21 @@ def test_a_table_of_forty_runs_is_fitted_and_decided(table, tmp_path, capsys) ->
     assert names == {"plan.html", "plan.png", "plan.svg", "plan.pdf"}
 
 
+@pytest.mark.parametrize(
+    ("unique", "flops", "words"),
+    [("1e29", "1e20", "config.data.unique_tokens"), ("1e5", "1e26", "must be at most 1,000,000")],
+)
+def test_what_no_config_trains_is_advised_and_not_proposed(unique, flops, words, capsys) -> None:
+    asked = ("plan", "--unique-tokens", unique, "--flops", flops)
+    assert dlm(*asked, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["advice"]["families"]) == 2 and found["proposals"] == {}
+    assert all(words in why for why in found["not_proposed"].values())
+    assert any("No run of AR is proposed" in sentence for sentence in found["sentences"])
+    assert dlm(*asked, "--write", "mine.py") == 2
+    assert "--write mine.py: no run is proposed" in capsys.readouterr().err
+
+
 def test_the_written_experiment_is_planned_by_dlm_run(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert dlm("plan", *WEEK, "--write", "experiments/mine.py") == 0
@@ -85,7 +100,7 @@ def test_the_written_experiment_is_planned_by_dlm_run(tmp_path, monkeypatch, cap
     assert "no plan wrote it" in capsys.readouterr().err
     assert dlm("run", "experiments/mine.py", "--dry-run") == 0
     out = capsys.readouterr().out
-    assert out.startswith("6 runs") and "masked size=632m" in out and "ar size=1266m" in out
+    assert out.startswith("6 runs") and "masked size=489m" in out and "ar size=1018m" in out
 
 
 @pytest.mark.parametrize(
@@ -94,10 +109,26 @@ def test_the_written_experiment_is_planned_by_dlm_run(tmp_path, monkeypatch, cap
         (("--flops", "2e20"), "needs --unique-tokens"),
         (("--unique-tokens", "100", "--flops", "2e20"), "write 1e+08 for 100 million"),
         (("--unique-tokens", "1e8"), "give one of --hours"),
-        (("--unique-tokens", "1e8", "--hours", "5"), "needs --device"),
-        ((*WEEK, "--laws", "pape"), "did you mean paper?"),
-        ((*WEEK, "--families", "ar", "maskd"), "did you mean masked?"),
+        (("--unique-tokens", "1e8", "--hours", "5"), "--hours=5: needs a device"),
+        ((*WEEK, "--laws", "pape"), "--laws='pape': must be paper"),
+        (("--unique-tokens", "1e8", "--flops", "1e40"), "--flops=1e+40: must be a raw count"),
+        (("--unique-tokens", "1e8", "--loss", "30"), "--loss=30: must be above 0, at most 20"),
+        (("--unique-tokens", "1e8", "--loss", "0.1"), "--loss=0.1: no law reaches it"),
+        (
+            (*WEEK, "--families", "ar", "maskd"),
+            "--families=maskd: has no law; must be one of ar",
+        ),
         ((*WEEK, "--write", "mine.txt"), "must be a Python file"),
+        (
+            ("--unique-tokens", "1e8", "--flops", "2e20", "--mfu", "0.4"),
+            "--mfu=0.4: only with a dev",
+        ),
+        (("--unique-tokens", "1e8", "--flops", "2e20", "--devices", "8"), "--devices=8: only with"),
+        ((*WEEK, "--device", "3e14", "--mfu", "0.4"), "--mfu=0.4: goes without a measured device"),
+        ((*WEEK, "--scale", "paper"), "--scale: only with EXPERIMENT"),
+        ((*WEEK, "--law", "chinchilla"), "--law: only of a table or a folder of runs"),
+        ((*WEEK, "--points", "last"), "--points: only of a table"),
+        ((*WEEK, "--resamples", "7"), "--resamples: only of a table"),
         (("--unique-tokens", "1e8", "--flops", "nan"), "must be above 0"),
     ],
 )
@@ -135,6 +166,10 @@ def test_an_experiment_on_named_devices_takes_its_flops_over_their_speed(tmp_pat
     )
     assert dlm(*words, "--device", "h100") == 0
     assert "2 runs: 2.8×10⁹ FLOPs" in (out := capsys.readouterr().out)
-    assert "(H100 at 25% of its peak, assumed)" in out
-    assert dlm(*words, "--hours", "3") == 2
-    assert "--hours: goes without EXPERIMENT" in capsys.readouterr().err
+    assert "(H100 at 21% of its peak, assumed)" in out
+    for option in ("--hours=3", "--laws=muennighoff", "--families=ar", "--points=last"):
+        assert dlm(*words, option) == 2
+        wrong = f"{option.partition('=')[0]}: goes without EXPERIMENT"
+        assert wrong in capsys.readouterr().err
+    assert dlm(*words, "--mfu", "0.4") == 2
+    assert "--mfu: only with --device" in capsys.readouterr().err

@@ -121,6 +121,51 @@ def test_a_run_of_ones_own_lends_its_recipe_to_the_file(tmp_path) -> None:
     assert {c.model.width for c in tiny} == {32} and {c.train.duration for c in tiny} == {"2 steps"}
 
 
+def recipe_with(**changes) -> proposal.Recipe:
+    settings = {key.replace("__", "."): value for key, value in changes.items()}
+    c = experiment.edited(config.base(), ({"corpus.name": "topics"} | settings).items())
+    return proposal.recipe_of(config.to_json(c), 128)
+
+
+def test_each_family_of_a_file_has_its_own_recipe_whichever_stands_first(tmp_path) -> None:
+    """Two ways to score one objective, two lengths of a window, two rates."""
+    masked = recipe_with(objective__name="dual", data__seq_len=48, optimizer__lr=2e-3)
+    exact = recipe_with(objective__name="dual", objective__scored_as="ar", data__seq_len=64)
+    other = proposal.without_objective(exact)
+    advised = [
+        Advised(family, 4e5, 1e12, recipe)
+        for family, recipe in (("ar", other), ("dual", masked), ("dual-exact", exact))
+    ]
+    words = dict(path="mine.py", command="dlm plan", source="a law", cost="1", expected="3.4")
+    for k, order in enumerate((advised, advised[::-1])):
+        path = tmp_path / f"mine{k}.py"
+        path.write_text(experiment_file.experiment_text(order, 6400, **words))
+        configs = experiment.expand(*experiment.load(str(path), "laptop"))
+        assert len(configs) == 9 and {c.corpus.name for c in configs} == {"topics"}
+        found = {}
+        for c in configs:
+            kind = c.objective.name, getattr(c.objective, "scored_as", "")
+            found[kind] = (c.data.seq_len, c.data.unique_tokens, c.optimizer.lr)
+        default = config.base().optimizer.lr
+        assert found == {
+            ("ar", ""): (64, 6400, default),
+            ("dual", "masked"): (48, 6384, 2e-3),
+            ("dual", "ar"): (64, 6400, default),
+        }
+
+
+def test_a_dual_run_scored_as_ar_is_proposed_by_the_name_that_a_table_gives_it() -> None:
+    exact, bound = (
+        proposal.propose(family, 4e5, 1e8, 3e5, recipe=proposal.default_recipe(3e5))
+        for family in ("dual-exact", "dual")
+    )
+    assert exact.flops == bound.flops and exact.params == bound.params
+    run = proposal.run_of("dual-exact", exact.size, 1e14, 3e5, proposal.PROSE_RECIPE)
+    assert run["objective.name"] == "dual" and run["objective.scored_as"] == "ar"
+    with pytest.raises(DlmError, match="diffusion-of-others is no family that dlm trains"):
+        proposal.propose("diffusion-of-others", 4e5, 1e8, 3e5)
+
+
 def test_a_recipe_runs_no_file_of_an_objective() -> None:
     values = config.to_json(experiment.edited(config.base(), ()))
     values["objective"] |= {"name": "mine", "file": "/nowhere/mine.py"}

@@ -190,7 +190,7 @@ def test_the_time_left_counts_each_family_by_its_own_speed_and_its_scores() -> N
     assert left.of_run("b", 20.0) == 10 + 100 / 4  # it takes 10 s to start and compile
     assert left.of_run("d", 20.0) == 10 + 200 / 2
     assert left.seconds(20.0) == 90 + 35  # on the other worker 110 + 5
-    assert left.of_run("a", 22.0) == 3 and left.of_run("c", 110.5) == 0  # never below
+    assert left.of_run("a", 22.0) == 3 and left.of_run("c", 110.5) == 90  # it is slower
 
 
 def test_a_final_score_is_part_of_the_time_left() -> None:
