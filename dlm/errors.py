@@ -38,10 +38,10 @@ class ArgumentError(DlmError):
 
 def fail(name: str, value: Any, right: str) -> NoReturn:
     """The error of a config's field: its name, its value, and what would be right."""
-    raise DlmError(f"config.{name}={_shown(value)}: must be {right}")
+    raise DlmError(f"config.{name}={shown(value)}: must be {right}")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """The value as Python writes it, without the middle of what is longer than a path."""
     try:
         text = repr(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from dlm import runs
+from dlm import inputs, runs
 from dlm.errors import DlmError
 from dlm.report import canvas, fit_figures, run_figures
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dlm.report.canvas import Drawing
 
 
+@inputs.checked
 def frontier(found: Iterable[runs.Run], ax: Any = None, width: float = 0.0) -> Figure:
     """Validation loss (nats per token) against training compute (FLOPs), a panel per data set.
 
@@ -33,6 +34,7 @@ def frontier(found: Iterable[runs.Run], ax: Any = None, width: float = 0.0) -> F
     return _drawn(run_figures.frontier(runs.panels(found)[0]), ax, width)
 
 
+@inputs.checked
 def profiles(fit: FittedLaw, ax: Any = None, width: float = 0.0) -> Figure:
     """What each value of a coefficient costs, the others refitted; a panel per coefficient.
 

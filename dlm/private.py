@@ -4,12 +4,12 @@ local copies of buckets, and which objective files the user trained with.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import sys
 from pathlib import Path
 
+from dlm import sealed
 from dlm.errors import DlmError
 
 TRUSTED = "objectives"  # the file of sha256 digests, one a line
@@ -41,7 +41,7 @@ def folder(name: str) -> Path | None:
 
 def trust(file: Path | str) -> None:
     """Notes that the user named this Python file as an objective: its runs may load it."""
-    place, line = folder("trusted"), _digest(Path(file))
+    place, line = folder("trusted"), sealed.file_digest(Path(file))
     if place is not None and line not in _trusted():
         with open(place / TRUSTED, "a", opener=_no_link) as lines:
             lines.write(line + "\n")
@@ -51,7 +51,7 @@ def check_trusted(file: str, run: Path) -> None:
     """Raises DlmError unless the user has named a file of these very contents before (`trust`)."""
     if not Path(file).is_file():
         raise DlmError(f"{run}: its objective is the file {file}, which is not here")
-    if _digest(Path(file)) not in _trusted():
+    if sealed.file_digest(Path(file)) not in _trusted():
         raise DlmError(
             f"{run}: names code to run, {file}, that you have not trained with on this machine; "
             "read it, then repeat with --trust"
@@ -64,10 +64,6 @@ def _trusted() -> set[str]:
         return set((place / TRUSTED).read_text().split()) if place else set()
     except (OSError, UnicodeDecodeError):
         return set()
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _no_link(path: str, flags: int) -> int:

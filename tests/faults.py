@@ -17,6 +17,7 @@ import argparse
 import collections
 import contextlib
 import hashlib
+import importlib
 import io
 import itertools
 import json
@@ -39,10 +40,12 @@ from dlm.runs import names
 from places import TESTS
 
 DLM = [sys.executable, "-m", "dlm"]
+NO_REPORT = [sys.executable, str(TESTS / "no_report.py")]
 PATIENCE = 180  # seconds without an end after which a call counts as hanging
 FLIPS = 6  # trials that flip a bit for one of the others
 CALLS = 6  # of the same command after a fault, within which it has to finish
-STEPS = 240  # of each run; 12 checkpoints lie in it
+STEPS = 240  # of each run; 12 checkpoints lie in it, 6 in the shortest
+SHORTEST = 48
 SWEEP = """
 def sweep(scale="laptop"):
     for name, seed in (("masked", 0), ("ar", 0), ("masked", 1)):
@@ -89,6 +92,7 @@ class Campaign:
     numbers: dict[str, Any]  # of `finished`, see `numbers_of`
     store: str  # of `text`, see `store_of`
     sent: collections.Counter  # signals, by name
+    command: tuple[str, ...] = tuple(DLM)
 
 
 # --- what must not change -----------------------------------------------------------------------
@@ -120,10 +124,10 @@ def _sha(path: Path) -> str:
 # --- calls --------------------------------------------------------------------------------------
 
 
-def call(*words: Any, **options: Any) -> subprocess.Popen:
+def call(c: Campaign, *words: Any, **options: Any) -> subprocess.Popen:
     """`dlm` in a session of its own, its output in a pipe."""
     return subprocess.Popen(
-        [*DLM, *map(str, words)],
+        [*c.command, *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -145,11 +149,11 @@ def end(process: subprocess.Popen) -> str:
     return said
 
 
-def until_done(*words: Any) -> str:
+def until_done(c: Campaign, *words: Any) -> str:
     """Repeats a command until it finishes; returns what it refused for on the way."""
     refusals = ""
     for _ in range(CALLS):
-        process = call(*words)
+        process = call(c, *words)
         said = end(process)
         if process.returncode == 0:
             return refusals
@@ -210,23 +214,23 @@ def strike(c: Campaign, process: subprocess.Popen, rng: random.Random, latest: f
 def signals_to_a_sweep(c: Campaign, rng: random.Random, place: Path) -> str:
     words = ("run", c.sweep, "--workdir", place / "runs", "--jobs", rng.choice((1, 2)))
     for _ in range(rng.randint(1, 4)):
-        process = call(*words)
+        process = call(c, *words)
         strike(c, process, rng, latest=6)
         end(process)
-    return _same(c, place / "runs", until_done(*words))
+    return _same(c, place / "runs", until_done(c, *words))
 
 
 def kills_in_a_row(c: Campaign, rng: random.Random, place: Path) -> str:
     """Kills one run ten times, anywhere between its start and its end."""
     words = ("train", c.sweep, "--workdir", place / "runs", "--run", 0)
     for _ in range(10):
-        process = call(*words)
+        process = call(c, *words)
         time.sleep(rng.uniform(1.5, 5))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             c.sent["SIGKILL"] += 1
         end(process)
-    refusal = until_done(*words)
+    refusal = until_done(c, *words)
     numbers = numbers_of(place / "runs")
     if refusal or any(c.numbers[name] != value for name, value in numbers.items()):
         raise Wrong(f"other numbers, or a refusal: {refusal}")
@@ -236,10 +240,10 @@ def kills_in_a_row(c: Campaign, rng: random.Random, place: Path) -> str:
 def signals_to_a_build(c: Campaign, rng: random.Random, place: Path) -> str:
     words = ("corpus", c.text, "--workdir", place / "runs")
     for _ in range(rng.randint(1, 4)):
-        process = call(*words)
+        process = call(c, *words)
         strike(c, process, rng, latest=1.5)
         end(process)
-    until_done(*words)
+    until_done(c, *words)
     if store_of(place / "runs") != c.store:
         raise Wrong("the token store has other bytes")
     return "same"
@@ -249,23 +253,23 @@ def several_sweeps(c: Campaign, rng: random.Random, place: Path) -> str:
     words = ("run", c.sweep, "--workdir", place / "runs", "--jobs", 1)
     processes = []
     for _ in range(rng.randint(2, 3)):
-        processes.append(call(*words))
+        processes.append(call(c, *words))
         time.sleep(rng.uniform(0, 3))
     strike(c, processes[0], rng, latest=4)
     for process in processes:
         end(process)
-    return _same(c, place / "runs", until_done(*words))
+    return _same(c, place / "runs", until_done(c, *words))
 
 
 def folder_taken_away(c: Campaign, rng: random.Random, place: Path) -> str:
     words = ("run", c.sweep, "--workdir", place / "runs", "--jobs", 2)
-    process = call(*words)
+    process = call(c, *words)
     time.sleep(rng.uniform(1, 8))
     folders = [p for p in (place / "runs").rglob("*") if p.is_dir()]
     if folders:
         shutil.rmtree(rng.choice(folders), ignore_errors=True)
     end(process)
-    return _same(c, place / "runs", until_done(*words))
+    return _same(c, place / "runs", until_done(c, *words))
 
 
 def _same(c: Campaign, workdir: Path, refusal: str) -> str:
@@ -301,7 +305,7 @@ def _disk(c: Campaign, place: Path, size: str, meanwhile: str) -> str:
         size=size,
         folder=disk,
         meanwhile=meanwhile.format(folder=disk),
-        command=" ".join([*DLM, *words]),
+        command=" ".join([*c.command, *words]),
         log=log,
         code=code,
         copy=place / "runs",
@@ -315,7 +319,7 @@ def _disk(c: Campaign, place: Path, size: str, meanwhile: str) -> str:
     if drafts := [p for p in (place / "runs").rglob(".draft-*")]:
         raise Wrong(f"drafts stay: {drafts}")
     words = ("run", c.sweep, "--workdir", place / "runs", "--jobs", 1)
-    return _same(c, place / "runs", until_done(*words))
+    return _same(c, place / "runs", until_done(c, *words))
 
 
 # --- bits ---------------------------------------------------------------------------------------
@@ -441,15 +445,17 @@ KINDS: dict[str, Callable[[Campaign, random.Random, Path], str]] = {
 }
 
 
-def prepare(root: Path, steps: int) -> Campaign:
-    """Trains and builds once, undisturbed."""
+def prepare(root: Path, steps: int, report: bool = True) -> Campaign:
+    """Trains and builds once, undisturbed. `report`: `dlm run` writes its report, here and later."""
     from dlm.sweep import worker
     from dlm.sweep.jobs import plan_jobs
 
+    if not report:
+        importlib.import_module(Path(NO_REPORT[1]).stem)  # it leaves the report out in this process
     worker.prepare_jax()
     head = tiny.EXPERIMENT.split("def sweep")[0].format(tests=str(TESTS))
     sweep = root / "tiny_experiment.py"
-    sweep.write_text(head + SWEEP.format(steps=steps, every=steps // 12))
+    sweep.write_text(head + SWEEP.format(steps=steps, every=max(steps // 12, SHORTEST // 6)))
     code, said = in_process("run", sweep, "--workdir", root / "finished", "--jobs", 1)
     if code:
         raise Wrong(f"the sweep without a fault: {said}")
@@ -478,6 +484,7 @@ def prepare(root: Path, steps: int) -> Campaign:
         numbers=numbers_of(root / "finished"),
         store=store_of(root / "built"),
         sent=collections.Counter(),
+        command=tuple(DLM if report else NO_REPORT),
     )
 
 
@@ -500,13 +507,19 @@ def _stop_halfway(job: Any, at: int) -> None:
 
 
 def campaign(
-    kinds: list[str], minutes: float, rounds: int, seed: int, root: Path, steps: int = STEPS
+    kinds: list[str],
+    minutes: float,
+    rounds: int,
+    seed: int,
+    root: Path,
+    steps: int = STEPS,
+    report: bool = True,
 ) -> dict[str, Any]:
     """Runs trials in turn until time is up, or for some rounds; returns what came of them.
 
     A round is one trial of each kind, and FLIPS of those that flip a bit: they start no process.
     """
-    c = prepare(root, steps)
+    c = prepare(root, steps, report)
     start = time.monotonic()
     counts: dict[str, collections.Counter] = {kind: collections.Counter() for kind in kinds}
     wrong: list[dict[str, Any]] = []
@@ -560,11 +573,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=0, help="of each kind, in place of --minutes")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS, help="of each run, a multiple of 24")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each run, a multiple of 48")
+    parser.add_argument("--no-report", action="store_true", help="dlm run writes no report")
     parser.add_argument("--out", type=Path, help="a JSON file")
     a = parser.parse_args(argv)
     root = Path(tempfile.mkdtemp(prefix="faults-"))
-    found = campaign(a.kinds, a.minutes, a.rounds, a.seed, root, a.steps)
+    found = campaign(a.kinds, a.minutes, a.rounds, a.seed, root, a.steps, not a.no_report)
     print(table(found))
     if a.out:
         a.out.write_text(json.dumps(found, indent=1) + "\n")

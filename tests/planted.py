@@ -19,6 +19,7 @@ from places import PUBLIC
 SIZES = np.geomspace(2e7, 1.3e9, 5)
 UNIQUE = (2.5e7, 1e8, 4e8)
 EPOCHS = (1, 4, 16, 64, 256)
+LOOPS = (1.0, 2.0, 4.0, 8.0)
 SEEN = {"E": 1.8, "A": 300.0, "B": 900.0, "alpha": 0.32, "beta": 0.33}
 TIED = {"E": 1.8, "A": 300.0, "B": 900.0, "alpha": 0.32}
 TRUTHS: dict[str, dict[str, float]] = {
@@ -31,6 +32,11 @@ TRUTHS: dict[str, dict[str, float]] = {
     "geometric": SEEN | {"k_D": 0.05, "k_N": 0.1},
     "power-decay": SEEN | {"p_D": 0.6, "p_N": 0.4},
     "over-fitting": SEEN | {"R_D": 20.0, "R_N": 10.0, "K": 1e-4, "gamma": 0.7, "kappa": 0.9},
+    "over-fitting-one": SEEN | {"K": 5e-3},
+    "data-growth": SEEN | {"R_D": 20.0, "R_N": 10.0, "growth": 2.0, "U_0": 1e8},
+    "size-growth": SEEN | {"R_D": 20.0, "R_N": 10.0, "growth": 0.6, "N_0": 2e8},
+    "chinchilla-looped": SEEN | {"phi": 0.46},
+    "data-constrained-looped": SEEN | {"R_D": 20.0, "R_N": 10.0, "phi": 0.46},
     "one-size": {"E": 2.3, "B": 900.0, "beta": 0.33, "R_D": 20.0},
 }
 
@@ -48,19 +54,23 @@ def table(
     sizes: Sequence[float] | np.ndarray = SIZES,
     unique: Sequence[float] = UNIQUE,
     epochs: Sequence[float] = EPOCHS,
+    loops: Sequence[float] = LOOPS,
     **options: Any,
 ) -> Table:
-    """Each size on each number of unique tokens for each number of epochs; noise: its deviation."""
+    """Each size on each number of unique tokens for each number of epochs; noise: its deviation. Under
+    a law that knows loops the runs take them in turn."""
     N, U, e = grid(sizes, unique, epochs)
-    loss = named(law).predict(TRUTHS[law] if values is None else values, N, U * e, U)
+    r = np.resize(loops if named(law).looped else 1.0, len(N))
+    truth = TRUTHS[law] if values is None else values
+    loss = named(law).predict(truth, N, U * e, U, r, options.get("looped_params", N) / N)
     shifts = noise * np.random.default_rng(seed).standard_normal(len(N))
-    return tables.make(N, U * e, U, loss * np.exp(shifts), **options)
+    return tables.make(N, U * e, U, loss * np.exp(shifts), loops=r, **options)
 
 
-def jacobian(fit: Fit, N: np.ndarray, D: np.ndarray, U: np.ndarray) -> np.ndarray:
+def jacobian(fit: Fit, *columns: np.ndarray) -> np.ndarray:
     """d log L / d coordinate of each free coefficient, [R, P]."""
     p = problem(fit)
-    return p.jacobian(p.coordinates(fit.coefficients), N, D, U)[1]
+    return p.jacobian(p.coordinates(fit.coefficients), *columns)[1]
 
 
 def profile(fit: Fit, name: str) -> Profile:

@@ -274,6 +274,8 @@ def test_a_fit_says_what_it_does_not_identify_and_is_that_of_the_command_line(ca
     assert loose and f"{loose[0]} = " in repr(fit) and "(not identified)" in repr(fit)
     with pytest.raises(DlmError, match="tokens=0: must be above 0"):
         fit.predict(1e8, 0, 1e9)
+    with pytest.raises(DlmError, match="loops=2: must be 1, as data-constrained knows no loops"):
+        fit.predict(1e8, 1e9, 1e9, loops=2)
 
 
 def test_two_fits_cross_where_the_command_line_says(folder, tmp_path) -> None:

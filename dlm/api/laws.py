@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dlm import runs
+from dlm import inputs, runs
 from dlm.errors import DlmError
 from dlm.format import number
 
@@ -48,24 +48,40 @@ class FittedLaw:
         """Whether the runs determine each fitted coefficient."""
         return {v.name: v.identified for v in self.analysis.verdicts}
 
-    def predict(self, params: Any, tokens: Any, unique_tokens: Any) -> np.ndarray:
+    @inputs.checked
+    def predict(self, params: Any, tokens: Any, unique_tokens: Any, loops: Any = 1.0) -> np.ndarray:
         """The loss in nats per token; raw counts, numbers or arrays that broadcast.
 
         `tokens` are all that are trained on, `unique_tokens` those that differ (at most `tokens`).
+        `loops`: how often the layers run, for a looped law; the share of the parameters that loop is
+        the median of the runs fitted.
 
         >>> fit = dlm.fit("table.csv", law="chinchilla", resamples=0)
         >>> fit.predict(1e8, [1e9, 2e9], 1e9).shape
         (2,)
 
         Raises:
-          DlmError: a number that is not above 0.
+          DlmError: a number that is not above 0, shapes that do not broadcast, loops below 1, or above
+            1 under a law that does not know them.
         """
         import numpy as np
 
         N, D = _positive("params", params), _positive("tokens", tokens)
-        U = np.minimum(_positive("unique_tokens", unique_tokens), D)
-        return self.analysis.fit.predict(N, D, U)
+        U, r = _positive("unique_tokens", unique_tokens), _positive("loops", loops)
+        fitted = self.analysis.fit
+        if (r < 1).any() or not (fitted.law.looped or (r == 1).all()):
+            right = "1 or more" if fitted.law.looped else f"1, as {fitted.law.name} knows no loops"
+            raise DlmError(f"loops={loops!r}: must be {right}")
+        try:
+            N, D, U, r = np.broadcast_arrays(N, D, U, r)
+        except ValueError:
+            shapes = f"{N.shape}, {D.shape}, {U.shape} and {r.shape}"
+            raise DlmError(
+                f"params, tokens, unique_tokens, loops: have shapes {shapes}, which do not broadcast"
+            ) from None
+        return fitted.predict(N, D, np.minimum(U, D), r, np.median(fitted.table.share))
 
+    @inputs.checked
     def optimal(self, flops: Any, unique_tokens: Any) -> Optimum:
         """The best use of a compute C = 6 * params * tokens: its `params`, `epochs` and `loss`.
 
@@ -94,6 +110,7 @@ def _positive(name: str, values: Any) -> np.ndarray:
     return array
 
 
+@inputs.checked
 def fit(
     table: str | Path | Iterable[runs.Run],
     law: str = "data-constrained",
@@ -120,7 +137,7 @@ def fit(
     from dlm.laws import table as tables
 
     analysis.check_options(law)
-    if not (isinstance(resamples, int) and resamples >= 0):
+    if resamples < 0:
         raise DlmError(f"resamples={resamples!r}: must be a whole number from 0")
     for meaning, title in (columns or {}).items():
         titles.check_meaning(f"{meaning}={title}", meaning)
@@ -143,6 +160,7 @@ class CriticalCompute(NamedTuple):
     warnings: tuple[str, ...]  # what the number rests on beyond the runs
 
 
+@inputs.checked
 def critical(fit_ar: FittedLaw, fit_other: FittedLaw, unique_tokens: float) -> CriticalCompute:
     """The compute at which two fitted laws meet, each at its best use of C, as `dlm critical` has it.
 

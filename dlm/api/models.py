@@ -33,6 +33,7 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({self.config.objective.name} on {self.store.manifest.name})"
 
+    @inputs.checked
     def log_likelihood(self, texts: str | Sequence[str], **method: Any) -> list[Estimate]:
         """The negative log-likelihood of each text in nats per token, with its kind.
 
@@ -57,8 +58,9 @@ class Model:
 
         listed = [texts] if isinstance(texts, str) else list(texts)
         how = self._text_method(method)
-        return scoring.score_each(self._members(), self.config, self.store, listed, how)
+        return scoring.score_each(self._members(), self.store, listed, how)
 
+    @inputs.checked
     def perplexity(self, text: str | os.PathLike[str], **method: Any) -> TextScore:
         """The loss on a text, or on the documents of a file (.txt, .jsonl, .csv, .parquet, ...).
 
@@ -78,8 +80,9 @@ class Model:
 
         documents = scoring.read(Path(text)) if _is_file(text) else [str(text)]
         how = self._text_method(method)
-        return scoring.score_together(self._members(), self.config, self.store, documents, how)
+        return scoring.score_together(self._members(), self.store, documents, how)
 
+    @inputs.checked
     def sample(
         self,
         count: int = 1,
@@ -108,7 +111,7 @@ class Model:
         from dlm.evaluation import prompts, sampling
         from dlm.model import keys, sharding
 
-        if not (isinstance(count, int) and count >= 1):
+        if count < 1:
             raise DlmError(f"count={count!r}: must be a whole number from 1")
         c, store = self.config, self.store
         planning.check_sampling(c, planning.plan(c, **store.sizes), sharding.machine(), count)
@@ -120,6 +123,7 @@ class Model:
         )  # fmt: skip
         return [store.decode(ids) for ids in drawn]
 
+    @inputs.checked
     def validation(self, part: str = "validation", **method: Any) -> Estimate:
         """The loss on the run's validation split in nats per token, or on `part` "train": as many of
         its training windows. `method`: as of `log_likelihood`; also windows=128, spread over the split.
@@ -130,6 +134,7 @@ class Model:
         """
         return next(iter(self.likelihoods(part, **method).values())).estimate
 
+    @inputs.checked
     def likelihoods(self, part: str = "validation", **method: Any) -> dict[str, Likelihood]:
         """Every number that a method of `validation` gives, by name, with the nats of each window.
 
@@ -151,9 +156,7 @@ class Model:
         how = self._method(method)
         prepared = prepare.prepare(self.config, self.store)
         windows = prepare.chosen(getattr(prepared.all_windows, part), how.windows)
-        where = (how, self.config.evaluation.batch_size, prepared.mesh)
-        vocab_size = self.store.vocab_size
-        return likelihood.score_windows(self._members(), vocab_size, *windows, *where)
+        return likelihood.score_windows(self._members(), self.store.vocab_size, *windows, how)
 
     def _text_method(self, options: dict[str, Any]) -> Method:
         if "windows" in options:
@@ -173,10 +176,10 @@ class Model:
     def _members(self) -> list[Member]:
         from dlm.evaluation.likelihood import Member
 
-        models = (self, *self.others)
-        return [Member(m.config.model, m.config.objective, m.params) for m in models]
+        return [Member(m.config, m.params) for m in (self, *self.others)]
 
 
+@inputs.checked
 def ensemble(models: Sequence[Model]) -> Model:
     """Several models as one, whose probability of each token is the mean of theirs. It scores; to
     sample, take one of them.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlm.errors import DlmError
+from dlm import inputs
 
 if TYPE_CHECKING:
     from dlm.config.devices import Device
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 SECONDS = 5.0  # that a measurement of this machine takes, beside compiling
 
 
+@inputs.checked
 def plan(
     unique_tokens: float,
     *,
     hours: float = 0.0,
     flops: float = 0.0,
     loss: float = 0.0,
-    device: str = "",
+    device: str | float = "",
     device_count: int = 1,
     mfu: float = 0.0,
     laws: str | Path = "paper",
@@ -56,9 +57,6 @@ def plan(
     from dlm.laws import plan as planning
 
     where = read_device(device)
-    for name, value in (("hours", hours), ("flops", flops), ("loss", loss), ("mfu", mfu)):
-        if not (math.isfinite(value) and value >= 0):
-            raise DlmError(f"{name}={value!r}: must be a positive number")
     read = chosen.read(
         laws, families, law=law, columns=columns, points=points, resamples=resamples, seed=seed,
         tell=tell,
@@ -67,7 +65,7 @@ def plan(
     return planning.plan(read, unique_tokens, device=where, device_count=device_count, **budget)
 
 
-def read_device(name: str) -> Device | None:
+def read_device(name: str | float) -> Device | None:
     """A device by its name; None without one. "here" is measured, which loads JAX."""
     from dlm.config import devices
 
@@ -88,6 +86,5 @@ def measure_this_machine(seconds: float = SECONDS) -> Device:
     c, vocabulary = benchmark.sized("1M" if on_cpu else "100M")
     bench = benchmark.Bench("this machine", experiment.edited(c, ()), vocabulary)
     speed = benchmark.speeds([bench], seconds, training_only=True)[0]
-    rate = speed.tokens_per_second / bench.plan.tokens_per_step * bench.plan.flops_per_step
     free = memory.host_memory() if on_cpu else math.inf
-    return Device("this machine", rate, free, measured=True)
+    return Device("this machine", speed.flops_per_second, free, measured=True)

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from dlm import runs
+from dlm import inputs, runs
 from dlm.api import ensembles
 from dlm.api.ensembles import Scored
 from dlm.api.models import Model, restore
@@ -28,6 +28,7 @@ class Run(runs.Run):
     True
     """
 
+    @inputs.checked
     def model(self, trust: bool = False) -> Model:
         """The best weights with their config, tokens and tokenizer. Loads JAX.
 
@@ -151,6 +152,7 @@ class Runs(Sequence[Run]):
         return summary.numbers(self, self.panels, self.excluded)
 
 
+@inputs.checked
 def load(path: str | Path = "runs", workdir: str | Path = "runs") -> Runs:
     """The runs of a workdir, an experiment's folder, or one run: `path`, or a name below `workdir`.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlm import config
+from dlm import config, inputs
 from dlm.api.runs import Run, load
 from dlm.errors import ArgumentError, DlmError, nearest
 from dlm.runs import bucket
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dlm.sweep.jobs import Job
 
 
+@inputs.checked
 def train(
     experiment: str | Path,
     overrides: Mapping[str, Any] | None = None,
@@ -58,6 +59,7 @@ def chosen(jobs: Sequence[Job], run: int) -> Job:
     return jobs[run]
 
 
+@inputs.checked
 def objective(name: str, vocab_size: int, **options: Any) -> Objective:
     """An objective over ids 0 to vocab_size - 1: its `loss`, `nll` and `sample`. Loads JAX.
 
@@ -73,7 +75,7 @@ def objective(name: str, vocab_size: int, **options: Any) -> Objective:
     """
     from dlm import objectives
 
-    if not (isinstance(vocab_size, int) and vocab_size >= 1):
+    if vocab_size < 1:
         raise DlmError(f"vocab_size={vocab_size!r}: must be a whole number from 1")
     values = {f"objective.{key}": value for key, value in options.items()}
     return objectives.make(objective_config(name, values.items()).objective, vocab_size)

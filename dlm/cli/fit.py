@@ -34,7 +34,8 @@ EXAMPLES = """examples:
 
 Columns: params, tokens (trained on, repeats included), unique_tokens, loss (nats per token), and
 optionally family, flops, run (rows that are resampled together), status, budget (a number that the
-rows of one isoFLOP curve share; else budgets are told apart by gaps in compute). Raw counts everywhere.
+rows of one isoFLOP curve share; else budgets are told apart by gaps in compute), loops (how often the
+layers run, for looped laws) and looped_params (the parameters that loop; all). Raw counts everywhere.
 Other titles: --columns params=n_params loss=val_nll; status= (no title) reads no such column.
 fit.json is strict JSON: a number that is not known is null, and so is the end that an interval
 lacks; beside low and high, "open" then says "above", "below" or "both".

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import signal
 import sys
@@ -26,16 +27,8 @@ def plan_jobs(
     """
     from dlm.sweep import jobs
 
-    named: set[str] = set()
-
-    def on_corpus(name: str) -> None:
-        if name not in named:
-            print(f"corpus {name}", flush=True)
-        named.add(name)
-
-    return jobs.plan_jobs(
-        a.experiment, a.scale, overrides, a.workdir, on_corpus, fetch=fetch, machine=machine
-    )
+    tell = functools.cache(lambda name: print(f"corpus {name}", flush=True))  # of each once
+    return jobs.plan_jobs(a.experiment, a.scale, overrides, a.workdir, tell, fetch, machine)
 
 
 def plan_jobs_here(a: argparse.Namespace, overrides: Overrides) -> list[Job]:

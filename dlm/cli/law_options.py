@@ -43,45 +43,30 @@ def from_arguments(a: argparse.Namespace) -> LawOptions:
 
 
 def add_arguments(parser: argparse.ArgumentParser, table_needed: bool = False) -> None:
-    default = LawOptions()
+    parser.set_defaults(**vars(LawOptions()))
     words = "CSV, Parquet or a folder of runs"
     parser.add_argument("table", type=inputs.path, nargs=None if table_needed else "?", help=words)
     options.add_law(parser, "see dlm fit --help")
-    parser.add_argument(
-        "--points",
-        type=inputs.one_of(POINTS),
-        default=default.points,
-        help="of dlm's own runs: best, last or curve",
-    )
+    words = "of dlm's own runs: best, last or curve"
+    parser.add_argument("--points", type=inputs.one_of(POINTS), help=words)
     options.add_columns(parser)
-    parser.add_argument(
-        "--robust-loss",
-        type=inputs.one_of(LOSSES),
-        default=default.robust_loss,
-        help="huber, lad or gaussian",
-    )
+    words = "huber, lad or gaussian"
+    parser.add_argument("--robust-loss", type=inputs.one_of(LOSSES), help=words)
     parser.add_argument(
         "--delta",
         type=inputs.number("from 1e-9 to 1e9", lambda delta: 1e-9 <= delta <= 1e9),
-        default=default.delta,
         help="of huber, in log loss",
     )
-    parser.add_argument(
-        "--stages", type=inputs.one_of(STEPS), default=default.stages, help="auto, two or joint"
-    )
+    parser.add_argument("--stages", type=inputs.one_of(STEPS), help="auto, two or joint")
     parser.add_argument(
         "--resamples",
         type=inputs.whole(0, MOST_RESAMPLES),
-        default=default.resamples,
         help="bootstrap; 0: none; fewer if rows are many",
     )
-    parser.add_argument(
-        "--seed", type=inputs.whole(), default=default.seed, help="of the bootstrap"
-    )
+    parser.add_argument("--seed", type=inputs.whole(), help="of the bootstrap")
     parser.add_argument(
         "--drop-outliers",
         type=inputs.zero_or_more("0 (none) or more"),
-        default=default.drop_outliers,
         metavar="DEVIATIONS",
     )
     parser.add_argument("--out", type=inputs.path, help="a folder for what is written")
@@ -93,11 +78,7 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
         "--laws", type=inputs.path, help="a JSON file with the laws, in place of fits"
     )
     parser.add_argument(
-        "--unique-tokens",
-        type=inputs.number("from 1 to 1e30, a number of raw tokens", lambda u: 1 <= u <= 1e30),
-        nargs="+",
-        default=[],
-        metavar="U",
+        "--unique-tokens", type=options.unique_tokens, nargs="+", default=[], metavar="U"
     )
     parser.add_argument("--reference", default="", help="a family (default: ar)")
     parser.add_argument("--challenger", default="", help="a family (default: the other one)")

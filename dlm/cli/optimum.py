@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--unique-tokens",
-        type=inputs.number("from 1 to 1e30, a number of raw tokens", lambda u: 1 <= u <= 1e30),
+        type=options.unique_tokens,
         default=0.0,
         metavar="U",
         help="raw tokens that differ (default: no token is repeated)",

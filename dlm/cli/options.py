@@ -16,6 +16,9 @@ Overrides = list[tuple[str, Any]]  # (dotted key of the config, value)
 
 RUN = "a run's folder or its address in a bucket; below the workdir its id, a beginning, its label"
 
+unique_tokens = inputs.number("from 1 to 1e30, a number of raw tokens", lambda u: 1 <= u <= 1e30)
+some_share = inputs.number("above 0, at most 1", lambda share: 0 < share <= 1)
+
 
 def add_experiment(parser: argparse.ArgumentParser, needed: bool = True) -> None:
     """EXPERIMENT and --scale; the verb takes --config overrides."""
@@ -70,7 +73,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--top-p",
-        type=inputs.number("above 0, at most 1", lambda share: 0 < share <= 1),
+        type=some_share,
         default=1.0,
         help="nucleus: 0 to 1 (default: 1)",
     )

@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 from collections.abc import Iterable
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, cast
 
-from dlm.cli import (
-    benchmark,
-    check_objective,
-    corpus,
-    critical,
-    evaluate,
-    figures,
-    fit,
-    help_text,
-    objectives,
-    optimum,
-    plan,
-    quality,
-    report,
-    run,
-    runs,
-    sample,
-    spectrum,
-    tensorboard,
-    train,
-)
+from dlm.cli import help_text
 from dlm.cli.options import Overrides
 from dlm.errors import DlmError, nearest
 from dlm.training import environment
@@ -48,25 +29,13 @@ class Verb(Protocol):
         ...
 
 
-VERBS: dict[str, Verb] = {
-    "run": run,
-    "train": train,
-    "evaluate": evaluate,
-    "sample": sample,
-    "quality": quality,
-    "spectrum": spectrum,
-    "objectives": objectives,
-    "check-objective": check_objective,
-    "benchmark": benchmark,
-    "runs": runs,
-    "report": report,
-    "corpus": corpus,
-    "tensorboard": tensorboard,
-    "fit": fit,
-    "critical": critical,
-    "plan": plan,
-    "optimum": optimum,
-    "figures": figures,
+NAMES = """
+run train evaluate sample quality spectrum objectives check-objective benchmark runs report corpus
+tensorboard fit critical plan optimum figures
+"""
+VERBS: dict[str, Verb] = {  # the file of a verb has its name
+    name: cast(Verb, importlib.import_module(f"dlm.cli.{name.replace('-', '_')}"))
+    for name in NAMES.split()
 }
 
 

@@ -37,12 +37,8 @@ that your training reaches."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_experiment(parser, needed=False)
-    parser.add_argument(
-        "--unique-tokens",
-        type=inputs.number("from 1 to 1e30, a number of raw tokens", lambda u: 1 <= u <= 1e30),
-        metavar="U",
-        help="raw tokens that differ",
-    )
+    words = "raw tokens that differ"
+    parser.add_argument("--unique-tokens", type=options.unique_tokens, metavar="U", help=words)
     budget = parser.add_argument_group("budget: one of")
     budget.add_argument("--hours", type=inputs.above_zero(), help="of the devices")
     budget.add_argument("--flops", type=inputs.above_zero(), help="6ND, N with embeddings")
@@ -53,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--mfu",
-        type=inputs.number("above 0, at most 1", lambda share: 0 < share <= 1),
+        type=options.some_share,
         default=0.0,
         help="share of the peak that training reaches (default: assumed, 0.21 to 0.35 by size)",
     )

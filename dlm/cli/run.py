@@ -154,7 +154,7 @@ def _check(a: argparse.Namespace) -> None:
     if a.executor == "slurm":
         from dlm.sweep import slurm
 
-        slurm.check(a.slurm, a.jobs)
+        slurm.parameters(a.slurm, a.jobs)
 
 
 def _machine(a: argparse.Namespace) -> Any:

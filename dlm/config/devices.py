@@ -76,7 +76,7 @@ class Budget:
         return compute * self.overhead / self.rate
 
 
-def device(name: str) -> Device:
+def device(name: str | float) -> Device:
     """A device by its name, or by the FLOP/s that training reaches on it, such as 3e10.
 
     Raises:
@@ -88,7 +88,7 @@ def device(name: str) -> Device:
         rate = math.nan
     if 0 < rate < math.inf:
         return Device(f"device at {rate:g} FLOP/s", rate, math.inf, True)
-    key = name.lower().replace(" ", "-").replace("_", "-")
+    key = str(name).lower().replace(" ", "-").replace("_", "-")
     if key not in DEVICES:
         right = f"{HERE}, FLOP/s of your training, or one of {', '.join(DEVICES)}"
         raise DlmError(f"device={name!r}: must be {right}{nearest(key, DEVICES)}")

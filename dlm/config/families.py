@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from dlm.config.family import FAMILIES, SAMPLERS, Family, Objective
+from dlm.config.family import FAMILIES, Family, Objective
 from dlm.config.fields import MOST, MOST_STEPS, Flag, PartShare, Range, Share
 from dlm.errors import fail
 
@@ -127,11 +127,8 @@ class Masked(Scheduled):
     low_noise_steps: Annotated[int, Range(0, MOST_STEPS)] = 0
 
     @property
-    def samplers(self) -> tuple[str, ...]:
-        return SAMPLERS
-
-    def sampler_passes(self, length: int) -> float:
-        return length
+    def reveals(self) -> bool:
+        return True
 
 
 FAMILIES["masked"] = Family(
@@ -164,11 +161,8 @@ class Dual(Masked):
         return {kind: share for kind, share in shares.items() if share}
 
     @property
-    def samplers(self) -> tuple[str, ...]:
-        return SAMPLERS if self.scored_as == "masked" else ("ancestral",)
-
-    def sampler_passes(self, length: int) -> float:
-        return length if self.scored_as == "masked" else 1
+    def reveals(self) -> bool:
+        return self.scored_as == "masked"
 
 
 FAMILIES["dual"] = Family(
@@ -192,17 +186,15 @@ class Block(Objective):
         return self.block
 
     @property
-    def samplers(self) -> tuple[str, ...]:
-        return SAMPLERS
+    def reveals(self) -> bool:
+        return True
 
     def sampler_calls(self, length: int, steps: int) -> int:
         blocks = length // self.block
         return blocks * max(steps // blocks, 1)
 
     def sampler_passes(self, length: int) -> float:
-        return (
-            self.block + 1
-        ) / 2  # a call reads one copy of one block; training reads both copies
+        return (self.block + 1) / 2  # a call reads one copy of a block, training reads both
 
 
 FAMILIES["block"] = Family(
@@ -253,11 +245,8 @@ class Flow(Scheduled):
         self._needs_no_noise_at_the_start("flow")
 
     @property
-    def samplers(self) -> tuple[str, ...]:
-        return SAMPLERS if self.path == "mask" else ("ancestral",)
-
-    def sampler_passes(self, length: int) -> float:
-        return length if self.path == "mask" else 2 * length
+    def reveals(self) -> bool:
+        return self.path == "mask"
 
 
 FAMILIES["flow"] = Family(
@@ -279,9 +268,6 @@ class Gaussian(Objective):
     @property
     def samplers(self) -> tuple[str, ...]:
         return ("ancestral", "ddim")
-
-    def sampler_passes(self, length: int) -> float:
-        return 2 * length
 
 
 FAMILIES["gaussian"] = Family(

@@ -9,7 +9,6 @@ sequence in any order. Options of its own are a frozen dataclass derived from
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 import inspect
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
+from dlm import sealed
 from dlm.config.fields import Group
 from dlm.config.flops import ATTENTION
 from dlm.errors import DlmError, fail, running
@@ -67,12 +67,19 @@ class Objective(Group):
     def bounds(self) -> tuple[str, ...]:
         """The numbers beside the NELBO that an inexact family can be scored by: those that reveal
         tokens have all, see dlm/evaluation/likelihood.py; a file of one's own may."""
-        return ("orders", "tangent", "path") if "confidence" in self.samplers else ()
+        return ("orders", "tangent", "path") if self.file or self.reveals else ()
+
+    @property
+    def reveals(self) -> bool:
+        """Whether the sampler goes from all masks to none, in any order of SAMPLERS."""
+        return False
 
     @property
     def samplers(self) -> tuple[str, ...]:
         """Lists the orders in which the sampler can reveal tokens, the default first."""
-        return (*SAMPLERS, "ddim") if self.file else ("ancestral",)
+        if self.file:  # which ones it takes is not known
+            return (*SAMPLERS, "ddim")
+        return SAMPLERS if self.reveals else ("ancestral",)
 
     def sampler_calls(self, length: int, steps: int) -> int:
         """Counts the calls of the model that sample L tokens if the user asks for `steps`."""
@@ -81,7 +88,9 @@ class Objective(Group):
 
     def sampler_passes(self, length: int) -> float:
         """Counts the forward passes over a whole sequence that one sample takes, at least."""
-        return 1  # causal: a call a token, each with a cache of those before
+        if self.file or self.family.attention == "causal":
+            return 1  # a call a token, each with a cache of those before
+        return length if self.reveals else 2 * length
 
 
 class Family(NamedTuple):
@@ -112,7 +121,7 @@ FAMILIES: dict[str, Family] = {}  # by name; dlm/config/families.py fills it
 
 def digest(path: Path) -> str:
     """The first 16 hex digits of the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return sealed.file_digest(path)[:16]
 
 
 @functools.lru_cache(maxsize=16)

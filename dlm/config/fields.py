@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -65,6 +66,16 @@ class Strict:
         return handler(source) | {"strict": True}
 
 
+class Named:
+    """Marks a text that is not empty."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return handler(source) | {"min_length": 1}
+
+    def __str__(self) -> str:
+        return "a name"
+
+
 class Amount:
     """Marks a text that holds a number and a unit, see `parse_duration`."""
 
@@ -77,6 +88,7 @@ class Amount:
 Share = Annotated[float, Range(0, 1)]  # 0 to 1
 PartShare = Annotated[float, Range(0, 1, "high")]  # 0 to 1, but not all
 Flag = Annotated[bool, Strict()]
+Name = Annotated[str, Named()]
 Duration = Annotated[str, Amount()]  # "60 epochs"
 
 
@@ -147,6 +159,15 @@ def _reader(record: type) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(record)
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the values of nested dicts by their dotted names. An empty dict is a value."""
+    values: dict[str, Any] = {}
+    for name, value in tree.items():
+        group = isinstance(value, Mapping) and value
+        values |= flat(value, f"{prefix}{name}.") if group else {prefix + name: value}
+    return values
 
 
 @functools.cache

@@ -99,12 +99,14 @@ FRESH = SCALES | {
 VOCABULARY = {"hub": 50_257, "stdlib": 98, "digits": 17}
 
 
-def base_config(settings: dict[str, Any], unique_tokens: float = 0) -> ConfigDict:
-    """The setting of a scale, and a corpus with as many documents as the budget needs."""
+def base_config(
+    settings: dict[str, Any], unique_tokens: float = 0, by_budget: bool = True
+) -> ConfigDict:
+    """The setting of a scale; `by_budget`: with as many documents of C4 as the budget needs."""
     c: Any = config.base()
     for key, value in settings.items():
         experiment.override(c, key, value)
-    if c.corpus.name == "hub":
+    if by_budget and c.corpus.name == "hub":
         c.corpus.options["documents"] = documents(unique_tokens)
     c.data.unique_tokens = windows(unique_tokens, c.data.seq_len)
     return c

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from dlm.config import LADDER, base, experiment, flops, from_json, paper, planning, to_json
+from dlm.config.fields import flat
 from dlm.config.memory import Machine
 from dlm.errors import DlmError
 
@@ -36,13 +37,7 @@ class Recipe:
 
     def config(self, unique_tokens: float) -> ConfigDict:
         """The base config with the recipe, on so many unique tokens in whole windows."""
-        if self.name != "own":
-            return paper.base_config(self.settings, unique_tokens)
-        c: Any = base()
-        for key, value in self.settings.items():
-            experiment.override(c, key, value)
-        c.data.unique_tokens = paper.windows(unique_tokens, c.data.seq_len)
-        return c
+        return paper.base_config(self.settings, unique_tokens, by_budget=self.name != "own")
 
 
 C4 = Recipe("c4", paper.SCALES["paper"], GPT2, "the paper's on C4 (dlm/config/paper.py)")
@@ -71,21 +66,13 @@ def recipe_of(config: Mapping[str, Any], vocabulary: int) -> Recipe:
         raise DlmError(f"objective.file={group['file']!r}: a recipe is of a built-in objective")
     c = from_json(dict(config))
     own = experiment.edited(base(), [("objective.name", c.objective.name)])
-    defaults = dict(_flat(to_json(own)))
+    defaults = flat(to_json(own))
     settings = {
         key: value
-        for key, value in _flat(to_json(c))
+        for key, value in flat(to_json(c)).items()
         if key not in DECIDED and (key not in defaults or defaults[key] != value)
     }
     return Recipe("own", settings, vocabulary, "those of the best run behind each law")
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 @dataclass(frozen=True)

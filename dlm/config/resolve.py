@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from ml_collections import ConfigDict
 
 from dlm import inputs
 from dlm.config.family import FAMILIES, Objective, digest, load_custom
-from dlm.config.fields import hints, validated
+from dlm.config.fields import flat, hints, validated
 from dlm.config.rules import check
 from dlm.config.schema import Config
 from dlm.errors import DlmError, fail, nearest
@@ -109,10 +108,8 @@ def from_json(values: dict[str, Any]) -> Config:
       DlmError: names the field that is missing, unknown or wrong.
     """
     config = _typed(values)
-    known = set(_names(values))
-    for name in _names(to_json(config)):
-        if name not in known:
-            raise DlmError(f"config.{name}: missing")
+    if missing := flat(to_json(config)).keys() - flat(values).keys():
+        raise DlmError(f"config.{min(missing)}: missing")
     return config
 
 
@@ -152,14 +149,6 @@ def _options(values: dict[str, Any]) -> Objective:
             f"config.objective.{key}: {name} has no such option{nearest(key, own)}; {has}"
         )
     return validated(record, values, GROUP)
-
-
-def _names(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yields the dotted names of all values in nested dicts, each group before its fields."""
-    for name, value in values.items():
-        yield prefix + name
-        if isinstance(value, dict):
-            yield from _names(value, f"{prefix}{name}.")
 
 
 def to_json(config: Config) -> dict[str, Any]:

@@ -37,9 +37,7 @@ class Tokenizer(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Group):
-    seq_len: Annotated[int, Range(1, MOST)] = (
-        64  # L: tokens that are scored in each sequence, after BOS
-    )
+    seq_len: Annotated[int, Range(1, MOST)] = 64  # L: tokens scored in each sequence, after BOS
     # U: training tokens, a multiple of L; 0: the whole training split
     unique_tokens: Annotated[int, Range(0, 10**15)] = 0
     # which U tokens: a random sample of the windows, or the windows of the first documents (paper)
@@ -75,9 +73,8 @@ class Model(Group):
     # type of activations and products; parameters are always float32
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["xla", "cudnn"] = "xla"  # cudnn needs a GPU and bfloat16
-    scan: Flag = (
-        False  # layers in one compiled loop: deep models compile faster, small ones run slower
-    )
+    # layers in one compiled loop: deep models compile faster, small ones run slower
+    scan: Flag = False
     # rematerialisation: nothing, every layer (block), or all except matrix products (dots)
     remat: Literal["none", "block", "dots"] = "none"
     # adaln: the noise level scales and shifts the norms
@@ -100,15 +97,13 @@ class Optimizer(Group):
     # learning rate at the end over lr (cosine, wsd)
     min_lr_ratio: Share = 0.1
     decay: Duration = "20 percent"  # length of the decay at the end of the run (wsd)
-    weight_decay: Annotated[float, Range(0, 1000)] = (
-        0.1  # of all parameters except one-dimensional ones
-    )
+    # of all parameters except one-dimensional ones
+    weight_decay: Annotated[float, Range(0, 1000)] = 0.1
     b1: PartShare = 0.9
     b2: PartShare = 0.95
     eps: Annotated[float, Range(1e-20, 1)] = 1e-8
-    grad_clip_norm: Annotated[float, Range(1e-6, 1e12)] = (
-        1.0  # gradients above this global norm are scaled down to it
-    )
+    # gradients above this global norm are scaled down to it
+    grad_clip_norm: Annotated[float, Range(1e-6, 1e12)] = 1.0
     # decay of the averaged weights, which are the ones evaluated; 0: no average
     ema_decay: PartShare = 0.0
 
@@ -134,9 +129,7 @@ class Evaluation(Group):
     interval_growth: Annotated[float, Range(1, 1000)] = 1.15
     # validation sequences that are scored during training; 0: all
     sequences: Annotated[int, Range(0, 10**15)] = 0
-    mc_samples: Annotated[int, Range(1, 10**15)] = (
-        1  # Monte Carlo samples per sequence, for a bound
-    )
+    mc_samples: Annotated[int, Range(1, 10**15)] = 1  # Monte Carlo samples a sequence, of a bound
     # nats per token: Monte Carlo samples of the final score, on the whole validation split, are added
     # until their error is below; 0: until it is below a quarter of the error over documents
     mc_stderr: Annotated[float, Range(0, 10)] = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import inspect
 import json
@@ -10,13 +11,14 @@ import os
 import platform
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
 from dlm import config, disk, sealed
+from dlm.config.fields import validated
 from dlm.data import resumable_log, round_trip, split, tokenizer_files, tokenizers
 from dlm.data import store as stores
 from dlm.data.corpora import CORPORA, Source
@@ -28,10 +30,11 @@ NGRAM_TOKENS = 10_000_000  # of the training split, in which n-grams are counted
 
 
 def options(corpus: config.Corpus) -> dict[str, Any]:
-    """The options of a corpus, complete. Reads nothing.
+    """The options of a corpus, complete and checked against their annotations. Reads nothing.
 
     Raises:
-      DlmError: no such corpus or option (names the nearest), or an option without default unset.
+      DlmError: no such corpus or option (names the nearest), an option without default unset, or a
+        value that its annotation does not take.
     """
     if corpus.name not in CORPORA:
         right = f"one of {', '.join(CORPORA)}{nearest(corpus.name, CORPORA)}"
@@ -46,8 +49,19 @@ def options(corpus: config.Corpus) -> dict[str, Any]:
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in corpus.options:
             raise DlmError(f"config.corpus.options.{name}: missing; {corpus.name} needs it")
-    defaults = {name: p.default for name, p in known.items() if p.default is not p.empty}
-    return {**defaults, **corpus.options}
+    record = _record(CORPORA[corpus.name])
+    return vars(validated(record, corpus.options, "corpus.options"))
+
+
+@functools.cache
+def _record(corpus: Callable[..., Source]) -> type:
+    """The options of a corpus as a dataclass: the parameters of its function."""
+    hints = get_type_hints(corpus, include_extras=True)
+    fields = []
+    for name, parameter in inspect.signature(corpus).parameters.items():
+        default = () if parameter.default is parameter.empty else (parameter.default,)
+        fields.append((name, hints.get(name, Any), *default))
+    return make_dataclass("Options", fields, kw_only=True)
 
 
 def to_fetch(corpus: config.Corpus, tokenizer: config.Tokenizer, folder: Path) -> bool:

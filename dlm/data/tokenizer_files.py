@@ -49,7 +49,7 @@ def given(tokenizer: config.Tokenizer) -> dict[str, bytes]:
         return {"tokenizer.json": _read(path, "a Hugging Face tokenizer.json")}
     if not tokenizer.path:
         return {name: _fetch(name, digest) for name, digest in GPT2_FILES.items()}
-    found = {}
+    contents = {}
     for saved, names in (("vocab.json", VOCAB), ("merges.txt", MERGES)):
         files = [path / (name + end) for name in names for end in ("", ".gz")]
         file = next((f for f in files if not inputs.unreadable(f)), None)
@@ -59,19 +59,16 @@ def given(tokenizer: config.Tokenizer) -> dict[str, bytes]:
                 f"{' or '.join(VOCAB)} and {' or '.join(MERGES)} (or .gz); found no "
                 f"{' or '.join(names)}"
             )
-        found[saved] = _read(file, "a GPT-2 file")
-    return found
+        contents[saved] = _read(file, "a GPT-2 file")
+    return contents
 
 
 def _read(path: Path, what: str) -> bytes:
-    problem = inputs.unreadable(path, LARGEST)
     try:
-        if not problem:
-            content = path.read_bytes()
-            return gzip.decompress(content) if path.suffix == ".gz" else content
+        content = inputs.read_bytes(path, LARGEST)
+        return gzip.decompress(content) if path.suffix == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
-        problem = reason(error)
-    fail("tokenizer.path", str(path), f"{what}: {problem}")
+        fail("tokenizer.path", str(path), f"{what}: {reason(error)}")
 
 
 def _fetch(name: str, digest: str) -> bytes:

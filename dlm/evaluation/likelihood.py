@@ -50,8 +50,7 @@ MC_ALONE = 0.01  # nats per token: aimed for if a single window has no error ove
 class Member(NamedTuple):
     """One model; several are an ensemble, whose probabilities are averaged token by token."""
 
-    model: config.Model
-    objective: config.Objective
+    config: config.Config
     params: Params
 
 
@@ -71,11 +70,9 @@ def score_windows(
     windows: Int[np.ndarray, "n L"],
     documents: Int[np.ndarray, " n"],
     method: Method,
-    size: int,
-    mesh: jax.sharding.Mesh,
     tell: score.Tell = score.silent,
 ) -> dict[str, Likelihood]:
-    """The numbers of a method by name, `method.bound`'s first; windows in batches of `size`.
+    """The numbers of a method by name, `method.bound`'s first; batches and mesh of the first member.
 
     Of an objective whose `nll` is exact it is that, named "exact", whatever is asked for. Bounds
     orders and tangent come together, with the NELBO of the same orders. Noise depends on the batch
@@ -89,7 +86,8 @@ def score_windows(
     objective = _shared_objective(members)
     functions = objectives.make(objective, vocab_size)
     known, length = functions.conditionals, windows.shape[1]
-    models = tuple(member.model for member in members)
+    c, mesh = members[0].config, sharding.make_mesh(members[0].config)
+    models = tuple(member.config.model for member in members)
     params = joint([member.params for member in members])
 
     def nats(name: str, *options, fold: int = 0, rounds: float = 1) -> Float[np.ndarray, " n"]:
@@ -101,6 +99,7 @@ def score_windows(
         def tell_share(share: float) -> None:
             tell((fold + share) / max(rounds, fold + 1))
 
+        size = c.evaluation.batch_size
         return score.over_batches(of_batch, windows, size, mesh, tell_share)
 
     def likelihood(
@@ -151,10 +150,10 @@ def score_windows(
 
 
 def _shared_objective(members: Sequence[Member]) -> config.Objective:
-    first = members[0].objective
-    for member in members[1:]:
-        if member.objective != first:
-            names = f"{first.name} and {member.objective.name} with other options"
+    first, *others = (member.config.objective for member in members)
+    for other in others:
+        if other != first:
+            names = f"{first.name} and {other.name} with other options"
             raise DlmError(
                 f"an ensemble must be of one objective with the same options, not {names}"
             )

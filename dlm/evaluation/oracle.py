@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from dlm import config
+from dlm.data import build
 from dlm.data.corpora import known
 from dlm.objectives import Conditionals
 
@@ -22,11 +23,12 @@ def of_corpus(corpus: config.Corpus, length: int) -> Conditionals | None:
     windows begin within documents of another length."""
     if corpus.name != "markov":
         return None
-    options = dict(known.MARKOV | corpus.options)
+    options = build.options(corpus)
     if options.pop("length") % length:
         return None
     del options["documents"]
-    return markov(*known.markov_law(**options))
+    _, first, rows = known.markov_law(**options)
+    return markov(first, rows)
 
 
 def markov(first: Float[np.ndarray, " V"], rows: Float[np.ndarray, "V V"]) -> Conditionals:

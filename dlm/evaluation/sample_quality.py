@@ -120,9 +120,9 @@ def sampler_nll(
     how = Method(
         "path", path=sampler, tokens_per_call=tokens_per_call, entropy_budget=entropy_budget
     )
-    member = likelihood.Member(c.model, c.objective, params)
-    where = (np.arange(len(windows)), how, c.evaluation.batch_size, sharding.make_mesh(c))
-    own = likelihood.score_windows([member], vocab_size, windows, *where)["path"].estimate.value
+    scored = (windows, np.arange(len(windows)), how)
+    numbers = likelihood.score_windows([likelihood.Member(c, params)], vocab_size, *scored)
+    own = numbers["path"].estimate.value
     exact = oracle.of_corpus(c.corpus, length) if part == length else None
     if exact is None:
         return own, None

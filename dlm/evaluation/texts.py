@@ -23,7 +23,6 @@ from dlm.data.store import Store
 from dlm.errors import ArgumentError, DlmError
 from dlm.evaluation import likelihood, prompts, score
 from dlm.evaluation.likelihood import Member
-from dlm.model import sharding
 from dlm.runs.estimate import Estimate
 
 
@@ -58,16 +57,17 @@ def read(path: Path) -> list[str]:
 
 
 def score_each(
-    members: Sequence[Member], c: config.Config, store: Store, texts: Sequence[str], method: Method
+    members: Sequence[Member], store: Store, texts: Sequence[str], method: Method
 ) -> list[Estimate]:
     """An estimate for each text by itself; no end of document is added to its tokens.
 
     The standard error is over the windows of the text, NaN if it has only one. `members`: the model,
-    or several that are an ensemble; `c` is the config of the first.
+    or several that are an ensemble.
 
     Raises:
       DlmError: a text without tokens, or that the model cannot take.
     """
+    c = members[0].config
     pieces = [_cut(c, ids)[0] for ids in _encoded(store, texts)]
     for text, windows_of_text in zip(texts, pieces, strict=True):
         if not windows_of_text:
@@ -76,12 +76,12 @@ def score_each(
             )
     windows_of_all = [window for piece in pieces for window in piece]
     which = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
-    scored = _score(members, c, store, windows_of_all, which, method)
+    scored = _score(members, store, windows_of_all, which, method)
     return [scored.estimate(np.flatnonzero(which == i)) for i in range(len(pieces))]
 
 
 def score_together(
-    members: Sequence[Member], c: config.Config, store: Store, texts: Sequence[str], method: Method
+    members: Sequence[Member], store: Store, texts: Sequence[str], method: Method
 ) -> TextScore:
     """One score of all texts together: documents, each with its end, one after another in windows.
 
@@ -91,7 +91,7 @@ def score_together(
     Raises:
       DlmError: texts without tokens, or that the model cannot take.
     """
-    encoded, tokenizer = _encoded(store, texts), store.tokenizer
+    c, encoded, tokenizer = members[0].config, _encoded(store, texts), store.tokenizer
     if tokenizer is not None:
         encoded = [np.append(ids, tokenizer.eod) for ids in encoded]
     tokens = np.concatenate([np.zeros(0, np.int32), *encoded]).astype(np.int32)
@@ -102,7 +102,7 @@ def score_together(
     content = np.array([first.setdefault(text, i) for i, text in enumerate(texts)])
     offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in encoded])])
     documents = content[windows.window_documents(offsets, c.data.seq_len, len(pieces))]
-    scored = _score(members, c, store, pieces, documents, method)
+    scored = _score(members, store, pieces, documents, method)
     estimate = scored.estimate(np.arange(len(pieces)))
     sizes = np.array([len(text.encode()) for text in texts])
     trip, bits = None, None
@@ -157,21 +157,19 @@ class _Scored(NamedTuple):
 
 def _score(
     members: Sequence[Member],
-    c: config.Config,
     store: Store,
     pieces: Sequence[np.ndarray],
     documents: Int[np.ndarray, " n"],
     method: Method,
 ) -> _Scored:
     """Scores windows in order; those of one length are scored together."""
-    mesh, lengths = sharding.make_mesh(c), np.array([len(piece) for piece in pieces])
+    lengths = np.array([len(piece) for piece in pieces])
     nats, variance, kind, sampler = np.zeros(len(pieces)), np.zeros(len(pieces)), "", ""
     for length in np.unique(lengths):
         rows = np.flatnonzero(lengths == length)
         stacked = np.stack([pieces[i] for i in rows.tolist()]).astype(np.int32)
-        where = (method, c.evaluation.batch_size, mesh)
         numbers = likelihood.score_windows(
-            members, store.vocab_size, stacked, documents[rows], *where
+            members, store.vocab_size, stacked, documents[rows], method
         )
         first = next(iter(numbers.values()))
         nats[rows], variance[rows] = first.nats, first.mc_variance

@@ -116,11 +116,12 @@ def fit_table(
         return (first, how) if kept is None else fit_table(kept, law_name, **same)
     options: dict[str, Any] = {"loss": loss, "starts": starts}
     in_print = published.of(table.source)
-    decays = set(law.names) - set(CHINCHILLA)
+    decays = set(law.names) - {*CHINCHILLA, "phi"}
     if fixed:
         return fits.fit(law, table, fixed=fixed, **options), f"with {listed(fixed)} given"
     if steps == "two" and decays:
         tied = "chinchilla-tied" if "beta" in law.ties or "beta" in law.names else "chinchilla"
+        tied = "chinchilla-looped" if law.looped else tied
         fitted = fits.two_step(law, named(tied), table, **options)
         rows = len(fitted.first.table) if fitted.first is not None else 0
         return fitted, f"in two steps; step one, {tied}, on {rows} runs of one epoch"
@@ -233,7 +234,7 @@ def _basin(fit: Fit) -> Basin | None:
     if known is None or fit.law.name != known.law or set(fit.free) != set(known.coefficients):
         return None
     values = fit.fixed | known.coefficients
-    predicted = fit.law.predict(values, fit.table.N, fit.table.D, fit.table.U)
+    predicted = fit.law.predict(values, *fit.table.columns)
     loss = fit.table.loss
     r2 = 1 - ((loss - predicted) ** 2).sum() / ((loss - loss.mean()) ** 2).sum()
     p = fits.problem(fit)

@@ -21,7 +21,7 @@ from dlm.errors import DlmError, nearest
 from dlm.laws import advice, analysis, holdout, intervals, law_files, own_runs, stages
 from dlm.laws import table as tables
 from dlm.laws.critical import Constants, Fitted
-from dlm.laws.fits import Fit
+from dlm.laws.fits import Fit, cautions
 from dlm.laws.forms import law as named
 from dlm.laws.holdout import Prediction
 from dlm.laws.published import PUBLISHED_LAWS, PublishedLaws
@@ -95,6 +95,7 @@ def read(
         notes += [f"{name}: {len(t.excluded)} runs left out"] if t.excluded else []
         fits[name], predicted = fit(t, law, resamples, seed, tell)
         predictions |= {} if predicted is None else {name: predicted}
+        notes += [f"{name}: {note}" for note in cautions(fits[name])]
     spread = advice.spread_of_runs(list(fits.values()))
     return Laws(
         path.name, str(path), dict(fits), spread, predictions, tuple(dict.fromkeys(notes)),

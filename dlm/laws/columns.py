@@ -36,6 +36,11 @@ NAMES: dict[str, tuple[str, ...]] = {
         *("totalflop", "compute", "trainingcompute"),
     ),
     "budget": ("budget", "flopbudget", "flopsbudget", "isoflopbudget", "computebudget"),
+    "loops": (
+        *("loops", "nloops", "numloops", "modelloops", "loopcount", "recurrences", "nrecurrences"),
+        *("numrecurrences", "recurrencecount"),
+    ),
+    "looped_params": ("loopedparams", "loopedparameters", "recurrentparams", "nrec"),
     "run": ("run", "runid"),
     "name": ("name", "runname"),
     "source": ("source",),

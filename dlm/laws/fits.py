@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dlm.errors import DlmError
-from dlm.laws.forms import Law
+from dlm.laws.forms import LAWS, Law
 from dlm.laws.problem import EXACT, ROUGH, Problem
 from dlm.laws.robust_loss import HUBER, RobustLoss
 from dlm.laws.table import Ranges, Table
@@ -55,7 +55,7 @@ class Fit:
 
     @functools.cached_property
     def predicted(self) -> np.ndarray:
-        return self.predict(self.table.N, self.table.D, self.table.U)
+        return self.predict(*self.table.columns)
 
     @property
     def residuals(self) -> np.ndarray:
@@ -68,8 +68,9 @@ class Fit:
         loss = self.table.loss
         return float(1 - ((loss - self.predicted) ** 2).sum() / ((loss - loss.mean()) ** 2).sum())
 
-    def predict(self, params: Any, tokens: Any, unique: Any) -> np.ndarray:
-        return self.law.predict(self.coefficients, params, tokens, unique)
+    def predict(self, *columns: Any) -> np.ndarray:
+        """The loss of runs of these params, tokens, unique tokens, maybe loops: as `Law.predict`."""
+        return self.law.predict(self.coefficients, *columns)
 
     @property
     def ranges(self) -> Ranges:
@@ -78,6 +79,18 @@ class Fit:
     @property
     def max_epochs(self) -> float:
         return float(self.table.epochs.max())
+
+
+def cautions(fit: Fit) -> list[str]:
+    """What the law makes of runs of several loops: nothing if it does not know them."""
+    loops = np.unique(fit.table.loops)
+    if len(loops) < 2:
+        return []
+    span = f"runs of {loops[0]:g} to {loops[-1]:g} loops"
+    if fit.law.looped:
+        return [f"{span}; optima and crossings are of models of one loop"]
+    known = " and ".join(law.name for law in LAWS.values() if law.looped)
+    return [f"{span} are fitted as if loops changed nothing; {known} know them"]
 
 
 def problem(fit: Fit, **changes: Any) -> Problem:
@@ -106,7 +119,7 @@ def fit(
     Raises:
       DlmError: the table cannot determine the law, whatever its losses are.
     """
-    fixed = dict(fixed or {})
+    fixed = _held(law, table) | dict(fixed or {})
     free = tuple(name for name in law.names if name not in fixed)
     check(law, table, free)
     p = Problem(law, table, loss, free, fixed)
@@ -128,6 +141,12 @@ def fit(
         minima=minima,
         first=first,
     )
+
+
+def _held(law: Law, table: Table) -> dict[str, float]:
+    """The coefficients that no fit changes: a count of the typical run, to one digit."""
+    held = [(c.name, np.log(getattr(table, c.held_at))) for c in law.coefficients if c.held_at]
+    return {name: float(f"{np.exp(logs.mean()):.0e}") for name, logs in held if len(logs)}
 
 
 def check(law: Law, table: Table, free: tuple[str, ...]) -> None:
@@ -153,11 +172,16 @@ def check(law: Law, table: Table, free: tuple[str, ...]) -> None:
         )
     if len(np.unique(np.round(np.log(table.D), 6))) < 2:
         raise DlmError(f"{where}: every run has {table.D[0]:,.0f} tokens: beta is not identifiable")
-    repeats = {"R_D", "k_D", "p_D", "K", "kappa"} & set(free)
+    repeats = {"R_D", "k_D", "p_D", "K", "kappa", "growth"} & set(free)
     if repeats and table.epochs.max() < 1.0 + 1e-6:
         raise DlmError(
             f"{where}: every run has one epoch, so {', '.join(sorted(repeats))} are not "
             "identifiable; use --law chinchilla, or add runs that repeat their data"
+        )
+    if "growth" in free and "U_0" in law.names and len(np.unique(np.round(np.log(table.U), 6))) < 2:
+        raise DlmError(
+            f"{where}: every run has {table.U[0]:,.0f} unique tokens: growth is not identifiable; use "
+            "--law data-constrained"
         )
     if table.groups <= len(free):
         raise DlmError(

@@ -2,14 +2,13 @@
 
 Each law is its formula, a function of coefficients `c` and of N parameters, D training tokens and U
 unique tokens, written in NumPy and differentiated as it stands (`dlm.laws.dual`). All coefficients
-are positive. D/U is the number of epochs; U and D are raw tokens.
-
-Sources: Hoffmann et al. 2022, arXiv 2203.15556 (equation 2); Muennighoff et al. 2023, arXiv
-2305.16264 (section 3 and appendix A); Prabhudesai et al. 2025, arXiv 2507.15857 (section 2.3).
+are positive. D/U is the number of epochs; U and D are raw tokens. A looped law counts a model whose
+layers run r times as one of more parameters (`effective_size`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -30,9 +29,10 @@ class Coefficient:
     """`start`: the range that starts are drawn from; of an amplitude, as a share of the mean loss.
 
     `centre` makes an amplitude well-conditioned: A/N^alpha is fitted by its value at the typical
-    run, so `(("N", "alpha"),)` says A = (that value) * N0^alpha with N0 the geometric mean.
-    `max_interval_ratio`: a coefficient is identified if its interval's ends differ by at most this
-    factor.
+    run, so `(("N", "alpha"),)` says A = (that value) * N0^alpha with N0 the geometric mean; the power
+    may be a number. `max_interval_ratio`: a coefficient is identified if its interval's ends differ
+    by at most this factor. `held_at`: a count, N or U; the coefficient is never fitted, but held at
+    the typical run's, to one digit.
     """
 
     name: str
@@ -40,8 +40,9 @@ class Coefficient:
     start: tuple[float, float]
     limits: tuple[float, float]
     max_interval_ratio: float = 10.0
-    centre: tuple[tuple[str, str], ...] = ()
+    centre: tuple[tuple[str, str | float], ...] = ()
     amplitude: bool = False
+    held_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,48 @@ class Law:
         numbers = {k: np.float64(v) if isinstance(v, int | float) else v for k, v in values.items()}
         return SimpleNamespace(**numbers, **{name: numbers[to] for name, to in self.ties.items()})
 
-    def predict(self, values: Mapping[str, Any], params: Any, tokens: Any, unique: Any) -> Any:
-        """Loss in nats per token; the arrays broadcast against each other."""
+    @property
+    def looped(self) -> bool:
+        """Whether the law knows loops; the others predict as if loops changed nothing."""
+        return "phi" in self.names
+
+    def predict(
+        self,
+        values: Mapping[str, Any],
+        params: Any,
+        tokens: Any,
+        unique: Any,
+        loops: Any = 1.0,
+        share: Any = 1.0,
+    ) -> Any:
+        """Loss in nats per token; the arrays broadcast against each other.
+
+        `loops`: how often the layers run; `share`: of the parameters, those that are in the loop.
+        """
+        c = self.complete(values)
         with np.errstate(all="ignore"):
-            return self.loss(self.complete(values), params, tokens, unique)
+            N = effective_size(c, params, loops, share) if self.looped else params
+            return self.loss(c, N, tokens, unique)
 
 
 # --- the pieces ---------------------------------------------------------------------------------
+
+
+def effective_size(c: Any, N: Any, loops: Any, share: Any) -> Any:
+    """N_once + r^phi N_looped: the parameters that a model of r loops is worth (2604.21106)."""
+    return N * (1.0 + share * (loops**c.phi - 1.0))
+
+
+def repetitions(c: Any, N: Any, U: Any) -> Any:
+    """R_D of a run: that of the law, times `growth` for each tenfold of U over U_0, or N over N_0.
+
+    The power of U is what Yan et al. prove for linear regression on Zipf-distributed data: the worth
+    at which repetition saturates is of the order of a power of the unique examples.
+    """
+    if not hasattr(c, "growth"):
+        return c.R_D
+    tenfolds = np.log(U / c.U_0 if hasattr(c, "U_0") else N / c.N_0) / np.log(10.0)
+    return c.R_D * c.growth**tenfolds
 
 
 def matched_parameters(c: Any, U: Any) -> Any:
@@ -128,6 +164,15 @@ def _overfit(c: Any, N: Any, D: Any, U: Any) -> Any:
     return _repeated(saturating, "R_D", "R_N")(c, N, D, U) + c.K * (N / U) ** c.gamma * extra
 
 
+def _overfit_one(c: Any, N: Any, D: Any, U: Any) -> Any:
+    return _fresh(c, N, D, U) + c.K * np.sqrt(N / U * np.maximum(D / U - 1.0, 0.0))
+
+
+def _growing(c: Any, N: Any, D: Any, U: Any) -> Any:
+    grown = SimpleNamespace(**vars(c) | {"R_D": repetitions(c, N, U)})
+    return _repeated(saturating, "R_D", "R_N")(grown, N, D, U)
+
+
 def _one_size(c: Any, N: Any, D: Any, U: Any) -> Any:
     return c.E + c.B / saturating(U, D, c.R_D) ** c.beta
 
@@ -165,12 +210,23 @@ K = Coefficient(
     centre=(("U/N", "gamma"), ("U/D", "kappa")),
     amplitude=True,
 )
+K_ONE = dataclasses.replace(
+    K, meaning="over-fitting", max_interval_ratio=3.0, centre=(("U/N", 0.5), ("U/D", 0.5))
+)
 GAMMA = Coefficient(
     "gamma", "exponent of parameters per unique token", (0.1, 2.0), (0.01, 6.0), 2.0
 )
 KAPPA = Coefficient("kappa", "exponent of repetitions", (0.2, 2.0), (0.01, 6.0), 2.0)
 
+GROWTH = Coefficient("growth", "factor of R_D for each tenfold", (0.4, 5.0), (0.01, 100.0), 3.0)
+U_0 = Coefficient("U_0", "unique tokens at which R_D holds", (1.0, 1.0), (1.0, 1e30), held_at="U")
+N_0 = Coefficient("N_0", "parameters at which R_D holds", (1.0, 1.0), (1.0, 1e30), held_at="N")
+PHI = Coefficient("phi", "exponent at which loops add size", (0.1, 1.5), (1e-3, 5.0), 2.0)
+
 MUENNIGHOFF = "Muennighoff et al. 2023, arXiv 2305.16264, equation 5 and appendix A"
+YAN = "this project: the simplest form in which, as in Yan et al. 2025, arXiv 2511.13421, larger data "
+YAN += "can be repeated more; the paper has no law of the loss"
+SCHWETHELM = "Schwethelm et al. 2026, arXiv 2604.21106: phi = 0.46"
 REPEATED = "L = E + A/N'^alpha + B/D'^beta, D' = U(1 + R_D(1 - exp(-(D/U - 1)/R_D))), "
 REPEATED += "N' = U_N(1 + R_N(1 - exp(-(N/U_N - 1)/R_N))), U_N = min(N, N_opt(U))"
 
@@ -242,6 +298,44 @@ LAWS: dict[str, Law] = {
             "this project: AR's loss rises with repetition, which data-constrained cannot",
             (E, A, B, ALPHA, BETA, R_D, R_N, K, GAMMA, KAPPA),
             _overfit,
+        ),
+        Law(
+            "over-fitting-one",
+            "L = E + A/N^alpha + B/D^beta + K sqrt(N/U (D/U - 1))",
+            "Lovelace et al. 2026, arXiv 2605.01640, who add P (D/U - 1)^delta (N/U)^kappa: with both "
+            "exponents 1/2, which predict runs held out best of those tried (docs/laws.md)",
+            (E, A, B, ALPHA, BETA, K_ONE),
+            _overfit_one,
+        ),
+        Law(
+            "data-growth",
+            "as data-constrained, with R_D growth^log10(U/U_0) in place of R_D: the exponent of U is "
+            "log10 growth, and growth = 1 is data-constrained",
+            YAN,
+            (E, A, B, ALPHA, BETA, R_D, R_N, GROWTH, U_0),
+            _growing,
+        ),
+        Law(
+            "size-growth",
+            "as data-constrained, with R_D growth^log10(N/N_0) in place of R_D: the exponent of N is "
+            "log10 growth, and growth = 1 is data-constrained",
+            YAN,
+            (E, A, B, ALPHA, BETA, R_D, R_N, GROWTH, N_0),
+            _growing,
+        ),
+        Law(
+            "chinchilla-looped",
+            "as chinchilla, with N_once + r^phi N_looped in place of N: N r^phi if all layers loop",
+            SCHWETHELM,
+            (E, A, B, ALPHA, BETA, PHI),
+            _fresh,
+        ),
+        Law(
+            "data-constrained-looped",
+            "as data-constrained, with N_once + r^phi N_looped in place of N",
+            f"{SCHWETHELM}; {MUENNIGHOFF}",
+            (E, A, B, ALPHA, BETA, R_D, R_N, PHI),
+            _repeated(saturating, "R_D", "R_N"),
         ),
         Law(
             "one-size",

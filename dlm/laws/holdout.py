@@ -70,7 +70,7 @@ def holdout(table: Table, make: Callable[[Table], Fit], axis: str, cut: float) -
         fit = make(table.only(below))
     except DlmError as error:
         raise DlmError(f"--holdout {axis}={cut:g}, the runs below it: {error}") from None
-    error = np.log(fit.predict(above.N, above.D, above.U)) - np.log(above.loss)
+    error = np.log(fit.predict(*above.columns)) - np.log(above.loss)
     stderr = error.std(ddof=1) / np.sqrt(len(error)) if len(error) > 1 else np.nan
     return Prediction(
         law=fit.law.name,

@@ -101,6 +101,8 @@ def gather(
             gathered.notes.append(f"{label}: {gaps}")
         about = {"family": family, "group": run, "label": label, "source": ""}
         about |= {"params": record["params"], "unique_tokens": unique}
+        about |= {"loops": record["loops"] or 1.0}  # an older run has no such setting
+        about |= {"looped_params": record["params_non_embedding"] or record["params"]}
         gathered.rows += [
             about | {"tokens": tokens, "loss": loss, "flops": flops}
             for tokens, loss, flops in later

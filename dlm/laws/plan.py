@@ -59,6 +59,8 @@ def plan(
             "budget: give one of --hours (with --device), --flops, or --loss, the loss to reach"
         )
     _check_range("loss", loss, 20, "nats per token; of a perplexity give the natural logarithm")
+    if device_count < 1:
+        raise DlmError(f"device_count={device_count}: must be a whole number from 1")
     _check_range("hours", hours, devices.MOST_HOURS, "wall-clock hours")
     _check_range("mfu", mfu, 1, "the share of the peak that training reaches")
     if hours and device is None:

@@ -51,7 +51,8 @@ class Problem:
     def _shift(self, c: Coefficient, values: Mapping[str, Any]) -> Any:
         """log of the coefficient minus its coordinate."""
         named = dict(values) | {name: values[to] for name, to in self.law.ties.items()}
-        return sum(named[power] * self.typical[column] for column, power in c.centre)
+        powers = ((col, named[p] if isinstance(p, str) else p) for col, p in c.centre)
+        return sum(power * self.typical[column] for column, power in powers)
 
     def values(self, x: np.ndarray, members: np.ndarray, *, dual: bool) -> dict[str, Any]:
         """Coefficients [M, 1], as duals or as arrays."""
@@ -119,8 +120,8 @@ class Problem:
         return run
 
     @property
-    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.table.N, self.table.D, self.table.U
+    def columns(self) -> tuple[np.ndarray, ...]:
+        return self.table.columns
 
     def _logarithms(self, x: np.ndarray, members: np.ndarray, *columns: Any) -> tuple[Any, Any]:
         """log L [M, R], and its derivatives by the coordinates [M, P, R]."""
@@ -150,10 +151,13 @@ class Problem:
             f = np.where(np.isfinite(f), self.objective(weights)(x, np.arange(len(x)))[0], np.inf)
         return x, f * self.unit
 
-    def jacobian(self, x: np.ndarray, N: Any, D: Any, U: Any) -> tuple[np.ndarray, np.ndarray]:
-        """log L at runs [R], and its derivatives by the coordinates x [P]: [R] and [R, P]."""
+    def jacobian(self, x: np.ndarray, *columns: Any) -> tuple[np.ndarray, np.ndarray]:
+        """log L at runs [R], and its derivatives by the coordinates x [P]: [R] and [R, P].
+
+        `columns`: N, D and U of the runs, and maybe loops and share, as `Law.predict` takes them.
+        """
         with np.errstate(all="ignore"):
-            log, J = self._logarithms(x[None], np.zeros(1, int), N, D, U)
+            log, J = self._logarithms(x[None], np.zeros(1, int), *columns)
         return log[0], J[0].T
 
     def logarithm(self, x: np.ndarray, name: str) -> np.ndarray:
@@ -162,7 +166,7 @@ class Problem:
         slopes[self.free.index(name)] = 1.0
         values = self.values(x[None], np.zeros(1, int), dual=False)
         for column, power in self.law.coefficient(name).centre:
-            tied = self.law.ties.get(power, power)
+            tied = self.law.ties.get(power, power) if isinstance(power, str) else ""
             if tied in self.free:  # log A = coordinate + alpha log N0, by log alpha
                 at = float(values[tied].ravel()[0])
                 slopes[self.free.index(tied)] += at * self.typical[column]

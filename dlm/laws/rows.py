@@ -21,7 +21,10 @@ UNFINISHED = (
 )  # first words: out of memory, node fail, not finished, in progress
 BLANK = ("", "-", "--", "–", "—", "na", "n/a", "none", "null", "<na>", "?")
 FEW = 12  # words that a column of families has at most
-NUMBERS = ("params", "tokens", "unique_tokens", "epochs", "loss", "flops", "budget")
+NUMBERS = (
+    *("params", "tokens", "unique_tokens", "epochs", "loss", "flops", "budget", "loops"),
+    "looped_params",
+)
 INDEX = ("", "unnamed0", "index", "indexlevel0")  # plain titles of a column that numbers the rows
 
 
@@ -30,7 +33,7 @@ class Gathered:
     """Runs as rows of one form; `excluded`: family, label and reason of each row left out.
 
     Each row has params, tokens, unique_tokens, loss, flops (numbers), family, group, label, source, and
-    maybe budget (a number).
+    maybe budget, loops and looped_params (numbers).
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -55,7 +58,7 @@ def gather(sheet: Sheet, chosen: Mapping[str, str]) -> Gathered:
     numbers = [places[m] for m in NUMBERS if m in places]
     others = [i for i in _content_columns(sheet) if i not in numbers]
     keys = []  # what two rows of one run agree in
-    assumed = {"unique_tokens": 0, "flops": 0}
+    assumed = {"unique_tokens": 0, "flops": 0, "loops": 0}
     for place, cells in sheet.rows:
         words = {m: text(cells[i]) for m, i in places.items() if m not in NUMBERS}
         values, reason = _numbers(sheet, place, cells, places, comma)
@@ -70,7 +73,10 @@ def gather(sheet: Sheet, chosen: Mapping[str, str]) -> Gathered:
         for name, count in assumed.items():
             assumed[name] = count + (name not in values)
         values.setdefault("unique_tokens", values["tokens"])
-        values.setdefault("flops", 6 * values["params"] * values["tokens"])
+        values.setdefault("loops", 1.0)
+        looped = values.setdefault("looped_params", values["params"])
+        passed = values["params"] + (values["loops"] - 1) * looped  # parameters that a token passes
+        values.setdefault("flops", 6 * passed * values["tokens"])
         about = {"family": family, "source": words.get("source", ""), "label": own or str(place)}
         gathered.rows.append(values | about | {"group": _group(words, values, place)})
         keys.append((*values.values(), *(text(cells[i]) for i in others)))
@@ -275,6 +281,7 @@ def _notes(
     for meaning, titles, how in (
         ("unique_tokens", ("unique_tokens", "epochs"), "one epoch"),
         ("flops", ("flops",), "6 x params x tokens"),
+        ("loops", ("loops",), "1"),
     ):
         if assumed[meaning] and not places.keys().isdisjoint(titles):
             notes.append(

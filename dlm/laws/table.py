@@ -3,7 +3,8 @@
 Columns: params (N), tokens (D, all that were trained on, repeats included), unique_tokens (U, or else
 epochs), loss (nats per token, natural logarithm); optional: family, flops, run or else name (rows
 that share it are one run's checkpoints, and are resampled together), source, status, budget (a
-number that the rows of one isoFLOP curve share). All counts are raw counts. `dlm.laws.columns` has
+number that the rows of one isoFLOP curve share), loops (how often the layers run, 1) and looped_params
+(the parameters that loop, all). All counts are raw counts. `dlm.laws.columns` has
 the other names under which these are known.
 """
 
@@ -49,6 +50,8 @@ class Table:
     U: np.ndarray
     loss: np.ndarray
     flops: np.ndarray
+    loops: np.ndarray  # how often the layers run
+    share: np.ndarray  # of the parameters, those that loop
     group: np.ndarray
     labels: tuple[str, ...]
     source: str  # the common prefix of the source column, or ""
@@ -63,6 +66,11 @@ class Table:
     @property
     def epochs(self) -> np.ndarray:
         return self.D / self.U
+
+    @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """N, D, U, loops and share of the runs, as a law's prediction takes them."""
+        return self.N, self.D, self.U, self.loops, self.share
 
     @property
     def groups(self) -> int:
@@ -86,7 +94,8 @@ class Table:
         """Keeps the rows of a mask [R]; `why` is the reason listed for each row left out."""
         rows = np.asarray(rows, bool)
         left = tuple((self.labels[i], why) for i in np.flatnonzero(~rows)) if why else ()
-        picked = {k: getattr(self, k)[rows] for k in ("N", "D", "U", "loss", "flops", "group")}
+        each = ("N", "D", "U", "loss", "flops", "loops", "share", "group")
+        picked: dict[str, Any] = {k: getattr(self, k)[rows] for k in each}
         picked["budget"] = None if self.budget is None else self.budget[rows]
         labels = tuple(np.array(self.labels, object)[rows])
         return dataclasses.replace(self, **picked, labels=labels, excluded=self.excluded + left)
@@ -104,9 +113,12 @@ def make(
     flops: Any = None,
     labels: Any = None,
     source: str = "",
+    loops: Any = None,
+    looped_params: Any = None,
     raw: bool = False,
 ) -> Table:
-    """Makes a table from arrays; `run` groups rows, flops default to 6ND. `raw`: skip unit checks.
+    """Makes a table from arrays; `run` groups rows, `raw` skips unit checks. FLOPs default to 6ND, the
+    parameters that loop counted once for each loop.
 
     Raises:
       DlmError: a number that cannot be one, or a mix of units.
@@ -121,7 +133,18 @@ def make(
             raise DlmError(f"{where[i]}: {column}={values[i]:g}: must be a positive number")
         if not raw:
             units.counts(name, column, values)
-    C = 6 * N * D if flops is None else np.array(flops, float).ravel()
+    r = np.ones(len(N)) if loops is None else np.array(loops, float).ravel()
+    looped = N if looped_params is None else np.array(looped_params, float).ravel()
+    for i in np.flatnonzero(~(np.isfinite(r) & (r >= 1))):
+        raise DlmError(
+            f"{where[i]}: loops={r[i]:g}: must be 1 or more, as the layers run once at least"
+        )
+    for i in np.flatnonzero(~((looped > 0) & (looped <= N))):
+        raise DlmError(
+            f"{where[i]}: looped_params={looped[i]:g}: must be from 1 to params={N[i]:g}"
+        )
+    passed = N + (r - 1) * looped  # the parameters that a token passes
+    C = 6 * passed * D if flops is None else np.array(flops, float).ravel()
     for i in np.flatnonzero(~(np.isfinite(C) & (C > 0))):
         raise DlmError(f"{where[i]}: flops={C[i]:g}: must be a positive number")
     for i in np.flatnonzero(~((L > 0) & (L < units.LARGEST_LOSS))):
@@ -136,7 +159,11 @@ def make(
         )
     notes: list[str] = []
     if not raw:
-        notes = [*units.ratios(name, N, D, U), *units.losses(L), *units.flops(name, C, N, D, where)]
+        notes = [
+            *units.ratios(name, N, D, U),
+            *units.losses(L),
+            *units.flops(name, C, passed, D, where),
+        ]
     groups = np.array(named if run is None else [str(v) for v in run])
     return Table(
         name=name,
@@ -146,6 +173,8 @@ def make(
         U=np.minimum(U, D),
         loss=L,
         flops=C,
+        loops=r,
+        share=looped / N,
         group=np.unique(groups, return_inverse=True)[1],
         labels=tuple(named),
         source=source,
@@ -300,6 +329,8 @@ def _tables(name: str, gathered: Gathered, raw: bool = False) -> list[Table]:
             flops=[row["flops"] for row in part],
             labels=[row["label"] for row in part],
             source=sources.pop() if len(sources) == 1 else "",
+            loops=[row.get("loops", 1.0) for row in part],
+            looped_params=[row.get("looped_params", row["params"]) for row in part],
             raw=raw,
         )
         gone = [

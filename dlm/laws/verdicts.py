@@ -42,6 +42,7 @@ class Suggestion:
     params: float
     unique_tokens: float
     epochs: float
+    loops: float
     shrinks: float  # 0.5: to half
 
 
@@ -58,8 +59,13 @@ def _verdict(fit: Fit, p: Profile) -> Verdict:
         low, high = interval(fit.samples[p.name], widened(LEVEL, fit))
         at = (0.0 if low < 1.01 * c.limits[0] else low), high
         boot = (at[0], math.inf if high > 0.99 * c.limits[1] else high)
+    if same_loops := p.name == "phi" and not np.ptp(fit.table.loops):
+        boot = (0.0, math.inf)  # no resample moves it from where it starts
     low, high = deciding(fit, (p.low, p.high), boot)
     reason = _loose(low, high, c.max_interval_ratio)
+    if same_loops:
+        r = fit.table.loops[0]
+        reason = f"every run has {r:g} loop{'s' if r > 1 else ''}, so no run tells it"
     flag = ""
     if p.name == "R_D" and value > fit.max_epochs:
         flag = f"extrapolated: beyond the largest epoch count trained ({number(fit.max_epochs)})"
@@ -129,9 +135,9 @@ def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:
     """Suggests the runs that would narrow a coefficient most, by the information of the Jacobian.
 
     Candidates: the sizes and unique tokens trained, and those four times as large or as small, at
-    1 to four times the largest epoch count. Each is judged alone (c-optimality with a weak prior
-    of one nat on each log coefficient), for the noise of this table. A coefficient without an end
-    is taken at its other end, as at its limit no run could tell.
+    1 to four times the largest epoch count, for a looped law with 1 to 8 loops. Each is judged alone
+    (c-optimality with a weak prior of one nat on each log coefficient), for the noise of this table.
+    A coefficient without an end is taken at its other end, as at its limit no run could tell.
     """
     values = dict(fit.coefficients)
     if math.isinf(verdict.high) != (verdict.low <= 0):
@@ -145,8 +151,10 @@ def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:
     sizes = _ladder(fit.table.N) if "A" in fit.law.names else np.unique(fit.table.N)
     unique = _ladder(fit.table.U)
     epochs = np.geomspace(1, 4 * max(fit.max_epochs, 4), 8)
-    N, U, epoch = (g.ravel() for g in np.meshgrid(sizes, unique, epochs, indexing="ij"))
-    j = _known(p.jacobian(x, N, U * epoch, U)[1])
+    loops = [1.0, 2.0, 4.0, 8.0] if fit.law.looped else [1.0]
+    axes = np.meshgrid(sizes, unique, epochs, loops, indexing="ij")
+    N, U, epoch, r = (axis.ravel() for axis in axes)
+    j = _known(p.jacobian(x, N, U * epoch, U, r, np.median(fit.table.share))[1])
     before = towards @ covariance @ towards
     spread = noise**2 + np.einsum("mi,ij,mj->m", j, covariance, j)
     gain = (j @ covariance @ towards) ** 2 / spread
@@ -154,7 +162,7 @@ def suggest(fit: Fit, verdict: Verdict, count: int = 3) -> list[Suggestion]:
     for i in np.argsort(-gain, kind="stable")[:count]:
         left = float(1 - gain[i] / before)
         suggestions.append(
-            Suggestion(verdict.name, float(N[i]), float(U[i]), float(epoch[i]), left)
+            Suggestion(verdict.name, float(N[i]), float(U[i]), float(epoch[i]), float(r[i]), left)
         )
     return suggestions
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dlm.errors import DlmError
 from dlm.format import between, latex, latex_number, number, sentence
-from dlm.laws import intervals, verdicts, worth
+from dlm.laws import fits, intervals, verdicts, worth
 from dlm.laws.analysis import NATS, Analysis, Basin, listed
 from dlm.laws.holdout import Prediction
 from dlm.laws.optimum import Exponent
@@ -27,9 +27,15 @@ def coefficient_rows(a: Analysis) -> list[list[str]]:
             row = _row(known[name])
             rows.append([*row[:-1], f"step one: {row[-1]}"])
         else:
-            why = f"tied to {a.fit.first.law.ties[name]}" if a.fit.first else "given"
-            rows.append([name, number(value), "-", "-", why])
+            rows.append([name, number(value), "-", "-", _why_fixed(a, name)])
     return rows
+
+
+def _why_fixed(a: Analysis, name: str) -> str:
+    law, first = a.fit.law, a.fit.first
+    if held_at := law.coefficient(name).held_at:
+        return f"the unit of {held_at}, not fitted"
+    return f"tied to {first.law.ties[name]}" if first else "given"
 
 
 def _row(v: Verdict) -> list[str]:
@@ -49,7 +55,7 @@ def sentences(a: Analysis) -> list[str]:
         f"{number(fit.objective, 8)}, R2 {fit.r2:.4f}. Sizes {sizes}, unique tokens {unique}, epochs "
         f"{epochs}."
     ]
-    texts += [f"Note: {note}." for note in t.notes]
+    texts += [f"Note: {note}." for note in (*t.notes, *fits.cautions(fit))]
     if drawn := len(next(iter(fit.samples.values()), ())):
         few = f", not the {fit.requested_resamples:,} requested, as the table has {len(t):,} rows"
         texts.append(
@@ -82,7 +88,8 @@ def sentences(a: Analysis) -> list[str]:
                 continue
             texts.append(
                 f"To narrow {s.name}, add a run of N = {number(s.params, 3)}, U = "
-                f"{number(s.unique_tokens, 3)}, {number(s.epochs, 3)} epochs. Of the runs considered "
+                f"{number(s.unique_tokens, 3)}, {number(s.epochs, 3)} epochs"
+                f"{f', loops {s.loops:g}' if fit.law.looped else ''}. Of the runs considered "
                 f"it tells most: the variance of log {s.name} falls to {s.shrinks:.0%}."
             )
     else:
@@ -94,7 +101,7 @@ def sentences(a: Analysis) -> list[str]:
             "each resample; the profiles take step one as known, and are too narrow."
         )
     texts += [f"{v.name} is {v.flag}." for v in a.verdicts if v.flag]
-    texts += _worth(a)
+    texts += [*_worth(a), *_growth(a)]
     if a.exponents:
         texts.append(_exponents(a.exponents))
     texts += [_prediction(p) for p in a.predictions]
@@ -160,14 +167,14 @@ def _compare(a: Analysis, b: Basin) -> list[str]:
 def _worth(a: Analysis) -> list[str]:
     fit = a.fit
     try:
-        half, low, high = worth.half_life(fit)
+        N, U = float(np.exp(np.log(fit.table.N).mean())), float(np.exp(np.log(fit.table.U).mean()))
+        half, low, high = worth.half_life(fit, N, U)
     except DlmError:
         return []
     name = next(n for n in ("R_D", "k_D", "p_D") if n in fit.law.names)
     verdict = next((v for v in a.verdicts if v.name == name), None)
     if verdict is not None and not verdict.identified:
         return []
-    N, U = float(np.exp(np.log(fit.table.N).mean())), float(np.exp(np.log(fit.table.U).mean()))
     free = worth.epochs_within(fit, N, U, NATS)
     around = "" if math.isnan(low) else f" (90% {between(low, high)})"
     return [
@@ -175,6 +182,16 @@ def _worth(a: Analysis) -> list[str]:
         f"and U = {number(U, 3)}, repeating costs less than {NATS:g} nats per token against fresh "
         f"data up to {number(free, 3)} epochs."
     ]
+
+
+def _growth(a: Analysis) -> list[str]:
+    """The power at which R_D grows, if the runs tell it."""
+    v = next((v for v in a.verdicts if v.name == "growth" and v.identified), None)
+    if v is None:
+        return []
+    power, low, high = (math.log10(value) for value in (v.value, v.low, v.high))
+    axis = "U" if "U_0" in a.fit.law.names else "N"
+    return [f"R_D goes as {axis}^{power:.2f} (90% {low:.2f} to {high:.2f}); 0 is data-constrained."]
 
 
 def _exponents(exponents: tuple[Exponent, ...]) -> str:
@@ -284,6 +301,7 @@ def _open(low: Any, high: Any) -> str:
 
 
 SYMBOLS = {"alpha": r"\alpha", "beta": r"\beta", "R_D": "R_D^*", "R_N": "R_N^*", "gamma": r"\gamma"}
+SYMBOLS |= {"phi": r"\varphi", "growth": r"\mathrm{growth}"}
 
 
 def as_latex(analyses: list[Analysis]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from dlm.errors import DlmError
 from dlm.laws.critical import Fitted, optimal
 from dlm.laws.fits import LEVEL
+from dlm.laws.forms import repetitions
 from dlm.laws.intervals import interval, widened
 
 
@@ -79,8 +80,9 @@ def at_epochs(f: Fitted, unique_tokens: float, epochs: Any) -> np.ndarray:
     return np.array(computes)
 
 
-def half_life(f: Fitted) -> tuple[float, float, float]:
-    """Repetitions after which one more is worth half of the first, with its interval.
+def half_life(f: Fitted, params: float, unique_tokens: float) -> tuple[float, float, float]:
+    """Repetitions after which one more is worth half of the first, with its interval; under a law
+    whose R_D grows, for a run of these parameters and unique tokens.
 
     R_D log 2 for exp(-repetition/R_D), log 2/k_D for the geometric law, 2^(1/p_D) - 1 for a power.
 
@@ -90,16 +92,16 @@ def half_life(f: Fitted) -> tuple[float, float, float]:
 
     def of(values: Mapping[str, Any]) -> Any:
         with np.errstate(over="ignore"):  # a power near 0: infinitely many repetitions
-            return _half_life(f, values)
+            return _half_life(f, values, params, unique_tokens)
 
     wide = widened(LEVEL, f)
     low, high = interval(of(f.samples), wide) if f.samples else (math.nan, math.nan)
     return float(of(f.coefficients)), low, high
 
 
-def _half_life(f: Fitted, values: Mapping[str, Any]) -> Any:
+def _half_life(f: Fitted, values: Mapping[str, Any], N: float, U: float) -> Any:
     if "R_D" in values:
-        return np.asarray(values["R_D"]) * math.log(2)
+        return np.asarray(repetitions(f.law.complete(values), N, U)) * math.log(2)
     if "k_D" in values:
         return math.log(2) / np.asarray(values["k_D"])
     if "p_D" in values:

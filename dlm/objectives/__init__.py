@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from dlm import config
 from dlm.model import Params
-from dlm.objectives import (
-    any_order,
-    ar,
-    block,
-    custom,
-    d3pm,
-    dual,
-    flow,
-    gaussian,
-    masked,
-    noise,
-    orders,
-)
+from dlm.objectives import custom
 from dlm.objectives.common import Conditionals, InOrder, Sum
 
 
@@ -47,21 +36,11 @@ class Objective:
     conditionals: Conditionals | InOrder | None = None  # what any order can be scored with
 
 
-# Each file defines what a user's file defines: FAMILY, make(objective, vocab_size) -> (loss, nll,
-# sample); if the objective has parameters, init(objective, params) -> params; if it can score any
-# order, conditionals(objective, vocab_size) -> Conditionals, InOrder or None.
-OBJECTIVES = {
-    "ar": ar,
-    "orders": orders,
-    "any_order": any_order,
-    "noise": noise,
-    "masked": masked,
-    "dual": dual,
-    "block": block,
-    "d3pm": d3pm,
-    "flow": flow,
-    "gaussian": gaussian,
-}
+# The file of a family has its name, and defines what a user's file defines: FAMILY, make(objective,
+# vocab_size) -> (loss, nll, sample); if the objective has parameters, init(objective, params) ->
+# params; if it can score any order, conditionals(objective, vocab_size) -> Conditionals, InOrder or
+# None.
+OBJECTIVES = {name: importlib.import_module(f"dlm.objectives.{name}") for name in config.FAMILIES}
 
 
 @functools.lru_cache(maxsize=64)

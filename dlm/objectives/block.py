@@ -146,7 +146,7 @@ def fill_blocks(
         return reveal.reveal(
             lambda part: query(part)[..., :vocab_size],
             *(jax.random.fold_in(key, number), part, mask_id(vocab_size)),
-            **request._replace(steps=calls).options(),
+            request._replace(steps=calls),
         )
 
     def call(inputs, start, mask, cache):

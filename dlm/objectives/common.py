@@ -175,10 +175,6 @@ class SampleRequest(NamedTuple):
         """Returns the conditioning with MASK at the positions to sample."""
         return jnp.where(self.conditioning < 0, mask, self.conditioning)
 
-    def options(self) -> dict[str, Any]:
-        """Returns the options by name, for `dlm.objectives.reveal`."""
-        return dict(zip(self._fields[2:], self[2:], strict=True))
-
 
 def sampler(
     fill: Callable[[Transformer, Params, PRNGKeyArray, SampleRequest], Int[Array, "B L"]],

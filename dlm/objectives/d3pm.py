@@ -36,7 +36,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from scipy.special import rel_entr
 
 from dlm import config
 from dlm.config import families
@@ -154,6 +153,9 @@ def log_ratios(c: Chain, logits, xt, mask_prob) -> Float[Array, "B L S"]:
 
 def prior_kl(c: Chain, length: int) -> float:
     """Returns KL(q(x_1 | x) || prior) in nats; 1 - m(1) of the prior's tokens are uniform."""
+    # 0.2 s to import, which no process of another family should wait for.
+    from scipy.special import rel_entr
+
     m, v, states = c.schedule.end, c.vocab_size, len(c.limit)
     jumped = m * c.limit.astype(np.float64)
     q = (1 - m) * np.eye(states)[0] + jumped  # of any token
@@ -162,11 +164,7 @@ def prior_kl(c: Chain, length: int) -> float:
 
 
 def rate_loss(
-    c: Chain,
-    denoiser: Denoiser,
-    tokens: Int[Array, "B L"],
-    t: Float[Array, " B"],
-    draws: keys.RowKeys,
+    c: Chain, denoiser: Denoiser, tokens: Int[Array, "B L"], t, draws: keys.RowKeys
 ) -> Float[Array, " B"]:
     """Returns (2) at times t."""
     mask_prob = c.schedule.mask_prob(t)[:, None, None]
@@ -182,11 +180,7 @@ def rate_loss(
 
 
 def discrete_step_kl(
-    c: Chain,
-    denoiser: Denoiser,
-    tokens: Int[Array, "B L"],
-    i: Float[Array, " B"],
-    draws: keys.RowKeys,
+    c: Chain, denoiser: Denoiser, tokens: Int[Array, "B L"], i, draws: keys.RowKeys
 ) -> Float[Array, " B"]:
     """Returns the KL of (5) for step i of 1..T, from t = i/T to (i - 1)/T; step 1 reconstructs."""
     t = i / c.steps
@@ -213,11 +207,7 @@ def reconstruction_nll(c: Chain, denoiser: Denoiser, tokens, draws) -> Float[Arr
 
 
 def terms_at(
-    c: Chain,
-    denoiser: Denoiser,
-    tokens: Int[Array, "B L"],
-    u: Float[Array, " B"],
-    draws: keys.RowKeys,
+    c: Chain, denoiser: Denoiser, tokens: Int[Array, "B L"], u, draws: keys.RowKeys
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """Draws reconstruction and diffusion of (3) or (5) at one time for each row, by u in [0, 1)."""
     if c.steps:

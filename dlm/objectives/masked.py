@@ -142,4 +142,4 @@ def fill_masks(
     """Samples from all masks to none, see `dlm.objectives.reveal`."""
     predict = functools.partial(logits, Denoiser(model.apply, params, None, vocab_size))
     mask = common.mask_id(vocab_size)
-    return reveal.reveal(predict, key, request.masked(mask), mask, **request.options())
+    return reveal.reveal(predict, key, request.masked(mask), mask, request)

@@ -6,7 +6,7 @@ path and an exact likelihood (`dlm.evaluation.likelihood`; DUEL, arXiv 2603.0136
 left-to-right   the leftmost positions first, the same number each call
 confidence      the positions whose likeliest token is the most likely first, the same number each call
 least-entropy   the positions of least entropy first, the same number each call
-blocks          as confidence, within the leftmost `block` tokens that have masks (LLaDA, 2502.09992)
+blocks          as confidence, within the leftmost BLOCK tokens that have masks (LLaDA, 2502.09992)
 entropy         the positions of least entropy first, as many as stay within `budget` nats of summed
                 entropy beyond the most certain one (Ben-Hamu et al. 2025, arXiv 2505.24857)
 
@@ -27,7 +27,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from dlm.config.family import PATHS
-from dlm.objectives.common import at_token, draw
+from dlm.objectives.common import SampleRequest, at_token, draw
+
+BLOCK = 8  # tokens of path "blocks"
 
 
 def reveal(
@@ -35,29 +37,24 @@ def reveal(
     key: PRNGKeyArray,
     known: Int[Array, "B L"],
     mask_id: int,
-    *,
-    steps: int = 0,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    order: str = "ancestral",
-    budget: float = 0.1,
-    block: int = 8,
+    request: SampleRequest,
 ) -> Int[Array, "B L"]:
-    """Fills in the masks of `known` in at most `steps` calls (0: one per position).
+    """Fills in the masks of `known` in at most `request.steps` calls (0: one per position).
 
-    `predict(tokens) -> logits Float[B L V]`. Tokens of `known` that are not masks stay.
+    `predict(tokens) -> logits Float[B L V]`. Tokens of `known` that are not masks stay; prompt and
+    conditioning of the request are not read.
     """
-    fixed = known != mask_id
-    calls = steps or known.shape[1]
+    fixed, order = known != mask_id, request.order
+    calls = request.steps or known.shape[1]
 
     def call(i, tokens):
         draw_key, reveal_key, mask_key = jax.random.split(jax.random.fold_in(key, i), 3)
         hidden, left = tokens == mask_id, calls - i
         logits = predict(tokens)
-        drawn = draw(draw_key, logits, temperature, top_p)
+        drawn = draw(draw_key, logits, request.temperature, request.top_p)
         chance = jax.random.uniform(reveal_key, tokens.shape)
         if order in PATHS:
-            chosen = next_on_path(order, logits, hidden, left, budget, block)
+            chosen = next_on_path(order, logits, hidden, left, request.budget)
         elif order == "maskgit":
             chosen = _first(at_token(jax.nn.log_softmax(logits), drawn), hidden, left)
         elif order == "remask":
@@ -82,7 +79,6 @@ def next_on_path(
     hidden: Bool[Array, "B L"],
     calls_left: int | Int[Array, ""],
     budget: float = 0.1,
-    block: int = 8,
 ) -> Bool[Array, "B L"]:
     """The hidden positions that a path reveals in this call, by logits and places alone.
 
@@ -95,7 +91,7 @@ def next_on_path(
     if path in ("confidence", "blocks"):
         sure = jnp.max(logp, axis=-1)
         if path == "blocks":  # the leftmost first, the surest within
-            sure = jnp.maximum(sure, -500.0) - 1e3 * (position // block)
+            sure = jnp.maximum(sure, -500.0) - 1e3 * (position // BLOCK)
         return _first(sure, hidden, calls_left)
     entropy = -jnp.sum(jnp.exp(logp) * logp, axis=-1)
     if path == "least-entropy":

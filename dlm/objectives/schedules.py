@@ -67,7 +67,6 @@ def count_weights(c: families.Masked, length: int) -> dict[str, np.ndarray]:
     (Austin et al. 2021; MD4, section 3).
     """
     s, k = schedule(c), np.arange(length + 1)
-    none = np.zeros(length + 1)
     if c.timesteps:
         with jax.ensure_compile_time_eval():
             m = np.asarray(s.mask_prob(jnp.arange(1, c.timesteps + 1) / c.timesteps), np.float64)
@@ -78,12 +77,8 @@ def count_weights(c: families.Masked, length: int) -> dict[str, np.ndarray]:
         return {"reconstruction": parts[0] * (k > 0), "diffusion": parts[1:].sum(0) * (k > 0)}
     tails = [_binomial(length, np.array([m]))[0, ::-1].cumsum()[::-1] for m in (s.start, s.end)]
     inner = np.concatenate([[0.0], (tails[1] - tails[0])[1:] / k[1:]])
-    if s.start == 0:
-        return {"reconstruction": none, "diffusion": inner}
-    return {
-        "reconstruction": _binomial(length, np.array([s.start]))[0] * (k > 0),
-        "diffusion": inner,
-    }
+    left = _binomial(length, np.array([s.start]))[0] * (k > 0)  # none if m(0) = 0
+    return {"reconstruction": left, "diffusion": inner}
 
 
 def _binomial(length: int, m: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from dlm.laws.critical import Fitted
 from dlm.laws.crossings import CROSSES, Crossover
 from dlm.laws.crossover import name_of
 from dlm.laws.fits import LEVEL, Fit
+from dlm.laws.forms import repetitions
 from dlm.laws.intervals import interval, widened
 from dlm.laws.table import Table, unique_budgets, with_unique
 from dlm.report.canvas import INK, Drawing, keywords, set_axis, shown, style
@@ -282,13 +283,14 @@ def worth(fits: Mapping[str, Fitted], params: float, unique_tokens: float) -> Dr
     def decay(ax: Axes) -> None:
         for family, f in fits.items():
             colour, _, dash = look(family, list(fits))
-            rate = _decay(f)
+            rate = _decay(f, params, unique_tokens)
             if rate is None:
                 continue
             label = f"{named(family)}, repeated"
             ax.plot(epochs, rate(epochs), color=colour, ls=dash, lw=1.8, label=label)
             if f.samples and "R_D" in f.samples:
-                low, high = interval(f.samples["R_D"], widened(LEVEL, f))
+                drawn = repetitions(f.law.complete(f.samples), params, unique_tokens)
+                low, high = interval(drawn, widened(LEVEL, f))
                 least, most = (np.exp(-(epochs - 1) / r) for r in (low, high))
                 ax.fill_between(epochs, least, most, color=colour, alpha=0.2, lw=0)
         set_axis(ax, "x", scale="log")
@@ -306,10 +308,11 @@ def worth(fits: Mapping[str, Fitted], params: float, unique_tokens: float) -> Dr
     )
 
 
-def _decay(f: Fitted) -> Any:
+def _decay(f: Fitted, params: float, unique_tokens: float) -> Any:
     c = f.coefficients
     if "R_D" in c:
-        return lambda e: np.exp(-(e - 1) / c["R_D"])
+        R_D = repetitions(f.law.complete(c), params, unique_tokens)
+        return lambda e: np.exp(-(e - 1) / R_D)
     if "k_D" in c:
         return lambda e: np.exp(-c["k_D"] * (e - 1))
     return (lambda e: e ** -c["p_D"]) if "p_D" in c else None

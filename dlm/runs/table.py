@@ -26,7 +26,7 @@ COLUMNS: dict[str, type] = {
     "entropy": float,
     **{"seq_len": int, "subset": str, "unique_tokens": int, "epochs": float, "steps": int},
     "tokens": int,
-    **{"batch_size": int, "params": int, "params_non_embedding": int},
+    **{"batch_size": int, "params": int, "params_non_embedding": int, "loops": int},
     **{name: float for name in ("flops", "flops_6nd")},
     **{"best_step": int, "best_epoch": float, "best_tokens": int, "best_flops": float},
     **{
@@ -51,6 +51,7 @@ FROM_THE_START = {
     "vocab_size": "corpus.vocab_size",
     "seq_len": "config.data.seq_len",
     "subset": "config.data.subset",
+    "loops": "config.model.loops",
 }
 
 

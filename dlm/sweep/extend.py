@@ -46,7 +46,6 @@ def extend(
     Raises:
       DlmError: the run is not finished, the two share no steps, or the duration is not longer.
     """
-    from dlm.model import sharding
     from dlm.training import extension, run
 
     values = dict(overrides)
@@ -58,7 +57,6 @@ def extend(
     extended = experiment.edited(c, values.items())
     before, after = (planning.plan(each, **store.sizes) for each in (c, extended))
     longer.check(folder, c, extended, before, after)
-    planning.check(extended, after, sharding.machine())
     start = run_folder.read_start(folder)
     info = RunInfo(
         experiment=start.experiment,

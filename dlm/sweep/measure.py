@@ -65,13 +65,10 @@ def main(seconds: float, cores: list[int]) -> None:
         for k, (values, vocabulary) in enumerate(asked)
     ]
     start = time.monotonic() - began
-    found = []
-    for bench, speed in zip(
-        benches, benchmark.speeds(benches, seconds / len(benches), True), strict=True
-    ):
-        rate = speed.tokens_per_second / bench.plan.tokens_per_step * bench.plan.flops_per_step
-        found.append(Speed(speed.objective, float(bench.plan.parameters.total), rate))
-    print(json.dumps({"speeds": found, "start": start}))
+    sizes = [float(bench.plan.parameters.total) for bench in benches]
+    timed = benchmark.speeds(benches, seconds / len(benches), training_only=True)
+    rates = [Speed(s.objective, n, s.flops_per_second) for s, n in zip(timed, sizes, strict=True)]
+    print(json.dumps({"speeds": rates, "start": start}))
 
 
 if __name__ == "__main__":

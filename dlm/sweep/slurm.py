@@ -43,12 +43,12 @@ def cluster(words: Sequence[str], folder: Path, at_once: int) -> submitit.SlurmE
     Raises:
       DlmError: no Slurm or submitit here, or a parameter that is missing, unknown or not possible.
     """
-    parameters = _parameters(words, at_once)
+    asked = parameters(words, at_once)
     try:
         import submitit
     except ImportError:
         raise DlmError("--executor=slurm: needs submitit: pip install -e '.[slurm]'") from None
-    return _executor(submitit.SlurmExecutor, folder, parameters)
+    return _executor(submitit.SlurmExecutor, folder, asked)
 
 
 def planned(words: Sequence[str], folder: Path, at_once: int, count: int) -> list[str]:
@@ -58,14 +58,14 @@ def planned(words: Sequence[str], folder: Path, at_once: int, count: int) -> lis
       DlmError: a parameter that is missing, unknown or not possible; unknown ones, and those that
         sbatch alone knows to be impossible, are told only where submitit is installed.
     """
-    parameters = _parameters(words, at_once)
+    asked = parameters(words, at_once)
     if not count:
         return ["nothing would be submitted"]
     head = f"a job array of {count}, a run to each" if count > 1 else "one job"
     try:
         import submitit
     except ImportError:
-        options = " ".join(f"{key}={value}" for key, value in parameters.items())
+        options = " ".join(f"{key}={value}" for key, value in asked.items())
         missing = "submitit is not installed here, so these parameters are not checked"
         return [f"sbatch would take {head}: {options} ({missing})"]
 
@@ -74,23 +74,19 @@ def planned(words: Sequence[str], folder: Path, at_once: int, count: int) -> lis
         def affinity(cls) -> int:
             return 1  # no srun is needed to write a script
 
-    slurm = _executor(Elsewhere, folder, parameters)
+    slurm = _executor(Elsewhere, folder, asked)
     if count > 1:
         slurm.parameters["map_count"] = count
     script = slurm._make_submission_file_text(slurm._submitit_command_str, "plan")
     return [f"sbatch would take {head}, by this script:", *(f"  {x}" for x in script.splitlines())]
 
 
-def check(words: Sequence[str], at_once: int) -> None:
-    """Refuses, before a corpus is built, parameters that no Slurm takes.
+def parameters(words: Sequence[str], at_once: int) -> dict[str, Any]:
+    """What submitit is given; see `cluster`.
 
     Raises:
-      DlmError: a parameter that is missing or not possible.
+      DlmError: a parameter that is missing, or that no Slurm takes.
     """
-    _parameters(words, at_once)
-
-
-def _parameters(words: Sequence[str], at_once: int) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -114,16 +110,16 @@ def _parameters(words: Sequence[str], at_once: int) -> dict[str, Any]:
 
 
 def _executor(
-    kind: type[submitit.SlurmExecutor], folder: Path, parameters: dict[str, Any]
+    kind: type[submitit.SlurmExecutor], folder: Path, asked: dict[str, Any]
 ) -> submitit.SlurmExecutor:
     try:
         slurm = kind(folder, max_num_timeout=REQUEUES)
-        slurm.update_parameters(**parameters)
+        slurm.update_parameters(**asked)
     except (RuntimeError, ValueError, TypeError) as error:
         known = kind._valid_parameters()
-        for key in parameters if isinstance(error, ValueError) else ():
+        for key in asked if isinstance(error, ValueError) else ():
             if key not in known:
-                wrong = f"--slurm {key}={parameters[key]}: submitit has no such parameter"
+                wrong = f"--slurm {key}={asked[key]}: submitit has no such parameter"
                 raise DlmError(wrong + nearest(key, known)) from error
         raise DlmError(f"--executor=slurm: {str(error).splitlines()[0]}") from error
     return slurm

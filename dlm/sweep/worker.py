@@ -116,7 +116,10 @@ def work(job: dict[str, Any], tell: Callable[..., None], stopping: threading.Eve
 
 
 def prepare_jax() -> None:
-    """Turns on the persistent compilation cache, in a folder that only the user can write."""
+    """Turns on the persistent compilation cache, in a folder that only the user can write.
+
+    Small programs are kept too: together they take a new process a second to compile.
+    """
     import jax
 
     from dlm import private
@@ -125,7 +128,7 @@ def prepare_jax() -> None:
     if folder is None:
         return  # every process compiles for itself
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 if __name__ == "__main__":

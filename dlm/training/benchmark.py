@@ -50,6 +50,7 @@ class Speed:
     tokens_per_second: float  # of training, median over calls
     low: float
     high: float
+    flops_per_second: float  # counted, attention included
     peak: float  # FLOP/s of large matrix products, measured here, on all devices
     mfu: float | None  # counted FLOPs over that peak
     input_share: float  # of a call's time: waiting for batches and placing them
@@ -171,6 +172,7 @@ def speeds(benches: list[Bench], seconds: float, training_only: bool = False) ->
                 tokens_per_second=median,
                 low=low,
                 high=high,
+                flops_per_second=rate,
                 peak=peak,
                 mfu=flops.utilisation(rate, peak),
                 input_share=float(times[:, i, 1].sum() / times[:, i, 0].sum()),

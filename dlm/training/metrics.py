@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dlm import config, disk
+from dlm.config.fields import flat
 from dlm.errors import one_line, reason
 from dlm.runs import folder as run_folder
 
@@ -111,15 +112,8 @@ def _gap(rows: int, sha256: str, written: Row, step: int, problem: str) -> str:
 
 def hparams(c: config.Config) -> dict[str, Any]:
     """The config as flat `group.field` values, for TensorBoard's HParams tab."""
-    flat = {}
-    stack = list(config.to_json(c).items())
-    while stack:
-        name, value = stack.pop()
-        if isinstance(value, dict):
-            stack += [(f"{name}.{key}", inner) for key, inner in value.items()]
-        else:
-            flat[name] = value if isinstance(value, bool | int | float | str) else str(value)
-    return dict(sorted(flat.items()))
+    values = sorted(flat(config.to_json(c)).items())
+    return {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values}
 
 
 def write_text(folder: Path, tag: str, text: str) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from dlm import config
 from dlm.config import planning
@@ -19,7 +19,6 @@ from dlm.evaluation import likelihood
 from dlm.evaluation import score as evaluation
 from dlm.evaluation.likelihood import Likelihood
 from dlm.model import Params, sharding
-from dlm.runs.estimate import Estimate
 from dlm.runs.likelihoods import spread
 
 
@@ -35,14 +34,6 @@ class Splits(NamedTuple):
 
     validation: Windows
     train: Windows
-
-
-class Scored(NamedTuple):
-    """The loss on some windows, and the nats of each window that it is the mean of."""
-
-    estimate: Estimate
-    nats: Float[np.ndarray, " n"]
-    mc_samples: int  # Monte Carlo samples per window; 0: the loss is exact
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +90,7 @@ def prepare(c: config.Config, store: Store) -> Prepared:
 
 def score(
     prepared: Prepared, params: Params, *, final: bool, tell: evaluation.Tell = evaluation.silent
-) -> tuple[Scored, Scored]:
+) -> tuple[Likelihood, Likelihood]:
     """Scores validation windows and up to as many training windows with one estimator.
 
     `final`: all windows, with Monte Carlo samples until `evaluation.mc_stderr` is met; otherwise the
@@ -116,15 +107,14 @@ def score(
     share = held_out / (held_out + len(windows.train.tokens))
     how = Method(mc_stderr=prepared.config.evaluation.mc_stderr)
 
-    def scored(part: Windows, begin: float, share: float) -> Scored:
+    def scored(part: Windows, begin: float, share: float) -> Likelihood:
         numbers = score_by(prepared, params, part, how, lambda done: tell(begin + share * done))
-        first = next(iter(numbers.values()))
-        return Scored(first.estimate, first.nats, first.mc_samples)
+        return next(iter(numbers.values()))
 
     return scored(windows.validation, 0.0, share), scored(windows.train, share, 1 - share)
 
 
-def _score_tracked(prepared: Prepared, params: Params, windows: Windows) -> Scored:
+def _score_tracked(prepared: Prepared, params: Params, windows: Windows) -> Likelihood:
     c, exact = prepared.config, prepared.config.objective.family.exact
     passes = 1 if exact else c.evaluation.mc_samples
     nats = evaluation.score(
@@ -133,7 +123,8 @@ def _score_tracked(prepared: Prepared, params: Params, windows: Windows) -> Scor
     kind = "exact" if exact else "upper bound"
     lengths = np.full(len(nats), c.data.seq_len)
     estimate = evaluation.estimate(nats, lengths, windows.documents, kind)
-    return Scored(estimate, nats, 0 if exact else passes)
+    unknown = np.full(len(nats), 0.0 if exact else np.nan)
+    return Likelihood(estimate, nats, unknown, windows.documents, 0 if exact else passes)
 
 
 def score_by(
@@ -144,10 +135,8 @@ def score_by(
     tell: evaluation.Tell = evaluation.silent,
 ) -> dict[str, Likelihood]:
     """Scores windows by any number for a likelihood; see `likelihood.score_windows`."""
-    c = prepared.config
-    member = likelihood.Member(c.model, c.objective, params)
-    where = (how, c.evaluation.batch_size, prepared.mesh, tell)
-    return likelihood.score_windows([member], prepared.store.vocab_size, *windows, *where)
+    member = likelihood.Member(prepared.config, params)
+    return likelihood.score_windows([member], prepared.store.vocab_size, *windows, how, tell)
 
 
 def chosen(windows: Windows, count: int) -> Windows:

@@ -15,6 +15,7 @@ from dlm.config.method import parse
 from dlm.data.store import Store, notes
 from dlm.errors import DlmError, one_line
 from dlm.evaluation import likelihood, sampling, score
+from dlm.evaluation.likelihood import Likelihood
 from dlm.model import Params, keys, sharding
 from dlm.runs import bucket, likelihoods
 from dlm.runs import folder as run_folder
@@ -30,7 +31,7 @@ from dlm.runs.schema import (
 )
 from dlm.training import checkpoint, distributed, environment, loop, metrics, prepare, step
 from dlm.training.hooks import Report
-from dlm.training.prepare import Prepared, Scored
+from dlm.training.prepare import Prepared
 from dlm.training.progress import Progress
 
 
@@ -146,7 +147,7 @@ def _result(
     prepared: Prepared,
     info: RunInfo,
     progress: Progress,
-    scored: tuple[Scored, Scored] | None,
+    scored: tuple[Likelihood, Likelihood] | None,
     warnings: list[str],
 ) -> RunResult:
     """The numbers of a run that ended; `scored` is None if it diverged."""
@@ -233,11 +234,6 @@ def _write_samples(store: Store, folder: Path, samples: np.ndarray) -> None:
 
 
 # --- runs that are there ------------------------------------------------------------------------
-
-
-def final(c: config.Config, store: Store, params: Params) -> tuple[Scored, Scored]:
-    """The final scores of a config's weights: see `dlm.training.prepare.score`."""
-    return prepare.score(prepare.prepare(c, store), params, final=True)
 
 
 def opened(folder: Path, trust: bool = False) -> tuple[config.Config, Store]:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from dlm import config
+from dlm.data import build as corpus
 from dlm.data import corpora
 from dlm.data.corpora import NoText, formats
 from dlm.data.store import notes
@@ -141,8 +143,9 @@ def test_rows_without_text_are_counted_up_to_a_share(tmp_path) -> None:
     (note,) = [n for n in notes(manifest) if "rows without text" in n]
     assert note == "3 of 43 rows without text left out; the first: a.jsonl:41: 'text' is null."
     for wrong in (-0.1, 1.5, "none", True, float("nan")):
-        with pytest.raises(DlmError, match="options.without_text=.*: must be a share"):
-            corpora.CORPORA["files"](paths=str(path), without_text=wrong)
+        options = {"paths": str(path), "without_text": wrong}
+        with pytest.raises(DlmError, match="options.without_text=.*: must be (from 0|a number)"):
+            corpus.options(config.Corpus(name="files", options=options))
 
 
 def test_a_field_that_no_row_has_is_told_before_all_is_read(monkeypatch, tmp_path) -> None:

@@ -332,11 +332,11 @@ def test_a_kill_in_the_middle_of_tokenising_keeps_what_is_done(tmp_path) -> None
     ({"files": "nowhere/*.gz"}, r"options.files='nowhere/\*.gz': must be a file that exists"),
     ({"files": {"train": "pyproject.toml"}, "validation_split": "v"}, "here also of 'v'"),
     ({"files": "."}, "options.files='.': must be a file, not a folder"),
-    ({"without_text": 2}, "options.without_text=2: must be a share"),
+    ({"without_text": 2}, "options.without_text=2: must be from 0 to 1"),
     ({"files": [3]}, r"options.files=\[3\]: must be a glob, a list of globs"),
     ({"files": ""}, "options.files='': must be given with dataset=json or parquet"),
     ({"dataset": "allenai/c4"}, "options.files=.*: must be given with dataset=json or parquet"),
-    ({"documents": -1}, "options.documents=-1: must be a whole number"),
+    ({"documents": -1}, "options.documents=-1: must be from 0 to 1,000,000,000,000,000"),
     ({"validation_documents": 3}, "options.validation_documents=3: must be 0 without"),
     ({"validation_split": "train"}, "options.validation_split='train': must be another"),
     ({"split": ""}, "options.split='': must be a name"),
@@ -346,7 +346,9 @@ def test_a_wrong_option_is_named(tmp_path, monkeypatch, options, message) -> Non
     path = tmp_path / "a.jsonl"
     path.write_text('{"score": 0.5, "text": "a", "url": "u"}\n')
     with pytest.raises(DlmError, match=message):
-        texts(CORPORA["hub"](**({"dataset": "json", "files": str(path)} | options)).documents)
+        given = {"dataset": "json", "files": str(path)} | options
+        filled = corpus.options(config.Corpus(name="hub", options=given))
+        texts(CORPORA["hub"](**filled).documents)
 
 
 def test_a_broken_file_is_told_in_one_line(tmp_path) -> None:

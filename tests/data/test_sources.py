@@ -11,6 +11,8 @@ import zipfile
 import numpy as np
 import pytest
 
+from dlm import config
+from dlm.data import build
 from dlm.data.corpora import CORPORA, ids, known
 from dlm.errors import DlmError
 
@@ -43,7 +45,7 @@ def test_a_seed_gives_the_same_documents_and_more_extend_the_list(name):
 ])  # fmt: skip
 def test_a_wrong_option_is_named(name, option, value):
     with pytest.raises(DlmError, match=option):
-        CORPORA[name](**{option: value})
+        CORPORA[name](**build.options(config.Corpus(name=name, options={option: value})))
 
 
 def test_the_entropy_of_a_markov_chain_by_enumeration():
@@ -176,6 +178,7 @@ def test_what_are_no_ids_is_told(tmp_path):
     np.save(tmp_path / "a.npy", np.ones((2, 2)))
     with pytest.raises(DlmError, match="float64 of shape"):
         read(tmp_path / "a.npy")
-    with pytest.raises(DlmError, match="vocab_size=1: must be"):
-        ids.ids(str(tmp_path / "a.npy"), 1)
+    options = {"paths": str(tmp_path / "a.npy"), "vocab_size": 1}
+    with pytest.raises(DlmError, match="vocab_size=1: must be from 2 to 2,147,483,647"):
+        build.options(config.Corpus(name="ids", options=options))
     assert json.dumps(ids.ids(str(tmp_path / "a.npy"), 5).state)

@@ -16,7 +16,7 @@ from dlm.config.family import PATHS
 from dlm.config.method import BOUNDS, Method
 from dlm.errors import DlmError
 from dlm.evaluation import likelihood, score
-from dlm.model import keys, sharding
+from dlm.model import keys
 from dlm.objectives import checks, common, reveal
 from dlm.runs.likelihoods import spread
 from tolerances import FLOAT64, NATS, PROBABILITY
@@ -291,15 +291,20 @@ WINDOWS = np.random.default_rng(5).integers(0, V, (24, L), dtype=np.int32)
 DOCUMENTS = np.arange(24) // 2
 
 
+def member(objective: config.Objective, params) -> likelihood.Member:
+    evaluation = config.Evaluation(batch_size=16)
+    c = config.Config(model=checks.MODEL, objective=objective, evaluation=evaluation)
+    return likelihood.Member(c, params)
+
+
 def scored(name: str, method: Method, seeds=(0,), windows=WINDOWS, tell=score.silent, **options):
     members = []
     for seed in seeds:
         b = bench(name, seed)
         c = config.objective(**(REVEALING.get(name, dict(name=name)) | options))
-        members.append(likelihood.Member(checks.MODEL, c, b.params))
-    mesh = sharding.make_mesh(config.Config())
+        members.append(member(c, b.params))
     documents = np.arange(len(windows)) // 2
-    return likelihood.score_windows(members, V, windows, documents, method, 16, mesh, tell)
+    return likelihood.score_windows(members, V, windows, documents, method, tell)
 
 
 @pytest.mark.parametrize("name, bound", [("ar", "nelbo"), ("masked", "orders"), ("masked", "path")])
@@ -408,12 +413,11 @@ def test_a_method_says_what_is_right(options, words):
 def test_members_of_other_objectives_are_no_ensemble():
     b = bench("masked")
     members = [
-        likelihood.Member(checks.MODEL, config.objective("masked", schedule=schedule), b.params)
+        member(config.objective("masked", schedule=schedule), b.params)
         for schedule in ("linear", "cosine")
     ]
-    mesh = sharding.make_mesh(config.Config())
     with pytest.raises(DlmError, match="must be of one objective with the same options"):
-        likelihood.score_windows(members, V, WINDOWS, DOCUMENTS, Method(), 16, mesh)
+        likelihood.score_windows(members, V, WINDOWS, DOCUMENTS, Method())
 
 
 def test_windows_that_are_scored_are_spread_over_the_split():

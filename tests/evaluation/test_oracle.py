@@ -56,7 +56,7 @@ def test_quality_scores_a_sampler_by_its_own_likelihood_beside_the_oracles():
         data=config.Data(seq_len=4),
     )
     params = checks.bench(objectives.make(c.objective, V)).params
-    law = known.markov_law(vocabulary=3, concentration=3, seed=0)
+    _, *law = known.markov_law(vocabulary=3, concentration=3, seed=0)
     rng = np.random.default_rng(2)
     windows = np.stack([known.chain(rng, *law, 4) for _ in range(64)]).astype(np.int32)
     scores = [

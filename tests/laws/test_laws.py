@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_every_rule_is_the_derivative_of_its_function(function):
 
 @pytest.mark.parametrize("name", LAWS)
 def test_every_law_is_differentiated_as_finite_differences_do(name):
-    law, points = named(name), scattered()
+    law, points = named(name), (*scattered(), np.resize([1.0, 2.0, 5.0], 60), 0.8)
     truth = planted.TRUTHS[name]
     duals = {n: Dual(np.array([v]), {k: np.ones(1)}) for k, (n, v) in enumerate(truth.items())}
     found = law.predict(duals, *points)
@@ -148,6 +149,58 @@ def test_repeated_data_is_never_worth_more_than_fresh(name):
     assert (law.predict(c, N, D, D) <= law.predict(c, N, D, U) + 1e-12).all()
     if name != "size-decay":  # there less data leaves fewer parameters of use, or as many
         assert (law.predict(c, N, D, U) <= with_less + 1e-12).all()
+
+
+def test_each_new_law_is_an_older_one_at_the_edge_of_its_coefficient():
+    points = scattered()
+
+    def same(name: str, values: dict[str, float], other: str, **more) -> None:
+        plain = named(other).predict({n: values[n] for n in named(other).names}, *points)
+        found = named(name).predict(values, *points, *more.values())
+        np.testing.assert_array_equal(found, plain)
+
+    repeated = planted.TRUTHS["data-constrained"]
+    for name in ("data-growth", "size-growth"):
+        same(name, planted.TRUTHS[name] | {"growth": 1.0}, "data-constrained")
+    same("chinchilla-looped", planted.SEEN | {"phi": 0.46}, "chinchilla")
+    same(
+        "data-constrained-looped",
+        repeated | {"phi": 0.46},
+        "data-constrained",
+        loops=1.0,
+        share=0.3,
+    )
+    same("over-fitting-one", planted.SEEN | {"K": 0.0}, "chinchilla")
+    N, D, _ = points
+    fresh = named("over-fitting-one").predict(planted.TRUTHS["over-fitting-one"], N, D, D)
+    np.testing.assert_array_equal(fresh, named("chinchilla").predict(planted.SEEN, N, D, D))
+
+
+def test_a_loop_counts_as_parameters_of_the_layers_in_it():
+    """The numbers of Schwethelm et al.: at phi = 0.46 four loops of 410M are on par with 580M."""
+    once, looped = 2.55e8, 1.55e8
+    N, D = once + looped, 1e10
+    law, c = named("chinchilla-looped"), planted.TRUTHS["chinchilla-looped"]
+    unique = once + 4**0.46 * looped
+    found = law.predict(c, N, D, D, 4, looped / N)
+    plain = named("chinchilla").predict(planted.SEEN, unique, D, D)
+    assert found == pytest.approx(plain, rel=1e-14) and unique == pytest.approx(5.48e8, rel=1e-2)
+    whole = law.predict(c, N, D, D, 4)
+    assert whole == pytest.approx(named("chinchilla").predict(planted.SEEN, N * 4**0.46, D, D))
+
+
+@pytest.mark.parametrize("name, growth, U, N, wanted", [
+    ("data-growth", 10**0.3, 1e9, 1e7, 20 * 10**0.3), ("data-growth", 2.0, 1e8, 1e7, 20),
+    ("size-growth", 10**-0.2, 1e9, 2e7, 20 * 10**0.2),
+])  # fmt: skip
+def test_repetitions_grow_by_a_power(name, growth, U, N, wanted):
+    values = planted.TRUTHS[name] | {"growth": growth}
+    assert forms.repetitions(named(name).complete(values), N, U) == pytest.approx(wanted, rel=1e-13)
+    plain = planted.TRUTHS["data-constrained"] | {"R_D": wanted}
+    at = N, 30 * U, U
+    assert named(name).predict(values, *at) == pytest.approx(
+        float(named("data-constrained").predict(plain, *at)), rel=1e-13
+    )
 
 
 def test_tied_laws_are_the_free_ones_with_one_exponent():
@@ -313,11 +366,11 @@ def recovered(name: str, loss: RobustLoss, starts: int) -> None:
     noise = 1e-3
     runs, truth = runs_of(name, noise=noise), planted.TRUTHS[name]
     found = fits.fit(named(name), runs, loss=loss, starts=starts)
-    at_truth = loss.sum(np.log(named(name).predict(truth, runs.N, runs.D, runs.U) / runs.loss))
+    at_truth = loss.sum(np.log(named(name).predict(truth, *runs.columns) / runs.loss))
     assert found.objective <= at_truth
     p = fits.problem(found)
     away = p.coordinates(found.coefficients) - p.coordinates(truth)
-    J = planted.jacobian(found, runs.N, runs.D, runs.U)
+    J = planted.jacobian(found, *runs.columns)
     less_efficient = math.pi / 2  # the absolute value, on Gaussian noise
     limit = less_efficient * stats.chi2.ppf(0.999, len(found.free))
     assert away @ J.T @ J @ away / noise**2 < limit
@@ -341,6 +394,47 @@ def test_a_planted_law_is_recovered_under_robust_losses(name, loss):
 @pytest.mark.parametrize("name", LAWS)
 def test_every_planted_law_is_recovered_under_robust_losses(name, loss):
     recovered(name, loss, 32)
+
+
+@pytest.mark.parametrize("name, coefficient", [
+    ("over-fitting-one", "K"), ("data-growth", "growth"), ("size-growth", "growth"),
+    ("chinchilla-looped", "phi"), ("data-constrained-looped", "phi"),
+])  # fmt: skip
+def test_both_intervals_hold_a_planted_coefficient(name, coefficient):
+    runs, truth = runs_of(name, noise=3e-3), planted.TRUTHS[name]
+    found = intervals.bootstrap(fits.fit(named(name), runs, loss=GAUSSIAN, starts=4), 60)
+    verdict = verdicts._verdict(found, planted.profile(found, coefficient))
+    assert verdict.identified
+    for low, high in (verdict.profile, verdict.boot):
+        assert low < truth[coefficient] < high
+
+
+def test_without_growth_the_fit_is_that_of_the_plain_law_to_the_last_bit():
+    runs = runs_of("data-constrained", noise=1e-3)
+    plain = fits.fit(named("data-constrained"), runs, starts=4)
+    for name, held in (("data-growth", {"U_0": 1e8}), ("size-growth", {"N_0": 2e8})):
+        found = fits.fit(named(name), runs, fixed={"growth": 1.0}, starts=4)
+        assert found.coefficients == plain.coefficients | {"growth": 1.0} | held
+        assert found.objective == plain.objective
+
+
+@pytest.mark.parametrize("loops", [1, 4])
+def test_runs_of_one_number_of_loops_give_the_plain_fit_and_no_phi(loops):
+    runs = runs_of("chinchilla", noise=1e-3)
+    runs = dataclasses.replace(runs, loops=runs.loops * loops)
+    plain = fits.fit(named("chinchilla"), runs, starts=8)
+    found = analysis.analyse(runs, "chinchilla-looped", resamples=20, starts=8)
+    np.testing.assert_allclose(found.fit.predicted, plain.predicted, rtol=1e-6)
+    by = {v.name: v for v in found.verdicts}
+    assert [v.name for v in found.verdicts if not v.identified][-1] == "phi"
+    assert by["phi"].reason == f"every run has {loops} loop{'s' * (loops > 1)}, so no run tells it"
+    if loops == 1:
+        assert found.fit.coefficients["E"] == pytest.approx(plain.coefficients["E"], rel=1e-5)
+        assert by["E"].identified and math.isinf(by["phi"].high)
+    text = " ".join(in_words.sentences(found))
+    assert re.search(
+        r"To narrow phi, add a run of .{20,60} epochs, loops [128]\. Of the runs", text
+    )
 
 
 def test_robust_losses_pass_over_a_wrong_row():
@@ -712,6 +806,11 @@ def test_exact_losses_of_checkpoints_leave_an_interval():
     ("data-constrained", {"epochs": (1,), "sizes": (1e7, 1e8, 1e9)},
      "every run has one epoch, so R_D are not identifiable; use --law chinchilla"),
     ("geometric", {"epochs": (1,), "sizes": (1e7, 1e8, 1e9)}, "one epoch, so k_D"),
+    ("over-fitting-one", {"epochs": (1,)}, "every run has one epoch, so K are not identifiable"),
+    ("size-growth", {"epochs": (1,)}, "every run has one epoch, so R_D, growth are not"),
+    ("data-growth", {"unique": (1e8,)},
+     "every run has 100,000,000 unique tokens: growth is not identifiable; use --law data-constr"),
+    ("size-growth", {"sizes": (1e8,)}, "one model size only .100,000,000 parameters."),
     ("chinchilla", {"sizes": (1e8,)}, "one model size only .100,000,000 parameters., so alpha"),
     ("chinchilla", {"sizes": (1e7, 1e9), "unique": (1e8,), "epochs": (1, 4)},
      "4 independent runs for the 5 coefficients of chinchilla .E, A, B, alpha, beta.: must be"),

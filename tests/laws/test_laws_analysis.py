@@ -287,6 +287,31 @@ def test_notes_and_given_coefficients_are_told():
 # --- as files -----------------------------------------------------------------------------------
 
 
+def test_the_power_of_R_D_and_loops_that_are_passed_over_are_told():
+    found = analysis.analyse(planted.table("data-growth", noise=1e-3), "data-growth", resamples=0)
+    power = r"R_D goes as U\^0\.\d\d \(90% 0\.(\d\d) to 0\.(\d\d)\); 0 is data-constrained"
+    ends = re.search(power, " ".join(in_words.sentences(found)))
+    assert ends and int(ends[1]) <= 30 <= int(ends[2]) < 35  # a factor of 2 for each tenfold
+    rows = in_words.coefficient_rows(found)
+    assert rows[-1] == ["U_0", "1.000×10⁸", "-", "-", "the unit of U, not fitted"]
+    looped = planted.table("chinchilla-looped", noise=1e-3)
+    texts = in_words.sentences(analysis.analyse(looped, "chinchilla", resamples=0, starts=4))
+    passed = (
+        "Note: runs of 1 to 8 loops are fitted as if loops changed nothing; chinchilla-looped and"
+    )
+    assert any(text.startswith(passed) for text in texts)
+
+
+def test_two_steps_of_a_looped_law_begin_with_the_looped_law():
+    truth = planted.TRUTHS["data-constrained-looped"] | {"R_N": 1e5}
+    runs = planted.table("data-constrained-looped", truth, noise=1e-3)
+    found, how = analysis.fit_table(runs, "data-constrained-looped", steps="two", starts=8)
+    assert "step one, chinchilla-looped, on 15 runs" in how
+    assert found.free == ("R_D", "R_N") and found.coefficients["phi"] == pytest.approx(
+        0.46, rel=0.1
+    )
+
+
 def test_json_is_strict_and_reads_back(identified, open_ended, tmp_path):
     for each in (identified, open_ended):
         said = strict(json.dumps(in_words.as_json(each)))

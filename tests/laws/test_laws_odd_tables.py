@@ -248,6 +248,27 @@ def test_families_that_differ_in_case_are_told(tmp_path):
     assert len(tables.read(tmp_path / "t.csv")[0].notes) == 1  # of unique_tokens
 
 
+def test_loops_are_read_and_cost_what_they_pass(tmp_path):
+    t = one(tmp_path, "N,D,loss,Loops,looped_params\n2e7,1e8,3,4,1e7\n3e7,1e8,2.9,,\n")
+    np.testing.assert_array_equal(t.loops, [4, 1])
+    np.testing.assert_array_equal(t.share, [0.5, 1])
+    np.testing.assert_array_equal(t.flops, [6 * 5e7 * 1e8, 6 * 3e7 * 1e8])
+    assert "loops has no number in 1 row: taken as 1" in t.notes
+    np.testing.assert_array_equal(t.only(t.N < 2.5e7).loops, [4])
+    plain = one(tmp_path, HEAD + ROWS)
+    np.testing.assert_array_equal([plain.loops, plain.share], np.ones((2, 4)))
+
+
+@pytest.mark.parametrize("cells, words", [
+    ("0,1e7", "row 2: loops=0: must be 1 or more"), ("0.5,1e7", "loops=0.5: must be 1 or more"),
+    ("2,3e7", "looped_params=3e+07: must be from 1 to params=2e+07"),
+    ("2,0", "looped_params=0: must be from 1"), ("two,1e7", "loops is 'two', no number"),
+])  # fmt: skip
+def test_loops_that_cannot_be_are_refused(tmp_path, cells, words):
+    with pytest.raises(DlmError, match=re.escape(words)):
+        one(tmp_path, f"N,D,loss,loops,looped_params\n2e7,1e8,3,{cells}\n")
+
+
 def test_budgets_are_kept(tmp_path):
     t = one(tmp_path, "params,tokens,loss,budget\n2e7,1e8,3,1e18\n3e7,1e8,2.9,\n")
     assert t.budget is not None

@@ -161,6 +161,20 @@ def test_a_run_at_its_best_within_the_first_epoch_is_listed(tmp_path):
     )
 
 
+def test_the_loops_of_a_run_are_those_of_its_config(tmp_path):
+    """Also of the table that is written; a run from before there were loops has one."""
+    for seed, change in enumerate((
+        lambda c: None, lambda c: c["model"].update(loops=4), lambda c: c["model"].pop("loops")
+    )):  # fmt: skip
+        edit(write_run(tmp_path, AR, seed=seed, unique_tokens=U) / "config.json", change)
+    loaded = runs.load(tmp_path)
+    assert sorted(row["loops"] or 0 for row in runs.rows(loaded)) == [0, 1, 4]
+    table, _ = runs.write_table(loaded, tmp_path)
+    for found in (tables.from_runs(loaded, "best", "runs"), tables.read(table)):
+        assert sorted(found[0].loops) == [1, 1, 4]
+        np.testing.assert_allclose(found[0].share, 390_000 / 400_000)
+
+
 def test_curves_are_one_group_a_run(tmp_path):
     write_run(tmp_path, AR, epochs=50, unique_tokens=U)
     write_run(tmp_path, AR, seed=1, epochs=30, unique_tokens=U)

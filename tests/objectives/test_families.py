@@ -672,6 +672,9 @@ def test_ddim_comes_to_the_probability_flow_and_ddpm_to_its_law():
 # --- revealing ----------------------------------------------------------------------------------
 
 
+request = functools.partial(common.SampleRequest, None, None)
+
+
 def fixed_logits(length: int):
     table = jnp.asarray(np.random.default_rng(1).normal(size=(length, V)) * 2, jnp.float32)
     return lambda tokens: jnp.broadcast_to(table, (*tokens.shape, V)), jax.nn.softmax(table)
@@ -682,7 +685,8 @@ def fixed_logits(length: int):
 def test_all_is_revealed_and_what_is_given_stays(order, steps):
     predict, law = fixed_logits(8)
     known = jnp.full((4096, 8), MASK).at[:, 2].set(1).at[:, 7].set(2)
-    run = jax.jit(lambda key: reveal.reveal(predict, key, known, MASK, steps=steps, order=order))
+    asked = request(steps=steps, order=order)
+    run = jax.jit(lambda key: reveal.reveal(predict, key, known, MASK, asked))
     found = np.asarray(run(jax.random.key(0)))
     assert found.max() < V and (found[:, 2] == 1).all() and (found[:, 7] == 2).all()
     if order != "maskgit":  # which looks at what it draws; the others have the law of the positions
@@ -728,20 +732,7 @@ def test_a_larger_budget_of_entropy_needs_fewer_calls():
         count, tokens = 0, known
         while (tokens == MASK).any():
             # One call of as many as are left: the first of a long schedule.
-            seen = (
-                reveal.reveal(
-                    lambda t, now=tokens: predict(t) + 0 * now[..., None],
-                    jax.random.key(count),
-                    tokens,
-                    MASK,
-                    steps=1000,
-                    order="entropy",
-                    budget=budget,
-                )
-                if budget < 0
-                else _one_call(predict, tokens, budget, count)
-            )
-            tokens, count = seen, count + 1
+            tokens, count = _one_call(predict, tokens, budget, count), count + 1
         return count
 
     assert calls(0.0) == 8 > calls(1.0) >= calls(100.0) == 1
@@ -758,8 +749,8 @@ def _one_call(predict, tokens, budget, count):
     original = jax.lax.fori_loop
     try:
         jax.lax.fori_loop = lambda low, high, body, state: once(low, body, state)
-        reveal.reveal(predict, jax.random.key(count), tokens, MASK, steps=1000, order="entropy",
-                      budget=budget)  # fmt: skip
+        asked = request(steps=1000, order="entropy", budget=budget)
+        reveal.reveal(predict, jax.random.key(count), tokens, MASK, asked)
     finally:
         jax.lax.fori_loop = original
     return seen[0]

@@ -163,8 +163,8 @@ class Scripted:
 
 
 ROW = dict(
-    benchmark.Speed("100M", "ar", 10**8, 9.0, 1e5, 0.9e5, 1.1e5, 7e14, 0.4, 0.0, 2**31, None, None, 1.0)
-    .__dict__,
+    vars(benchmark.Speed("100M", "ar", 10**8, 9.0, 1e5, 0.9e5, 1.1e5, 3e14, 7e14, 0.4, 0.0, 2**31,
+                         None, None, 1.0)),
     length=2048, batch=16, tokens=32768, dtype="bfloat16",
 )  # fmt: skip
 

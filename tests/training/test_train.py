@@ -28,6 +28,7 @@ from dlm.runs import bucket
 from dlm.runs import folder as run_folder
 from dlm.training import checkpoint, loop, metrics, optimizer, run, step
 from dlm.training.prepare import prepare
+from dlm.training.prepare import score as score_splits
 from fake_runs import bare_result
 from places import TESTS
 from tolerances import FORMULA, GRADIENTS, NATS, TRAINED, assert_close
@@ -478,10 +479,10 @@ def test_a_run_that_patience_ended_stays_ended(overfit, tiny_store) -> None:
 
 def test_the_best_weights_are_those_of_the_best_evaluation(overfit, tiny_store) -> None:
     c = overfit.config
-    found = run.final(c, tiny_store, overfit.outcome.best)[0][0]
+    scored, _ = score_splits(prepare(c, tiny_store), overfit.outcome.best, final=True)
     best = overfit.outcome.progress.best_loss
-    assert found.value == pytest.approx(best, rel=NATS)
-    assert found.value < overfit.outcome.progress.last_loss
+    assert scored.estimate.value == pytest.approx(best, rel=NATS)
+    assert scored.estimate.value < overfit.outcome.progress.last_loss
     state = tiny.final_state(c, tiny_store, overfit.folder)
     for path, leaf in jax.tree.leaves_with_path(overfit.outcome.best):
         name = jax.tree_util.keystr(path)

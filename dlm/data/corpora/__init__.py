@@ -1,7 +1,8 @@
 """Where token sequences come from: one function each, listed in CORPORA.
 
 A corpus is a function whose keyword arguments are its options (`config.corpus.options`) and that
-returns a `Source`. To add one, write the function and list it here.
+returns a `Source`. The annotation of each says what values it takes (`dlm.config.fields`), which
+`dlm.data.build.options` checks. To add one, write the function and list it here.
 """
 
 from __future__ import annotations

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from dlm import inputs
+from dlm.config.fields import Name, Share
 from dlm.data.corpora import formats
-from dlm.data.corpora.source import NoText, Source, is_share, refuse
+from dlm.data.corpora.source import Globs, NoText, Source, refuse
 from dlm.errors import DlmError, reason
 
 LONGEST = 4096  # characters of a glob, as of a path
 
 
-def files(paths: str | list[str], text_field: str = "text", without_text: float = 0.01) -> Source:
+def files(paths: Globs, text_field: Name = "text", without_text: Share = 0.01) -> Source:
     """The documents of every file that matches `paths`, globs such as "books/**/*.txt".
 
     Ends of names: .txt, .md (one document); .jsonl, .ndjson (one a line), .json (an array, or one a
@@ -35,17 +36,8 @@ def files(paths: str | list[str], text_field: str = "text", without_text: float 
         is broken (names the byte, line or row), or too many rows without text.
     """
     found = find(paths, formats.KINDS)
-    if not isinstance(text_field, str) or not text_field:
-        refuse("text_field", text_field, "a field's name")
     documents = _documents(found, text_field)
-    share = checked_share(without_text)
-    return Source(documents=documents, state=state(found.items()), without_text=share)
-
-
-def checked_share(without_text: float) -> float:
-    if not is_share(without_text):
-        refuse("without_text", without_text, "a share of the rows, from 0 to 1")
-    return without_text
+    return Source(documents=documents, state=state(found.items()), without_text=without_text)
 
 
 def state(found: Any) -> list[Any]:
@@ -60,7 +52,7 @@ def state(found: Any) -> list[Any]:
     return rows
 
 
-def find(paths: str | list[str], kinds: tuple[str, ...]) -> dict[str, Path]:
+def find(paths: Globs, kinds: tuple[str, ...]) -> dict[str, Path]:
     """Files by the name that their documents go by in messages, in order of the path."""
     patterns = [paths] if isinstance(paths, str) else paths
     right = isinstance(patterns, list | tuple) and all(isinstance(p, str) and p for p in patterns)

@@ -7,9 +7,10 @@ import gc
 import glob
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
-from dlm.data.corpora.files import LONGEST, checked_share, state
+from dlm.config.fields import Name, Range, Share
+from dlm.data.corpora.files import LONGEST, state
 from dlm.data.corpora.source import NoText, Source, refuse
 from dlm.errors import DlmError, reason
 
@@ -17,16 +18,16 @@ BUILDERS = ("json", "parquet")  # of local files: .json, .jsonl, also .gz, .xz, 
 
 
 def hub(
-    dataset: str,
-    files: str | list[str] | dict[str, str | list[str]] = "",
+    dataset: Name,
+    files: Any = "",  # globs, or globs by split
     subset: str = "",
-    split: str = "train",
+    split: Name = "train",
     validation_split: str = "",
-    field: str = "text",
-    documents: int = 0,
-    validation_documents: int = 0,
+    field: Name = "text",
+    documents: Annotated[int, Range(0, 10**15)] = 0,
+    validation_documents: Annotated[int, Range(0, 10**15)] = 0,
     revision: str = "",
-    without_text: float = 0.01,
+    without_text: Share = 0.01,
 ) -> Source:
     """The first `documents` rows with text of a split in the dataset's own order (0: all), and likewise
     of `validation_split`; rows whose `field` is null or empty are left out and counted, up to the share
@@ -47,26 +48,15 @@ def hub(
     it was in, of which it reads again, and drops, what it has; of the files before it, nothing.
 
     Raises:
-      DlmError: an option of the wrong kind, or no such file; while reading, no package, network,
+      DlmError: options that contradict each other, or no such file; while reading, no package, network,
         dataset, subset, split or field, or fewer documents than asked for.
     """
-    texts = dict(
-        dataset=dataset, subset=subset, split=split, validation_split=validation_split,
-        field=field, revision=revision,
-    )  # fmt: skip
-    for name, value in texts.items():
-        if not isinstance(value, str) or (not value and name in ("dataset", "split", "field")):
-            refuse(name, value, "a name")
-    for name, count in (("documents", documents), ("validation_documents", validation_documents)):
-        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-            refuse(name, count, "a whole number, 0 (all) or above")
     if validation_documents and not validation_split:
         refuse("validation_documents", validation_documents, "0 without a validation_split")
     if validation_split == split:
         refuse("validation_split", validation_split, f"another than split={split!r}")
     if (dataset in BUILDERS) != bool(files):
         refuse("files", files, f"given with dataset={' or '.join(BUILDERS)}, and with no other")
-    share = checked_share(without_text)
     found = _find(files, [name for name in (split, validation_split) if name])
 
     def stream(split: str, limit: int) -> Stream:
@@ -77,7 +67,7 @@ def hub(
         documents=stream(split, documents),
         validation=stream(validation_split, validation_documents) if validation_split else None,
         state=state(everything),
-        without_text=share,
+        without_text=without_text,
     )
 
 

@@ -9,26 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
+from dlm.config.fields import Name, Range
 from dlm.data.corpora import files, formats
-from dlm.data.corpora.source import Source, check_whole, refuse
+from dlm.data.corpora.source import Globs, Source
 from dlm.errors import DlmError, reason
 
 KINDS = (".npy", ".npz", *formats.JSON)
 
 
-def ids(paths: str | list[str], vocab_size: int, field: str = "ids") -> Source:
+Vocabulary = Annotated[int, Range(2, 2**31 - 1)]  # ids are stored as int32
+
+
+def ids(paths: Globs, vocab_size: Vocabulary, field: Name = "ids") -> Source:
     """The documents of every file that matches `paths`; ids are 0 to `vocab_size` - 1.
 
     Raises:
       DlmError: nothing matches, or a match is of no known kind; while reading, a file that is broken,
         or holds what are no token ids (names the file and the array or line).
     """
-    check_whole({"vocab_size": (2, 2**31 - 1)}, vocab_size=vocab_size)  # ids are stored as int32
-    if not isinstance(field, str) or not field:
-        refuse("field", field, "a field's name")
     found = files.find(paths, KINDS)
     documents, state = _documents(found, field), files.state(found.items())
     return Source(documents=documents, vocab_size=vocab_size, state=state)

@@ -10,33 +10,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Annotated
 
 import numpy as np
 
-from dlm.data.corpora.source import Source, check_whole, is_share, refuse
+from dlm.config.fields import PartShare, Range
+from dlm.data.corpora.source import Documents, Length, Seed, Source, refuse
 
-Documents = Iterator[tuple[str, np.ndarray]]
-
-
-# The least and the most of each option. A square table of `vocabulary` or a cube of `symbols` is held
-# in memory, and more documents or tokens are never built in a day.
-LIMITS = {
-    "documents": (1, 10**8),
-    "length": (1, 10**6),
-    "vocabulary": (2, 10_000),
-    "concentration": (1, 10**6),
-    "states": (2, 1000),
-    "symbols": (2, 100),
-    "group": (2, 10**6),
-    "digits": (1, 1000),
-    "seed": (0, 2**63 - 1),
-}
+# A square table of `vocabulary` or a cube of `symbols` is held in memory.
+Vocabulary = Annotated[int, Range(2, 10_000)]
+States = Annotated[int, Range(2, 1000)]
+Symbols = Annotated[int, Range(2, 100)]
 
 
 def _source(
     name: str, documents: int, vocabulary: int, entropy: float, one: Callable[[], np.ndarray]
 ) -> Source:
-    def every() -> Documents:
+    def every() -> Iterator[tuple[str, np.ndarray]]:
         for number in range(documents):
             yield f"{name}-{number:06d}", one()
 
@@ -46,48 +36,35 @@ def _source(
 # --- Markov chains ------------------------------------------------------------------------------
 
 
-MARKOV = dict(documents=4000, length=64, vocabulary=16, concentration=3, seed=0)  # its defaults
-
-
 def markov(
-    documents: int = MARKOV["documents"],
-    length: int = MARKOV["length"],
-    vocabulary: int = MARKOV["vocabulary"],
-    concentration: int = MARKOV["concentration"],
-    seed: int = MARKOV["seed"],
+    documents: Documents = 4000,
+    length: Length = 64,
+    vocabulary: Vocabulary = 16,
+    concentration: Annotated[int, Range(1, 10**6)] = 3,
+    seed: Seed = 0,
 ) -> Source:
     """A Markov chain started from its stationary law; each symbol has about `concentration` followers.
 
     Entropy per token: (H(pi) + (length - 1) H(X' | X)) / length, exact.
     """
-    check_whole(LIMITS, documents=documents, length=length, vocabulary=vocabulary,
-                concentration=concentration, seed=seed)  # fmt: skip
-    rng = np.random.default_rng([seed, 1])
-    pi, rows = _markov_law(rng, vocabulary, concentration)
+    rng, pi, rows = markov_law(vocabulary, concentration, seed)
 
     def one() -> np.ndarray:
         return chain(rng, pi, rows, length)
 
     rate = float(pi @ _entropies(rows))
-    return _source(
-        "markov",
-        documents,
-        vocabulary,
-        (_entropies(pi[None])[0] + (length - 1) * rate) / length,
-        one,
-    )
+    entropy = (_entropies(pi[None])[0] + (length - 1) * rate) / length
+    return _source("markov", documents, vocabulary, entropy, one)
 
 
-def markov_law(vocabulary: int, concentration: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The law of a chain's first symbol, [V], and of the next one given each, [V, V]."""
-    return _markov_law(np.random.default_rng([seed, 1]), vocabulary, concentration)
-
-
-def _markov_law(
-    rng: np.random.Generator, vocabulary: int, concentration: int
-) -> tuple[np.ndarray, np.ndarray]:
+def markov_law(
+    vocabulary: int, concentration: int, seed: int
+) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
+    """The law of a chain's first symbol, [V], and of the next one given each, [V, V]; first the
+    generator, which goes on to draw the documents."""
+    rng = np.random.default_rng([seed, 1])
     rows = rng.dirichlet(np.full(vocabulary, concentration / vocabulary), vocabulary)
-    return stationary(rows), rows
+    return rng, stationary(rows), rows
 
 
 def stationary(rows: np.ndarray) -> np.ndarray:
@@ -116,11 +93,13 @@ def _entropies(rows: np.ndarray) -> np.ndarray:
 
 
 def hmm(
-    documents: int = 4000, length: int = 64, states: int = 6, vocabulary: int = 16, seed: int = 0
+    documents: Documents = 4000,
+    length: Length = 64,
+    states: States = 6,
+    vocabulary: Vocabulary = 16,
+    seed: Seed = 0,
 ) -> Source:
     """A hidden Markov model. Entropy: mean of -log p by the forward algorithm, over 2,000 documents."""
-    check_whole(LIMITS, documents=documents, length=length, vocabulary=vocabulary, states=states,
-                seed=seed)  # fmt: skip
     rng = np.random.default_rng([seed, 2])
     rows = rng.dirichlet(np.full(states, 0.4), states)
     shown = rng.dirichlet(np.full(vocabulary, 0.15), states)
@@ -151,7 +130,11 @@ def forward(tokens: np.ndarray, first: np.ndarray, rows: np.ndarray, shown: np.n
 
 
 def pcfg(
-    documents: int = 4000, length: int = 64, symbols: int = 5, vocabulary: int = 16, seed: int = 0
+    documents: Documents = 4000,
+    length: Length = 64,
+    symbols: Symbols = 5,
+    vocabulary: Vocabulary = 16,
+    seed: Seed = 0,
 ) -> Source:
     """A grammar in Chomsky's normal form, its trees cut to one shape: each node splits its span in
     half, so that a document has `length` leaves (a power of two).
@@ -159,8 +142,6 @@ def pcfg(
     A node of symbol A becomes B C with probability P(B, C | A), a leaf a token. Entropy: mean of
     -log p by the inside algorithm over 2,000 documents.
     """
-    check_whole(LIMITS, documents=documents, length=length, vocabulary=vocabulary, symbols=symbols,
-                seed=seed)  # fmt: skip
     if length & (length - 1):
         refuse("length", length, "a power of two for pcfg")
     rng = np.random.default_rng([seed, 4])
@@ -200,21 +181,18 @@ def inside(tokens: np.ndarray, pairs: np.ndarray, shown: np.ndarray) -> float:
 
 
 def copies(
-    documents: int = 4000,
-    length: int = 64,
-    vocabulary: int = 16,
-    wrong: float = 0.05,
-    seed: int = 0,
+    documents: Documents = 4000,
+    length: Length = 64,
+    vocabulary: Vocabulary = 16,
+    wrong: PartShare = 0.05,
+    seed: Seed = 0,
 ) -> Source:
     """A random half, then its copy in which each token is replaced by another with probability `wrong`.
 
     Entropy per token, exact: (log V + h(wrong) + wrong log(V - 1)) / 2.
     """
-    check_whole(LIMITS, documents=documents, length=length, vocabulary=vocabulary, seed=seed)
     if length % 2:
         refuse("length", length, "even for copies")
-    if not is_share(wrong) or wrong == 1:
-        refuse("wrong", wrong, "from 0 to below 1")
     rng = np.random.default_rng([seed, 6])
 
     def one() -> np.ndarray:
@@ -226,9 +204,13 @@ def copies(
     return _source("copies", documents, vocabulary, (math.log(vocabulary) + flips) / 2, one)
 
 
-def parity(documents: int = 4000, length: int = 64, group: int = 8, seed: int = 0) -> Source:
+def parity(
+    documents: Documents = 4000,
+    length: Length = 64,
+    group: Annotated[int, Range(2, 10**6)] = 8,
+    seed: Seed = 0,
+) -> Source:
     """Runs of `group` - 1 random bits and their parity. Entropy: (group - 1)/group log 2, exact."""
-    check_whole(LIMITS, documents=documents, length=length, group=group, seed=seed)
     if length % group:
         refuse("group", group, f"a divisor of length={length}")
     rng = np.random.default_rng([seed, 7])
@@ -240,12 +222,11 @@ def parity(documents: int = 4000, length: int = 64, group: int = 8, seed: int = 
     return _source("parity", documents, 2, (group - 1) / group * math.log(2), one)
 
 
-def s5(documents: int = 4000, length: int = 64, seed: int = 0) -> Source:
+def s5(documents: Documents = 4000, length: Length = 64, seed: Seed = 0) -> Source:
     """Word problems of the symmetric group on five: an element, then the product so far, in turn.
 
     120 symbols for elements, the next 120 for products. Entropy: log(120)/2, exact.
     """
-    check_whole(LIMITS, documents=documents, length=length, seed=seed)
     if length % 2:
         refuse("length", length, "even for s5")
     rng = np.random.default_rng([seed, 8])
@@ -270,12 +251,13 @@ def products() -> np.ndarray:
     return np.array([[place[tuple(a[b])] for b in elements.tolist()] for a in elements])
 
 
-def addition(documents: int = 4000, digits: int = 4, seed: int = 0) -> Source:
+def addition(
+    documents: Documents = 4000, digits: Annotated[int, Range(1, 1000)] = 4, seed: Seed = 0
+) -> Source:
     """Sums in base ten, lowest digit first: digits of a, then +, of b, then =, of a + b.
 
     12 symbols, 3 digits + 3 tokens. Entropy: 2 digits log 10 over that length, exact.
     """
-    check_whole(LIMITS, documents=documents, digits=digits, seed=seed)
     rng = np.random.default_rng([seed, 9])
 
     def one() -> np.ndarray:

@@ -1,14 +1,20 @@
-"""What a corpus function returns, and how it refuses its options."""
+"""What a corpus function returns, and the options that several of them have."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import numpy as np
 
+from dlm.config.fields import Range
 from dlm.errors import fail
+
+Globs = Any  # a glob or a list of globs, which `files.find` checks
+Documents = Annotated[int, Range(1, 10**8)]  # more are never built in a day
+Length = Annotated[int, Range(1, 10**6)]  # tokens of each document
+Seed = Annotated[int, Range(0, 2**63 - 1)]
 
 
 @dataclass(frozen=True)
@@ -46,16 +52,3 @@ class Source:
 def refuse(option: str, value: Any, right: str) -> NoReturn:
     """The error of an option of a corpus: its name, its value, and what would be right."""
     fail(f"corpus.options.{option}", value, right)
-
-
-def check_whole(limits: dict[str, tuple[int, int]], **values: Any) -> None:
-    """Refuses an option that is no whole number within its limits, both included."""
-    for name, value in values.items():
-        low, high = limits[name]
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            refuse(name, value, f"a whole number, {low:,} to {high:,}")
-
-
-def is_share(value: Any) -> bool:
-    """Whether an option is a number from 0 to 1."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1

@@ -6,38 +6,26 @@ Each document draws a mixture of topics, then each token independently from that
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 
-from dlm.data.corpora.source import Source, check_whole
-
-LIMITS = {
-    "documents": (2, 10**8),
-    "length": (1, 10**6),
-    "topics": (2, 1000),
-    "vocabulary": (2, 10**5),
-    "seed": (0, 2**63 - 1),
-}
+from dlm.config.fields import Range
+from dlm.data.corpora.source import Length, Seed, Source
 
 
 def topics(
-    documents: int = 4000,
-    length: int = 64,
-    topics: int = 16,
-    vocabulary: int = 128,
-    seed: int = 0,
+    documents: Annotated[int, Range(2, 10**8)] = 4000,
+    length: Length = 64,
+    topics: Annotated[int, Range(2, 1000)] = 16,
+    vocabulary: Annotated[int, Range(2, 10**5)] = 128,
+    seed: Seed = 0,
 ) -> Source:
     """`documents` of `length` tokens. Topics ~ Dirichlet(0.05) over the vocabulary, a document's
     mixture ~ Dirichlet(0.1) over the topics. More documents extend the list, they change none.
-
-    Raises:
-      DlmError: an option is not a whole number, or out of its limits.
     """
-    values = dict(
-        documents=documents, length=length, topics=topics, vocabulary=vocabulary, seed=seed
-    )
-    check_whole(LIMITS, **values)
-    return Source(documents=_documents(**values), vocab_size=vocabulary)
+    drawn = _documents(documents, length, topics, vocabulary, seed)
+    return Source(documents=drawn, vocab_size=vocabulary)
 
 
 def distributions(topics: int, vocabulary: int, rng: np.random.Generator) -> np.ndarray:
