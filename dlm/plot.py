@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @inputs.checked
-def frontier(found: Iterable[runs.Run], ax: Any = None, width: float = 0.0) -> Figure:
+def frontier(group: Iterable[runs.Run], ax: Any = None, width: float = 0.0) -> Figure:
     """Validation loss (nats per token) against training compute (FLOPs), a panel per data set.
 
     >>> figure = dlm.plot.frontier(dlm.load("runs/tiny"), width=3.25)
@@ -31,7 +31,7 @@ def frontier(found: Iterable[runs.Run], ax: Any = None, width: float = 0.0) -> F
     Raises:
       DlmError: no finished run, or another number of axes than panels.
     """
-    return _drawn(run_figures.frontier(runs.panels(found)[0]), ax, width)
+    return _drawn(run_figures.frontier(runs.panels(group)[0]), ax, width)
 
 
 @inputs.checked

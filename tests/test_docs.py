@@ -23,10 +23,10 @@ def crossing(experiment: str, corpus: str, reference: str = "ar at equal setting
     return found
 
 
-def difference(experiment: str, corpus: str) -> str:
-    """The final difference of masked diffusion to the best AR."""
+def difference(experiment: str, corpus: str, sign: int = 1) -> str:
+    """The final difference of masked diffusion to the best AR, or of AR to it."""
     (final,) = panel(experiment, corpus)["finals"]
-    return with_error(final["comparison"]["difference"], final["comparison"]["stderr"])
+    return with_error(sign * final["comparison"]["difference"], final["comparison"]["stderr"])
 
 
 def sentences(file: str) -> str:
@@ -39,10 +39,16 @@ def test_readme_quotes_the_quickstart_as_it_was_run() -> None:
     around = between(digits["low"], digits["high"])
     assert f"after {number(digits['epochs'], 3)} epochs (90% interval {around} FLOPs)" in text
     assert f"after {number(prose['epochs'], 3)} epochs, in {percent(prose['share'])} of" in text
-    assert f"by {difference('quickstart', 'digits')} nats per token on the digits" in text
-    assert f"by {difference('quickstart', 'stdlib')} on the prose" in text
-    for corpus in ("digits", "stdlib"):
+    assert f"at least {difference('quickstart', 'digits', -1)} nats per token" in text
+    assert f"at least {difference('quickstart', 'stdlib')}, as" in text
+    for corpus, winner, by in (("digits", "first", "orders 16"), ("stdlib", "second", "tangent 8")):
+        (final,) = panel("quickstart", corpus)["finals"]
+        assert (final["comparison"]["proven"], final["challenger_by"]) == (winner, by)
         assert crossing("quickstart", corpus, "ar")["status"] == "does not cross"
+    families = panel("quickstart", "digits")["families"]
+    seeds = [len(families[name]["losses"]) for name in ("ar", "masked")]
+    assert "({} seeds of AR, {} of diffusion)".format(*seeds) in text
+    assert abs(crossing("quickstart", "digits", "ar")["gap"]) < 0.005  # the NELBO ties
 
 
 def test_readme_quotes_the_longer_prose_run_as_it_was_run() -> None:

@@ -142,12 +142,12 @@ def fit(
     for meaning, title in (columns or {}).items():
         titles.check_meaning(f"{meaning}={title}", meaning)
     if isinstance(table, str | Path):
-        found = tables.one(table, family, columns=columns)
+        rows = tables.one(table, family, columns=columns)
     elif columns:
         raise DlmError(f"columns={dict(columns)!r}: runs have known columns; leave it out")
     else:
-        found = tables.of_family(tables.from_runs(table, "best", "runs"), family)
-    return FittedLaw(analysis.analyse(found, law, resamples=resamples, seed=seed))
+        rows = tables.of_family(tables.from_runs(table, "best", "runs"), family)
+    return FittedLaw(analysis.analyse(rows, law, resamples=resamples, seed=seed))
 
 
 class CriticalCompute(NamedTuple):

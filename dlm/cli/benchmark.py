@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--training-only", action="store_true", help="time neither scoring nor sampling"
     )
-    parser.add_argument("--out", type=inputs.path, help="a JSON file for what was found")
+    parser.add_argument("--out", type=inputs.path, help="a JSON file for what was measured")
 
 
 def execute(a: argparse.Namespace, overrides: Overrides) -> int:

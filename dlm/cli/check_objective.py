@@ -29,9 +29,9 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     c = api.objective_config(a.objective, overrides)
     objective = objectives.make(c.objective, checks.VOCABULARY)
     laws = checks.check(objective)
-    rows = [["holds" if p.holds else "BROKEN", p.law, p.found] for p in laws]
+    rows = [["holds" if p.holds else "BROKEN", p.law, p.words] for p in laws]
     kind = objective.family.kind
     head = f"{objective.name} ({kind}), all {checks.VOCABULARY}^{checks.LENGTH} strings"
     if broken := [p for p in laws if not p.holds]:
-        raise DlmError("; ".join(f"{objective.name}: {p.law}: {p.found}" for p in broken))
+        raise DlmError("; ".join(f"{objective.name}: {p.law}: {p.words}" for p in broken))
     return show([head, grid(("", "law", "found"), rows)])

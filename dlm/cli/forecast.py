@@ -91,15 +91,15 @@ def warnings(jobs: Sequence[Job], seconds: float = math.nan) -> list[str]:
     laws = chosen.read("paper").by_family
     ranges = laws["masked"].ranges
     assert ranges is not None
-    found = []
+    sentences = []
     for U, compute in most.items():
         if not ranges.unique_tokens[0] / 2 < U < ranges.unique_tokens[1] * 10:
             continue
         (turn,) = advice.advise(laws, U, compute).turns
         if compute < turn.critical.compute:
-            found.append(
+            sentences.append(
                 f"on {count(U)} unique tokens the largest masked run takes {scientific(compute)} FLOPs "
                 f"(6ND); by the paper's laws it passes AR at {scientific(turn.critical.compute)}: see "
                 f"dlm plan --unique-tokens {U:.3g} --flops {compute:.3g}"
             )
-    return found
+    return sentences

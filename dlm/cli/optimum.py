@@ -59,11 +59,11 @@ def _lines(a: argparse.Namespace) -> Iterator[Any]:
             points=a.points, resamples=a.resamples, tell=tell,
         )  # fmt: skip
     flops = sorted(a.flops) if len(a.flops) > 1 else [a.flops[0] * factor for factor in DECADES]
-    found = optimum_page.optima(laws, flops, a.unique_tokens, a.resamples)
+    optima = optimum_page.optima(laws, flops, a.unique_tokens, a.resamples)
     if a.json:
-        yield json.dumps(optimum_page.as_json(laws, found), indent=1)
+        yield json.dumps(optimum_page.as_json(laws, optima), indent=1)
     else:
-        yield from optimum_page.terminal(laws, found)
+        yield from optimum_page.terminal(laws, optima)
     if a.out is not None:
-        paths = optimum_page.write(a.out, laws, found)
+        paths = optimum_page.write(a.out, laws, optima)
         yield from (f"written: {path}" for path in paths if not a.json)

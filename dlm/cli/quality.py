@@ -38,37 +38,31 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
         addresses.run(word, a.workdir) for word in (a.run, a.reference_model)
     )
     options.check_writable(folder, "the run's folder")
+    from dlm import api
     from dlm.data import windows as data
     from dlm.evaluation import sample_quality, sampling
     from dlm.report import canvas, sample_figures
     from dlm.report.terminal import grid
-    from dlm.sweep import worker
-    from dlm.training import run
 
-    worker.prepare_jax()
-    c, store, params = run.restore_best(folder, a.trust)
-    reference, its_store, reference_params = run.restore_best(reference_folder, a.trust)
-    if store.fingerprint != its_store.fingerprint:
+    model, reference = (api.restore(place, a.trust) for place in (folder, reference_folder))
+    c, store = model.config, model.store
+    if store.fingerprint != reference.store.fingerprint:
         wrong = f" {a.reference_model}: was trained on other tokens than {a.run}"
         raise ArgumentError("reference_model", wrong)
     for steps in a.steps:
         sampling.check_steps(c, steps)
     windows = data.validation_windows(store, c.data.seq_len)
     points = sample_quality.curve(
-        *(c, params, reference, reference_params, store.vocab_size, windows),
+        *(c, model.params, reference.config, reference.params, store.vocab_size, windows),
         sorted({c.objective.sampler_calls(c.data.seq_len, n) for n in a.steps}),  # those made
         count=a.count,
         seed=a.seed,
         **options.sampling(a),
     )
-    lines = [f"{c.objective.name} on {store.manifest.name}, judged by {reference.objective.name}"]
-    head: tuple[str, ...] = (
-        "steps",
-        "nats per token",
-        "perplexity",
-        "entropy of a sample",
-        "distinct 1, 2, 3",
-    )
+    lines = [
+        f"{c.objective.name} on {store.manifest.name}, judged by {reference.config.objective.name}"
+    ]
+    head = ["steps", "nats per token", "perplexity", "entropy of a sample", "distinct 1, 2, 3"]
     rows = [
         [
             str(q.steps) if q.steps else "held-out data",
@@ -81,7 +75,7 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     ]
     for title, name in (("the sampler's own NLL", "sampler_nll"), ("an oracle's", "oracle_nll")):
         if any(getattr(q, name) is not None for q in points):
-            head = (*head, title)
+            head.append(title)
             for row, q in zip(rows, points, strict=True):
                 row.append(fixed(getattr(q, name), 3))
     if store.manifest.entropy is not None:

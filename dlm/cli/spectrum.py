@@ -29,18 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(a: argparse.Namespace, overrides: Overrides) -> int:
     folders = [addresses.run(word, a.workdir) for word in a.runs]
     options.check_writable(a.out)
+    from dlm import api
     from dlm.data import windows as data
     from dlm.evaluation import spectrum
     from dlm.laws.crossover import name_of
     from dlm.report import canvas, sample_figures
     from dlm.report.terminal import grid
-    from dlm.sweep import worker
-    from dlm.training import run
 
-    worker.prepare_jax()
     spectra, rows = {}, []
     for folder in folders:
-        c, store, params = run.restore_best(folder, a.trust)
+        model = api.restore(folder, a.trust)
+        c, store = model.config, model.store
         if store.tokenizer is not None:
             raise DlmError(
                 f"{folder}: was trained on text ({store.manifest.name}); must be on images"
@@ -49,7 +48,7 @@ def execute(a: argparse.Namespace, overrides: Overrides) -> int:
         name = name_of(c.objective.name)
         if name in spectra:  # another run of the family
             name = f"{name} {names.run_id(folder)}"
-        spectra[name] = spectrum.explained(c, store.vocab_size, params, images, LEVELS)
+        spectra[name] = spectrum.explained(c, store.vocab_size, model.params, images, LEVELS)
         radius, shares = spectra[name]
         for level, row in zip(LEVELS, shares, strict=True):
             rows.append([name, f"{level:.1%}", *(f"{share:.3f}" for share in row)])

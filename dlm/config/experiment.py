@@ -238,8 +238,8 @@ def literal(text: str) -> Any:
 
 def keys(config: ConfigDict, prefix: str = "") -> list[str]:
     """Lists the dotted keys of a config, groups included."""
-    found = []
+    dotted = []
     for name, value in config.items():
         inner = keys(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else []
-        found += [prefix + name, *inner]
-    return found
+        dotted += [prefix + name, *inner]
+    return dotted

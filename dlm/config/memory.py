@@ -199,11 +199,11 @@ def _groups(root: Path = Path("/sys/fs/cgroup")) -> list[tuple[float, float]]:
             inside = (root / kinds / path.strip("/")).parents
             folders += [root / kinds / path.strip("/"), *(p for p in inside if root in p.parents)]
     names = [("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")]
-    found = []
+    limits = []
     for folder in folders:
         for limit, used in names:
             try:
-                found.append(tuple(float((folder / name).read_text()) for name in (limit, used)))
+                limits.append(tuple(float((folder / name).read_text()) for name in (limit, used)))
             except (OSError, ValueError):  # no such group, or "max"
                 continue
-    return found
+    return limits

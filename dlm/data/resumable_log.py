@@ -43,13 +43,13 @@ def recover(log: Path) -> Any:
     ):
         for line in journal:
             try:
-                sizes, digest, said = json.loads(line)
+                sizes, digest, state = json.loads(line)
             except (ValueError, TypeError):
                 break
             added = data.read(sizes[0]), rows.read(sizes[1])
             if not line.endswith(b"\n") or _digest(*added) != digest:
                 break
-            place, whole = said, whole + [*map(len, added), len(line)]
+            place, whole = state, whole + [*map(len, added), len(line)]
     for path, size in zip(paths, whole.tolist(), strict=True):
         os.truncate(path, size)
     return place

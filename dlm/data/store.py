@@ -167,8 +167,8 @@ def _manifest(path: Path) -> tuple[Manifest, dict[str, Any]]:
     with _with_remedy(path, "manifest.json"):
         values = sealed.read(path / "manifest.json")
         fields = {name: value for name, value in values.items() if name != sealed.FILES}
-        if (found := fields.get("format")) != FORMAT:
-            raise DlmError(f"manifest.json has format {found!r}, this dlm reads {FORMAT!r}")
+        if (written := fields.get("format")) != FORMAT:
+            raise DlmError(f"manifest.json has format {written!r}, this dlm reads {FORMAT!r}")
         sides = {side: _side(fields[side]) for side in ("train", "validation")}
         return Manifest(**{**fields, **sides}), values
 

@@ -40,8 +40,8 @@ def markov(first: Float[np.ndarray, " V"], rows: Float[np.ndarray, "V V"]) -> Co
     ) -> Float[Array, "B L V"]:
         """log p(x_i | the tokens that are not hidden), by the forward and backward messages."""
         del apply, params  # no network
-        seen = jnp.where(hidden[..., None], 1.0, jax.nn.one_hot(tokens, len(start)))
-        seen = jnp.moveaxis(seen, 1, 0)  # [L, B, V]
+        shown = jnp.where(hidden[..., None], 1.0, jax.nn.one_hot(tokens, len(start)))
+        shown = jnp.moveaxis(shown, 1, 0)  # [L, B, V]
 
         def forward(before, evidence):
             return _normalised(before * evidence) @ step, before
@@ -49,9 +49,9 @@ def markov(first: Float[np.ndarray, " V"], rows: Float[np.ndarray, "V V"]) -> Co
         def backward(after, evidence):
             return _normalised(after * evidence) @ step.T, after
 
-        ahead = jnp.broadcast_to(start, seen.shape[1:])
-        _, from_left = jax.lax.scan(forward, ahead, seen)
-        _, from_right = jax.lax.scan(backward, jnp.ones_like(ahead), seen, reverse=True)
+        ahead = jnp.broadcast_to(start, shown.shape[1:])
+        _, from_left = jax.lax.scan(forward, ahead, shown)
+        _, from_right = jax.lax.scan(backward, jnp.ones_like(ahead), shown, reverse=True)
         return jnp.log(_normalised(jnp.moveaxis(from_left * from_right, 0, 1)))
 
     return Conditionals(logits)

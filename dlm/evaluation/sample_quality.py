@@ -79,13 +79,13 @@ def curve(
         shares = tuple(distinct(tokens, n) for n in (1, 2, 3))
         return Quality(number, float(nats.mean()), stderr, spread, shares)
 
-    found = [measure(0, held_out[:count])]
+    points = [measure(0, held_out[:count])]
     for number in steps:
         key = jax.random.key(seed)
         drawn = sampling.sample(c, vocab_size, params, key, count=count, steps=number, **options)
         own, oracle = sampler_nll(c, params, vocab_size, held_out[:count], number, **options)
-        found.append(measure(number, drawn)._replace(sampler_nll=own, oracle_nll=oracle))
-    return found
+        points.append(measure(number, drawn)._replace(sampler_nll=own, oracle_nll=oracle))
+    return points
 
 
 def sampler_nll(

@@ -139,6 +139,6 @@ def estimate(
     return Estimate(value, error, kind, tokens, noise, sampler)
 
 
-def bits_per_byte(found: Estimate, bytes_per_token: float | None) -> float | None:
+def bits_per_byte(estimate: Estimate, bytes_per_token: float | None) -> float | None:
     """Nats/token over bytes/token, in bits; None for corpora of integers."""
-    return bytes_per_token and found.value / bytes_per_token / math.log(2)
+    return bytes_per_token and estimate.value / bytes_per_token / math.log(2)

@@ -22,6 +22,7 @@ from dlm.evaluation import sampling
 from dlm.model import Params, transformer
 from dlm.objectives import gaussian
 
+SEED = 0  # of what is drawn
 GUESSES = 8  # completions behind an expectation
 
 
@@ -31,8 +32,6 @@ def explained(
     params: Params,
     images: Int[np.ndarray, "n L"],
     levels: Sequence[float],
-    *,
-    seed: int = 0,
 ) -> tuple[Float[np.ndarray, " F"], Float[np.ndarray, "K F"]]:
     """Radial frequencies in cycles per image, and the explained share at each level of knowledge.
 
@@ -51,11 +50,9 @@ def explained(
     radius, total = _power(images - centre, side)
     rows = []
     for k, level in enumerate(levels):
-        key = jax.random.fold_in(jax.random.key(seed), k)
-        rows.append(
-            1
-            - _power(images - _expected(c, vocab_size, params, images, level, key), side)[1] / total
-        )
+        key = jax.random.fold_in(jax.random.key(SEED), k)
+        expected = _expected(c, vocab_size, params, images, level, key)
+        rows.append(1 - _power(images - expected, side)[1] / total)
     return radius, np.stack(rows)
 
 
@@ -64,13 +61,12 @@ def _expected(c, vocab_size, params, images, level: float, key) -> Float[np.ndar
         objective = objectives.make(c.objective, vocab_size)
         network = transformer(c.model, vocab_size + objective.family.extra_tokens)
         first, last = gaussian.ends(c.objective, params)
-        n, t = len(images), jnp.full(len(images), 1 - level)
+        t = jnp.full(len(images), 1 - level)
         snr = first + (last - first) * t
         alpha, sigma = gaussian.scales(snr)
         e = gaussian.table(params)[jnp.asarray(images)]
         z = alpha * e + sigma * jax.random.normal(key, e.shape)
         logits = gaussian.predict(c.objective, vocab_size, network.apply, params, z, snr, t)[1]
-        assert len(logits) == n
         return np.asarray(jax.nn.softmax(logits) @ jnp.arange(vocab_size, dtype=jnp.float32))
     length = images.shape[1]
     count = round(level * length)

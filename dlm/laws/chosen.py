@@ -1,6 +1,6 @@
 """The laws that a plan rests on: in print, from a JSON file, or fitted to a table or folder of runs.
 
-A table is fitted by the law that predicts its runs of most epochs better: one that knows
+A table is fitted by the law that predicts its runs of most epochs best: one of two that know
 over-fitting, or one that does not. A law fitted below a cut of epochs predicts the runs above it.
 """
 
@@ -28,7 +28,11 @@ from dlm.laws.published import PUBLISHED_LAWS, PublishedLaws
 from dlm.laws.table import Ranges, Table
 
 AUTO = "auto"
-REPEATED = ("data-constrained", "over-fitting")  # for runs that repeat their data
+REPEATED = (
+    "data-constrained",
+    "over-fitting-one",
+    "over-fitting",
+)  # for runs that repeat their data
 FRESH = ("chinchilla",)  # for runs of one epoch
 HELD_OUT = 0.2  # share of the runs that a cut leaves to predict, at least
 # An over-fitting law must lower the held-out RMS error to this share of the other law's: in planted
@@ -203,13 +207,13 @@ def fit(
 
 
 def _best(candidates: Sequence[str], predicted: Mapping[str, Prediction]) -> str:
-    """The first law, unless a later one predicts the held-out runs clearly better."""
+    """The first law, unless others predict the held-out runs clearly better: then the best of them."""
     first, *others = candidates
-    for name in others:
-        known = {first, name} <= predicted.keys()
-        if known and predicted[name].rms < CLEARLY * predicted[first].rms:
-            return name
-    return first
+    if first not in predicted:
+        return first
+    limit = CLEARLY * predicted[first].rms
+    better = [name for name in others if name in predicted and predicted[name].rms < limit]
+    return min(better, key=lambda name: predicted[name].rms, default=first)
 
 
 def _maker(name: str) -> Callable[[Table], Fit]:

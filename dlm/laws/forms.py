@@ -302,8 +302,8 @@ LAWS: dict[str, Law] = {
         Law(
             "over-fitting-one",
             "L = E + A/N^alpha + B/D^beta + K sqrt(N/U (D/U - 1))",
-            "Lovelace et al. 2026, arXiv 2605.01640, who add P (D/U - 1)^delta (N/U)^kappa: with both "
-            "exponents 1/2, which predict runs held out best of those tried (docs/laws.md)",
+            "Lovelace et al. 2026, arXiv 2605.01640, who add P (D/U - 1)^delta (N/U)^kappa; that both "
+            "exponents are 1/2 is this project's, for what it predicts of held-out runs (docs/laws.md)",
             (E, A, B, ALPHA, BETA, K_ONE),
             _overfit_one,
         ),

@@ -246,9 +246,9 @@ def _attention(
     else:
         mixed = []
         for start, end in _blocks(q.shape[2]):
-            seen = jnp.tri(end - start, end, start, dtype=bool)
+            earlier = jnp.tri(end - start, end, start, dtype=bool)
             own = drop and drop.fold_in(start)
-            mixed.append(mix(q[:, :, start:end], k[:, :end], v[:, :, :end], seen, own))
+            mixed.append(mix(q[:, :, start:end], k[:, :end], v[:, :, :end], earlier, own))
         mixed = jnp.concatenate(mixed, axis=2)
     return mixed.swapaxes(1, 2)
 

@@ -137,9 +137,9 @@ def fill_blocks(
     tokens = request.masked(mask_id(vocab_size))
     batch, length = tokens.shape
     calls = max(request.steps // (length // block), 1) if request.steps else block
-    seen = jnp.asarray(visible(length, block))
-    noisy_rows = seen[: length + 1, : length + 1]
-    clean_rows = seen[length + 1 :, length + 1 :]
+    sees = jnp.asarray(visible(length, block))
+    noisy_rows = sees[: length + 1, : length + 1]
+    clean_rows = sees[length + 1 :, length + 1 :]
 
     def denoise(part: Int[Array, "B b"], query: Callable, number) -> Int[Array, "B b"]:
         """Takes one block from masks to tokens; query(its tokens) -> logits Float[B b R]."""

@@ -33,7 +33,7 @@ STEPS = 300
 class Proof(NamedTuple):
     law: str
     holds: bool
-    found: str
+    words: str  # what was measured
 
 
 class Bench(NamedTuple):
@@ -108,7 +108,7 @@ def parts(b: Bench) -> list[Proof]:
 
 
 def sums(b: Bench) -> list[Proof]:
-    key, found = jax.random.key(1), []
+    key, proofs = jax.random.key(1), []
     for name, run, shape in (
         ("loss", lambda: b.loss(b.params, b.strings, key), ()),
         ("nll", lambda: b.nll(b.params, b.strings, key, 2), (len(b.strings),)),
@@ -118,8 +118,8 @@ def sums(b: Bench) -> list[Proof]:
         terms = ", ".join(map(str, total.terms))
         words = wrong or f"shape {total.nats.shape}, {total.tokens} tokens, terms {terms}"
         law = f"{name} is a finite sum of its terms, over all tokens"
-        found.append(Proof(law, not wrong, words))
-    return found
+        proofs.append(Proof(law, not wrong, words))
+    return proofs
 
 
 def _wrong_sum(total: Sum, shape: tuple[int, ...], tokens: int) -> str:
@@ -205,21 +205,21 @@ def blind(b: Bench) -> list[Proof]:
                     leaks += int((asked & (x != y).any(-1)).sum())
         return np.array([leaks, scored])
 
-    found = {}
+    counts = {}
     for name, score in (("loss", objective.loss), ("nll", lambda *given: objective.nll(*given, 1))):
         one = functools.partial(look, score)
         try:
-            found[name] = count(jax.jit(one), KEYS)
+            counts[name] = count(jax.jit(one), KEYS)
         except jax.errors.UnexpectedTracerError:  # it loops; then a step at a time
             with jax.disable_jit():
-                found[name] = count(one, 2)
+                counts[name] = count(one, 2)
     return [
         Proof(
             f"{name} scores no logits on a token that reached them",
             bool(scored > 0 and leaks == 0),
             f"{leaks:,} of {scored:,} rows",
         )
-        for name, (leaks, scored) in found.items()
+        for name, (leaks, scored) in counts.items()
     ]
 
 

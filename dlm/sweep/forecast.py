@@ -94,7 +94,7 @@ def speed_of(job: Job, speeds: Sequence[Speed]) -> float:
 def measured(workdir: Path, machine: Machine) -> list[Speed]:
     """The speed of the runs below a workdir that this machine's processor, or an accelerator if it has
     one, has finished."""
-    found = []
+    speeds = []
     try:
         paths = list(itertools.islice(workdir.glob("*/*/result.json"), MOST_READ))
     except OSError:
@@ -109,5 +109,5 @@ def measured(workdir: Path, machine: Machine) -> list[Speed]:
         except (DlmError, OSError, KeyError, TypeError, ValueError, ZeroDivisionError):
             continue  # unreadable, failed, or of another version: `dlm runs` says which
         if speed.params > 0 and 0 < speed.flops_per_second < math.inf:
-            found.append(speed)
-    return found
+            speeds.append(speed)
+    return speeds

@@ -93,7 +93,7 @@ def plan_jobs(
     for file in {c.objective.file for c in configs if c.objective.file}:
         private.trust(file)
     name = Path(path).stem + ("" if scale == experiment.SCALES[0] else f"-{scale}")
-    found: dict[str, Job] = {}
+    by_id: dict[str, Job] = {}
     for c, run in zip(configs, sweep, strict=True):
         info = RunInfo(
             experiment=name,
@@ -107,7 +107,7 @@ def plan_jobs(
             size = tokenizers.SIZES[c.tokenizer.kind]
             plan = planning.plan(c, train_tokens=c.data.unique_tokens, vocab_size=size)
             job = Job(c, Path(), workdir / name / NO_ID, info, plan)
-            found.setdefault(config.run_id(c, NO_ID), job)
+            by_id.setdefault(config.run_id(c, NO_ID), job)
             continue
         on_corpus(c.corpus.name)
         store = build.build(c.corpus, c.tokenizer, workdir / "corpora")
@@ -115,8 +115,8 @@ def plan_jobs(
         key = config.run_id(c, store.fingerprint)
         info = dataclasses.replace(info, run_id=key)
         job = Job(c, store.path, workdir / name / key, info, plan)
-        found.setdefault(key, job)
-    jobs = _placed(list(found.values()), workdir / name)
+        by_id.setdefault(key, job)
+    jobs = _placed(list(by_id.values()), workdir / name)
     for job in jobs:
         if job.info.run_id != NO_ID and run_folder.status(job.folder) not in run_folder.DONE:
             planning.check(job.config, job.plan, machine)

@@ -111,7 +111,7 @@ def test_what_is_wrong_with_a_sum_is_named(change, told):
         lambda *_: nll, lambda *_: total._replace(**change),
     )  # fmt: skip
     found, right = checks.sums(b)
-    assert right.holds and found.holds == (not change) and told in found.found
+    assert right.holds and found.holds == (not change) and told in found.words
 
 
 def test_noise_that_depends_on_the_batch_is_caught():

@@ -35,15 +35,15 @@ def files(paths: Globs, text_field: Name = "text", without_text: Share = 0.01) -
       DlmError: nothing matches, or a match is no file or of no known kind; while reading, a file that
         is broken (names the byte, line or row), or too many rows without text.
     """
-    found = find(paths, formats.KINDS)
-    documents = _documents(found, text_field)
-    return Source(documents=documents, state=state(found.items()), without_text=without_text)
+    by_name = find(paths, formats.KINDS)
+    documents = _documents(by_name, text_field)
+    return Source(documents=documents, state=state(by_name.items()), without_text=without_text)
 
 
-def state(found: Any) -> list[Any]:
+def state(files: Any) -> list[Any]:
     """Name, size and time of change of each file, by which a store is known again."""
     rows = []
-    for name, path in found:
+    for name, path in files:
         try:
             status = os.stat(path)
         except OSError as error:
@@ -58,7 +58,7 @@ def find(paths: Globs, kinds: tuple[str, ...]) -> dict[str, Path]:
     right = isinstance(patterns, list | tuple) and all(isinstance(p, str) and p for p in patterns)
     if not patterns or not right:
         refuse("paths", paths, "a glob or a list of globs")
-    found: set[Path] = set()
+    matched: set[Path] = set()
     for pattern in patterns:
         if len(pattern) > LONGEST:
             refuse("paths", pattern, f"at most {LONGEST:,} characters")
@@ -69,8 +69,8 @@ def find(paths: Globs, kinds: tuple[str, ...]) -> dict[str, Path]:
         if not new:
             raise DlmError(f"config.corpus.options.paths={pattern!r}: no file matches")
         for path in new:
-            found.update(_inside(path, kinds) if path.is_dir() else [path])
-    for path in sorted(found):
+            matched.update(_inside(path, kinds) if path.is_dir() else [path])
+    for path in sorted(matched):
         if problem := inputs.unreadable(path):
             raise DlmError(f"{path}: {problem}; must be a file")
         if formats.kind(path) not in kinds:
@@ -78,10 +78,10 @@ def find(paths: Globs, kinds: tuple[str, ...]) -> dict[str, Path]:
             raise DlmError(
                 f"{path}: must end in {', '.join(kinds)}; text and JSON also in {packed}"
             )
-    shared = Path(os.path.commonpath([path.parent for path in found]))
-    names = Counter(path.name for path in found)
+    shared = Path(os.path.commonpath([path.parent for path in matched]))
+    names = Counter(path.name for path in matched)
     distinct = max(names.values()) == 1
-    return {p.name if distinct else p.relative_to(shared).as_posix(): p for p in sorted(found)}
+    return {p.name if distinct else p.relative_to(shared).as_posix(): p for p in sorted(matched)}
 
 
 def _inside(folder: Path, kinds: tuple[str, ...]) -> list[Path]:
@@ -108,8 +108,8 @@ def _inside(folder: Path, kinds: tuple[str, ...]) -> list[Path]:
         raise DlmError(f"{saved}: not written by datasets ({reason(error)})") from error
 
 
-def _documents(found: dict[str, Path], field: str) -> Iterator[tuple[str, str | NoText]]:
-    for name, path in found.items():
+def _documents(by_name: dict[str, Path], field: str) -> Iterator[tuple[str, str | NoText]]:
+    for name, path in by_name.items():
         single, number = formats.kind(path) in formats.TEXT, 0
         for number, value, words in formats.values(path, field):
             label = name if single else f"{name}:{number}"

@@ -57,12 +57,12 @@ def hub(
         refuse("validation_split", validation_split, f"another than split={split!r}")
     if (dataset in BUILDERS) != bool(files):
         refuse("files", files, f"given with dataset={' or '.join(BUILDERS)}, and with no other")
-    found = _find(files, [name for name in (split, validation_split) if name])
+    paths = _find(files, [name for name in (split, validation_split) if name])
 
     def stream(split: str, limit: int) -> Stream:
-        return Stream(dataset, subset, split, field, revision, limit, found)
+        return Stream(dataset, subset, split, field, revision, limit, paths)
 
-    everything = [(os.path.basename(path), path) for paths in found.values() for path in paths]
+    everything = [(os.path.basename(path), path) for some in paths.values() for path in some]
     return Source(
         documents=stream(split, documents),
         validation=stream(validation_split, validation_documents) if validation_split else None,
@@ -168,7 +168,7 @@ def _find(files: Any, splits: list[str]) -> dict[str, list[str]]:
     if not files:
         return {}
     by_split = files if isinstance(files, dict) else {splits[0]: files}
-    found = {}
+    by_name = {}
     for split in splits:
         patterns = by_split.get(split, [])
         patterns = [patterns] if isinstance(patterns, str) else patterns
@@ -186,5 +186,5 @@ def _find(files: Any, splits: list[str]) -> dict[str, list[str]]:
                 refuse("files", odd[0], "a file, not a folder, a pipe or a device")
         if not paths:
             refuse("files", files, f"globs of the files of each split, here also of {split!r}")
-        found[split] = sorted(paths)
-    return found
+        by_name[split] = sorted(paths)
+    return by_name

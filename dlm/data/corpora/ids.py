@@ -31,13 +31,13 @@ def ids(paths: Globs, vocab_size: Vocabulary, field: Name = "ids") -> Source:
       DlmError: nothing matches, or a match is of no known kind; while reading, a file that is broken,
         or holds what are no token ids (names the file and the array or line).
     """
-    found = files.find(paths, KINDS)
-    documents, state = _documents(found, field), files.state(found.items())
+    by_name = files.find(paths, KINDS)
+    documents, state = _documents(by_name, field), files.state(by_name.items())
     return Source(documents=documents, vocab_size=vocab_size, state=state)
 
 
-def _documents(found: dict[str, Path], field: str) -> Iterator[tuple[str, np.ndarray]]:
-    for name, path in found.items():
+def _documents(by_name: dict[str, Path], field: str) -> Iterator[tuple[str, np.ndarray]]:
+    for name, path in by_name.items():
         if formats.kind(path) in formats.JSON:
             yield from _rows(name, path, field)
             continue

@@ -233,11 +233,11 @@ def s5(documents: Documents = 4000, length: Length = 64, seed: Seed = 0) -> Sour
     table = products()
 
     def one() -> np.ndarray:
-        drawn, found, at = rng.integers(0, 120, length // 2), [], 0
+        drawn, tokens, at = rng.integers(0, 120, length // 2), [], 0
         for element in drawn:
             at = table[at, element]
-            found += [element, 120 + at]
-        return np.array(found)
+            tokens += [element, 120 + at]
+        return np.array(tokens)
 
     return _source("s5", documents, 240, math.log(120) / 2, one)
 
