@@ -124,6 +124,7 @@ class Runs(Sequence[Run]):
         """
         return runs.table(self)
 
+    @inputs.checked
     def score_ensembles(self, members: int = 0, trust: bool = False, **method: Any) -> list[Scored]:
         """Scores the seeds of each setting as one model, and keeps what it reaches beside the runs, as
         `dlm evaluate FOLDER --ensemble` does; the report of the folder then compares it.
