@@ -98,7 +98,7 @@ def test_every_public_function_checks_its_arguments() -> None:
         (lambda: dlm.train("x.py", run="1"), "run='1': must be a whole number"),
         (lambda: dlm.objective(3, 4), "name=3: must be a text"),
         (lambda: dlm.ensemble("ab"), "models='ab': must be a list of dlm.Model"),
-        (lambda: dlm.plot.frontier("runs"), "found='runs': must be a list of dlm.Run"),
+        (lambda: dlm.plot.frontier("runs"), "group='runs': must be a list of dlm.Run"),
         (lambda: dlm.plot.profiles(3), "fit=3: must be a dlm.FittedLaw"),
     ],
 )

@@ -165,7 +165,7 @@ class Model:
 
         >>> dual = dlm.load("runs/tiny")["ar"].model().scored_as("masked")
         Traceback (most recent call last):
-        dlm.errors.DlmError: scored_as=masked: only of a dual run; this is one of ar
+        dlm.errors.ArgumentError: scored_as=masked: only of a dual run; this is one of ar
 
         Raises:
           DlmError: the model is of another objective, or `family` is neither.

@@ -696,22 +696,25 @@ def test_all_is_revealed_and_what_is_given_stays(order, steps):
 
 
 def test_blocks_are_revealed_from_left_to_right():
-    """Before the last block all of the first are known: three calls of four for twelve tokens."""
+    """Six calls for three blocks of eight tokens: two a block, whose tokens are all known after it."""
     seen = []
 
     def predict(tokens):
         io_callback(seen.append, None, tokens, ordered=True)
         return jnp.broadcast_to(jnp.arange(V, dtype=jnp.float32), (*tokens.shape, V))
 
-    known = jnp.full((2, 12), MASK)
-    run = functools.partial(reveal.reveal, predict, steps=6, order="blocks", block=4)
-    jax.jit(lambda key: run(key, known, MASK))(jax.random.key(0)).block_until_ready()
+    size = reveal.BLOCK
+    known = jnp.full((2, 3 * size), MASK)
+    request = common.SampleRequest(known[:, :0], known, steps=6, order="blocks")
+    jax.jit(lambda key: reveal.reveal(predict, key, known, MASK, request))(
+        jax.random.key(0)
+    ).block_until_ready()
     jax.effects_barrier()
     assert len(seen) == 6
     for i, tokens in enumerate(seen):
         hidden = np.asarray(tokens == MASK)
-        assert (hidden.sum(1) == 12 - 2 * i).all()
-        assert hidden[:, 4 * (i // 2 + 1) :].all() and not hidden[:, : 4 * (i // 2)].any()
+        assert (hidden.sum(1) == (6 - i) * size // 2).all()
+        assert hidden[:, size * (i // 2 + 1) :].all() and not hidden[:, : size * (i // 2)].any()
 
 
 def test_mlp_dropout_drops_in_training_alone():
