@@ -6,6 +6,7 @@ marker, so the figures also read in grey.
 
 from __future__ import annotations
 
+import collections
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -300,7 +301,8 @@ def every_setting(panels: Sequence[Panel]) -> Drawing:
         _settings_panel,
         heading="Every setting",
         caption="Validation loss of every setting, by its lowest. Solid lines are exact; dashed "
-        "lines are upper bounds, and the likelihoods behind them may be better.",
+        "lines are upper bounds, and the likelihoods behind them may be better. A value that most "
+        "settings of a family have is not named.",
         x_label=EPOCHS,
     )
 
@@ -310,10 +312,10 @@ def _settings_panel(ax: Axes, panel: Panel, families: list[str]) -> None:
 
     lines = []
     for family in panel.families.values():
-        for setting in family.settings:
+        names = unusual([setting.name for setting in family.settings])
+        for setting, unlike in zip(family.settings, names, strict=True):
             x, y = mean_curve(setting, "validation_loss")
-            alone = len(family.settings) == 1
-            name = shown(cross.name_of(family.name)) + ("" if alone else f", {setting.name}")
+            name = ", ".join(filter(None, (shown(cross.name_of(family.name)), unlike)))
             lines.append((float(np.nanmin(y)), name, family.kind, x, y))
     lines.sort(key=lambda line: line[0])
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(lines)))
@@ -329,6 +331,17 @@ def _settings_panel(ax: Axes, panel: Panel, families: list[str]) -> None:
     set_axis(ax, "x", scale="log")
     set_axis(ax, "y")
     ax.set_title(f"{shown(panel.title)}; the lowest of each", loc="left")
+
+
+def unusual(names: Sequence[str]) -> list[str]:
+    """Names of settings, "a=1, b=2", without the values that more than half of them have.
+
+    >>> unusual(["a=1, b=2", "a=1, b=3", "a=4, b=2"])
+    ['', 'b=3', 'a=4']
+    """
+    parts = [name.split(", ") for name in names]
+    counts = collections.Counter(part for listed in parts for part in listed)
+    return [", ".join(p for p in listed if counts[p] <= len(names) / 2) for listed in parts]
 
 
 def mean_curve(setting: Setting, field: str) -> tuple[np.ndarray, np.ndarray]:

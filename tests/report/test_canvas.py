@@ -310,3 +310,9 @@ def test_the_caption_names_the_marks_that_the_figure_has(tmp_path):
         assert (len(rings), len(uprights)) == ((1, 1) if crossed else (0, 0))
         assert ("Ring: " in drawing.caption) == ("Dashed upright: " in drawing.caption) == crossed
         assert ("In words: " in drawing.caption) == (stdlib in several)
+
+
+def test_a_value_that_most_settings_have_is_not_named() -> None:
+    assert run_figures.unusual(["a=1, b=2", "a=1, b=3", "a=4, b=2"]) == ["", "b=3", "a=4"]
+    assert run_figures.unusual(["a=1", "a=2"]) == ["a=1", "a=2"]
+    assert run_figures.unusual([""]) == [""]
