@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -556,6 +557,10 @@ def test_a_job_outlives_the_call_that_started_it_and_is_followed_and_stopped(
     other = machine("start", "true")
     assert other.returncode == 2 and f"something else is running here: {command}" in other.stderr
     assert machine("status").stdout == f"running: {command}\n"
+    for _ in range(600):  # before that nothing would be saved
+        if "trains" in (tmp_path / "job" / "log").read_text():
+            break
+        time.sleep(0.05)
     assert machine("stop").stdout == f"ended with exit code 75: {command}\n"
     followed = machine("follow")
     assert followed.returncode == 75

@@ -77,8 +77,8 @@ def test_every_family_samples_and_fills_in(trained, name, capsys):
 
 @pytest.mark.parametrize("order", ["confidence", "entropy", "remask"])
 def test_masks_are_revealed_in_several_orders(trained, order, capsys):
-    words = ("--count", 2, "--sampler", order, "--entropy-budget", 0.5)
-    assert dlm("sample", trained["masked"], *words) == 0
+    budget = ("--entropy-budget", 0.5) if order == "entropy" else ()
+    assert dlm("sample", trained["masked"], "--count", 2, "--sampler", order, *budget) == 0
     assert len(capsys.readouterr().out.split()) == 2 * 16 + 1
 
 

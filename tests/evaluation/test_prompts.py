@@ -22,8 +22,8 @@ BYTES = tokenizers.make(config.Tokenizer(kind="bytes"), lambda: [])
 
 def store(tokenizer: Any = CHARS) -> Any:
     manifest = types.SimpleNamespace(name="prose")
-    train = np.zeros(6400, np.uint16)
-    return types.SimpleNamespace(tokenizer=tokenizer, manifest=manifest, vocab_size=9, train=train)
+    sizes = dict(train_tokens=6400, validation_tokens=6400, vocab_size=9, document_length=0)
+    return types.SimpleNamespace(tokenizer=tokenizer, manifest=manifest, vocab_size=9, sizes=sizes)
 
 
 def word_pieces() -> tokenizers.Tokenizer:

@@ -442,7 +442,7 @@ def test_fit_prints_verdicts_and_writes_a_page_numbers_and_a_table(
 
 def test_critical_tells_the_planted_crossing(study, tmp_path, capsys):
     words = ("--laws", study / "laws.json", "--unique-tokens", 2.5e7, 1e8, "--out", tmp_path)
-    assert dlm("critical", study / "runs.csv", *words, "--resamples", 5) == 0
+    assert dlm("critical", study / "runs.csv", *words) == 0
     pair = [critical.Constants(named("data-decay"), truth) for truth in LAWS.values()]
     exact = critical.critical_law(*pair, (2.5e7, 1e8))
     out = " ".join(capsys.readouterr().out.split())
@@ -475,7 +475,7 @@ def test_figures_are_drawn_from_a_table_and_laws(study, tmp_path, capsys, monkey
 
     monkeypatch.setattr(canvas, "save", save)
     monkeypatch.setattr(law_figures, "data_fraction", fail)
-    words = ("--laws", study / "laws.json", "--resamples", 5, "--out", tmp_path)
+    words = ("--laws", study / "laws.json", "--out", tmp_path)
     assert dlm("figures", study / "runs.csv", *words) == 0
     assert {"figure_1", "figure_2", "figure_5", "figure_6"} <= drawn.keys()
     assert len(drawn["figure_1"].axes) == 3  # one for each U
@@ -489,7 +489,7 @@ def test_figures_are_drawn_from_a_table_and_laws(study, tmp_path, capsys, monkey
 
 @pytest.mark.slow
 def test_figures_are_saved(study, tmp_path):
-    words = ("--laws", study / "laws.json", "--resamples", 5, "--out", tmp_path)
+    words = ("--laws", study / "laws.json", "--out", tmp_path)
     assert dlm("figures", study / "runs.csv", *words) == 0
     for name in ("figure_1", "figure_2", "figure_3", "figure_5", "figure_6"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
