@@ -19,6 +19,8 @@ from dlm.report import summary
 
 KEPT = ("objective", "kind", "best_setting", "losses", "loss", "stderr", "best_epoch")
 
+ENSEMBLES = ("kind", "seeds", "loss", "stderr", "flops")
+
 
 def results(folder: Path, commit: str) -> dict[str, Any]:
     """The numbers of an experiment's folder, by panel."""
@@ -34,6 +36,7 @@ def results(folder: Path, commit: str) -> dict[str, Any]:
             "families": families,
             "crossings": panel["crossovers"]["flops"],
             "finals": panel["finals"],
+            "ensembles": {e["objective"]: {n: e[n] for n in ENSEMBLES} for e in panel["ensembles"]},
         }
     return {
         "experiment": folder.name,

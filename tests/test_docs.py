@@ -49,6 +49,11 @@ def test_readme_quotes_the_quickstart_as_it_was_run() -> None:
     seeds = [len(families[name]["losses"]) for name in ("ar", "masked")]
     assert "({} seeds of AR, {} of diffusion)".format(*seeds) in text
     assert abs(crossing("quickstart", "digits", "ar")["gap"]) < 0.005  # the NELBO ties
+    ensembles = panel("quickstart", "digits")["ensembles"]
+    three, diffusion = (ensembles[f"{name}, ensemble of 3"] for name in ("ar", "masked"))
+    assert f"reaches {with_error(three['loss'], three['stderr'])} on the digits" in text
+    assert f"with {scientific(three['flops'])} FLOPs" in text
+    assert f"an ensemble of 3 ({scientific(diffusion['flops'])})" in text
 
 
 def test_readme_quotes_the_longer_prose_run_as_it_was_run() -> None:
