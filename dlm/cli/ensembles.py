@@ -48,7 +48,7 @@ def _lines(members: Sequence[runs.Run], trust: bool, method: dict[str, Any]) -> 
 
     scored = ensembles.score(members, trust, **method)
     first, results = members[0], [run.result for run in members]
-    seeds = ", ".join(str(seed) for seed in sorted(run.seed for run in members))
+    seeds = ", ".join(map(str, sorted(run.seed or 0 for run in members)))
     name = name_of(runs.family_of(first.objective, results[0]["kind"]))
     yield f"{name} on {first.corpus}, ensemble of {len(members)} (seeds {seeds}), best weights"
     yield from likelihood_lines.of_model(scored.model, {"loss": scored.loss})
