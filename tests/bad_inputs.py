@@ -435,6 +435,7 @@ OF_FIT: Cases = [
     ("--holdout flops=-1", "holdout flops=-1: must be a positive number"),
     ("--holdout flops=1", "--holdout flops=1: the runs go from 6e+15 to 8.64e+18"),
     ("--holdout epochs=1e9", "--holdout epochs=1e+09: the runs go from 1 to 16"),
+    ("--compare-laws geometric", "--compare-laws: only with --holdout"),
     ("--compare-laws zzz", "--compare-laws=zzz: must be one of chinchilla"),
     ("--columns zzz=loss", "zzz is not one of params, tokens"),
     ("--columns loss", "must be MEANING=COLUMN"),

@@ -60,6 +60,10 @@ def _lines(a: argparse.Namespace) -> Iterator[Any]:
     """What to print, as it comes: the fits are on disk before the first figure is drawn."""
     from dlm.report import law_page
 
+    if not a.holdout:
+        options.refuse(a, ["compare_laws"], "only with --holdout")
+    if a.compare_laws and a.stages == "auto":
+        a.stages = "joint"  # by stages some laws would take constants that others fit
     how, extra = law_options.from_arguments(a), _checked(a)
     if a.family:
         tables = [law_options.read_family(a.table, a.family, how)]

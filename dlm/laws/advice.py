@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,6 +209,12 @@ def best_use(law: Fitted, U: float, C: float) -> tuple[float, float, float, floa
     D = C / (6 * N)
     D = epochs * min(U, D) if rises(law.law) else D
     return N, D, epochs, float(best.loss)
+
+
+def unspent(families: Iterable[FamilyAdvice], flops: float) -> dict[str, float]:
+    """Families that are best after less than this compute, with the FLOPs (6ND) of that: by a law of
+    over-fitting more compute makes them worse."""
+    return {f.family: f.flops for f in families if f.overfits and f.flops < 0.95 * flops}
 
 
 def _predict(law: Fitted, values: Mapping[str, Any], N: float, D: float, U: float) -> np.ndarray:

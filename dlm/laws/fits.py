@@ -175,8 +175,9 @@ def check(law: Law, table: Table, free: tuple[str, ...]) -> None:
     repeats = {"R_D", "k_D", "p_D", "K", "kappa", "growth"} & set(free)
     if repeats and table.epochs.max() < 1.0 + 1e-6:
         raise DlmError(
-            f"{where}: every run has one epoch, so {', '.join(sorted(repeats))} are not "
-            "identifiable; use --law chinchilla, or add runs that repeat their data"
+            f"{where}: every run has one epoch, which does not tell {', '.join(sorted(repeats))}; use "
+            f"--law {'chinchilla-looped' if law.looped else 'chinchilla'}, or add runs that repeat "
+            "their data"
         )
     if "growth" in free and "U_0" in law.names and len(np.unique(np.round(np.log(table.U), 6))) < 2:
         raise DlmError(

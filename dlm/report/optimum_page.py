@@ -24,7 +24,7 @@ from dlm.laws.optimum import Exponent
 from dlm.laws.words import plain
 from dlm.report import canvas
 from dlm.report.canvas import Drawing, set_axis, style
-from dlm.report.plan_page import named
+from dlm.report.plan_page import named, stops
 from dlm.report.terminal import grid, prose
 
 HEAD = ("FLOPs", "family", "N", "90% interval", "D", "epochs", "loss", "90% interval", "beyond")
@@ -122,6 +122,8 @@ def sentences(laws: Laws, o: Optima) -> list[str]:
     if loose:
         names = "; ".join(f"{named(family)}: {words}" for family, words in loose.items())
         said.append(f"The runs leave open ({names}): the intervals hold that.")
+    most = max(o.flops)
+    said += stops(advice.unspent(o.best[-(len(o.best) // len(o.flops)) :], most))
     return [*said, *laws.notes]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from dlm.config import FAMILIES
 from dlm.format import between, count, number, percent, scientific, size
+from dlm.laws import advice
 from dlm.laws.advice import CLOSE, Advice, FamilyAdvice, Turn, is_reference
 from dlm.laws.chosen import short
 from dlm.laws.crossings import BETWEEN, CROSSES, FROM_START
@@ -161,6 +163,15 @@ def _seeds(a: Advice) -> str:
     )
 
 
+def stops(unspent: Mapping[str, float]) -> list[str]:
+    """Says at which compute families are best that a larger one makes worse, by `advice.unspent`."""
+    return [
+        f"{named(family)} is best after {scientific(flops, 2)} FLOPs on these tokens: by its law of "
+        "over-fitting, more compute makes it worse."
+        for family, flops in unspent.items()
+    ]
+
+
 def _cautions(p: TrainingPlan) -> list[str]:
     a = p.advice
     words = []
@@ -173,6 +184,7 @@ def _cautions(p: TrainingPlan) -> list[str]:
             f"The law of {' and of '.join(hopeful)} knows no over-fitting: these are an optimist's "
             "epochs, and training may not reach the loss. Track the validation loss."
         )
+    words += stops(advice.unspent(a.families, a.flops))
     loose = [
         f"{named(f.family)}: {', '.join(f.unidentified_by_bootstrap)}"
         for f in a.families

@@ -304,6 +304,7 @@ def selected(panels: Sequence[Panel]) -> list[str]:
             text += f" {' and '.join(more)} had more trials than {name_of(panel.reference)}."
         if panel.ensembles:
             words = ", ".join(f"{name_of(n)} {f.trials}" for n, f in panel.ensembles.items())
-            text += f" Ensembles scored, of which the lowest loss counts: {words}."
+            text += f" Ensembles scored: {words}. Of one setting the first seeds count, of several "
+            text += "settings the lowest loss."
         texts.append(text)
     return texts

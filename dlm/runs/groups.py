@@ -5,6 +5,7 @@ Nothing is dropped silently: a run that is in no group is listed with the reason
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
@@ -180,9 +181,13 @@ def _kept_ensembles(runs: Sequence[Run]) -> tuple[list[Ensemble], list[tuple[Run
 
 
 def _ensembles(families: dict[str, Family], kept: Sequence[Ensemble]) -> dict[str, Family]:
-    """Ensembles by the family and the number of their members, those of the lowest loss first."""
-    settings: dict[str, list[Setting]] = {}
-    for run, members in kept:
+    """Ensembles by the family and the number of their members, those of the lowest loss first.
+
+    Of several of one setting the first seeds count: the lowest loss would be chosen among seeds.
+    """
+    settings: dict[str, dict[str, Setting]] = {}
+    trials: collections.Counter[str] = collections.Counter()
+    for run, members in sorted(kept, key=lambda each: each.run.result["seeds"]):
         first = members[0]
         family = families[family_of(first.objective, first.result["kind"])]
         own = setting_of(first.config)
@@ -190,12 +195,15 @@ def _ensembles(families: dict[str, Family], kept: Sequence[Ensemble]) -> dict[st
         seeds = f"seeds {', '.join(map(str, run.result['seeds']))}"
         name = f"{family.name}{ENSEMBLE}{len(members)}"
         setting = Setting(f"{label}, {seeds}" if label else seeds, (run,))
-        settings.setdefault(name, []).append(setting)
+        settings.setdefault(name, {}).setdefault(label, setting)
+        trials[name] += 1
     ordered = {}
     for name in sorted(settings, key=lambda name: (base_of(name), len(name), name)):
-        listed = sorted(settings[name], key=lambda s: (s.runs[0].result["validation_loss"], s.name))
+        listed = sorted(
+            settings[name].values(), key=lambda s: (s.runs[0].result["validation_loss"], s.name)
+        )
         kind = listed[0].runs[0].result["kind"]
-        ordered[name] = Family(name, kind, tuple(listed), len(listed))
+        ordered[name] = Family(name, kind, tuple(listed), trials[name])
     return ordered
 
 

@@ -71,7 +71,8 @@ def read(folder: Path) -> list[Scored]:
     try:
         return [_scored(folder, entry, value[sealed.FILES]) for entry in value["numbers"]]
     except (KeyError, TypeError, ValueError, OSError) as error:
-        raise DlmError(f"{NAME} is not of this dlm: {error!r}") from None
+        missing = f"has no {error}" if isinstance(error, KeyError) else f"is damaged: {error}"
+        raise DlmError(f"{NAME} {missing}; score the run again by dlm evaluate --bound") from None
 
 
 def _scored(folder: Path, entry: dict[str, Any], files: dict[str, str]) -> Scored:

@@ -22,6 +22,7 @@ from dlm.laws.crossings import CROSSES
 from dlm.laws.fits import Fit
 from dlm.laws.forms import law as named
 from dlm.laws.holdout import Prediction
+from dlm.report import plan_page
 
 PAPER = chosen.read("paper")
 SIZES, UNIQUE, EPOCHS = np.geomspace(2e7, 6e8, 4), (2.5e7, 1e8), (1, 4, 16, 64, 200)
@@ -194,6 +195,10 @@ def test_an_over_fitting_law_spends_less_than_the_budget() -> None:
     law = Constants(named("over-fitting"), values)
     found = advice.advise({"ar": law}, U, 1e22).best
     assert found.cheapest < found.flops < 1e21 and found.overfits
+    assert advice.unspent([found], 1e22) == {"ar": found.flops}
+    (words,) = plan_page.stops(advice.unspent([found], 1e22))
+    assert words.startswith("AR is best after ") and words.endswith("more compute makes it worse.")
+    assert advice.unspent([found], found.flops) == {}
     assert found.epochs == pytest.approx(found.tokens / U)
     around = [law.law.predict(values, found.params, found.tokens * s, U) for s in (0.9, 1.0, 1.1)]
     assert around[1] < min(around[0], around[2])
