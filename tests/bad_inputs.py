@@ -615,6 +615,7 @@ OF_BUDGETS: Cases = [
     ("--hours 1e9 --device h100", "hours=1e+09: must be above 0, at most 1e+06"),
     ("--hours 3 --device zzz", "device='zzz': must be here"),
     ("--hours 3 --device nan", "device='nan': must be here"),
+    ("--hours 3 --device 3", "--device=3: must be FLOP/s of training, from 1e+08 to 1e+17"),
     ("--hours 3 --device -5", "device='-5': must be here"),
     ("--hours 3 --device h100 --devices 0", "--devices=0: must be 1 to 1,000,000"),
     ("--hours 3 --device h100 --mfu 1.5", "--mfu=1.5: must be above 0, at most 1"),

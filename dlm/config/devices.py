@@ -42,6 +42,7 @@ HERE = "here"  # this machine, measured
 # Of sizes between and of other devices it is an assumption.
 UTILISATION = ((1e9, 0.35), (4e8, 0.26), (0.0, 0.21))
 MOST_HOURS = 1e6
+SLOWEST, FASTEST = 1e8, 1e17  # FLOP/s that training reaches on one device
 
 
 class Device(NamedTuple):
@@ -86,6 +87,9 @@ def device(name: str | float) -> Device:
         rate = float(name)
     except ValueError:
         rate = math.nan
+    if 0 < rate < math.inf and not SLOWEST <= rate <= FASTEST:
+        right = f"FLOP/s of training, from {SLOWEST:g} to {FASTEST:g}; --devices is how many"
+        raise ArgumentError("device", f"={name}: must be {right}")
     if 0 < rate < math.inf:
         return Device(f"device at {rate:g} FLOP/s", rate, math.inf, True)
     key = str(name).lower().replace(" ", "-").replace("_", "-")
