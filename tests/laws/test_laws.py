@@ -805,9 +805,9 @@ def test_exact_losses_of_checkpoints_leave_an_interval():
 @pytest.mark.parametrize("law, options, words", [
     ("data-constrained", {"epochs": (1,), "sizes": (1e7, 1e8, 1e9)},
      "every run has one epoch, which does not tell R_D; use --law chinchilla,"),
-    ("geometric", {"epochs": (1,), "sizes": (1e7, 1e8, 1e9)}, "one epoch, so k_D"),
-    ("over-fitting-one", {"epochs": (1,)}, "every run has one epoch, so K are not identifiable"),
-    ("size-growth", {"epochs": (1,)}, "every run has one epoch, so R_D, growth are not"),
+    ("geometric", {"epochs": (1,), "sizes": (1e7, 1e8, 1e9)}, "one epoch, which does not tell k_D;"),
+    ("over-fitting-one", {"epochs": (1,)}, "every run has one epoch, which does not tell K;"),
+    ("size-growth", {"epochs": (1,)}, "every run has one epoch, which does not tell R_D, growth;"),
     ("data-growth", {"unique": (1e8,)},
      "every run has 100,000,000 unique tokens: growth is not identifiable; use --law data-constr"),
     ("size-growth", {"sizes": (1e8,)}, "one model size only .100,000,000 parameters."),
