@@ -27,19 +27,21 @@ def score(
     from dlm.api import ensembles
 
     if len(words) > 1:
-        found = [run for word in words for run in runs.load(addresses.run(word, workdir))]
-        return show(_lines(found, trust, method))
+        members_named = [run for word in words for run in runs.load(addresses.run(word, workdir))]
+        return show(_lines(members_named, trust, method))
     folder = addresses.folder(words[0], workdir)
     if not folder.is_dir() or runs.is_run(folder):
         raise DlmError("--ensemble: takes two runs or more, or a folder of runs")
-    failed = False
+    scored, failed = False, False
     for each in ensembles.over_seeds(runs.load(folder), members):
         try:
             show(_lines(each, trust, method))
+            scored = True
         except DlmError as error:
             print(f"not scored: {', '.join(run.run for run in each)}: {error}", file=sys.stderr)
             failed = True
-    print(f"dlm report {folder} compares them")
+    if scored:
+        print(f"dlm report {folder} compares them")
     return SOME_FAILED if failed else 0
 
 

@@ -64,6 +64,7 @@ def _lines(a: argparse.Namespace) -> Iterator[Any]:
         options.refuse(a, ["compare_laws"], "only with --holdout")
     if a.compare_laws and a.stages == "auto":
         a.stages = "joint"  # by stages some laws would take constants that others fit
+        yield "All laws are fitted jointly, so that they can be compared (--stages two: by stages).\n"
     how, extra = law_options.from_arguments(a), _checked(a)
     if a.family:
         tables = [law_options.read_family(a.table, a.family, how)]

@@ -88,7 +88,7 @@ def device(name: str | float) -> Device:
     except ValueError:
         rate = math.nan
     if 0 < rate < math.inf and not SLOWEST <= rate <= FASTEST:
-        right = f"FLOP/s of training, from {SLOWEST:g} to {FASTEST:g}; --devices is how many"
+        right = f"FLOP/s of training, from {SLOWEST:g} to {FASTEST:g}; devices is how many"
         raise ArgumentError("device", f"={name}: must be {right}")
     if 0 < rate < math.inf:
         return Device(f"device at {rate:g} FLOP/s", rate, math.inf, True)
